@@ -1,0 +1,169 @@
+"""Lossy encodings of one image: short JPEGs for betons and memories, WebP and AVIF for comparison.
+
+A 32-pixel JPEG as libjpeg writes it is mostly headers, 625 bytes of them. Three changes, none of
+which any decoder built on libjpeg-turbo minds (Pillow, OpenCV, torchvision, FFCV's; tests hold them to it), leave 106:
+
+- the Huffman tables are the image's own or, where that is shorter, the standard's, which need not be in the file
+  (libjpeg and libjpeg-turbo 2.0 or later assume them, as for Motion JPEG);
+- one quantisation table, the luminance one, serves all components; at equal bytes the error is smaller too;
+- no JFIF segment: components 1, 2, 3 without one are YCbCr to every decoder.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Codec = Literal["jpeg", "webp", "avif"]
+CODECS: tuple[Codec, ...] = ("jpeg", "webp", "avif")
+QUALITIES = (95, 85, 75, 60, 45, 30, 20, 10)
+"""The ladder on which curves are measured; 0 stands for the original bytes."""
+HALF = 100
+"""Levels above this are the quality `level - HALF` at half the height and width, rounded up."""
+TOP_LEVEL = 200
+_BOTH_TABLES = 256 * 256
+"""Pixels up to which both kinds of Huffman tables are tried; the standard ones do not win beyond."""
+# fmt: off
+_LUMINANCE = (  # ITU-T T.81, table K.1
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51,
+    87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103, 99,
+)
+# fmt: on
+_DQT, _DHT, _SOS, _FRAMES = 0xDB, 0xC4, 0xDA, range(0xC0, 0xC3)
+
+
+class Unreadable(ValueError):
+    """The image cannot be decoded; the message is the reason."""
+
+
+def encode(pixels: np.ndarray, codec: Codec = "jpeg", quality: int = 75) -> bytes:
+    """Encode one image, colour at half the resolution (4:2:0); equal pixels give equal bytes.
+
+    Parameters
+    ----------
+    pixels : (h, w, 3) uint8
+        A grey image (three equal channels) becomes a JPEG of one component.
+    codec : {"jpeg", "webp", "avif"}
+    quality : int
+        1 to 100, on the codec's own scale.
+
+    Raises
+    ------
+    ValueError
+        No such codec or quality, or sides that the codec cannot hold.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality {quality}: 1 to 100 is possible")
+    if codec == "jpeg":
+        return _jpeg(pixels, quality)
+    if codec not in CODECS:
+        raise ValueError(f"codec {codec!r}: {', '.join(CODECS)} are possible")
+    options = {"speed": 6, "max_threads": 1, "subsampling": "4:2:0"} if codec == "avif" else {"method": 4}
+    return _save(Image.fromarray(pixels), codec.upper(), quality=quality, **options)
+
+
+def encode_level(pixels: np.ndarray, level: int) -> bytes:
+    """Encode at a level of an index's quality column: a JPEG quality, above `HALF` at half the resolution."""
+    return encode(halved(pixels), "jpeg", level - HALF) if level > HALF else encode(pixels, "jpeg", level)
+
+
+def halved(pixels: np.ndarray) -> np.ndarray:
+    """Shrink (h, w, 3) uint8 to half the height and width, rounded up."""
+    size = ((pixels.shape[1] + 1) // 2, (pixels.shape[0] + 1) // 2)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode the bytes of any format that Pillow knows to (h, w, 3) uint8.
+
+    Raises
+    ------
+    Unreadable
+        Empty, cut short, not an image, or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return to_rgb(Image.open(io.BytesIO(data)))
+    except MemoryError:
+        raise Unreadable("too large for the memory") from None
+    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+        raise unreadable(error) from None
+
+
+def unreadable(error: Exception) -> Unreadable:
+    """Turn a decoder's exception into its reason on one line."""
+    return Unreadable(f"{type(error).__name__}: {error}".splitlines()[0][:200])
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Turn a Pillow image of any mode into (h, w, 3) uint8; 16-bit grey keeps its upper 8 bits."""
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image)
+        wide = image.mode.startswith("I;16") or (grey.size > 0 and grey.max() > 255)
+        grey = np.clip(grey / 257.0 if wide else grey, 0, 255).round().astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def fixed_bytes(data: bytes) -> int:
+    """Bytes of a JPEG that do not code pixels: markers, tables and headers; the rest is entropy-coded."""
+    return len(data) - len(_segments(data)[1]) + 2  # the last two bytes end the image
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
+    # Pillow gives the second of two tables to the colours; equal tables let the second go.
+    options = {"qtables": [_table(quality)] * (1 if grey else 2), "subsampling": "4:2:0"}
+    own = _short(_save(image, "JPEG", optimize=True, **options), tables=True)
+    if pixels.shape[0] * pixels.shape[1] > _BOTH_TABLES:
+        return own
+    return min(own, _short(_save(image, "JPEG", **options), tables=False), key=len)
+
+
+@cache
+def _table(quality: int) -> list[int]:
+    """The luminance table at a quality of 1 to 100, as libjpeg scales it (Independent JPEG Group)."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return [min(255, max(1, (value * scale + 50) // 100)) for value in _LUMINANCE]
+
+
+def _save(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """Marker segments up to the scan's header, and what follows it."""
+    at, segments = 2, []
+    while True:
+        marker, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
+        segments.append((marker, data[at + 4 : at + 2 + length]))
+        at += 2 + length
+        if marker == _SOS:
+            return segments, data[at:]
+
+
+def _short(data: bytes, *, tables: bool) -> bytes:
+    """Rewrite a JPEG of `_jpeg` with the fewest header bytes; `tables`: the Huffman tables stay, in one segment."""
+    segments, scan = _segments(data)
+    parts = [(_DQT, next(body for marker, body in segments if marker == _DQT)[:65])]
+    for marker, body in segments:
+        if marker in _FRAMES:
+            frame = bytearray(body)
+            frame[8::3] = bytes(frame[5])  # every component takes table 0
+            parts.append((marker, bytes(frame)))
+    if tables:
+        parts.append((_DHT, b"".join(body for marker, body in segments if marker == _DHT)))
+    parts.append(segments[-1])
+    head = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in parts)
+    return data[:2] + head + scan

@@ -1,0 +1,54 @@
+"""How much an encoding hurts an image: to a network (feature MSE) and to a screen (PSNR)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def fmse(features: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Mean squared error over the features: what a network loses of an image ("Probing Image Compression", 2024).
+
+    Parameters
+    ----------
+    features, original : (..., d) float
+        Features of the decoded copies and of the originals; broadcast against each other.
+
+    Returns
+    -------
+    (...) float32
+    """
+    gap = np.asarray(features, np.float32) - np.asarray(original, np.float32)
+    return np.square(gap).mean(-1, dtype=np.float32)
+
+
+def psnr(pixels: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB, peak 255; infinite for equal images.
+
+    Parameters
+    ----------
+    pixels, original : (..., h, w, 3) uint8
+
+    Returns
+    -------
+    (...) float32
+    """
+    error = np.square(np.subtract(pixels, original, dtype=np.float32)).mean((-3, -2, -1), dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return (10 * np.log10(255.0**2 / error)).astype(np.float32)
+
+
+def dropped(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """What leaving an image out costs: its feature MSE against the mean feature, the best guess without it.
+
+    Parameters
+    ----------
+    features : (n, d) float
+    mean : (d,) float
+        Mean over all images.
+
+    Returns
+    -------
+    (n,) float32
+        Above 0, also for an image that is the mean itself.
+    """
+    return np.maximum(fmse(features, mean), np.float32(1e-12))

@@ -1,0 +1,243 @@
+"""`transfer incremental` and `transfer stream` from betons to pages; killed anywhere, they go on to the same end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.learner import Learner
+from prune.run import InputError, read_json
+from prune.source import open_source
+from transfer import exemplars, incremental, stream_memory, stream_run, streaming
+
+FORMS = ("raw", "compressed", "same-codec")
+
+
+class Killed(BaseException):
+    """Nothing in the code catches it."""
+
+
+def settings(toy, out: Path) -> incremental.Config:
+    return incremental.Config(
+        toy.train,
+        toy.test,
+        out,
+        memory=("8raw",),
+        forms=("raw", "same-codec"),
+        seeds=(0,),
+        tasks=2,
+        recipe="tiny",
+        steps=3,
+        resolution=16,
+        batch_size=16,
+        quality=40,
+        threads=1,
+        checkpoint_minutes=0,
+    )
+
+
+def without_times(text: str) -> dict:
+    """A result without its seconds."""
+    found = json.loads(text)
+    for cell in found.get("cells", [found]):
+        for record in cell["records"]:
+            record.pop("seconds", None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def done(toy, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("incremental") / "whole"
+    incremental.run(settings(toy, out))
+    return out
+
+
+def test_every_run_says_accuracy_forgetting_and_bytes_for_each_task(toy, done):
+    result = read_json(done / "result.json")
+    classes = len(open_source(toy.train).manifest.classes)
+    assert [cell["form"] for cell in result["cells"]] == ["raw", "same-codec"]
+    for cell in result["cells"]:
+        assert [record["task"] for record in cell["records"]] == [1, 2]
+        assert cell["records"][-1]["classes"] == classes == sum(map(len, cell["classes"]))
+        for record in cell["records"]:
+            assert 0 < record["bytes"] <= 8 * 16 * 16 * 3 == cell["memory"]
+        for head in ("linear", "nearest-mean"):
+            found = cell["heads"][head]
+            assert found["value"] == pytest.approx(np.mean(found["accuracies"]))
+            assert found["forgetting"][1] == pytest.approx(found["matrix"][0][0] - found["matrix"][1][0])
+    raw, same = (cell["records"] for cell in result["cells"])
+    assert raw[-1]["exemplars"] == 8
+    assert raw[1]["replayed"] == raw[0]["exemplars"]  # what was remembered is replayed
+    assert same[-1]["exemplars"] > 8  # equal bytes hold more of them
+
+
+def test_the_page_shows_every_run_and_asks_for_nothing(done, browser):
+    browser.open(done / "report.html")
+    assert browser.complaints() == []
+    assert [address for address in browser.requests() if not address.startswith("data:")] == [
+        (done / "report.html").resolve().as_uri()
+    ]
+    assert browser.run("document.querySelectorAll('.chart .main-svg').length > 0")
+    text = browser.run("document.querySelector('table').innerText")
+    assert "raw" in text
+    assert "same-codec" in text
+
+
+def test_the_same_command_again_returns_at_once_and_other_settings_are_refused(toy, done, capsys):
+    before = {place: place.stat().st_mtime_ns for place in done.rglob("*")}
+    incremental.run(settings(toy, done))
+    assert "done already" in capsys.readouterr().err
+    assert {place: place.stat().st_mtime_ns for place in done.rglob("*")} == before
+    with pytest.raises(InputError, match="steps: 3 -> 4"):
+        incremental.run(replace(settings(toy, done), steps=4))
+
+
+@pytest.mark.parametrize("moment", ["in a step of the second task", "between training and memory", "while saving"])
+def test_a_killed_run_goes_on_to_the_same_end(toy, done, tmp_path, monkeypatch, moment):
+    config = replace(settings(toy, tmp_path / "run"), forms=("same-codec",))
+    calls = []
+
+    def killing(function, at):
+        def called(*arguments, **named):
+            calls.append(function)
+            if len(calls) == at:
+                raise Killed
+            return function(*arguments, **named)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        if moment == "in a step of the second task":
+            patch.setattr(Learner, "step", killing(Learner.step, 5))
+        elif moment == "between training and memory":
+            patch.setattr(exemplars, "order", killing(exemplars.order, 2))
+        else:
+            patch.setattr(exemplars.Exemplars, "save", killing(exemplars.Exemplars.save, 2))
+        with pytest.raises(Killed):
+            incremental.run(config)
+    incremental.run(config)
+    name = "cells/same-codec-6144-s0"
+    assert without_times((config.out / name / "result.json").read_text()) == without_times(
+        (done / name / "result.json").read_text()
+    )
+    files = [(place / name / "task-02" / "model.safetensors").read_bytes() for place in (done, config.out)]
+    assert files[0] == files[1]
+
+
+def test_the_quality_can_be_chosen_by_the_effective_count(toy, tmp_path):
+    out = tmp_path / "auto"
+    incremental.run(replace(settings(toy, out), forms=("compressed",), quality=0))
+    records = read_json(out / "cells/compressed-6144-s0/result.json")["records"]
+    table = records[0]["choice"]
+    best = max(table, key=lambda line: line["effective"])
+    assert records[0]["quality"] == records[1]["quality"] == best["quality"]
+    for line in table:
+        assert line["effective"] <= line["equivalent"]
+    assert [line["bytes"] for line in table] == sorted((line["bytes"] for line in table), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tasks": 99}, "--tasks 99"),
+        ({"memory": ("much",)}, "--memory much"),
+        ({"quality": 101}, "--quality 101"),
+        ({"rank": "magic"}, "--rank magic"),
+        ({"epochs": 1.0}, "give one budget"),
+        ({"recipe": "simsiam-rn18"}, "supervised"),
+        ({"seeds": ()}, "--seeds"),
+        ({"test": Path("nothing.beton")}, "nothing.beton"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(toy, tmp_path, change, words):
+    with pytest.raises(InputError, match=words):
+        incremental.run(replace(settings(toy, tmp_path / "out"), **change))
+    assert not (tmp_path / "out").exists()
+
+
+def stream_settings(toy, out: Path) -> streaming.Config:
+    return streaming.Config(
+        toy.train,
+        toy.test,
+        out,
+        memory="8000",
+        policies=("raw", "adaptive"),
+        seeds=(0,),
+        every=12,
+        steps=2,
+        per_class=6,
+        recipe="tiny",
+        resolution=16,
+        batch_size=16,
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def streamed(toy, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("stream") / "whole"
+    streaming.run(stream_settings(toy, out))
+    return out
+
+
+def test_a_stream_never_holds_more_than_its_bytes(streamed):
+    result = read_json(streamed / "result.json")
+    raw, adaptive = sorted(result["cells"], key=lambda cell: cell["policy"], reverse=True)
+    assert (raw["policy"], adaptive["policy"]) == ("raw", "adaptive")
+    for cell in (raw, adaptive):
+        assert cell["peak"] <= 8000
+        assert [record["arrived"] for record in cell["records"]] == [12, 24, 36]
+        assert all(record["bytes"] <= record["peak"] <= 8000 for record in cell["records"])
+    assert raw["records"][-1]["held"] == 8000 // (16 * 16 * 3)
+    assert adaptive["records"][-1]["held"] > raw["records"][-1]["held"]
+    page = (streamed / "report.html").read_text()
+    figures = json.loads(page.partition('id="figures">')[2].partition("</script>")[0])
+    assert [[line["name"] for line in figure["data"]] for figure in figures] == [["raw", "adaptive"]] * 3
+
+
+def test_a_killed_stream_goes_on_to_the_same_end(toy, streamed, tmp_path, monkeypatch):
+    config = replace(stream_settings(toy, tmp_path / "run"), policies=("adaptive",))
+    calls = []
+
+    def save(self, path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise Killed
+        return whole(self, path)
+
+    whole = stream_memory.StreamMemory.save
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_memory.StreamMemory, "save", save)
+        with pytest.raises(Killed):
+            streaming.run(config)
+    streaming.run(config)
+    name = "cells/adaptive-s0/result.json"
+    assert (config.out / name).read_bytes() == (streamed / name).read_bytes()
+    with pytest.raises(InputError, match="memory: 8000 -> 9000"):
+        streaming.run(replace(config, memory="9000"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"memory": "300"}, "shared headers"), ({"ladder": (10, 50)}, "--ladder 10 50"), ({"every": 0}, "--every 0")],
+)
+def test_mistakes_of_a_stream_are_named_before_anything_is_written(toy, tmp_path, change, words):
+    with pytest.raises(InputError, match=words):
+        streaming.run(replace(stream_settings(toy, tmp_path / "out"), **change))
+    assert not (tmp_path / "out").exists()
+
+
+def test_arrivals_are_all_of_the_images_once_in_the_order_asked_for():
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    for order in ("classes", "shuffled", "rows"):
+        assert sorted(stream_run.arrivals(labels, order, None, 0)) == list(range(9))
+    by_class = labels[stream_run.arrivals(labels, "classes", None, 1)]
+    assert (by_class[:3] == by_class[0]).all()
+    assert len(set(by_class[::3])) == 3
+    few = stream_run.arrivals(labels, "rows", 2, 0)
+    assert (np.diff(few) > 0).all()
+    assert np.bincount(labels[few]).tolist() == [2, 2, 2]
