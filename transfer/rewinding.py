@@ -1,0 +1,84 @@
+"""Lottery-ticket rewinding: single weights go, the others return to where they were, and training starts anew.
+
+Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR 2019; rewinding to early weights: Frankle et al., "Linear Mode
+Connectivity and the Lottery Ticket Hypothesis", ICML 2020. For comparison with channel pruning: the network keeps its
+shape, so file and latency stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def prunable(model: nn.Module) -> list[str]:
+    """Weights of convolutions and linear layers, the classifier's excepted."""
+    last = {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
+    owners = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    return [f"{name}.weight" for name, m in owners.items() if id(m.weight) not in last]
+
+
+def saliency(
+    model: nn.Module, names: Iterable[str], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    """| weight x gradient of the loss | over the target's images: the data-aware score of single weights."""
+    names = list(names)
+    weights = [model.get_parameter(name) for name in names]
+    totals = [torch.zeros_like(w) for w in weights]
+    with torch.enable_grad():
+        for images, labels in batches:
+            loss = functional.cross_entropy(model(images).float(), labels, reduction="sum")
+            for total, gradient in zip(totals, torch.autograd.grad(loss, weights)):
+                total += gradient
+    return {name: (w.detach() * total).abs() for name, w, total in zip(names, weights, totals)}
+
+
+def masks(weights: Weights, scores: Weights, share: float) -> dict[str, torch.Tensor]:
+    """Mark the weights that stay: of all that are not zero yet, the lowest `share` by score goes, over all layers.
+
+    Parameters
+    ----------
+    weights, scores : mapping of str to Tensor
+        Of the same names and shapes.
+    share : float in [0, 1)
+
+    Returns
+    -------
+    dict of str to bool Tensor
+        Ties: the earlier layer and lower place goes first.
+    """
+    names = list(scores)
+    live = torch.cat([weights[name].flatten() != 0 for name in names])
+    flat = torch.cat([scores[name].flatten().double() for name in names]).masked_fill(~live, float("inf"))
+    gone = torch.argsort(flat, stable=True)[: int(share * int(live.sum()))]
+    live[gone] = False
+    parts = live.split([weights[name].numel() for name in names])
+    return {name: part.view_as(weights[name]) for name, part in zip(names, parts)}
+
+
+def rewound(start: Weights, masked: Weights) -> dict[str, torch.Tensor]:
+    """State of the network at the point of rewinding, with zeros where weights were removed."""
+    return {
+        name: tensor.detach().clone() * masked[name].to(tensor) if name in masked else tensor.detach().clone()
+        for name, tensor in start.items()
+    }
+
+
+def hold(model: nn.Module, masked: Weights) -> None:
+    """Set what is masked to zero, in place."""
+    with torch.no_grad():
+        for name, mask in masked.items():
+            model.get_parameter(name).mul_(mask)
+
+
+def held(model: nn.Module, masked: Weights):
+    """Hold the masks before every forward pass from here on; returns the handle that ends it.
+
+    Not after every step: a checkpoint may lie between a step and what follows it, and a resumed run must go on alike.
+    """
+    return model.register_forward_pre_hook(lambda *_: hold(model, masked))
