@@ -1,0 +1,45 @@
+"""Ask an exported network what is on a picture: ONNX Runtime and NumPy, nothing else of this project.
+
+python examples/run_onnx.py model.int8.onnx picture.npy [more.npy ...]
+
+A picture is a uint8 array (height, width, 3), RGB, as a camera or any decoder gives it; the file knows the rest.
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+
+
+def fitted(picture: np.ndarray, side: int) -> np.ndarray:
+    """Cut the central square of a picture and resize it by averaging over areas: (side, side, 3) uint8."""
+    small = min(picture.shape[:2])
+    top, left = ((length - small) // 2 for length in picture.shape[:2])
+    square = picture[top : top + small, left : left + small].astype(np.float64)
+    edges = np.arange(side + 1) * small / side
+    for axis in (0, 1):
+        whole = np.concatenate([np.zeros_like(square.take([0], axis)), square.cumsum(axis)], axis)
+        below = np.minimum(edges.astype(int), small - 1)
+        share = (edges - below).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        until = whole.take(below, axis) * (1 - share) + whole.take(below + 1, axis) * share
+        square = np.diff(until, axis=axis) * side / small
+    return np.rint(square).astype(np.uint8)
+
+
+def main(file: str, *pictures: str) -> None:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    network = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    facts = json.loads(network.get_modelmeta().custom_metadata_map["winnow"])
+    for name in pictures:
+        image = fitted(np.load(name, allow_pickle=False), facts["resolution"])
+        logits = network.run(["logits"], {"images": image[None]})[0][0]
+        likely = np.exp(logits - logits.max())
+        likely /= likely.sum()
+        best = np.argsort(-likely, kind="stable")[:3]
+        print(name, *(f"{facts['classes'][k]} {likely[k]:.3f}" for k in best), sep="  ")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,210 @@
+"""A compressed model beside its original: alarms, drift, the step to go back to, files in and out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prune import networks, write
+from transfer import recovery, staircase, watching
+from transfer.__main__ import main
+
+TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
+SIDE = 12
+
+
+def draw(folder: Path, each: int, seed: int, shade: float = 0.0) -> list[tuple[str, str]]:
+    """Write noisy squares into class folders; their paths and labels."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for name, tone in TONES.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            pixels = np.array(tone) + shade + rng.normal(0, 30, (SIDE, SIDE, 3))
+            path = folder / name / f"{i:02d}.png"
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+            found.append((str(path.relative_to(folder)), name))
+    return found
+
+
+def listed(folder: Path, rows: list[tuple[str, str]], *, labels: bool = True) -> Path:
+    """Write the CSV beside the images."""
+    place = folder / "new.csv"
+    with open(place, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"] if labels else ["path"])
+        writer.writerows(rows if labels else [(path,) for path, _ in rows])
+    return place
+
+
+def step(number: int, base: int, kind: str = "channels") -> dict:
+    facts = {"what": {}, "params": 10, "verdict": "accepted", "files": {}}
+    return {"step": number, "base": base, "kind": kind, **facts}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A run of two steps, of which the second has lost class red, and a beton of images as the model knows them."""
+    root = tmp_path_factory.mktemp("watch")
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    draw(root / "known", 20, 0)
+    write.run(write.Config(images=str(root / "known"), out=root / "known.beton", workers=1))
+    spec = {
+        "arch": "resnet18",
+        "kwargs": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]},
+        "stem": "small",
+        "classes": list(TONES),
+        "resolution": SIDE,
+        "mean": networks.MEAN,
+        "std": networks.STD,
+    }
+    model = networks.build(spec).eval()
+    images = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "known").rglob("*.png"))])
+    labels = np.repeat(np.arange(3), 20)
+    with torch.no_grad():
+        x, _ = next(recovery.normalised(images, labels, spec, 60))
+        features = networks.features_and_logits(model, x)[0].numpy().astype(np.float64)
+        # Least squares instead of training: a classifier for a network that was drawn at random.
+        solved = np.linalg.lstsq(np.c_[features, np.ones(60)], 10 * np.eye(3)[labels], rcond=None)[0]
+        model.fc.weight.copy_(torch.tensor(solved[:-1].T))
+        model.fc.bias.copy_(torch.tensor(solved[-1]))
+        networks.save_model(root / "run" / "original", model, spec)
+        networks.save_model(root / "run" / "steps" / "01", model, spec)
+        model.fc.bias[2] = -100.0
+        for place in (root / "run" / "steps" / "02", root / "run"):
+            networks.save_model(place, model, spec)
+    staircase.write(root / "run", [step(0, 0, "original"), step(1, 0), step(2, 1)])
+    return root
+
+
+def watch(case: Path, images: Path, *more: str) -> int:
+    return main(["watch", "--run", str(case / "run"), "--images", str(images), *more])
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_lost_class_alarms_and_the_newest_sound_step_is_named(case, tmp_path, capsys, labels):
+    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 1), labels=labels)
+    assert watch(case, images, "--reference", str(case / "known.beton"), "--out", str(tmp_path / "seen.csv")) == 0
+    # The reference shows the same loss: red already answers otherwise there, and nothing new has broken.
+    assert "no alarm" in capsys.readouterr().out
+    assert watch(case, images, "--json", "--out", str(tmp_path / "seen.csv")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["alarms"] == ["red"]
+    assert found["measure"] == ("lost answers" if labels else "disagreement")
+    assert (found["rollback"]["from"], found["rollback"]["to"]) == (2, 1)
+    assert ("top1" in found) == labels
+    with open(tmp_path / "seen.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 45
+    assert {line["original"] for line in lines} == set(TONES)
+    assert "red" not in {line["compressed"] for line in lines}
+    assert [line["agree"] == "1" for line in lines] == [line["original"] == line["compressed"] for line in lines]
+    assert watch(case, images) == 0
+    printed = capsys.readouterr().out
+    assert "ALARM" in printed
+    assert f"transfer rollback --run {case / 'run'} --to 1" in printed
+
+
+def test_two_equal_models_never_alarm(case, tmp_path, capsys):
+    images = listed(tmp_path / "new", draw(tmp_path / "new", 6, 2))
+    command = ["watch", "--original", str(case / "run" / "original"), "--images", str(images)]
+    assert main([*command, "--compressed", str(case / "run" / "steps" / "01"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["disagreement"], found["alarms"], found["rollback"]) == (0, [], None)
+    assert found["similarity"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("shade", "moved"), [(0.0, False), (60.0, True)])
+def test_features_drift_when_the_light_changes_and_not_by_chance(case, tmp_path, capsys, shade, moved):
+    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 3, shade))
+    assert watch(case, images, "--reference", str(case / "known.beton"), "--json") == 0
+    drift = json.loads(capsys.readouterr().out)["drift"]
+    assert [drift[name]["drifted"] for name in ("original", "compressed")] == [moved, moved]
+
+
+def test_images_that_cannot_be_read_are_counted_and_left_out(case, tmp_path, capsys):
+    rows = draw(tmp_path / "new", 2, 4)
+    (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    images = listed(tmp_path / "new", [*rows, ("broken.png", "red"), ("gone.png", "red")])
+    assert watch(case, images, "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["unreadable"] == ["broken.png", "gone.png"]
+    assert "2 of 8 images cannot be read, first broken.png" in said.err
+
+
+BAD = {
+    "no column": ("name\na.png\n", "has no column `path`"),
+    "label": ("path,label\na.png,purple\n", "line 2: the model has no class 'purple'"),
+    "nothing": ("path\ngone.png\n", "names no image that can be read"),
+    "bytes": (b"path\n\xff\xfe.png\n", "not a CSV file in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("what", list(BAD))
+def test_a_bad_list_gets_one_line_and_exit_code_2(case, tmp_path, capsys, what):
+    content, said = BAD[what]
+    place = tmp_path / "new.csv"
+    place.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert watch(case, place, "--out", str(tmp_path / "seen.csv")) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error.splitlines()[-1]
+    assert not (tmp_path / "seen.csv").exists()
+
+
+def test_other_runs_and_other_models_are_refused(case, tmp_path, capsys):
+    images = listed(tmp_path / "new", draw(tmp_path / "new", 1, 5))
+    assert main(["watch", "--images", str(images)]) == 2
+    assert "give --run, or --original and --compressed" in capsys.readouterr().err
+    assert main(["watch", "--images", str(images), "--run", str(tmp_path)]) == 2
+    assert "not a run of `transfer compress`" in capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(case / "run" / "original", other)
+    spec = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**spec, "classes": ["x", "y", "z"]}))
+    assert watch(case, images, "--compressed", str(other)) == 2
+    assert "its classes are not those of" in capsys.readouterr().err
+
+
+def test_wilson_intervals_are_those_of_the_textbook():
+    # 1 of 10 at 95 %: z = 1.96, centre (0.1 + 0.192) / 1.384 = 0.211, half 0.1933: [0.0179, 0.4042].
+    assert watching.wilson(1, 10, 0.95) == pytest.approx((0.01787, 0.40415), abs=1e-4)
+    assert watching.wilson(0, 0, 0.95) == (0.0, 1.0)
+    assert watching.wilson(0, 50, 0.95)[0] == 0
+
+
+def test_a_class_alarms_only_where_it_surely_goes_wrong_more_than_allowed():
+    groups = np.array([0] * 100 + [1] * 100 + [2] * 4)
+    wrong = np.zeros(204, bool)
+    wrong[:20], wrong[100:106], wrong[200:] = True, True, True
+    rows = watching.by_class(groups, wrong, ["a", "b", "c", "d"], np.full(4, 0.05))
+    # a: 20 % of 100, surely above 5 %; b: 6 % of 100 may be 5 %; c: too few; d: none.
+    assert [row["alarm"] for row in rows] == [True, False, False, False]
+    assert [row["wrong"] for row in rows] == [0.2, 0.06, 1.0, None]
+
+
+def test_similarity_ignores_rotation_scale_and_width_and_sees_other_features():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(300, 6))
+    turned = 3 * first @ np.linalg.qr(rng.normal(size=(6, 6)))[0] + 5
+    assert watching.similarity(first, turned) == pytest.approx(1)
+    assert watching.similarity(first, np.c_[turned, np.zeros((300, 2))]) == pytest.approx(1)
+    assert watching.similarity(first, rng.normal(size=(300, 4))) < 0.1
+
+
+def test_drift_by_chance_is_rare_and_a_shift_of_one_deviation_is_measured_as_one():
+    rng = np.random.default_rng(1)
+    reference = rng.normal(2, 3, (400, 8))
+    by_chance = [watching.drift(reference, rng.normal(2, 3, (50, 8)))["drifted"] for _ in range(40)]
+    assert sum(by_chance) <= 3
+    moved = watching.drift(reference, rng.normal(5, 3, (400, 8)))
+    assert moved["drifted"]
+    assert moved["distance"] == pytest.approx(1, abs=0.1)
+    assert not watching.drift(np.ones((10, 3)), np.zeros((10, 3)))["drifted"]  # features that never vary say nothing

@@ -1,0 +1,15 @@
+"""Are the packages there that write and run files for devices?"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from prune.run import InputError
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def need_device() -> None:
+    """Raise `InputError` when a package of the extra `device` is missing."""
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise InputError(f"{', '.join(missing)} missing: pip install 'winnow[device]'")

@@ -1,0 +1,90 @@
+"""Write a model for a device: ONNX in fp32 and in int8, compared with PyTorch on real images, and measured.
+
+    python -m transfer export --model runs/pets-small --images pets.train.beton --test pets.test.beton --out runs/device
+    python -m transfer export ... --index pets.preserve.index.npz        calibrates on the preservation set alone
+
+Writes OUT/model.onnx, OUT/model.int8.onnx and OUT/result.json, and prints a table: bytes, multiply-adds, milliseconds
+for one image, memory, accuracy, agreement with PyTorch. `examples/run_onnx.py` runs either file with ONNX Runtime and
+NumPy alone. int8 needs no second training: ranges come from --calibrate training images; when too many answers change,
+the most sensitive layers go back to fp32. Half a minute for a ResNet-18. Needs the packages of `winnow[device]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prune.run import InputError, claim, finish, note, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Config:
+    model: Path
+    """Model directory: of `pretrain`, `transfer finetune`, or a step of `transfer compress`."""
+    images: Path
+    """Beton of training images, for calibration."""
+    out: Path
+    """Run directory."""
+    test: Path | None = None
+    """Beton with the model's classes, on which the files are compared with PyTorch; --images when absent."""
+    index: Path | None = None
+    """Calibrate on images that this index keeps."""
+    int8: bool = True
+    """Write the int8 file as well."""
+    calibrate: int = 256
+    """Images for calibration, as many of each class as of any other."""
+    compare: int = 1000
+    """Images on which the files are compared, at most."""
+    agreement: float = 0.97
+    """Share of the images on which int8 must answer as fp32 does; below it single layers go back to fp32."""
+    keep_float: tuple[str, ...] = ()
+    """Layers that stay in fp32."""
+    threads: int = 1
+    """Threads while measuring."""
+    seed: int = 0
+    """Draws the images for calibration and comparison."""
+    json: bool = False
+    """Print result.json instead of a table."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Export, or return at once when the run is done; what result.json holds."""
+    import json
+
+    _check(config)
+    from prune.networks import fingerprint, load_model
+    from prune.source import open_source
+    from transfer.device import need_device
+
+    need_device()
+    from transfer import exporting
+
+    model, spec = load_model(config.model)
+    images, test = (None if path is None else open_source(path) for path in (config.images, config.test))
+    assert images is not None
+    rows, index = exporting.calibration_rows(config, images)
+    inputs = {
+        "model": fingerprint(config.model),
+        "images": images.manifest.fingerprint,
+        "test": None if test is None else test.manifest.fingerprint,
+        "index": index,
+    }
+    decides = ("int8", "calibrate", "compare", "agreement", "keep_float", "threads", "seed")
+    if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
+        note(f"{config.out}: done already")
+        result = read_json(config.out / "result.json")
+    else:
+        result = {**exporting.export(config, model, spec, images, test, rows), **inputs}
+        write_json(config.out / "result.json", result)
+        finish(config.out, inputs=inputs)
+    print(json.dumps(result, indent=1, allow_nan=False) if config.json else exporting.table(result))
+    return result
+
+
+def _check(config: Config) -> None:
+    for flag in ("calibrate", "compare", "threads"):
+        if (value := getattr(config, flag)) < 1:
+            raise InputError(f"--{flag} {value}: at least 1 is needed")
+    if not 0 <= config.agreement <= 1:
+        raise InputError(f"--agreement {config.agreement}: a share in [0, 1] is needed")

@@ -1,0 +1,131 @@
+"""Does a compressed model still answer like its original, and do new images look like old ones? Functions on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+_DRAWS = 200
+
+
+def wilson(count: int, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval for a share of `count` in `n`; (0, 1) for n = 0.
+
+    Examples
+    --------
+    >>> [round(float(v), 4) for v in wilson(1, 10, 0.95)]
+    [0.0179, 0.4042]
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, scale = count / n, 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / scale
+    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def by_class(
+    groups: np.ndarray,
+    wrong: np.ndarray,
+    classes: Sequence[str],
+    allowed: np.ndarray,
+    *,
+    least: int = 5,
+    confidence: float = 0.95,
+) -> list[dict[str, Any]]:
+    """How often images of each class go wrong, and where that is surely more than allowed.
+
+    A class alarms when the lower end of Wilson's interval, corrected for the number of classes that are looked at
+    (Bonferroni), lies above its allowed share.
+
+    Parameters
+    ----------
+    groups : (n,) int
+        Class of every image: its label, or what the original says.
+    wrong : (n,) bool
+        The compressed model disagrees with the original, or loses an answer that the original had right.
+    classes : sequence of str
+    allowed : (c,) float
+        Shares, 0 to 1.
+    least : int
+        A class with fewer images never alarms.
+
+    Returns
+    -------
+    list of dict
+        For every class: class, n, wrong (share; None without images), low, high, allowed, alarm.
+    """
+    n = np.bincount(groups, minlength=len(classes))
+    count = np.bincount(groups[wrong], minlength=len(classes))
+    looked = max(1, int((n >= least).sum()))
+    found = []
+    for c, name in enumerate(classes):
+        low, high = wilson(int(count[c]), int(n[c]), 1 - (1 - confidence) / looked)
+        found.append(
+            {
+                "class": name,
+                "n": int(n[c]),
+                "wrong": float(count[c] / n[c]) if n[c] else None,
+                "low": float(low),
+                "high": float(high),
+                "allowed": float(allowed[c]),
+                "alarm": bool(n[c] >= least and low > allowed[c]),
+            }
+        )
+    return found
+
+
+def drift(reference: np.ndarray, images: np.ndarray, *, seed: int = 0, confidence: float = 0.99) -> dict[str, Any]:
+    """How far the mean of features has moved, and how far it would move by chance.
+
+    The distance is the root mean square over the features of (mean of new - mean of reference) / standard deviation of
+    the reference. Chance: the same between random halves of the reference, scaled to the two numbers of images.
+
+    Parameters
+    ----------
+    reference : (m, d) float
+        Features of images as the model was made for; at least 4.
+    images : (n, d) float
+
+    Returns
+    -------
+    dict
+        "distance", "by_chance" (its quantile at `confidence`), "drifted".
+    """
+    reference, images = (np.asarray(a, np.float64) for a in (reference, images))
+    deviation = reference.std(0)
+    alive = deviation > 1e-9 * max(1.0, float(deviation.max(initial=0.0)))
+    if not alive.any() or len(reference) < 4:
+        return {"distance": 0.0, "by_chance": 0.0, "drifted": False}
+    standard = (reference[:, alive] - reference[:, alive].mean(0)) / deviation[alive]
+    moved = (images[:, alive].mean(0) - reference[:, alive].mean(0)) / deviation[alive]
+    rng, m = np.random.default_rng(seed), len(reference)
+    half = m // 2
+    found = []
+    for _ in range(_DRAWS):
+        order = rng.permutation(m)
+        apart = standard[order[:half]].mean(0) - standard[order[half:]].mean(0)
+        found.append(np.sqrt(np.mean(apart**2)))
+    spread = np.sqrt((1 / m + 1 / len(images)) / (1 / half + 1 / (m - half)))
+    distance, by_chance = float(np.sqrt(np.mean(moved**2))), float(np.quantile(found, confidence) * spread)
+    return {"distance": distance, "by_chance": by_chance, "drifted": distance > by_chance}
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> float:
+    """Linear CKA of two models' features of the same images: 1 when they differ by rotation and scale alone.
+
+    Kornblith et al., "Similarity of Neural Network Representations Revisited" (2019), equation 3 with linear kernels;
+    the widths may differ, as they do after channel pruning.
+
+    Parameters
+    ----------
+    first, second : (n, d1), (n, d2) float
+    """
+    a, b = (np.asarray(x, np.float64) - np.asarray(x, np.float64).mean(0) for x in (first, second))
+    both = float(np.sum((a.T @ b) ** 2))
+    own = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
+    return both / float(own) if own > 0 else 1.0
