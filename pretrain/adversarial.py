@@ -22,7 +22,7 @@ def perturb(
     mean: torch.Tensor,
     std: torch.Tensor,
 ) -> torch.Tensor:
-    """Find the worst images near `images`.
+    """Find the worst images near `images` (the kinds "pgd" and "fast").
 
     Parameters
     ----------
@@ -65,6 +65,44 @@ def perturb(
     return ((moved - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+class FreeNoise:
+    """The noise of "free" adversarial training (Shafahi et al., arXiv 1904.12843, algorithm 1).
+
+    Each batch is learned from `steps` times; the one pass backwards gives the gradient of the weights and of the noise,
+    which moves by the whole radius and is carried on to the next replay and to the next batch.
+
+    Parameters
+    ----------
+    attack : Attack
+    mean, std : (1, 3, 1, 1)
+        Of the normalisation, in grey levels.
+    """
+
+    def __init__(self, attack: Attack, mean: torch.Tensor, std: torch.Tensor) -> None:
+        self.attack, self.mean, self.std = attack, mean, std
+        self.values = torch.zeros(0, device=mean.device)  # (b, 3, r, r) in grey levels, one for each slot of a batch
+
+    def fit(self, shape: torch.Size) -> None:
+        """Begin with zeros where the batches take another shape."""
+        if self.values.shape != shape:
+            self.values = torch.zeros(shape, device=self.mean.device)
+
+    def added(self, images: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the noise of the slots `part` to normalised images (b, 3, r, r); also that noise, a leaf of the graph."""
+        noise = self.values[part].clone().requires_grad_(True)
+        moved = (images * self.std + self.mean + noise).clamp(0, 255)
+        return ((moved - self.mean) / self.std).contiguous(memory_format=torch.channels_last), noise
+
+    @torch.no_grad()
+    def move(self, noise: torch.Tensor, part: slice, strength: float) -> None:
+        """Move the noise of the slots `part` along its gradient, within `strength` times the radius."""
+        linf = self.attack.norm == "linf"
+        radius = self.attack.epsilon * strength * (1 if linf else 255)
+        assert noise.grad is not None
+        gradient = noise.grad.nan_to_num(0.0, 0.0, 0.0)  # an overflow of fp16 says nothing about a direction
+        self.values[part] = _within(noise.detach() + radius * _direction(gradient, linf), radius, linf)
+
+
 def _start(pixels: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
     noise = torch.empty_like(pixels).uniform_(-1, 1)
     return noise * radius if linf else _direction(noise, linf) * radius * torch.rand(len(pixels), 1, 1, 1).to(noise)
@@ -77,10 +115,11 @@ def _direction(gradient: torch.Tensor, linf: bool) -> torch.Tensor:
 
 
 def _project(moved: torch.Tensor, pixels: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
-    move = moved - pixels
+    return (pixels + _within(moved - pixels, radius, linf)).clamp(0, 255)
+
+
+def _within(move: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
     if linf:
-        move = move.clamp(-radius, radius)
-    else:
-        length = move.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        move = move * (radius / length).clamp(max=1.0)
-    return (pixels + move).clamp(0, 255)
+        return move.clamp(-radius, radius)
+    length = move.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    return move * (radius / length).clamp(max=1.0)

@@ -44,7 +44,9 @@ def per_image(network: nn.Module, recipe: Recipe, resolution: int) -> float:
     with counter:
         shadow(images).sum().backward()
     whole = counter.get_total_flops() / _IMAGES
-    if recipe.attack:
+    if recipe.attack and recipe.attack.kind == "free":
+        whole *= recipe.attack.steps  # its gradient of the images costs the first layer alone
+    elif recipe.attack:
         # An attack's pass needs the gradient of the images alone: two thirds of forwards, and both kinds of backwards.
         whole *= 1 + (recipe.attack.steps if recipe.attack.kind == "pgd" else 1) * 2 / 3
     return whole * (2 if recipe.method == "simsiam" else 1)  # without the small projector

@@ -35,6 +35,8 @@ class Plan:
     budget : Budget
     fingerprints : dict
         Of the inputs, under the names of the flags; None where a flag is absent.
+    changed : dict or None
+        With --allow-changed on another source: the provenance step that counts what is missing or differs.
     """
 
     source: Source
@@ -43,6 +45,7 @@ class Plan:
     recipe: Recipe
     budget: Budget
     fingerprints: dict[str, Any]
+    changed: dict[str, Any] | None = None
 
 
 def check(config: Config) -> Plan:
@@ -69,14 +72,11 @@ def check(config: Config) -> Plan:
     classes = source.manifest.classes
     if len(classes) < 2 and recipe.method == "supervised":
         raise InputError(f"{config.beton}: has {len(classes)} class; training needs at least two")
-    rows, index = np.arange(len(source), dtype=np.int64), None
+    if config.allow_changed and config.index is None:
+        raise InputError("--allow-changed: there is no --index that it could speak of")
+    rows, index, changed = np.arange(len(source), dtype=np.int64), None, None
     if config.index is not None:
-        from prune.index import PrunedIndex
-
-        loaded = PrunedIndex.load(config.index)
-        rows, index = np.sort(loaded.rows_in(source.manifest)).astype(np.int64), loaded.fingerprint
-        if not len(rows):
-            raise InputError(f"{config.index}: keeps no sample: there is nothing to train on")
+        rows, index, changed = _indexed(config, source)
     rows = order.sample_rows(rows, config.sample, config.seed)
     val = _validation(config, classes)
     fingerprints = {
@@ -85,7 +85,23 @@ def check(config: Config) -> Plan:
         "val": val.manifest.fingerprint if val else None,
         "init": _initial(config, recipe),
     }
-    return Plan(source, rows, val, recipe, budget or Budget(epochs=recipe.epochs), fingerprints)
+    return Plan(source, rows, val, recipe, budget or Budget(epochs=recipe.epochs), fingerprints, changed)
+
+
+def _indexed(config: Config, source: Source) -> tuple[np.ndarray, str, dict[str, Any] | None]:
+    """Rows of the index in the source, ascending, its fingerprint, and what differs where the user insisted."""
+    from prune.index import PrunedIndex
+
+    assert config.index is not None
+    loaded = PrunedIndex.load(config.index)
+    if config.allow_changed and loaded.source != source.manifest.fingerprint:
+        found = loaded.rebased(source.manifest, allow_changed=True)
+        rows, changed = found.positions, found.provenance[-1]
+    else:
+        rows, changed = loaded.rows_in(source.manifest), None
+    if not len(rows):
+        raise InputError(f"{config.index}: keeps no sample: there is nothing to train on")
+    return np.sort(rows).astype(np.int64), loaded.fingerprint, changed
 
 
 def adapted(config: Config) -> Recipe:
@@ -107,6 +123,8 @@ def adapted(config: Config) -> Recipe:
         recipe = replace(recipe, attack=None)
     elif config.adversarial != "recipe":
         recipe = replace(recipe, attack=replace(recipe.attack or Attack("fast"), kind=config.adversarial))
+    if recipe.attack and recipe.method != "supervised":
+        raise InputError(f"--adversarial: {recipe.method} has no labels that an attack could aim at")
     return recipe
 
 

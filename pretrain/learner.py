@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pretrain import optimisation, schedule
-from pretrain.adversarial import perturb
+from pretrain.adversarial import FreeNoise, perturb
 from pretrain.dynamics import Recorder
 from pretrain.optimisation import Average, Loss, statistics
 from pretrain.ranks import Ranks
@@ -51,6 +51,8 @@ class Learner:
         self.mean, self.std = (torch.tensor(v, device=device).float().view(1, 3, 1, 1) for v in (mean, std))
         self.optimiser = optimisation.build(network, recipe)
         self.average = Average(network, recipe.ema) if recipe.ema else None
+        free = recipe.attack is not None and recipe.attack.kind == "free"
+        self.noise = FreeNoise(recipe.attack, self.mean, self.std) if free and recipe.attack else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=ranks.dtype is torch.float16)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
         self.bad = torch.zeros((), dtype=torch.int64, device=device)  # first step with a non-finite loss, from 1
@@ -105,27 +107,39 @@ class Learner:
             images, labels = images.pin_memory(), labels.pin_memory()
         images, labels = (v.to(ranks.device, non_blocking=True) for v in (images, labels))
         places = torch.arange(len(images)).tensor_split(-(-len(images) // micro_batch))
-        for i, place in enumerate(places):
-            part = slice(int(place[0]), int(place[-1]) + 1)
-            x, y = (images[part].float() - self.mean) / self.std, labels[part]
-            with ranks.autocast():
-                if recipe.attack:
-                    strength = schedule.ramp(share, recipe.attack.ramp)
-                    x = perturb(self.network, x, y, recipe.attack, strength, self.mean, self.std)
-                with ranks.without_sync(self.model) if i + 1 < len(places) else nullcontext():
-                    losses, logits = self.loss(self.model, x, y, number)
-                    total = (losses if counts is None else losses * counts[part].to(losses)).sum()
-                    # Averaging over the ranks divides by their number: the result is the mean over the global batch.
-                    self.scaler.scale(total * (ranks.world / batch)).backward()
-            self._note(losses.detach(), logits.detach(), y, rows[part], number)
-        if recipe.clip:
+        strength = schedule.ramp(share, recipe.attack.ramp) if recipe.attack else 0.0
+        if self.noise:
+            self.noise.fit(images.shape)
+        for replay in range(self.noise.attack.steps if self.noise else 1):
+            for i, place in enumerate(places):
+                part = slice(int(place[0]), int(place[-1]) + 1)
+                x, y, noise = (images[part].float() - self.mean) / self.std, labels[part], None
+                with ranks.autocast():
+                    if self.noise:
+                        x, noise = self.noise.added(x, part)
+                    elif recipe.attack:
+                        x = perturb(self.network, x, y, recipe.attack, strength, self.mean, self.std)
+                    with ranks.without_sync(self.model) if i + 1 < len(places) else nullcontext():
+                        losses, logits = self.loss(self.model, x, y, number)
+                        total = (losses if counts is None else losses * counts[part].to(losses)).sum()
+                        # Averaging over the ranks divides by their number: what remains is the global batch's mean.
+                        self.scaler.scale(total * (ranks.world / batch)).backward()
+                if self.noise and noise is not None:
+                    self.noise.move(noise, part, strength)
+                if replay == 0:  # an image counts once a step
+                    self._note(losses.detach(), logits.detach(), y, rows[part], number)
+            self._descend()
+        if self.average:
+            self.average.update(self.network, number)
+
+    def _descend(self) -> None:
+        """Update the weights with the gradients that are there."""
+        if self.recipe.clip:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update(self.network, number)
 
     @torch.no_grad()
     def _note(
@@ -171,13 +185,14 @@ class Learner:
             "statistics": [b.cpu() for b in statistics(self.network)],
             "sums": self.sums.cpu(),
             "records": self.recorder.state() if self.recorder else torch.zeros(0),
+            "noise": self.noise.values.cpu() if self.noise else torch.zeros(0),
         }
 
     def restore(self, shared: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
         """Take up the state of a checkpoint, `ranks` being what each of its ranks had.
 
-        With the same number of ranks each goes on with its own. With another, statistics are averaged and rank 0 takes
-        all sums and records.
+        With the same number of ranks each goes on with its own. With another, statistics are averaged, rank 0 takes
+        all sums and records, and the noise of "free" training begins anew.
         """
         self.network.load_state_dict(shared["network"])
         self.optimiser.load_state_dict(shared["optimiser"])
@@ -193,9 +208,12 @@ class Learner:
                 "statistics": [torch.stack(b).mean(0) for b in zip(*(r["statistics"] for r in ranks))],
                 "sums": torch.stack([r["sums"] for r in ranks]).sum(0),
                 "records": torch.stack([r["records"] for r in ranks]).sum(0),
+                "noise": torch.zeros(0),
             }
         for place, value in zip(statistics(self.network), mine["statistics"], strict=True):
             place.copy_(value)
+        if self.noise:
+            self.noise.values = mine["noise"].to(self.mean.device)
         if same or self.ranks.rank == 0:
             self.sums.copy_(mine["sums"])
             if self.recorder:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,12 +94,12 @@ def augmented(loader: Loader, recipe: Recipe, seed: int) -> Batches:
     heights, widths = loader.source.beton.heights, loader.source.beton.widths
 
     def batches(rows: np.ndarray, epoch: int, resolution: int) -> Iterator[Batch]:
-        boxes = None
+        draw = None
         if recipe.crop == "resized":
-            boxes = crops.random_resized_crops(heights, widths, seed=seed, epoch=epoch, scale=recipe.scale)
+            draw = partial(crops.random_resized_crops, heights, widths, seed=seed, epoch=epoch, scale=recipe.scale)
         elif recipe.crop == "padded":
-            boxes = crops.padded_crops(heights, widths, seed=seed, epoch=epoch, padding=recipe.padding)
-        return loader.epoch(rows, crops=boxes, resolution=resolution)
+            draw = partial(crops.padded_crops, heights, widths, seed=seed, epoch=epoch, padding=recipe.padding)
+        return loader.epoch(rows, crops=draw and (lambda these: draw(rows=these)), resolution=resolution)
 
     return batches
 
@@ -159,7 +160,9 @@ def _train(
                 dynamics=config.dynamics,
                 hooks=Hooks(after_epoch, on_records, on_lines, on_step),
             )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
         size = config.micro_batch or order.rank_batch(plan.recipe.batch, ranks.rank, ranks.world)
         raise InputError(
             f"out of memory with {size} images in one forward pass: try --micro-batch {max(1, size // 2)}"
@@ -195,6 +198,7 @@ def _write(
         recipe={"name": config.recipe, **plain(asdict(plan.recipe))},
         index=spec["index"],
         source=spec["source"],
+        changed=plan.changed,
         init=plan.fingerprints["init"],
         val=plan.fingerprints["val"],
         last=progress.lines[-1],

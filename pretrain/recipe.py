@@ -13,18 +13,20 @@ class Attack:
 
     Attributes
     ----------
-    kind : {"pgd", "fast"}
-        PGD (Madry et al., arXiv 1706.06083), or one step from a random start (Wong et al., arXiv 2001.03994).
+    kind : {"pgd", "fast", "free"}
+        PGD (Madry et al., arXiv 1706.06083); one step from a random start (Wong et al., arXiv 2001.03994); or noise
+        that is carried along while each batch is learned from `steps` times (Shafahi et al., arXiv 1904.12843): an
+        epoch then makes `steps` times the updates at `steps` times the cost, so divide the epochs by it.
     norm : {"linf", "l2"}
     epsilon : float
         Radius; in grey levels of 255 for linf, in units of images scaled to [0, 1] for l2 (as published).
     steps : int
-        Steps of PGD.
+        Steps of PGD, or replays of a batch.
     ramp : float
         Share of the budget over which the radius grows from 0; keeps one-step training from collapsing early.
     """
 
-    kind: Literal["pgd", "fast"]
+    kind: Literal["pgd", "fast", "free"]
     norm: Literal["linf", "l2"] = "linf"
     epsilon: float = 4.0
     steps: int = 3

@@ -187,7 +187,36 @@ RECIPES: dict[str, Recipe] = {
         smoothing=0.05,
         warmup=0.5,
     ),
-    # make demo
+    # python -m pretrain --beton S.beton --recipe tiny-vit --out runs/tiny-vit
+    "tiny-vit": replace(
+        _SMALL,
+        cost="COST MFLOPs of training an image: seconds an epoch on 2 slow cores",
+        expect="for tests and comparisons: a vision transformer; without much data well below tiny",
+        arch="vit_tiny_patch16_224",
+        stem="imagenet",
+        kwargs={"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 2},
+        epochs=8,
+        batch=64,
+        optimiser="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        smoothing=0.05,
+        warmup=0.5,
+        clip=1.0,
+    ),
+    # prune generate --world lamps; make demo
+    "lamps": replace(
+        _SMALL,
+        cost="3 MFLOPs of training an image: steps of 8 images, some 100 a second on 1 slow core",
+        expect="generated lamps: 240 of them are told apart by their colour after 8 epochs",
+        kwargs={"channels": (8, 16, 32, 64), "layers": (1, 1, 1, 1)},
+        epochs=8,
+        batch=8,
+        lr=0.05,
+        resolution=16,
+        smoothing=0.05,
+        warmup=0.5,
+    ),
     "demo": replace(
         _SMALL,
         cost="43 MFLOPs of training an image: about 3 seconds an epoch of the generated source on 1 slow core",

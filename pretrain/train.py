@@ -33,6 +33,8 @@ class Config:
     """Name of a recipe; --list shows them."""
     index: Path | None = None
     """Train on the samples that this index keeps."""
+    allow_changed: bool = False
+    """Use the index also on another source, as far as its samples are there; recorded in provenance.json."""
     val: Path | None = None
     """Beton with the same classes to evaluate after each epoch; never pruned."""
     sample: float = 1.0
@@ -55,8 +57,8 @@ class Config:
     """Model directory to start from; a head for other classes is drawn anew."""
     infobatch: float | None = None
     """Share of the easy images that each epoch leaves out, in [0, 1) (InfoBatch); the recipe's when absent."""
-    adversarial: Literal["recipe", "none", "fast", "pgd"] = "recipe"
-    """Train on adversarial images: one step or PGD, radius 4/255 unless the recipe says otherwise."""
+    adversarial: Literal["recipe", "none", "fast", "free", "pgd"] = "recipe"
+    """Train on adversarial images: one step, replays of each batch, or PGD; radius 4/255 unless the recipe says."""
     dynamics: bool = False
     """Record probability, margin and correctness of every image in every epoch: OUT/dynamics.npz."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -73,7 +75,8 @@ class Config:
     """Also log each epoch there."""
 
 
-_HOW = ("workers", "threads", "checkpoint_minutes", "tracker")
+# The fingerprints of source and index decide what --allow-changed makes of them.
+_HOW = ("workers", "threads", "checkpoint_minutes", "tracker", "allow_changed")
 
 
 def run(config: Config) -> None:

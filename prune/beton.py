@@ -11,6 +11,7 @@ images (none crosses a page), then one allocation record per sample up to the en
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,9 +48,11 @@ class BetonWriter:
         At most this many images; room for their records is left at the front.
     page_size : int
         Bytes of a page, a power of two, at least 2 MiB: the largest image that can be stored.
+    goes_on : bool
+        Keep what an interrupted writer left in the file; `take_over` its images before adding others.
     """
 
-    def __init__(self, path: Path, capacity: int, page_size: int = PAGE) -> None:
+    def __init__(self, path: Path, capacity: int, page_size: int = PAGE, *, goes_on: bool = False) -> None:
         if page_size < 1 << 21 or page_size & (page_size - 1) or page_size >= 1 << 32:
             raise ValueError(f"page size {page_size}: a power of two between 2 MiB and 2 GiB is needed")
         self.page_size = page_size
@@ -57,9 +60,10 @@ class BetonWriter:
         self.sizes = np.zeros(capacity, np.int64)
         self.count = 0
         first = DATA_START + capacity * SAMPLE.itemsize
-        self._next = -(-first // page_size) * page_size
-        self._file: BinaryIO = open(path, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by __exit__
-        self._file.seek(self._next)
+        self.end = -(-first // page_size) * page_size
+        """Byte behind the last image."""
+        self._file: BinaryIO = open(path, "r+b" if goes_on else "wb", buffering=1 << 20)  # noqa: SIM115 - see __exit__
+        self._file.seek(self.end)
 
     def add(self, data: bytes | memoryview, *, jpeg: bool, height: int, width: int, label: int) -> int:
         """Append one image and return its row.
@@ -69,22 +73,40 @@ class BetonWriter:
         ValueError
             The image does not fit a page, or its sides do not fit 16 bits.
         """
-        size = len(data)
+        before = self.end
+        row = self._record(len(data), jpeg, height, width, label)
+        self._file.write(bytes(self.end - len(data) - before))
+        self._file.write(data)
+        return row
+
+    def take_over(self, size: int, *, jpeg: bool, height: int, width: int, label: int) -> int:
+        """Record an image that the file holds already, just where `add` would put it; return its row."""
+        row = self._record(size, jpeg, height, width, label)
+        self._file.seek(self.end)
+        return row
+
+    def _record(self, size: int, jpeg: bool, height: int, width: int, label: int) -> int:
         if not 0 < size <= self.page_size:
             raise ValueError(f"{size} bytes do not fit a page of {self.page_size} bytes")
         if not (0 < height < 1 << 16 and 0 < width < 1 << 16):
             raise ValueError(f"{width} x {height} pixels: sides of 1 to 65535 can be stored")
-        left = -self._next % self.page_size
-        if 0 < left < size:
-            self._file.write(bytes(left))
-            self._next += left
+        left = -self.end % self.page_size
+        begin = self.end + (left if left < size else 0)
         row = self.count
-        self.samples[row] = ((JPEG if jpeg else RAW, width, height, self._next), label, row)
+        self.samples[row] = ((JPEG if jpeg else RAW, width, height, begin), label, row)
         self.sizes[row] = size
-        self._file.write(data)
-        self._next += size
+        self.end = begin + size
         self.count += 1
         return row
+
+    def sync(self) -> None:
+        """Bring every image added so far to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def leave(self) -> None:
+        """Close the file as it is, incomplete."""
+        self._file.close()
 
     def __enter__(self) -> BetonWriter:
         return self
@@ -100,9 +122,10 @@ class BetonWriter:
             table["pointer"] = self.samples["image"]["pointer"][: self.count]
             table["size"] = self.sizes[: self.count]
             # The last page is padded to its end: FFCV reads whole pages when it does not use the page cache.
-            file.write(bytes(-self._next % self.page_size))
+            file.write(bytes(-self.end % self.page_size))
             end = file.tell()
             file.write(table.tobytes())
+            file.truncate()
             header = np.zeros(1, HEADER)
             header[0] = (VERSION, len(FIELDS), self.page_size, self.count, end)
             fields = np.zeros(len(FIELDS), FIELD)

@@ -88,19 +88,15 @@ class Continued:
         self._noted = good
         if not good:
             return BetonWriter(self.partial, capacity, page_size)
-        writer = self._replay(capacity, page_size, shape, good)
-        writer._file.close()
-        writer._file = open(self.partial, "r+b", buffering=1 << 20)  # noqa: SIM115 - closed by the writer
-        writer._file.seek(writer._next)
-        return writer
+        return self._behind(good, capacity, page_size, shape)
 
     def _good(self, capacity: int, page_size: int, shape: Callable, check: Callable) -> int:
         """How many images stand at the beginning of the partial file as they should."""
         if len(self.sizes) > capacity or self.sizes.min() <= 0 or self.sizes.max() > page_size:
             return 0
-        replayed = self._replay(capacity, page_size, shape, len(self.sizes))
-        replayed._file.close()
-        pointers = replayed.samples["image"]["pointer"]
+        writer = self._behind(len(self.sizes), capacity, page_size, shape)
+        writer.leave()
+        pointers = writer.samples["image"]["pointer"]
         with open(self.partial, "rb") as file:
             for row, size in enumerate(self.sizes.tolist()):
                 file.seek(int(pointers[row]))
@@ -109,21 +105,19 @@ class Continued:
                     return row
         return len(self.sizes)
 
-    def _replay(self, capacity: int, page_size: int, shape: Callable, count: int) -> BetonWriter:
-        """A writer that has the records of the first `count` images, and has written nothing."""
-        writer = BetonWriter(Path(os.devnull), capacity, page_size)
-        blank = memoryview(bytes(page_size))
+    def _behind(self, count: int, capacity: int, page_size: int, shape: Callable) -> BetonWriter:
+        """A writer that goes on behind the first `count` images."""
+        writer = BetonWriter(self.partial, capacity, page_size, goes_on=True)
         for row, size in enumerate(self.sizes[:count].tolist()):
             jpeg, height, width, label = shape(row)
-            writer.add(blank[:size], jpeg=jpeg, height=height, width=width, label=label)
+            writer.take_over(size, jpeg=jpeg, height=height, width=width, label=label)
         return writer
 
     def wrote(self, writer: BetonWriter, size: int) -> None:
         """Count the image just added; from time to time bring all to the disk and then into the journal."""
         self._waiting += size
         if self._waiting >= SAFE_BYTES:
-            writer._file.flush()
-            os.fsync(writer._file.fileno())
+            writer.sync()
             self._journal.write(writer.sizes[self._noted : writer.count].astype("<i4").tobytes())
             os.fsync(self._journal.fileno())
             self._noted, self._waiting = writer.count, 0

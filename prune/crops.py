@@ -15,7 +15,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Crops:
-    """Boxes and flips, one row per image of the beton.
+    """Boxes and flips, one row per image of the beton, or per image that was asked for.
 
     Attributes
     ----------
@@ -43,6 +43,7 @@ def random_resized_crops(
     *,
     seed: int,
     epoch: int,
+    rows: np.ndarray | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: float = 0.5,
@@ -55,9 +56,10 @@ def random_resized_crops(
     ----------
     heights, widths : (n,) int
         Pixels of each image; row i is position i.
+    rows : (k,) int, optional
+        Draw for these images alone, in this order; for all n when absent.
     """
-    heights, widths = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
-    key = _keys(seed, epoch, len(heights))
+    heights, widths, key = _asked(heights, widths, seed, epoch, rows)
     boxes = np.empty((len(heights), 4), np.int32)
     open_rows = np.arange(len(heights))
     log_ratio = np.log(ratio)
@@ -83,14 +85,21 @@ def random_resized_crops(
 
 
 def padded_crops(
-    heights: np.ndarray, widths: np.ndarray, *, seed: int, epoch: int, padding: float = 0.125, flip: float = 0.5
+    heights: np.ndarray,
+    widths: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    rows: np.ndarray | None = None,
+    padding: float = 0.125,
+    flip: float = 0.5,
 ) -> Crops:
     """Draw the small-image crop: pad the central square by `padding` of its side, then cut a square of the same side.
 
-    At 32 pixels and the default this is the usual "pad 4, crop 32".
+    At 32 pixels and the default this is the usual "pad 4, crop 32". `rows` as for `random_resized_crops`.
     """
+    heights, widths, key = _asked(heights, widths, seed, epoch, rows)
     square = center_crops(heights, widths)
-    key = _keys(seed, epoch, len(square.flip))
     reach = np.round(square.boxes[:, 2] * padding)
     boxes = square.boxes.copy()
     boxes[:, 0] += _shift(key, 1, reach)
@@ -102,10 +111,16 @@ def _shift(key: np.ndarray, draw: int, reach: np.ndarray) -> np.ndarray:
     return (np.floor(_uniform(key, draw) * (2 * reach + 1)) - reach).astype(np.int32)
 
 
-def _keys(seed: int, epoch: int, n: int) -> np.ndarray:
+def _asked(
+    heights: np.ndarray, widths: np.ndarray, seed: int, epoch: int, rows: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heights and widths of the images that are asked for, and the key of each one's draws."""
+    heights, widths = np.asarray(heights), np.asarray(widths)
+    rows = np.arange(len(heights)) if rows is None else np.asarray(rows)
     with np.errstate(over="ignore"):
         base = _mix(np.uint64(seed) * _GOLDEN + _mix(np.uint64(epoch) + np.uint64(1)))
-        return _mix(base ^ _mix(np.arange(n, dtype=np.uint64) + np.uint64(0x632BE59BD9B4E019)))
+        key = _mix(base ^ _mix(rows.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)))
+    return heights[rows].astype(np.int64), widths[rows].astype(np.int64), key
 
 
 def _uniform(key: np.ndarray, draw: int) -> np.ndarray:

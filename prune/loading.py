@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,11 +22,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from prune.crops import Crops, center_crops
 from prune.images import Stored, decode
+from prune.node_copy import on_this_node
 from prune.run import InputError
 from prune.source import Source, damaged, open_source
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Images (b, 3, r, r) uint8 in channels-last layout, labels (b,) int64, rows (b,) int64."""
+
+
+Draw = Callable[[np.ndarray], Crops]
+"""Rows (k,) -> boxes and flips of these images, in this order."""
+
+_BLOCK = 1 << 13  # images whose crops are drawn at once: few enough to be at once there, many enough to cost nothing
 
 
 class Loader(Protocol):
@@ -44,15 +51,18 @@ class Loader(Protocol):
         """(n,) int64, by row."""
         ...
 
-    def epoch(self, rows: np.ndarray, *, crops: Crops | None = None, resolution: int | None = None) -> Iterator[Batch]:
+    def epoch(
+        self, rows: np.ndarray, *, crops: Crops | Draw | None = None, resolution: int | None = None
+    ) -> Iterator[Batch]:
         """Yield the images at `rows`, in this order, in batches of `batch_size`; the last may be smaller.
 
         Parameters
         ----------
         rows : (k,) int
             Rows of the beton; any order, repeats allowed.
-        crops : Crops, optional
-            Boxes and flips for every row of the beton; the central square when absent.
+        crops : Crops or Draw, optional
+            Boxes and flips for every row of the beton, or a function that draws them for the rows that come next;
+            the central square when absent.
         resolution : int, optional
             Side of the square images in pixels, at most what the loader was opened with.
         """
@@ -92,7 +102,7 @@ def open_loader(
     source = beton if isinstance(beton, Source) else open_source(beton)
     if resolution < 1 or batch_size < 1:
         raise InputError(f"resolution {resolution} and batch size {batch_size} must be at least 1")
-    workers = workers or share_of_cores()
+    source, workers = on_this_node(source), workers or share_of_cores()
     if loader == "torch":
         return TorchLoader(source, resolution, batch_size, workers)
     if loader != "ffcv":
@@ -105,8 +115,33 @@ def open_loader(
 
 
 def share_of_cores() -> int:
-    """Count the cores that this process may use: those it may run on, divided among the processes of this node."""
+    """Count the cores that this process may use: those it may run on, divided among the processes of this node.
+
+    A launcher that knows the process's own share, as Slurm does, names it in WINNOW_CORES.
+    """
+    if own := os.environ.get("WINNOW_CORES"):
+        return max(1, min(int(own), len(os.sched_getaffinity(0))))
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def drawing(source: Source, crops: Crops | Draw | None) -> Draw:
+    """Turn what `Loader.epoch` is given into a function from rows to their boxes and flips."""
+    if crops is None:
+        return lambda rows: center_crops(source.beton.heights[rows], source.beton.widths[rows])
+    if isinstance(crops, Crops):
+        return lambda rows: Crops(crops.boxes[rows], crops.flip[rows])
+    return crops
+
+
+def by_blocks(rows: np.ndarray, batch_size: int, draw: Draw) -> Iterator[tuple[np.ndarray, Crops]]:
+    """Cut rows into batches with their crops, which are drawn when they are needed and never for other rows."""
+    block = max(1, _BLOCK // batch_size) * batch_size
+    for begin in range(0, len(rows), block):
+        these = rows[begin : begin + block]
+        crops = draw(these)
+        for first in range(0, len(these), batch_size):
+            part = slice(first, first + batch_size)
+            yield these[part], Crops(crops.boxes[part], crops.flip[part])
 
 
 def render(pixels: np.ndarray, box: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
@@ -134,28 +169,28 @@ class Images(Dataset):
     Parameters
     ----------
     source : Source
-    crops : Crops
     resolution : int
 
     Notes
     -----
-    An item is (image (r, r, 3) uint8, row, sound). `sound` is False when the bytes do not match the manifest: an
-    exception in a worker process would reach the user as a page of traceback.
+    A key is (row, box of four, flip); an item is (image (r, r, 3) uint8, row, sound). `sound` is False when the bytes
+    do not match the manifest: an exception in a worker process would reach the user as a page of traceback.
     """
 
-    def __init__(self, source: Source, crops: Crops, resolution: int) -> None:
-        self.source, self.crops, self.resolution = source, crops, resolution
+    def __init__(self, source: Source, resolution: int) -> None:
+        self.source, self.resolution = source, resolution
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, int, bool]:
+    def __getitem__(self, key: tuple[int, list[int], bool]) -> tuple[np.ndarray, int, bool]:
+        row, box, flip = key
         image = self.source.beton.samples["image"][row]
         data, jpeg = self.source.beton.stored(row)
         if zlib.crc32(data) != self.source.manifest.crc32[row]:
             return np.zeros((self.resolution, self.resolution, 3), np.uint8), row, False
         pixels = decode(Stored(data, jpeg, int(image["height"]), int(image["width"])))
-        return render(pixels, self.crops.boxes[row], bool(self.crops.flip[row]), self.resolution), row, True
+        return render(pixels, np.array(box), flip, self.resolution), row, True
 
 
 class TorchLoader:
@@ -164,7 +199,6 @@ class TorchLoader:
     def __init__(self, source: Source, resolution: int, batch_size: int, workers: int) -> None:
         self.source, self.resolution, self.batch_size = source, resolution, batch_size
         self.workers = 0 if workers <= 1 else workers
-        self._center = center_crops(source.beton.heights, source.beton.widths)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -173,13 +207,22 @@ class TorchLoader:
     def labels(self) -> np.ndarray:
         return self.source.beton.labels
 
-    def epoch(self, rows: np.ndarray, *, crops: Crops | None = None, resolution: int | None = None) -> Iterator[Batch]:
-        rows = np.asarray(rows, np.int64)
-        images = Images(self.source, crops or self._center, resolution or self.resolution)
-        batches = [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
-        for image, row, sound in DataLoader(
-            images, batch_sampler=batches, num_workers=self.workers, collate_fn=_collate
-        ):
+    def epoch(
+        self, rows: np.ndarray, *, crops: Crops | Draw | None = None, resolution: int | None = None
+    ) -> Iterator[Batch]:
+        rows, draw = np.asarray(rows, np.int64), drawing(self.source, crops)
+        images = Images(self.source, resolution or self.resolution)
+        keys = (
+            list(zip(part.tolist(), drawn.boxes.tolist(), drawn.flip.tolist()))
+            for part, drawn in by_blocks(rows, self.batch_size, draw)
+        )
+        batches = DataLoader(
+            images,
+            batch_sampler=keys,  # type: ignore[arg-type]
+            num_workers=self.workers,
+            collate_fn=_collate,
+        )
+        for image, row, sound in batches:
             if not sound.all():
                 raise damaged(self.source, int(row[~sound][0]))
             yield image, torch.from_numpy(self.labels[row.numpy()]), row

@@ -95,8 +95,8 @@ def _check_space(out: Path, index: PrunedIndex, source: Source) -> None:
     import shutil
 
     needed = beton_bytes(index.nbytes, source.beton.page_size)
-    if index.quality.any():
-        needed += needed // 10  # planned sizes are not exact
+    if index.quality.any() and not any(step.get("step") == "budget" for step in index.provenance):
+        needed += needed // 10  # sizes that were not measured
     folder = out.absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -133,6 +133,7 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
     """Write the images that are not there yet; returns the manifest (not yet saved)."""
     import numpy as np
 
+    from prune.codecs import HALF
     from prune.manifest import Manifest, digest
     from prune.progress import in_order, track
 
@@ -142,7 +143,9 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
     def shape(row: int) -> tuple[bool, int, int, int]:
         image = source.beton.samples["image"][index.positions[row]]
         jpeg = bool(image["mode"] == 0) or index.quality[row] > 0
-        return jpeg, int(image["height"]), int(image["width"]), int(index.labels[row])
+        shrink = 2 if index.quality[row] > HALF else 1
+        height, width = -(-int(image["height"]) // shrink), -(-int(image["width"]) // shrink)
+        return jpeg, height, width, int(index.labels[row])
 
     def there(row: int, data: bytes) -> bool:
         if index.quality[row] == 0:
@@ -156,6 +159,7 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
             note(f"{files.out}: goes on after {begin} images")
         images = in_order(lambda row: _image(index, source, row), range(begin, k), workers)
         for row, image in zip(range(begin, k), track(images, k - begin, "copying")):
+            _check_plan(index, row, len(image.data))
             writer.add(
                 image.data, jpeg=image.jpeg, height=image.height, width=image.width, label=int(index.labels[row])
             )
@@ -170,12 +174,23 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
 
 def _image(index: PrunedIndex, source: Source, row: int) -> Stored:
     """One image as it is to be stored, its bytes checked."""
-    from prune.images import Stored, decode, encode_jpeg
-    from prune.source import damaged
+    from prune.codecs import HALF, encode_level, halved
+    from prune.images import Stored, decode
+    from prune.source import checked
 
-    place = int(index.positions[row])
-    data, jpeg = source.beton.stored(place)
-    if zlib.crc32(data) != int(source.manifest.crc32[place]):
-        raise damaged(source, place)
-    stored = Stored(data, jpeg, int(source.beton.heights[place]), int(source.beton.widths[place]))
-    return encode_jpeg(decode(stored), int(index.quality[row])) if index.quality[row] else stored
+    stored, level = checked(source, int(index.positions[row])), int(index.quality[row])
+    if not level:
+        return stored
+    pixels = decode(stored)
+    height, width = (halved(pixels) if level > HALF else pixels).shape[:2]
+    return Stored(encode_level(pixels, level), True, height, width)
+
+
+def _check_plan(index: PrunedIndex, row: int, size: int) -> None:
+    """A budget holds to the byte, or not at all: another encoder than the one that was measured is refused."""
+    if size != int(index.nbytes[row]) and any(step.get("step") == "budget" for step in index.provenance):
+        name = bytes(index.ids[row]).decode("utf-8", "backslashreplace")
+        raise InputError(
+            f"image {name!r} takes {size} bytes, and {int(index.nbytes[row])} are planned: the curves were measured "
+            "with another encoder (version of Pillow); run `prune curves` and `prune budget` here"
+        )

@@ -63,7 +63,7 @@ def _wanted(index: PrunedIndex, source: Path | None) -> dict[bytes, int]:
     kept = [key_of(name) for name in index.ids.tolist()]
     everything = kept
     if source is not None:
-        from prune.importing import open_manifest
+        from prune.manifest import open_manifest
 
         everything = [key_of(name) for name in np.asarray(open_manifest(source).ids).tolist()]
     if len(set(everything)) < len(everything):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prune.beton import BetonFile, open_beton
 from prune.manifest import Manifest, manifest_path
 from prune.run import InputError
+
+if TYPE_CHECKING:
+    from prune.images import Stored
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,13 @@ def damaged(source: Source, row: int) -> InputError:
         f"{source.beton.path}: image {name!r} (row {row}) is damaged: its bytes do not match the manifest; "
         "`prune verify --deep` lists all such images, `prune write` makes the file anew"
     )
+
+
+def checked(source: Source, row: int) -> Stored:
+    """One image as it is stored; `InputError` when its bytes are not those of the manifest."""
+    from prune.images import Stored
+
+    data, jpeg = source.beton.stored(row)
+    if zlib.crc32(data) != int(source.manifest.crc32[row]):
+        raise damaged(source, row)
+    return Stored(data, jpeg, int(source.beton.heights[row]), int(source.beton.widths[row]))

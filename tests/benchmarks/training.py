@@ -1,17 +1,23 @@
 """How near training, loading and scoring come to what the hardware can do, measured in one run.
 
-    python tests/benchmarks/training.py --out tests/benchmarks/results/training.md
-    python tests/benchmarks/training.py --images 400 --rounds 2                        (a quick look)
+    python tests/benchmarks/training.py --out tests/benchmarks/results/training      (.md and .json)
+    python tests/benchmarks/training.py --images 400 --rounds 2                      (a quick look)
+    python tests/benchmarks/training.py --parts loading --out RESULTS                (one part anew, the others stay)
+
+On a machine with a GPU:
+
+    python tests/benchmarks/training.py --images 20000 --steps 200 --out tests/benchmarks/results/training-gpu
 
 Each line compares ours with a bare counterpart on the same images, cores and model, in turns. The share is that of
 the images a second (the median over the rounds); beside it stands the share in processor seconds of all threads and
-processes, which is what a busy machine still measures. On CUDA the models are ResNet-50 at 176 px and ResNet-18 at
-32 px, in bf16.
+processes, which is what a busy machine still measures. On CUDA the models are ResNet-50 at 160 and 192 px and
+ResNet-18 at 32 px, in bf16, channels-last and compiled.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import resource
@@ -23,7 +29,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +40,7 @@ from torch import nn
 from torch.nn import functional
 
 from pretrain import engine, optimisation
+from pretrain.pretraining import augmented
 from pretrain.ranks import open_ranks
 from pretrain.recipe import Recipe
 from pretrain.recipes import RECIPES
@@ -56,11 +64,12 @@ class Line:
     share: float
     processor: float
     goal: float
+    load: float
 
     def __str__(self) -> str:
-        verdict = "yes" if max(self.share, self.processor) >= self.goal else "no"
+        verdict = f"{'yes' if self.share >= self.goal else 'no'} / {'yes' if self.processor >= self.goal else 'no'}"
         figures = f"{self.ours:,.0f} | {self.other:,.0f} | {self.share:.2f} | {self.processor:.2f} | {self.goal}"
-        return f"| {self.what} | {figures} | {verdict} |"
+        return f"| {self.what} | {figures} | {verdict} | {self.load:.1f} |"
 
 
 def draw_images(folder: Path, count: int, side: int) -> Path:
@@ -101,12 +110,13 @@ def compare(
                 costs[i].append((processor_seconds() - processor) / count)
     share = statistics.median(a / b for a, b in zip(*rates))
     by_processor = statistics.median(b / a for a, b in zip(*costs))
-    line = Line(what, statistics.median(rates[0]), statistics.median(rates[1]), share, by_processor, goal)
+    medians = [statistics.median(rate) for rate in rates]
+    line = Line(what, *medians, share, by_processor, goal, os.getloadavg()[0])
     print(line, file=sys.stderr, flush=True)
     return line
 
 
-def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str) -> Line:
+def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str, dynamics: bool = False) -> list[Line]:
     """The whole training loop on a beton against the same steps on a tensor that is in memory."""
     source = open_source(beton)
     rows = np.arange(len(source))
@@ -114,28 +124,30 @@ def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str) -> Lin
     spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": ["a", "b", "c", "d"]}
     with open_ranks() as ranks:
         loader = open_loader(source, resolution=recipe.resolution, batch_size=batch)
-        heights, widths = source.beton.heights, source.beton.widths
+        batches = augmented(loader, recipe, 0)
 
         def fresh() -> nn.Module:
             network = networks.build(spec).to(ranks.device)
             return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        def batches(wanted, epoch, resolution):
-            boxes = crops.random_resized_crops(heights, widths, seed=0, epoch=epoch, scale=recipe.scale)
-            return loader.epoch(wanted, crops=boxes, resolution=resolution)
-
-        def ours() -> Iterator[int]:
+        def ours(dynamics: bool = False) -> Iterator[int]:
             network = fresh()
+            if CUDA:  # compiling is start-up, not training
+                trained(network, dynamics, 3)
             yield 0
-            yield engine.train(
+            yield trained(network, dynamics, steps)
+
+        def trained(network: nn.Module, dynamics: bool, count: int) -> int:
+            return engine.train(
                 network,
                 batches,
                 rows,
                 recipe,
                 ranks,
-                budget=Budget(steps=steps),
+                budget=Budget(steps=count),
                 mean=networks.MEAN,
                 std=networks.STD,
+                dynamics=dynamics,
             ).samples
 
         images, labels, _ = next(iter(loader.epoch(rows[:batch])))
@@ -143,9 +155,12 @@ def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str) -> Lin
 
         def bare() -> Iterator[int]:
             network = fresh()
-            yield 0
             model = torch.compile(network) if recipe.compile and CUDA else network
             optimiser = optimisation.build(network, recipe)
+            if CUDA:
+                model(networks.normalise(images, networks.MEAN, networks.STD)).sum().backward()
+                optimiser.zero_grad(set_to_none=True)
+            yield 0
             for _ in range(steps):
                 with ranks.autocast():
                     logits = model(networks.normalise(images, networks.MEAN, networks.STD)).float()
@@ -156,9 +171,12 @@ def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str) -> Lin
                 torch.cuda.synchronize()
             yield steps * batch
 
-        line = compare(what, 0.95, rounds, ours, bare)
+        lines = [compare(f"loop / tensor in memory, {what}", 0.95, rounds, ours, bare)]
+        if dynamics:
+            records = f"loop with dynamics / loop, {what}"
+            lines.append(compare(records, 0.97, rounds, partial(ours, True), ours))
         loader.close()
-    return line
+    return lines
 
 
 def loading(folder: Path, beton: Path, side: int, goal: float, rounds: int) -> list[Line]:
@@ -174,8 +192,8 @@ def loading(folder: Path, beton: Path, side: int, goal: float, rounds: int) -> l
 
     def ours() -> Iterator[int]:
         yield 0
-        boxes = crops.random_resized_crops(heights, widths, seed=0, epoch=next(epochs), scale=(0.25, 1.0))
-        yield sum(len(images) for images, _, _ in loader.epoch(rows, crops=boxes))
+        draw = partial(crops.random_resized_crops, heights, widths, seed=0, epoch=next(epochs), scale=(0.25, 1.0))
+        yield sum(len(images) for images, _, _ in loader.epoch(rows, crops=lambda these: draw(rows=these)))
 
     steps = [
         transforms.RandomResizedCrop(side, (0.25, 1.0)),
@@ -242,20 +260,20 @@ def scoring(beton: Path, side: int, rounds: int) -> Line:
     return compare(f"feature pass / forward pass alone, {spec['arch']}, {side} px", 0.95, rounds, ours, bare)
 
 
-def growth(beton: Path, recipe: Recipe) -> list[str]:
-    """Seconds of an epoch at several keeps, and what a proportional epoch would take."""
+def growth(beton: Path, recipe: Recipe, turns: int) -> list[dict]:
+    """Seconds of an epoch at several keeps, and how far they are from proportion: least of `turns` of each."""
     source = open_source(beton)
     spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": ["a", "b", "c", "d"]}
-    lines, whole = [], 0.0
+    found: dict[float, tuple[float, float]] = {}
     with open_ranks() as ranks:
         loader = open_loader(source, resolution=recipe.resolution, batch_size=recipe.batch)
-        for keep in (1.0, 1.0, 0.5, 0.2, 0.1):
+        network = networks.build(spec).to(ranks.device)
+        for keep in (1.0, *(1.0, 0.5, 0.2, 0.1) * turns):
             rows = np.arange(round(keep * len(source)) // recipe.batch * recipe.batch)
-            network = networks.build(spec).to(ranks.device)
             before = processor_seconds()
             done = engine.train(
                 network,
-                lambda wanted, epoch, resolution: loader.epoch(wanted, resolution=resolution),
+                augmented(loader, recipe, 0),
                 rows,
                 recipe,
                 ranks,
@@ -263,94 +281,146 @@ def growth(beton: Path, recipe: Recipe) -> list[str]:
                 mean=networks.MEAN,
                 std=networks.STD,
             )
-            spent = processor_seconds() - before
-            each = 1e3 * spent / done.samples
-            if keep == 1.0:
-                whole = each  # of the second run: the first warms up
+            now = 1e3 * done.seconds / done.samples, 1e3 * (processor_seconds() - before) / done.samples
             share = len(rows) / len(source)
-            lines.append(f"| {share:.2f} | {done.seconds / 2:.2f} | {each:.3f} | {each / whole - 1:+.1%} |")
+            found[share] = tuple(map(min, now, found.get(share, now)))  # type: ignore[assignment]
         loader.close()
-    return lines[1:]
+    whole = found[max(found)]
+    return [
+        {"keep": share, "seconds": each * share * len(source) / 1e3, "processor_ms": cost,
+         "off": each / whole[0] - 1, "off_processor": cost / whole[1] - 1}
+        for share, (each, cost) in sorted(found.items(), reverse=True)
+    ]  # fmt: skip
 
 
-def start_up(beton: Path, folder: Path, loader: str) -> str:
-    """Seconds and memory of a run of one step, from the shell."""
-    out = folder / f"start-{loader}"
+def start_up(beton: Path, folder: Path, loader: str, fresh: bool) -> dict:
+    """Seconds and memory of a run of one step, from the shell; `fresh`: with nothing compiled on disk."""
+    out = folder / f"start-{loader}-{fresh}"
     command = [sys.executable, "-m", "pretrain", "--beton", str(beton), "--recipe", "tiny", "--steps", "1"]
-    began, before = time.perf_counter(), processor_seconds()
-    subprocess.run([*command, "--loader", loader, "--out", str(out)], cwd=ROOT, check=True, capture_output=True)
-    seconds, spent = time.perf_counter() - began, processor_seconds() - before
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    return f"| {loader} | {seconds:.1f} | {spent:.1f} | {peak:.2f} |"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if fresh:
+        environment["NUMBA_CACHE_DIR"] = str(folder / "numba")
+    began = time.perf_counter()
+    with subprocess.Popen([*command, "--loader", loader, "--out", str(out)], env=environment) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the run ended with exit code {process.returncode}")
+    how = f"{loader}, first time on this machine" if fresh else loader
+    return {"loader": how, "seconds": time.perf_counter() - began, "processor": used.ru_utime + used.ru_stime,
+            "peak": used.ru_maxrss / 2**20}  # fmt: skip
 
 
-def main() -> None:
-    """Measure all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="Markdown file; printed when absent")
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100 if CUDA else 12)
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="winnow-benchmark-"))
-    try:
-        text = report(folder, arguments)
-    finally:
-        shutil.rmtree(folder)
-    if arguments.out:
-        arguments.out.write_text(text)
-    print(text)
+PARTS = ("loop", "loading", "scoring", "growth", "start")
 
 
-def report(folder: Path, arguments: argparse.Namespace) -> str:
-    """Run every part; the page."""
+def measure(part: str, folder: Path, given: argparse.Namespace) -> list[dict]:
+    """One part of the page."""
     betons, trees = {}, {}
-    for side in (96, 256):
-        trees[side] = draw_images(folder / str(side), arguments.images, side)
+    for side in (96, 256) if part == "loading" or (part == "loop" and CUDA) else (96,):
+        trees[side] = folder / str(side)
         betons[side] = folder / f"{side}.beton"
-        write.run(write.Config(str(trees[side]), betons[side]))
-    started = [start_up(betons[96], folder, loader) for loader in ("torch", "ffcv")]
-    small = replace(RECIPES["small-rn18"], stem="half", crop="resized", batch=512 if CUDA else 128)
-    large = replace(RECIPES["rn50-16ep"], resolution=176, start_resolution=0, batch=256)
-    stock = replace(small, stem="imagenet", resolution=64)
-    rounds, steps = arguments.rounds, arguments.steps
-    lines = [loop(betons[96], small, rounds, steps, "loop / tensor in memory, ResNet-18, 3x3 stem, 32 px")]
-    if CUDA:
-        lines.append(loop(betons[256], large, rounds, steps, "loop / tensor in memory, ResNet-50, 176 px"))
+        if not betons[side].exists():
+            draw_images(trees[side], given.images, side)
+            write.run(write.Config(str(trees[side]), betons[side]))
+    small = replace(RECIPES["small-rn18"], crop="resized", batch=512 if CUDA else 64, compile=CUDA)
+    if part == "start":
+        cases = (("torch", False), ("ffcv", True), ("ffcv", False))
+        return [start_up(betons[96], folder, loader, fresh) for loader, fresh in cases]
+    if part == "growth":
+        # A quick network: whatever an epoch costs besides its images would show.
+        return growth(betons[96], replace(RECIPES["tiny"], crop="resized", batch=32), given.turns)
+    if part == "scoring":
+        lines = [scoring(betons[96], 64, given.rounds)]
+    elif part == "loading":
+        lines = loading(trees[256], betons[256], 224, 2.5, given.rounds)
+        lines += loading(trees[96], betons[96], 64, 4.0, given.rounds)
     else:
-        lines.append(loop(betons[96], stock, rounds, steps, "loop / tensor in memory, ResNet-18, 64 px"))
-    lines += loading(trees[256], betons[256], 224, 2.5, rounds) + loading(trees[96], betons[96], 64, 4.0, rounds)
-    lines.append(scoring(betons[96], 64, rounds))
-    keeps = growth(betons[96], replace(small, batch=64))
-    device = torch.cuda.get_device_name() if CUDA else f"{len(os.sched_getaffinity(0))} cores, no GPU"
-    found = ", ".join(f"{k} {v}" for k, v in versions().items())
+        lines = loop(betons[96], small, given.rounds, given.steps, "ResNet-18, 3x3 stem, 32 px", dynamics=True)
+        stock = replace(small, stem="imagenet", resolution=64)
+        if not CUDA:
+            lines += loop(betons[96], stock, given.rounds, given.steps, "ResNet-18, 64 px")
+        for side in (160, 192) if CUDA else ():
+            large = replace(RECIPES["rn50-16ep"], resolution=side, start_resolution=0, batch=256)
+            lines += loop(betons[256], large, given.rounds, given.steps, f"ResNet-50, {side} px")
+    return [asdict(line) for line in lines]
+
+
+def page(found: dict) -> str:
+    """The results in words."""
+    lines = [str(Line(**line)) for part in ("loop", "loading", "scoring") for line in found.get(part, [])]
+    keeps = [
+        f"| {k['keep']:.2f} | {k['seconds']:.2f} | {k['off']:+.1%} | {k['processor_ms']:.3f} "
+        f"| {k['off_processor']:+.1%} |"
+        for k in found.get("growth", [])
+    ]
+    started = [
+        f"| {s['loader']} | {s['seconds']:.1f} | {s['processor']:.1f} | {s['peak']:.2f} |"
+        for s in found.get("start", [])
+    ]
     return "\n".join(
         [
             "# Training, loading and scoring against the bare hardware",
             "",
-            f"`python tests/benchmarks/training.py --images {arguments.images} --rounds {rounds} --steps {steps}`, "
-            f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {device}; {found}; load {os.getloadavg()[0]:.1f}.",
+            f"`{found['command']}`, {found['date']}, {found['machine']}; {found['versions']}.",
             "",
-            "Images a second, ours and the counterpart's; the share by time and by processor seconds; the goal.",
+            "Images a second, ours and the counterpart's; the share by time and by processor seconds of all threads "
+            "and processes; the goal, and whether it was met by time / by processor seconds; the machine's load then. "
+            "Above its number of cores other work ran beside; then that by processor seconds is the better figure.",
             "",
-            "| ours / counterpart | ours | counterpart | share | by processor | goal | met |",
-            "|---|---:|---:|---:|---:|---:|---|",
-            *map(str, lines),
+            "| ours / counterpart | ours | counterpart | share | by processor | goal | met | load |",
+            "|---|---:|---:|---:|---:|---:|---|---:|",
+            *lines,
             "",
-            "An epoch at several keeps; processor time for each image is equal when time falls exactly with the keep.",
+            "An epoch at several keeps: seconds, and how far time and processor time are from falling exactly with the "
+            "keep (goal: 5 %).",
             "",
-            "| keep | seconds an epoch | processor ms an image | off proportion |",
-            "|---:|---:|---:|---:|",
+            "| keep | seconds an epoch | off | processor ms an image | off |",
+            "|---:|---:|---:|---:|---:|",
             *keeps,
             "",
             "A run of one step of `tiny`, from the shell to its end, imports and compilation included.",
             "",
-            "| loader | seconds | processor seconds | peak GB |",
+            "| loader | seconds | processor seconds | peak GiB |",
             "|---|---:|---:|---:|",
             *started,
             "",
         ]
     )
+
+
+def main() -> None:
+    """Measure all of it, or some parts of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="writes OUT.md and OUT.json; prints only when absent")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--folder", type=Path, help="keeps the drawn images there, and takes those that are there")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=2, help="of the growth over keeps")
+    parser.add_argument("--steps", type=int, default=100 if CUDA else 12)
+    given = parser.parse_args()
+    device = torch.cuda.get_device_name() if CUDA else "no GPU"
+    before = given.out.with_suffix(".json") if given.out else None
+    found = json.loads(before.read_text()) if before and before.exists() and len(given.parts) < len(PARTS) else {}
+    found |= {
+        "command": f"python tests/benchmarks/training.py --images {given.images} --rounds {given.rounds} "
+        f"--turns {given.turns} --steps {given.steps}",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {device}",
+        "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
+    }
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="winnow-benchmark-"))
+    try:
+        for part in given.parts:
+            found[part] = measure(part, folder, given)
+            if given.out:
+                given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+                given.out.with_suffix(".md").write_text(page(found))
+    finally:
+        if not given.folder:
+            shutil.rmtree(folder)
+    print(page(found))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import torch.distributed
 import prune.loading
 from pretrain import evaluation, inputs, pretraining, stopping, train  # noqa: F401
 from pretrain.ranks import open_ranks
+from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
 from prune.networks import load_model
 
@@ -41,6 +42,7 @@ RECIPES["tiny-stateful"] = replace(
     clip=5.0,
     kwargs={"channels": (16, 32, 64, 128), "drop_path_rate": 0.2},
 )
+RECIPES["tiny-free"] = replace(RECIPES["tiny"], epochs=2, attack=Attack("free", steps=2))
 SIGNALS = (("kill", signal.SIGKILL), ("signal", signal.SIGUSR1))
 WATCHED = ("/pretrain/", "/prune/", "torch/serialization.py")
 

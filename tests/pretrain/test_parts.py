@@ -1,5 +1,8 @@
 """The parts of the loop on arrays: InfoBatch, attacks, records, mixtures, averages, checkpoints; worked out by hand."""
 
+import re
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pretrain import checkpoint
-from pretrain.adversarial import perturb
+from pretrain.adversarial import FreeNoise, perturb
 from pretrain.dynamics import Recorder
+from pretrain.hooks import Progress
 from pretrain.infobatch import InfoBatch
-from pretrain.optimisation import Average, build, mixed, swapped
+from pretrain.learner import Learner
+from pretrain.optimisation import Average, build, classification, mixed, swapped
+from pretrain.progress_bar import bar
 from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
 
@@ -114,6 +120,43 @@ def test_an_attack_changes_neither_gradients_nor_batch_norm_nor_mode():
     assert all(p.grad is None for p in network.parameters())
 
 
+def test_free_training_replays_each_batch_and_carries_the_noise_on_to_the_next():
+    # Logits (0.1 w.x, 0) for class 0: the loss grows as grey levels fall, so each replay moves the noise by the whole
+    # radius of 4 downwards, where it stays. Weights do not learn (rate 0): what the network sees is the noise alone.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.stack([torch.full((12,), 0.1), torch.zeros(12)]))
+    seen, updates = [], []
+    network.register_forward_pre_hook(lambda _, x: seen.append((x[0] * 60 + 120)[0, 0, 0, 0].item()))
+    recipe = replace(RECIPES["tiny"], attack=Attack("free", epsilon=4.0, steps=2), lr=0.0, weight_decay=0.0)
+    ranks = SimpleNamespace(
+        **vars(ALONE), device=torch.device("cpu"), dtype=None, autocast=nullcontext, distribute=lambda net: net
+    )
+    learner = Learner(network, recipe, ranks, classification(recipe, 0, 0), [120.0] * 3, [60.0] * 3, 0, None)
+    learner.optimiser.register_step_pre_hook(lambda *_: updates.append(1))
+    for number, grey in enumerate((100, 50, 2)):
+        images = torch.full((2, 3, 2, 2), grey, dtype=torch.uint8)
+        zeros = torch.zeros(2, dtype=torch.int64)
+        learner.step(images, zeros, zeros, batch=2, micro_batch=2, number=number, share=0.5, rate=0.0)
+    assert seen == pytest.approx([100, 96, 46, 46, 0, 0], abs=1e-3)  # 2 - 4 is no grey level
+    assert len(updates) == 6
+    assert learner.sums[2] == 6  # three steps of two images: a replay does not count them again
+    assert torch.equal(learner.noise.values, torch.full((2, 3, 2, 2), -4.0))
+
+
+def test_free_noise_stays_in_its_ball_and_an_overflow_does_not_move_it():
+    mean = torch.zeros(1, 3, 1, 1)
+    noise = FreeNoise(Attack("free", "l2", epsilon=1.0), mean, mean + 1)
+    noise.fit(torch.Size((1, 3, 1, 1)))
+    for gradient in ([3.0, 4.0, 0.0], [0.0, 0.0, 2.0], [float("nan"), 0.0, 0.0]):
+        leaf = noise.values.clone().requires_grad_(True)
+        leaf.grad = torch.tensor(gradient).view(1, 3, 1, 1)
+        noise.move(leaf, slice(0, 1), 0.5)  # half of a radius of 255: steps and ball of 127.5
+    # First (76.5, 102, 0), then with 127.5 upwards of length 180.3, so everything by 1 / sqrt(2); then no change.
+    expected = torch.tensor([76.5, 102.0, 127.5]) / 2**0.5
+    assert torch.allclose(noise.values.flatten(), expected, atol=1e-4)
+
+
 # ---- records
 
 
@@ -212,3 +255,18 @@ def test_any_damage_falls_back_to_the_checkpoint_before(tmp_path, capsys, name, 
     assert checkpoint.newest(tmp_path).name == "000000001"
     assert "000000002 is damaged" in capsys.readouterr().err
     assert checkpoint.newest(tmp_path / "nothing") is None
+
+
+# ---- the bar
+
+
+def test_the_bar_says_how_fast_and_how_long_it_waited_for_data(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes a terminal of a pipe
+    monkeypatch.setenv("COLUMNS", "200")
+    with bar("run") as on_step:
+        on_step(Progress(epoch=2, epoch_samples=5000, epoch_seconds=2.0, waited=0.5), 1.0)
+    said = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert "epoch 3  2,500 images/s  25% waiting for data" in said
+    monkeypatch.setenv("RANK", "1")
+    with bar("run") as on_step:
+        assert on_step is None

@@ -66,6 +66,16 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_weights_and_lines(
     assert_same(tmp_path / "run", out)
 
 
+def test_a_killed_run_on_the_ffcv_loader_ends_as_the_undisturbed_one_on_the_torch_loader(
+    fork, settings, undisturbed, tmp_path
+):
+    # Raw pixels, cut and padded but not resized: both loaders give the same bytes, so the runs must be the same.
+    config = {**settings, "out": str(tmp_path / "run"), "loader": "ffcv", "workers": 2}
+    assert fork(2, config, kill={"rank": 1, "function": "_note", "call": 6})["codes"][1] == -9
+    assert fork(2, config, count=False)["codes"] == [0, 0]
+    assert_same(tmp_path / "run", undisturbed[0])
+
+
 WRITES = ("save_model", "_digest", "_sync", "write_epoch", "finish")
 
 
@@ -92,6 +102,15 @@ def test_a_signal_to_one_rank_stops_all_within_a_step_with_code_85_and_the_run_g
     assert [place.name for place in (tmp_path / "run" / "checkpoint").iterdir()] == ["000000003"]
     assert fork(2, config, count=False)["codes"] == [0, 0]
     assert_same(tmp_path / "run", out)
+
+
+def test_the_noise_of_free_adversarial_training_survives_a_stop(fork, settings, tmp_path):
+    outs = [tmp_path / "whole", tmp_path / "stopped"]
+    configs = [{**settings, "recipe": "tiny-free", "dynamics": False, "out": str(out)} for out in outs]
+    assert fork(1, configs[0], count=False)["codes"] == [0]
+    assert fork(1, configs[1], signal={"rank": 0, "function": "_note", "call": 6})["codes"] == [85]
+    assert fork(1, configs[1], count=False)["codes"] == [0]
+    assert (outs[0] / "model.safetensors").read_bytes() == (outs[1] / "model.safetensors").read_bytes()
 
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_it(fork, settings, undisturbed, tmp_path):

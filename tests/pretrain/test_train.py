@@ -1,6 +1,7 @@
 """`pretrain.train.run`, in this process: what it leaves, what it refuses, and that runs do not touch each other."""
 
 import json
+import os
 import threading
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain import flops, train
+from pretrain import engine, flops, train
 from pretrain.inputs import adapted, check
 from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
@@ -82,6 +83,8 @@ def test_flops_are_counted_forwards_and_backwards():
     assert flops.per_image(network, RECIPES["tiny"], 32) == whole
     robust = replace(RECIPES["tiny"], attack=Attack("pgd", steps=3))
     assert flops.per_image(network, robust, 32) == pytest.approx(whole * 3)  # 1 + 3 * 2/3
+    free = replace(RECIPES["tiny"], attack=Attack("free", steps=4))
+    assert flops.per_image(network, free, 32) == pytest.approx(whole * 4)
     assert not any(p.is_meta or p.grad is not None for p in network.parameters())
 
 
@@ -148,6 +151,7 @@ def test_infobatch_leaves_images_out_and_the_last_eighth_sees_all(settings):
     "changes",
     [
         {"attack": Attack("pgd", steps=2)},
+        {"attack": Attack("free", steps=2, ramp=0.5), "clip": 1.0},
         {"attack": Attack("fast", "l2", 0.5, ramp=0.5)},
         {"ema": 0.9, "optimiser": "adamw", "lr": 1e-3, "mixup": 0.2, "cutmix": 1.0, "clip": 1.0},
         {"resolution": 48, "start_resolution": 32, "grow": (0.0, 0.5), "crop": "resized", "evaluation": 40},
@@ -234,6 +238,60 @@ def test_a_mistake_is_one_line_and_writes_nothing(settings, tmp_path, changes, m
         train.run(replace(settings, **{**changes, **places}))
     assert "\n" not in str(caught.value)
     assert not settings.out.exists()
+
+
+def test_running_out_of_memory_says_which_batch_to_try(settings, monkeypatch):
+    def full(*values, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "train", full)
+    with pytest.raises(InputError, match="out of memory with 64 images in one forward pass: try --micro-batch 32"):
+        train.run(settings)
+    with pytest.raises(InputError, match="out of memory with 5 images in one forward pass: try --micro-batch 2"):
+        train.run(replace(settings, out=settings.out.with_name("other"), micro_batch=5))
+
+
+def test_memory_that_no_processor_has_is_one_line_too(settings, monkeypatch):
+    monkeypatch.setattr(engine, "train", lambda *values, **named: torch.empty(1 << 60))
+    with pytest.raises(InputError, match="try --micro-batch 32"):
+        train.run(settings)
+
+
+def test_what_a_run_leaves_can_be_read_by_whom_the_umask_lets(settings):
+    before = os.umask(0o022)
+    try:
+        train.run(replace(settings, steps=1, epochs=None))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in settings.out.iterdir()} == {0o644}
+
+
+def test_tensorboard_reads_back_what_the_tracker_wrote(settings):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.run(replace(settings, tracker="tensorboard", epochs=2))
+    events = EventAccumulator(str(settings.out / "winnow")).Reload()
+    found = lines(settings)
+    for name in ("loss", "top1", "lr", "images_per_second"):
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([line[name] for line in found])
+        assert [event.step for event in events.Scalars(name)] == [4, 8]
+
+
+def test_an_index_of_another_source_is_used_as_far_as_it_goes_only_where_the_user_insists(
+    settings, index, write_beton, tmp_path
+):
+    # Images are drawn one after the other from the seed: the first 70 are the same, 30 of the index's 100 are missing.
+    part = replace(settings, beton=write_beton(tmp_path / "part.beton", 70), index=index, epochs=1)
+    with pytest.raises(InputError, match=r"100 samples 30 are missing here .*--allow-changed uses what is there"):
+        train.run(part)
+    assert not part.out.exists()
+    train.run(replace(part, allow_changed=True))
+    provenance = read_json(part.out / "provenance.json")
+    assert provenance["rows"] == 70
+    assert (provenance["changed"]["missing"], provenance["changed"]["other_bytes"]) == (30, 0)
+    assert provenance["changed"]["inputs"]["from"] == PrunedIndex.load(index).source
+    with pytest.raises(InputError, match="--allow-changed: there is no --index"):
+        check(replace(settings, allow_changed=True))
 
 
 def test_an_index_of_another_source_and_a_val_with_other_classes_are_refused(

@@ -34,6 +34,15 @@ def test_the_draw_of_an_image_does_not_depend_on_the_others():
 
 
 @pytest.mark.parametrize("draw", [random_resized_crops, padded_crops])
+def test_some_rows_get_what_they_would_get_among_all(draw):
+    heights, widths = np.arange(20, 120), np.arange(130, 30, -1)
+    rows = np.array([70, 3, 99, 3])
+    whole, part = draw(heights, widths, seed=3, epoch=1), draw(heights, widths, seed=3, epoch=1, rows=rows)
+    np.testing.assert_array_equal(whole.boxes[rows], part.boxes)
+    np.testing.assert_array_equal(whole.flip[rows], part.flip)
+
+
+@pytest.mark.parametrize("draw", [random_resized_crops, padded_crops])
 def test_seed_and_epoch_both_change_the_draw(draw):
     heights = np.full(200, 64)
     first = draw(heights, heights, seed=0, epoch=0)

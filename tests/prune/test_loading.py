@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from prune import ffcv_loading
 from prune.beton import open_beton
 from prune.crops import center_crops, padded_crops, random_resized_crops
 from prune.images import Stored, decode
@@ -82,10 +86,38 @@ def test_an_epoch_left_early_ends_its_thread_and_the_next_one_is_right(loaders):
     assert which.tolist() == list(range(7))
 
 
+@pytest.mark.parametrize("workers", [2, 3, 7])
+def test_any_number_of_threads_yields_the_same_images_in_batches_of_any_size(loaders, workers):
+    loader = ffcv_loading.FfcvLoader(loaders[0].source, 32, 5, workers)
+    for count in (1, 2, 3, 6, 31):
+        rows = np.random.default_rng(count).permutation(len(loader))[:count]
+        (found, labels, which), _ = gathered(loader, rows)
+        (plain, expected, _), _ = gathered(loaders[0], rows)
+        assert torch.equal(found, plain)
+        assert labels.tolist() == expected.tolist()
+        assert which.tolist() == rows.tolist()
+    loader.close()
+
+
+def test_a_loader_can_be_closed_under_a_running_epoch(toy):
+    loader = open_loader(toy.source, resolution=32, batch_size=10, workers=1)
+    batches = loader.epoch(np.arange(200))
+    next(batches)
+    loader.close()
+    batches.close()
+
+
 def test_batches_are_safe_to_keep(loaders):
     batches = [images.clone() for images, _, _ in loaders[0].epoch(np.arange(400))]
     kept = [images for images, _, _ in loaders[0].epoch(np.arange(400))]
     assert all(torch.equal(a, b) for a, b in zip(batches, kept))
+
+
+def test_memory_of_batches_that_nobody_holds_is_used_again(loaders):
+    places = {images.data_ptr() for images, _, _ in loaders[0].epoch(np.arange(400).repeat(3) % len(loaders[0]))}
+    assert len(places) <= 2 * ffcv_loading.AHEAD  # of 24 batches
+    held = [images[0, 0] for images, _, _ in loaders[0].epoch(np.arange(400))]  # a view holds all of its batch
+    assert len({view.data_ptr() for view in held}) == 8
 
 
 def test_the_number_of_threads_of_torch_is_left_alone(loaders):
@@ -160,9 +192,71 @@ def test_wrong_values_are_refused(toy):
         open_loader(toy.root / "nothing.beton", resolution=8, batch_size=4)
 
 
-def test_a_decoding_thread_that_dies_is_an_error_and_not_a_wait_for_ever(loaders, monkeypatch):
-    from ffcv.loader.epoch_iterator import EpochIterator
+def test_an_error_in_a_decoding_thread_is_raised_and_not_waited_for(loaders, monkeypatch):
+    def broken(*arguments):
+        raise MemoryError("no room")
 
-    monkeypatch.setattr(EpochIterator, "run", lambda self: None)
-    with pytest.raises(RuntimeError, match="thread ended"):
+    monkeypatch.setattr(ffcv_loading, "fill", broken)
+    with pytest.raises(MemoryError, match="no room"):
         list(loaders[0].epoch(np.arange(5)))
+
+
+def test_crops_are_drawn_for_the_rows_that_come_and_for_no_others(loaders):
+    source = loaders[0].source
+    heights, widths = source.beton.heights, source.beton.widths
+    rows = np.random.default_rng(1).permutation(len(source))[:70]
+    whole = padded_crops(heights, widths, seed=5, epoch=3)
+    for loader in loaders:
+        asked = []
+
+        def draw(these, asked=asked):
+            asked.append(these)
+            return padded_crops(heights, widths, seed=5, epoch=3, rows=these)
+
+        (drawn, _, _), _ = gathered(loader, rows, crops=draw)
+        (taken, _, _), _ = gathered(loader, rows, crops=whole)
+        assert torch.equal(drawn, taken)
+        assert np.concatenate(asked).tolist() == rows.tolist()
+
+
+def test_every_one_of_fifty_damaged_images_is_named_and_all_others_come_as_they_were(toy, tmp_path, loaders):
+    path, rng = tmp_path / "x.beton", np.random.default_rng(6)
+    shutil.copy(toy.source, path)
+    shutil.copy(manifest_path(toy.source), manifest_path(path))
+    beton = open_beton(path)
+    bad = np.sort(rng.choice(len(beton), 50, replace=False))
+    with open(path, "r+b") as file:
+        for number, row in enumerate(bad):
+            data = bytearray(beton.stored(row)[0])
+            at, size = int(rng.integers(len(data))), int(rng.integers(1, 200))
+            if number % 3 == 0:
+                data[at] ^= 1 << int(rng.integers(8))
+            elif number % 3 == 1:
+                data[at : at + size] = rng.bytes(len(data[at : at + size]))
+            else:
+                data[:] = bytes(len(data))
+            file.seek(int(beton.samples["image"]["pointer"][row]))
+            file.write(data)
+    loader = open_loader(path, resolution=32, batch_size=50, workers=1)
+    for row in bad:
+        with pytest.raises(InputError, match=rf"\(row {row}\) is damaged"):
+            list(loader.epoch(np.array([row])))
+    sound = np.setdiff1d(np.arange(len(beton)), bad)
+    (found, _, _), _ = gathered(loader, sound)
+    (whole, _, _), _ = gathered(loaders[0], sound)
+    loader.close()
+    assert torch.equal(found, whole)
+
+
+def test_the_compiled_code_is_read_back_by_the_next_process(loaders):
+    gathered(loaders[0], np.arange(3))
+    code = (
+        "import sys; from prune.jpeg_code import fill\n"
+        "from prune.loading import open_loader; from pathlib import Path\n"
+        "loader = open_loader(Path(sys.argv[1]), resolution=16, batch_size=4, workers=1)\n"
+        "list(loader.epoch([0, 1])); loader.close()\n"
+        "assert fill.stats.cache_hits and not fill.stats.cache_misses, fill.stats\n"
+        "assert 'ffcv' not in sys.modules"
+    )
+    place = str(loaders[0].source.beton.path)
+    subprocess.run([sys.executable, "-c", code, place], cwd=Path(__file__).parents[2], check=True)

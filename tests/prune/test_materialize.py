@@ -295,7 +295,7 @@ def test_the_space_needed_is_the_size_of_the_file_to_the_byte(sizes):
     writer = BetonWriter(Path(os.devnull), len(sizes), page)
     for size in sizes:
         writer.add(memoryview(bytes(size)), jpeg=True, height=1, width=1, label=0)
-    end = -(-writer._next // page) * page + len(sizes) * beton.ALLOCATION.itemsize
-    writer._file.close()
+    end = -(-writer.end // page) * page + len(sizes) * beton.ALLOCATION.itemsize
+    writer.leave()
     assert beton_bytes(np.array(sizes), page) == end
     assert materialize.beton_bytes(np.array([page] * 3), page) == (1 + 3) * page + 72
