@@ -40,8 +40,8 @@ def run(config: Config) -> Path:
     from dataclasses import replace
     from functools import reduce
 
-    from prune.importing import open_manifest
     from prune.index import PrunedIndex
+    from prune.manifest import open_manifest
     from prune.provenance import already_made, record
 
     if len(config.indices) < 2:

@@ -70,7 +70,7 @@ def run(config: Config) -> Path:
 def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray | None]:
     """The index and its rows; None where only ids are known and nobody said in whose order rows count."""
     if config.source is not None:
-        from prune.importing import open_manifest
+        from prune.manifest import open_manifest
 
         index = index.rebased(open_manifest(config.source), allow_changed=config.allow_changed)
         return index, index.positions

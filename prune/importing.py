@@ -50,6 +50,7 @@ def run(config: Config) -> Path:
 
     from prune.foreign import read_list
     from prune.index import REASONS, PrunedIndex
+    from prune.manifest import open_manifest
     from prune.provenance import already_made, record
 
     need_file(config.samples, "a list of samples")
@@ -60,7 +61,7 @@ def run(config: Config) -> Path:
     if config.listing is not None:
         inputs["listing"] = file_hash(need_file(config.listing, "a listing of ids"))
     given = read_list(config.samples, config.kind)
-    rows, missing = _rows(given, manifest, config)
+    rows, missing = listed_rows(given, manifest, config)
     facts = {"kind": given.kind, "listed": len(given.values), "missing": missing}
     step = record("import", config, inputs, **facts)
     if already_made(config.out, step):
@@ -79,14 +80,6 @@ def run(config: Config) -> Path:
     return config.out
 
 
-def open_manifest(path: Path) -> Manifest:
-    """Open the manifest at `path`, or beside the beton at `path`."""
-    from prune.manifest import Manifest, manifest_path
-
-    place = manifest_path(path) if path.suffix == ".beton" else path
-    return Manifest.load(need_file(place, "a manifest of `prune write`"))
-
-
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, 32 hexadecimal digits."""
     import hashlib
@@ -95,7 +88,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _rows(given: Given, manifest: Manifest, config: Config) -> tuple[np.ndarray, int]:
+def listed_rows(given: Given, manifest: Manifest, config: Config) -> tuple[np.ndarray, int]:
     """Ascending rows of the manifest that the list names, and how many of its samples the source lacks."""
     import numpy as np
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from prune.arrays import open_arrays, save_arrays
-from prune.run import InputError
+from prune.run import InputError, need_file
 
 FORMAT = "winnow-manifest/1"
 _ROWS = 1 << 20
@@ -119,7 +119,7 @@ class Manifest:
         InputError
             Missing, damaged, foreign, or with columns of different lengths.
         """
-        arrays, meta = open_arrays(path, FORMAT)
+        arrays, meta = open_arrays(path, FORMAT, checked=True)
         wanted = {"id": "S", "label": "i", "nbytes": "i", "width": "i", "height": "i", "digest": "u", "crc32": "u"}
         for name, kind in wanted.items():
             if name not in arrays or arrays[name].dtype.kind != kind or arrays[name].shape != (meta.get("n"),):
@@ -146,3 +146,10 @@ class Manifest:
 def manifest_path(beton: Path) -> Path:
     """`X.manifest.npz` for `X.beton`."""
     return Path(beton).with_suffix(".manifest.npz")
+
+
+def open_manifest(path: Path) -> Manifest:
+    """Open the manifest at `path`, or beside the beton at `path`."""
+    path = Path(path)
+    place = manifest_path(path) if path.suffix == ".beton" else path
+    return Manifest.load(need_file(place, "a manifest of `prune write`"))

@@ -144,7 +144,7 @@ def shard(path: Path, names: list[str]) -> Path:
         for name in names:
             for suffix in ("jpg", "cls"):
                 info = tarfile.TarInfo(f"{name}.{suffix}")
-                info.size = len(name)
+                info.size = len(name.encode())
                 tar.addfile(info, io.BytesIO(name.encode()))
     return path
 
@@ -173,3 +173,21 @@ def test_shards_are_reduced_to_the_samples_to_keep(place, source, tmp_path):
     with pytest.raises(InputError, match="not a readable tar file"):
         run(Config(place, tmp_path / "broken", shards=(tmp_path / "broken.tar",)))
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "part", "broken"))) == ["broken.tar"]
+
+
+def test_hugging_face_datasets_selects_the_kept_samples(place, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    run(Config(place, tmp_path / "rows.json"))
+    whole = datasets.Dataset.from_dict({"name": [name.decode() for name in IDS]})
+    kept = whole.select(json.loads((tmp_path / "rows.json").read_text())["indices"])
+    assert [name.encode() for name in kept["name"]] == PrunedIndex.load(place).ids.tolist()
+
+
+def test_webdataset_reads_the_shards_and_finds_the_kept_samples_alone(place, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    shards = (shard(tmp_path / "0.tar", ["ant/1", "ant/2,5", "bee/3"]), shard(tmp_path / "1.tar", ["bee/ü", "bee/9"]))
+    run(Config(place, tmp_path / "kept", shards=shards))
+    found = list(webdataset.WebDataset(sorted(map(str, (tmp_path / "kept").iterdir())), shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == ["ant/2,5", "bee/ü", "bee/9"]
+    assert [sample["jpg"].decode() for sample in found] == ["ant/2,5", "bee/ü", "bee/9"]
+    assert all(sample["cls"] == sample["jpg"] for sample in found)

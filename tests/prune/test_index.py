@@ -101,7 +101,7 @@ def test_an_index_describes_the_kept_rows_of_its_source():
         ([1, 2], {"score": [0.5]}, "column 'score' has the shape"),
         ([1, 2], {"reason": [0, 9]}, r"1 samples have a reason without a name \(first: 'bee/1.jpg', 9\)"),
         ([1, 2], {"reason": [0, 256]}, "'reason': 256"),
-        ([1, 2], {"quality": [0, 101]}, "a quality above 100"),
+        ([1, 2], {"quality": [0, 201]}, "a quality above 200"),
         ([1, 2], {"nbytes": [5, -5]}, r"a negative size \(first: 'bee/1.jpg', -5\)"),
     ],
 )

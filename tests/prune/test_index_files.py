@@ -169,7 +169,7 @@ def test_a_changed_value_is_found_by_the_checksum_even_where_the_archive_is_soun
         ("id", [b"b/1.jpg", b"a", b"b/1.jpg"], r"1 repeated ids \(first: 'b/1.jpg'\)"),
         ("id", [b"a", b"", b"b"], r"1 samples have an empty id"),
         ("reason", [0, 6, 7], r"2 samples have a reason without a name \(first: 'b/1.jpg', 6\)"),
-        ("quality", [0, 0, 101], "a quality above 100"),
+        ("quality", [0, 0, 201], "a quality above 200"),
         ("nbytes", [1, -1, 1], "a negative size"),
         ("score", [1.0, 2.0], "the columns differ in length"),
     ],

@@ -1,7 +1,10 @@
-"""Two thousand damaged index files: each is refused in one line or gives exactly what was saved."""
+"""Thousands of damaged index files and manifests: each is refused in one line or gives exactly what was saved."""
 
 import struct
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 
@@ -14,20 +17,23 @@ from prune.run import InputError
 PER_KIND = 200
 
 
-def an_index(seed: int) -> PrunedIndex:
+def a_manifest(seed: int, n: int = 40) -> Manifest:
     rng = np.random.default_rng(seed)
-    n = 40
-    source = Manifest(
+    return Manifest(
         ids=np.array([b"class%d/%04d.jpg" % (i % 3, i) for i in range(n)]),
         labels=(np.arange(n) % 3).astype(np.int32),
         nbytes=rng.integers(1, 999, n).astype(np.int32),
         width=np.full(n, 8, np.int32),
         height=np.full(n, 8, np.int32),
         digests=rng.integers(0, 1 << 63, n).astype(np.uint64),
-        crc32=np.zeros(n, np.uint32),
+        crc32=rng.integers(0, 1 << 32, n).astype(np.uint32),
         classes=["one", "two", "three"],
     )
-    rows = np.sort(rng.choice(n, 20, replace=False))
+
+
+def an_index(seed: int) -> PrunedIndex:
+    rng, source = np.random.default_rng((seed, 1)), a_manifest(seed)
+    rows = np.sort(rng.choice(len(source), 20, replace=False))
     return PrunedIndex.from_rows(source, rows, score=rng.random(20), provenance=[record("select", {"seed": seed}, {})])
 
 
@@ -90,11 +96,19 @@ KINDS = (
 )  # fmt: skip
 
 
-def outcome(path, saved: list[PrunedIndex]) -> str:
+def loaded(kind: type, path: Path) -> tuple[object, str]:
+    """What stands in the file, or how it was refused."""
     try:
-        found = PrunedIndex.load(path)
+        return kind.load(path), ""
     except InputError as refusal:
-        return "refused" if str(refusal).startswith(str(path)) and "\n" not in str(refusal) else "refused obscurely"
+        clear = str(refusal).startswith(str(path)) and "\n" not in str(refusal)
+        return None, "refused" if clear else "refused obscurely"
+
+
+def outcome(path: Path, saved: list[PrunedIndex]) -> str:
+    found, refused = loaded(PrunedIndex, path)
+    if refused:
+        return refused
     # A splice in the very first bytes is the other file.
     (whole,) = [index for index in saved if index.fingerprint == found.fingerprint]
     for name, column in whole.columns.items():
@@ -104,30 +118,55 @@ def outcome(path, saved: list[PrunedIndex]) -> str:
     return "harmless: content as saved"
 
 
-def test_two_thousand_damaged_index_files_are_refused_or_read_as_they_were_saved(tmp_path, capsys):
-    saved = [an_index(0), an_index(1)]
-    saved[0].save(tmp_path / "whole.npz")
-    saved[1].save(tmp_path / "other.npz")
-    original, other = (tmp_path / "whole.npz").read_bytes(), (tmp_path / "other.npz").read_bytes()
-    rng, path = np.random.default_rng(4), tmp_path / "damaged.npz"
-    table = {}
+def outcome_of_manifest(path: Path, saved: list[Manifest]) -> str:
+    found, refused = loaded(Manifest, path)
+    if refused:
+        return refused
+    (whole,) = [manifest for manifest in saved if manifest.fingerprint == found.fingerprint]
+    for field in fields(Manifest):
+        one, other = getattr(found, field.name), getattr(whole, field.name)
+        np.testing.assert_array_equal(one, other) if field.type == "np.ndarray" else None
+        assert isinstance(one, np.ndarray) or one == other
+    return "harmless: content as saved"
+
+
+def damage_all(folder: Path, check: Callable, saved: list, per_kind: int, capsys) -> dict[str, Counter]:
+    """Damage the first of two saved files in every way, and count what each kind got; printed as a table."""
+    for number, one in enumerate(saved):
+        one.save(folder / f"{number}.npz")
+    original, other = ((folder / f"{number}.npz").read_bytes() for number in (0, 1))
+    saved = [type(saved[0]).load(folder / f"{number}.npz") for number in (0, 1)]
+    rng, path = np.random.default_rng(4), folder / "damaged.npz"
+    table: dict[str, Counter] = {}
     for kind in KINDS:
         got = table[kind.__name__] = Counter()
-        while got.total() < PER_KIND:
+        while got.total() < per_kind:
             data = bytearray(original)
             kind(data, other, rng)
             if data in (original, other):
                 continue
+            path.unlink(missing_ok=True)  # what was mapped from it keeps its bytes
             path.write_bytes(data)
-            got[outcome(path, saved)] += 1
+            got[check(path, saved)] += 1
     with capsys.disabled():
-        print("\ndamaged index files")
+        print(f"\ndamaged files: {type(saved[0]).__name__}")
         for name, got in table.items():
             print(f"  {name:<14}", ", ".join(f"{count} {result}" for result, count in got.items()))
-    assert sum(got.total() for got in table.values()) == 2000
     assert not any(got["refused obscurely"] for got in table.values())
     for kind in (cut, lost_block):
-        assert table[kind.__name__]["refused"] == PER_KIND
+        assert table[kind.__name__]["refused"] == per_kind
+    return table
+
+
+def test_two_thousand_damaged_index_files_are_refused_or_read_as_they_were_saved(tmp_path, capsys):
+    table = damage_all(tmp_path, outcome, [an_index(0), an_index(1)], PER_KIND, capsys)
+    assert sum(got.total() for got in table.values()) == 2000
+
+
+def test_five_hundred_damaged_manifests_are_refused_or_read_as_they_were_saved(tmp_path, capsys):
+    table = damage_all(tmp_path, outcome_of_manifest, [a_manifest(0), a_manifest(1)], 50, capsys)
+    assert sum(got.total() for got in table.values()) == 500
+    assert table["bit"]["refused"] > 25  # most bytes matter
 
 
 def test_content_changed_under_a_right_checksum_is_valid_or_refused(tmp_path, monkeypatch):
