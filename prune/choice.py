@@ -11,6 +11,7 @@ from prune import rank as ranks
 from prune.methods import BY_CLASS, LOW_IS_HARD, Method, rank_parts
 from prune.quota import check, quota, whole_classes
 from prune.run import InputError
+from prune.sampling import COMPLEXITY, beta_key, ccs_places
 
 QUOTA, FLOOR, PROTECTED, COVERAGE, RANDOM = range(5)
 """Codes of `prune.index.REASONS`."""
@@ -78,6 +79,7 @@ def choose(
     floor: np.ndarray | None = None,
     protected: np.ndarray | None = None,
     cut: float = 0.1,
+    complexity: float = COMPLEXITY,
     seed: int = 0,
 ) -> Choice:
     """Keep `budget` samples.
@@ -93,6 +95,8 @@ def choose(
         Classes that are kept whole.
     cut : float
         Fraction of the hardest that CCS cuts.
+    complexity : float
+        c_D of DUAL's Beta draw.
     seed : int
         For random draws.
 
@@ -120,7 +124,7 @@ def choose(
     values = source.scores[score][free] if score else None
     weight = _weights(source, method.quota, sizes)
     if method.quota == "threshold":
-        key = _key(source, way, values, np.zeros_like(label), free, budget / n, rng)
+        key = _key(source, way, values, np.zeros_like(label), free, budget / n, complexity, rng)
         left = budget - int(taken.sum())
         quotas = taken + ranks.threshold_quotas(key, label, left, low - taken)
         plain = taken + ranks.threshold_quotas(key, label, left, must - taken) if low.sum() > must.sum() else quotas
@@ -131,7 +135,7 @@ def choose(
         if way in BY_CLASS:
             place = _place(source, way, score, values, label, free, quotas - taken, cut, rng)
         else:
-            place = ranks.places(_key(source, way, values, label, free, budget / n, rng), label)[0]
+            place = ranks.places(_key(source, way, values, label, free, budget / n, complexity, rng), label)[0]
 
     kept = forced.copy()
     kept[free] = place < (quotas - taken)[label]
@@ -154,15 +158,14 @@ def _key(
     groups: np.ndarray,
     free: np.ndarray,
     keep: float,
+    complexity: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Keys for the ways that give one, the smallest first."""
     if values is None:
         return ranks.random_key(len(groups), rng)
     if way == "beta":
-        from prune.sampling import beta_key
-
-        return beta_key(values, source.scores["confidence"][free], keep, rng)
+        return beta_key(values, source.scores["confidence"][free], keep, rng, complexity=complexity)
     if way == "middle":
         return ranks.middle_key(values, groups)
     return ranks.top_key(values) if way == "top" else ranks.bottom_key(values)
@@ -182,8 +185,6 @@ def _place(
     """Order of taking inside each class, for the ways that need to know the quotas."""
     hardness = None if values is None else -values if score in LOW_IS_HARD else np.asarray(values)
     if way == "ccs":
-        from prune.sampling import ccs_places
-
         assert hardness is not None
         return ccs_places(hardness, label, quotas, rng, cut=cut)
     from prune.coverage import coverage_places

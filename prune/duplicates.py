@@ -9,10 +9,13 @@ fixed threshold, so a pair must also be much nearer to each other than either is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from prune.progress import track
 from prune.scores.clusters import gather, kmeans, nearest, stream, unit
+from prune.scores.feature_files import blocks
 
 SIMILAR = 0.95
 """Least cosine of near-duplicates, the source's mean feature taken off."""
@@ -24,6 +27,12 @@ with surrogates of 3 and 25 epochs, where no one cosine does."""
 _CERTAIN = 25.0
 """A pair so many times nearer than `similar` asks needs no comparison: larger groups of copies."""
 _SIDE = 2048
+_CLUSTER = 1000
+"""Samples in a cluster."""
+_ONE_LEVEL = 64
+"""Clusters that one k-means gives; more are made in two levels."""
+_BLOCK_BYTES = 1 << 28
+"""Size of a first-level cluster's features on average at most."""
 
 
 def near_duplicates(
@@ -31,6 +40,7 @@ def near_duplicates(
     centre: np.ndarray,
     similar: float = SIMILAR,
     *,
+    stand_out: bool = True,
     clusters: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
@@ -47,35 +57,91 @@ def near_duplicates(
         Mean feature of the source.
     similar : float
         Least cosine of near-duplicates, in (0, 1].
+    stand_out : bool
+        False: the cosine alone decides, as in the paper.
     clusters : int, optional
-        One for each 1,000 samples when absent, at most 4,096.
+        One for each 1,000 samples when absent.
 
     Returns
     -------
     (n,) int64
         Row of the original; -1 for originals and for samples without a near-duplicate.
     """
-    n = len(features)
-    k = clusters if clusters is not None else int(np.clip(n // 1000, 1, 4096))
-    centres = kmeans(features, min(k, n), seed=seed, cosine=True, centre=centre)
-    place, typical = np.empty(n, np.int32), np.empty(n, np.float32)
-    for rows, x in stream(features, "clusters"):
-        place[rows], typical[rows] = nearest(unit(x, centre), centres, cosine=True)
-    order = np.lexsort((typical, place))  # stable: equal similarities stay in row order
-    ends = np.cumsum(np.bincount(place, minlength=len(centres)))
+    n, d = features.shape
+    k = clusters if clusters is not None else max(1, n // _CLUSTER)
     found = np.full(n, -1, np.int64)
-    for end, size in track(zip(ends, np.diff(ends, prepend=0)), len(ends), "near-duplicates"):
-        if size > 1:
-            mine = order[end - size : end]
-            upwards = np.argsort(mine)  # a file is read forwards
-            block = np.empty((size, features.shape[1]), np.float32)
-            block[upwards] = unit(gather(features, mine[upwards]), centre)
-            original = leaders(size, pairs(block, similar))
-            found[mine] = np.where(original >= 0, mine[original], -1)
+    for mine in track(*_coarse(features, k, centre, seed), "near-duplicates"):
+        x = np.empty((len(mine), d), np.float32)
+        for part in blocks(len(mine), 8192):
+            x[part] = unit(gather(features, mine[part]), centre)
+        found[mine] = _inside(x, mine, max(1, round(k * len(mine) / n)), similar, stand_out, seed)
     return found
 
 
-def pairs(x: np.ndarray, similar: float) -> np.ndarray:
+def _coarse(features: np.ndarray, k: int, centre: np.ndarray, seed: int) -> tuple[Iterator[np.ndarray], int]:
+    """Cut a large set into about sqrt(k) clusters, within which k-means goes on: ascending rows of each, and how many.
+
+    One k-means with a centre for every 1,000 samples would compare each sample with each centre: work that grows with
+    the square of the set.
+    """
+    n, d = features.shape
+    if k <= _ONE_LEVEL:
+        return iter([np.arange(n)] if n else []), 1
+    many = max(round(k**0.5), -(-n * d * 4 // _BLOCK_BYTES))
+    centres = kmeans(features, many, seed=seed, cosine=True, centre=centre, per_centre=256)
+    place = np.empty(n, np.int32)
+    for rows, x in stream(features, "clusters"):
+        place[rows] = nearest(unit(x, centre), centres, cosine=True)[0]
+    order = np.argsort(place, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(place, minlength=many))[:-1])
+    return (part for part in parts if len(part)), many
+
+
+def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: bool, seed: int) -> np.ndarray:
+    """Row of the original for every row of a block, or -1; (m,) int64.
+
+    Parameters
+    ----------
+    x : (m, d) float32
+        Rows of length 1.
+    rows : (m,) int64
+        What to call them, ascending.
+    k : int
+        Clusters.
+    """
+    centres = kmeans(x, min(k, len(x)), seed=seed, cosine=True)
+    place, typical = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+    for part in blocks(len(x), 8192):
+        place[part], typical[part] = nearest(x[part], centres, cosine=True)
+    order = np.lexsort((typical, place))  # stable: equal similarities stay in row order
+    ends = np.cumsum(np.bincount(place, minlength=len(centres)))
+    found = np.full(len(x), -1, np.int64)
+    for end, size in zip(ends, np.diff(ends, prepend=0)):
+        if size > 1:
+            mine = order[end - size : end]
+            # Rows that equal an earlier one follow it unseen: thousands of one placeholder make millions of pairs.
+            first = first_of_equals(x[mine])
+            alone = np.flatnonzero(first == np.arange(size))
+            of = leaders(len(alone), pairs(x[mine[alone]], similar, stand_out))
+            original = np.empty(size, np.int64)
+            original[alone] = np.where(of >= 0, alone[of], alone)
+            original = original[first]
+            found[mine] = np.where(original != np.arange(size), rows[mine[original]], -1)
+    return found
+
+
+def first_of_equals(x: np.ndarray) -> np.ndarray:
+    """First row that holds the same numbers (by a 64-bit hash), for every row; (m,) int64."""
+    odd = np.random.default_rng(0).integers(0, 1 << 63, x.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    mixed = np.empty(len(x), np.uint64)
+    for part in blocks(len(x)):
+        bits = np.ascontiguousarray(x[part], np.float32).view(np.uint32).astype(np.uint64)
+        mixed[part] = (bits * odd).sum(axis=1, dtype=np.uint64)  # modulo 2^64
+    _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
+    return first[which]
+
+
+def pairs(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
     """Near-duplicate pairs (later, earlier) of rows, (m, 2) int64, ordered by later, then earlier.
 
     Parameters
@@ -84,6 +150,8 @@ def pairs(x: np.ndarray, similar: float) -> np.ndarray:
         Rows of length 1, in order of precedence.
     similar : float
         Least cosine.
+    stand_out : bool
+        Whether a pair must also be much nearer than its neighbours.
     """
     n = len(x)
     close = []
@@ -94,7 +162,7 @@ def pairs(x: np.ndarray, similar: float) -> np.ndarray:
             keep = later + low > earlier + left
             close.append(np.stack([later[keep] + low, earlier[keep] + left], axis=1))
     found = np.concatenate(close) if close else np.empty((0, 2), np.int64)
-    if len(found):
+    if len(found) and stand_out:
         distance = 1.0 - np.einsum("ij,ij->i", x[found[:, 0]], x[found[:, 1]])
         involved, which = np.unique(found, return_inverse=True)
         which = which.reshape(found.shape)
@@ -142,7 +210,9 @@ def groups(duplicate_of: np.ndarray) -> list[np.ndarray]:
     return [np.r_[first, rest] for first, rest in zip(originals, parts)]
 
 
-def leaks(features: np.ndarray, tests: np.ndarray, centre: np.ndarray, similar: float = SIMILAR) -> np.ndarray:
+def leaks(
+    features: np.ndarray, tests: np.ndarray, centre: np.ndarray, similar: float = SIMILAR, stand_out: bool = True
+) -> np.ndarray:
     """Find the source images that nearly duplicate a test image.
 
     Parameters
@@ -155,6 +225,8 @@ def leaks(features: np.ndarray, tests: np.ndarray, centre: np.ndarray, similar: 
         Mean feature of the source.
     similar : float
         Least cosine.
+    stand_out : bool
+        Whether a pair must also be much nearer than its neighbours.
 
     Returns
     -------
@@ -172,7 +244,9 @@ def leaks(features: np.ndarray, tests: np.ndarray, centre: np.ndarray, similar: 
         close.append((test, row + rows.start, cosines[test, row]))
     around = 1.0 - top.min(axis=1)
     test, row, cosine = (np.concatenate(parts) for parts in zip(*close))
-    out = _stands_out(1.0 - cosine, around[test], around[test], similar)
+    out = np.ones(len(test), bool)
+    if stand_out:
+        out = _stands_out(1.0 - cosine, around[test], around[test], similar)
     found, best = np.full(len(features), -1, np.int64), np.full(len(features), -2.0)
     for t, r, c in zip(test[out], row[out], cosine[out]):
         if c > best[r]:

@@ -92,19 +92,26 @@ PRESETS = {
 }
 NAMES = (*PRESETS, "winnow")
 HARDEST_FIRST_FROM = 0.6
-"""Keep from which `winnow` takes the hardest samples of a class first; below it, a random draw of the class."""
+"""Keep from which `winnow` takes the hardest samples of a class first; below it, the easiest."""
+SPREAD_BY_SIZE = 0.1
+"""Share of `winnow`'s budget that is spread by size, so that every class keeps a part."""
 
 
 def winnow(keep: float) -> Method:
     """The project's own default for a keep.
 
-    The targets' votes share out half of the budget at most: the other half is spread by size, so that no class falls
-    below half of what random would leave it. The votes are soft in their order, where surrogates agree, and as
-    concentrated as hard votes, so a broad target keeps many classes and a narrow one few. Inside the classes the
-    hardest samples come first only under mild pruning: at small keeps they are worse than a random draw (Sorscher et
-    al., NeurIPS 2022; Zheng et al., ICLR 2023).
+    The targets' votes share out the budget but for a tenth, which is spread by size so that every class keeps a part.
+    The votes are soft in their order, where surrogates agree, and as concentrated as hard votes, so a broad target
+    keeps many classes and a narrow one few. Inside the classes the easiest samples come first under strong pruning and
+    the hardest under mild pruning (Sorscher et al., NeurIPS 2022, section 2; Zheng et al., ICLR 2023).
+
+    The easy end and the small spread were chosen on a validation part of three targets' training images (CIFAR-100
+    subset to cifar10, flowers5, gtsrb): at keep 0.2, points above random on their mean were 2.9 for votes with the
+    easiest first, 2.0 for size with the easiest first, 1.7 with half of the budget spread by size; at keep 0.5 and 0.1
+    the easiest first led random by 1.8 and 0.9. The hard end from 0.6 on is taken from the papers.
     """
-    return Method("soft", "el2n/entropy:top" if keep >= HARDEST_FIRST_FROM else "random", 0.5, without_duplicates=True)
+    way = "top" if keep >= HARDEST_FIRST_FROM else "bottom"
+    return Method("soft", f"el2n/entropy:{way}", SPREAD_BY_SIZE, without_duplicates=True)
 
 
 def method(name: str, keep: float) -> Method:

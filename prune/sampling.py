@@ -109,7 +109,7 @@ def beta_key(
     keep : float
         In (0, 1].
     complexity : float
-        c_D.
+        c_D: the larger, the stronger the pruning at which easy samples are drawn.
     """
     known = ~(np.isnan(score) | np.isnan(confidence))
     best = np.flatnonzero(known)[np.argsort(bottom_key(-score[known]), kind="stable")[:10]]

@@ -3,9 +3,11 @@
     python -m prune score --source runs/features/source.features.npz \
         --targets runs/features/pets.train.features.npz --out runs/scores.npz
 
-Streams the features: ImageNet takes seconds on two cores, near-duplicates a minute or two. Several surrogates: give
-each one's features of the source and of every target; scores are averaged by rank. Targets' test images never guide;
-under --leaks they are only compared with the source.
+Always scored: lm, lm-soft, fm, fm-soft for every class and target; entropy, margin, least-confidence, el2n, grand for
+every sample (el2n, grand, lm where the surrogate knows the source's classes). More by --also and --dynamics. Several
+surrogates: give each one's features of the source and of every target; scores are averaged by rank, votes as they are,
+and how well the surrogates agree is told. Targets' test images never guide; --leaks only compares them with the source.
+Streams the features: ImageNet takes seconds on two cores, near-duplicates a minute or two.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Config:
     )
     """What goes beyond one pass: prototype (and moderate), self-prototype, affinity, duplicates, suspects."""
     dynamics: tuple[Path, ...] = ()
-    """dynamics.npz of `pretrain --dynamics`: forgetting, aum, el2n-early, tdds, dual, dyn-unc, variance."""
+    """dynamics.npz of `pretrain --dynamics`: forgetting, aum, el2n-early, tdds, dual, dyn-unc, variance, confidence."""
     leaks: tuple[Path, ...] = ()
     """Features of targets' test images: source images that nearly duplicate one are marked."""
     clusters: int = 0
@@ -44,7 +46,9 @@ class Config:
     temperature: float = 1.0
     """Softness of the soft votes, in standard deviations of the logits (or squared distances) over the classes."""
     similar: float = 0.95
-    """Least cosine of near-duplicates, the mean feature taken off; they must also stand out among their neighbours."""
+    """Least cosine of near-duplicates and leaks, the mean feature taken off."""
+    stand_out: bool = True
+    """Near-duplicates must also be far nearer than their other neighbours; off: the cosine decides, as in SemDeDup."""
     findings: Path | None = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
     seed: int = 0
@@ -88,8 +92,10 @@ def run(config: Config) -> Path:
         )
         if source is first:
             if "duplicates" in config.also:
-                arrays["duplicate_of"] = assemble.near_duplicates(source, centre, config.similar, config.seed)
-            arrays |= assemble.leaks(source, tests, centre, config.similar)
+                arrays["duplicate_of"] = assemble.near_duplicates(
+                    source, centre, config.similar, config.stand_out, config.seed
+                )
+            arrays |= assemble.leaks(source, tests, centre, config.similar, config.stand_out)
         parts.append(arrays)
         if config.clusters:
             break  # clusters of different surrogates are different groups: nothing to average
@@ -157,6 +163,8 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
             source = next(s for s in sources if s.model["fingerprint"] == fingerprint)
             raise InputError(f"target {min(lost)}: no features by the surrogate of {source.path}")
     for test in tests:
+        if test.source in [t.source for t in targets]:
+            raise InputError(f"{test.path}: the images of a target that guides the pruning are no test images")
         if test.model["fingerprint"] != first.model["fingerprint"]:
             raise InputError(f"{test.path}: --leaks wants the features of the first surrogate, {first.path}'s")
     return each

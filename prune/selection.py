@@ -39,7 +39,7 @@ class Config:
     rank: str | None = None
     """random, k-center, herding, facility-location, or SCORE:WAY; ways: top, bottom, middle, ccs, beta, d2."""
     base: float | None = None
-    """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.5."""
+    """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1."""
     floor: float | None = None
     """The least that every class keeps: from 1 a number of samples, below 1 a fraction of the class."""
     targets: tuple[str, ...] = ()
@@ -62,6 +62,8 @@ class Config:
     """Keep no images whose label looks wrong."""
     cut: float = 0.1
     """Fraction of the hardest samples of a class that ccs cuts."""
+    complexity: float = 4.0
+    """c_D of dual's draw: the larger, the stronger the pruning at which it turns to easy samples."""
     manifest: Path | None = None
     """The source's manifest, when it is not where the scores file says."""
     features: Path | None = None
@@ -87,6 +89,8 @@ def run(config: Config) -> Path:
         raise InputError(f"{config.out}: is a directory; --out names the index file")
     if not 0 <= config.cut < 1:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
+    if not config.complexity > 0:
+        raise InputError(f"--complexity {config.complexity} must be above 0")
     given = selection_inputs.read(config.scores, config.manifest)
     n = len(given.manifest)
     budget = _budget(config, n)
@@ -148,7 +152,16 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
         wishes.always,
         inputs_of.features_of(config.scores, given.manifest, given.meta, config.features) if looks else None,
     )
-    return choose(source, method, budget, floor=floor, protected=protected, cut=config.cut, seed=config.seed)
+    return choose(
+        source,
+        method,
+        budget,
+        floor=floor,
+        protected=protected,
+        cut=config.cut,
+        complexity=config.complexity,
+        seed=config.seed,
+    )
 
 
 _PATHS = ("scores", "manifest", "features", "weights", "always", "never", "report")

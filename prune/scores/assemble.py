@@ -67,7 +67,7 @@ def score_source(
     centre = np.nansum(found.means * found.sizes[:, None], axis=0) / len(source)
     inside = source.label if groups is None else groups
     if "prototype" in also:
-        distance = geometry.prototype_distances(source.features, inside, found.means)
+        distance = geometry.prototype_distances(source.features, inside, found.means, workers)
         arrays["sample/prototype"] = distance
         arrays["sample/moderate"] = geometry.moderate(distance, inside, count)
     if "self-prototype" in also:
@@ -116,19 +116,22 @@ def group_by_clusters(features: np.ndarray, k: int, seed: int) -> np.ndarray:
     return np.unique(found, return_inverse=True)[1]
 
 
-def leaks(source: Features, tests: Sequence[Features], centre: np.ndarray, similar: float) -> dict[str, np.ndarray]:
+def leaks(
+    source: Features, tests: Sequence[Features], centre: np.ndarray, similar: float, stand_out: bool
+) -> dict[str, np.ndarray]:
     """Mark source images that nearly duplicate a test image: (n,) u1 under "leak/NAME"."""
     return {
         f"leak/{test.name}": (
-            duplicates.leaks(source.features, np.asarray(test.features), centre, similar) >= 0
+            duplicates.leaks(source.features, np.asarray(test.features), centre, similar, stand_out) >= 0
         ).astype("u1")
         for test in tests
     }
 
 
-def near_duplicates(source: Features, centre: np.ndarray, similar: float, seed: int) -> np.ndarray:
+def near_duplicates(source: Features, centre: np.ndarray, similar: float, stand_out: bool, seed: int) -> np.ndarray:
     """`prune.duplicates.near_duplicates` of a source, (n,) i8."""
-    return duplicates.near_duplicates(source.features, centre, similar, seed=seed).astype("<i8")
+    found = duplicates.near_duplicates(source.features, centre, similar, stand_out=stand_out, seed=seed)
+    return found.astype("<i8")
 
 
 def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:

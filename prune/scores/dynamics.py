@@ -102,16 +102,18 @@ def dual(probability: np.ndarray, length: int) -> np.ndarray:
 
 
 def tdds(probability: np.ndarray, length: int, decay: float = 0.9) -> np.ndarray:
-    """TDDS: how unevenly the loss moved in a window, the windows weighted towards the end of training, (b,) float32.
+    """TDDS: how unevenly the predictions moved in a window, the windows weighted towards the end of training.
 
     Zhang et al., "Spanning Training Progress: Temporal Dual-Depth Scoring (TDDS) for Enhanced Dataset Pruning", CVPR
-    2024, section 3. Inner depth: the steps |loss(t) - loss(t-1)| of a window's epochs, here of the label's
-    cross-entropy (the paper puts the later prediction in the label's place, for which every whole prediction would
-    have to be kept), and the norm of their deviations from the window's mean. Outer depth: the windows averaged with
-    weights decay (1 - decay)^age, age 0 being the last.
+    2024, section 3. (b,) float32. Inner depth: the steps of a window's epochs, each the divergence of the earlier
+    prediction from the later one, sum of p(t) log(p(t) / p(t-1)), and the norm of their deviations from the window's
+    mean. Outer depth: the windows averaged with weights decay (1 - decay)^age, age 0 being the last. The predictions
+    are those for the label and for all other classes together: exact for two classes, and for more a lower bound of
+    the divergence of whole predictions, which would have to be kept for every sample and epoch.
     """
-    loss = -np.log(np.maximum(probability.astype(np.float32), 1e-6))
-    step = np.abs(np.diff(loss, axis=0))
+    p = np.clip(probability.astype(np.float32), 1e-6, 1.0 - 1e-6)
+    q = 1.0 - p
+    step = p[1:] * np.log(p[1:] / p[:-1]) + q[1:] * np.log(q[1:] / q[:-1])
     view = np.lib.stride_tricks.sliding_window_view(step, min(length - 1, len(step)), axis=0)
     deviation = view - view.mean(axis=-1, keepdims=True)
     found = np.zeros(step.shape[1], np.float32)

@@ -8,7 +8,7 @@ import json
 import mmap
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,14 @@ def open_features(path: Path) -> Features:
 
 
 def save_features(
-    path: Path, features: np.ndarray, logits: np.ndarray, manifest: Path, *, logit_classes: list[str], model: str
+    path: Path,
+    features: np.ndarray,
+    logits: np.ndarray,
+    manifest: Path,
+    *,
+    logit_classes: list[str],
+    model: str,
+    made: Mapping[str, Any] | None = None,
 ) -> None:
     """Write features and logits that were computed elsewhere, so that `prune score` reads them.
 
@@ -135,21 +142,24 @@ def save_features(
     path : Path
         NAME.features.npz; NAME becomes the name of the source or target.
     features : (n, d) float
-        One row for each row of the manifest, in its order. Stored as half floats.
+        One row for each row of the manifest, in its order. Stored as half floats, larger values as the largest of them.
     logits : (n, k) float
+        k may be 0: FM and the scores that look at features alone.
     manifest : Path
         X.manifest.npz of the images.
     logit_classes : list of str
         What the k logits stand for. LM needs the source's class names among them.
     model : str
         Any name; source and targets must share it.
+    made : mapping, optional
+        What the file was made from, kept in its meta.
     """
     held = Manifest.load(manifest)
     if not len(features) == len(logits) == len(held):
         raise InputError(f"{path}: {len(features)} features and {len(logits)} logits for {len(held)} images")
     arrays: dict[str, np.ndarray] = {
-        "features": np.asarray(features, np.float16),
-        "logits": np.asarray(logits, np.float16),
+        "features": _halves(features),
+        "logits": _halves(logits),
         "label": np.asarray(held.labels, np.int32),
         "position": np.arange(len(held), dtype=np.int64),
     }
@@ -160,8 +170,16 @@ def save_features(
         "fingerprint": held.fingerprint,
         "manifest": os.path.relpath(manifest.resolve(), path.resolve().parent),
         "model": {"arch": model, "classes": list(logit_classes), "fingerprint": model},
+        **({} if made is None else {"made": dict(made)}),
     }
     save_arrays(path, arrays, meta)
+
+
+def _halves(array: np.ndarray) -> np.ndarray:
+    found = np.empty(np.shape(array), np.float16)
+    for rows in blocks(len(found), 8192):
+        found[rows] = np.clip(array[rows], -65504, 65504)
+    return found
 
 
 def blocks(n: int, rows: int = ROWS) -> Iterator[slice]:

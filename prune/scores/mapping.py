@@ -15,6 +15,8 @@ from scipy.sparse import csr_array
 from prune.run import InputError
 
 COMBINATIONS = ("mean", "max", "min")
+_KEPT = 1 << 23
+"""Preferences that are kept between two passes (64 MiB) rather than computed again."""
 
 
 def spread(scores: np.ndarray) -> float:
@@ -66,7 +68,7 @@ def streamed_votes(
     Parameters
     ----------
     preference : function
-        A slice of images to their (k, c) preferences; called twice for each.
+        A slice of images to their (k, c) preferences; called twice for each when they are many.
     m : int
         Number of images.
     temperature : float
@@ -79,13 +81,16 @@ def streamed_votes(
     """
     parts = [slice(begin, min(m, begin + rows)) for begin in range(0, m, rows)]
     hard, width = np.zeros(()), 0.0
+    kept: list[np.ndarray] = []
     for part in parts:
         block = preference(part)
         hard = hard + votes(block)
         width += spread(block) * len(block) / m
+        if m * block.shape[1] <= _KEPT:
+            kept.append(block)
     soft = np.zeros(())
-    for part in parts:
-        soft = soft + votes(preference(part), temperature * width)
+    for block in kept or map(preference, parts):
+        soft = soft + votes(block, temperature * width)
     return hard, soft
 
 

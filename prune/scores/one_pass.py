@@ -74,13 +74,13 @@ def one_pass(
         raw = read(logits, rows)
         squared = np.einsum("ij,ij->i", x, x)
         parts = []
-        for inner in blocks(len(x), height):
+        for inner in blocks(len(x) if raw.shape[1] else 0, height):  # features may come without logits
             z = widen(raw[inner])
             own = None if columns is None else labels[rows][inner]
             with np.errstate(all="ignore"):  # an overflow shows in `found`, and is reported once for all blocks
                 parts.append(difficulty(z if whole else z[:, columns], own, squared[inner]))
-        part = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-        found = bool(np.isfinite(squared).all() and np.isfinite(part["entropy"]).all())
+        part = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
+        found = bool(np.isfinite(squared).all() and all(np.isfinite(values).all() for values in part.values()))
         present, block = class_sums(x, groups[rows])
         return rows, part, present, block, found
 

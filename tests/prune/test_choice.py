@@ -81,6 +81,39 @@ def test_permuting_the_samples_permutes_the_choice(seed, how):
     assert np.array_equal(other.quotas, found.quotas)
 
 
+@given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.quota != "threshold"]))
+@settings(max_examples=100, deadline=None)
+def test_permuting_the_samples_leaves_every_quota_even_where_samples_are_drawn(seed, how):
+    source, floor, protected, _, _, budget = problem(seed)
+    order = np.random.default_rng(seed).permutation(len(source.label))
+    moved = replace(
+        source,
+        label=source.label[order],
+        scores={name: values[order] for name, values in source.scores.items()},
+        eligible=source.eligible[order],
+        always=source.always[order],
+        features=source.features[order],
+    )
+    found, other = (choose(s, how, budget, floor=floor, protected=protected) for s in (source, moved))
+    assert np.array_equal(other.quotas, found.quotas)
+    assert np.allclose(other.weight, found.weight)
+
+
+def test_the_complexity_of_duals_draw_decides_how_easy_its_samples_are():
+    # The ten best scores have a confidence of 0.2. At keep 0.3, 1 - 0.7^c is 0.30 for c = 1 and 0.98 for c = 11: beta
+    # 3.6 and 11.8, and the density's mean 1 - beta / 16 falls from 0.78 to 0.26.
+    rng = np.random.default_rng(0)
+    confidence = np.r_[np.full(10, 0.2), rng.uniform(size=4000)]
+    dual = np.r_[np.full(10, 0.5), np.full(4000, 0.1)]
+    source = Source(np.zeros(4010, int), 1, {"dual": dual, "confidence": confidence})
+    draw = Method("threshold", "dual:beta")
+    means = [
+        confidence[choose(replace(source), draw, round(0.3 * 4010), complexity=c, seed=1).rows].mean()
+        for c in (1, 4, 11)
+    ]
+    assert means[0] > means[1] > means[2]
+
+
 def test_reasons_tell_why_each_sample_stays():
     # LM votes are for class 0 alone; budget 6 of sizes 6, 4, 4; class 2 is protected, class 1 has a floor of 1.
     label = np.repeat([0, 1, 2], [6, 4, 4])
@@ -122,7 +155,7 @@ def test_ranks_name_a_score_of_the_file_or_say_where_to_get_it():
 
 
 def test_winnow_takes_the_hardest_first_only_under_mild_pruning():
-    assert winnow(0.59).rank == "random"
+    assert winnow(0.59).rank == "el2n/entropy:bottom"
     assert winnow(0.6).rank.endswith(":top")
     assert {method(name, 0.5) for name in PRESETS} == set(PRESETS.values())
     assert set(NAMES) == {*PRESETS, "winnow"}

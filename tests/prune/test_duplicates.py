@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.duplicates import groups, leaders, leaks, near_duplicates, pairs
+from prune.duplicates import first_of_equals, groups, leaders, leaks, near_duplicates, pairs
 from prune.scores.clusters import unit
 
 
@@ -77,6 +77,34 @@ def test_planted_near_duplicates_are_found():
     assert recall >= 0.95, f"precision {precision:.3f}, recall {recall:.3f}"
 
 
+def test_planted_near_duplicates_are_found_in_two_levels_of_clusters(monkeypatch):
+    from prune import duplicates
+
+    monkeypatch.setattr(duplicates, "_ONE_LEVEL", 1)
+    monkeypatch.setattr(duplicates, "_CLUSTER", 100)
+    x, twin = planted(0)
+    found = near_duplicates(x, x.astype(np.float32).mean(axis=0))  # 22 clusters: 5 of about 4 each
+    hits = np.flatnonzero(found >= 0)
+    right = twin[hits] == twin[found[hits]]
+    said = f"precision {right.mean():.3f}, recall {right.sum() / 200:.3f}"
+    assert right.mean() >= 0.95, said
+    assert right.sum() >= 0.95 * 200, said
+    assert (found[found[hits]] == -1).all()
+
+
+def test_the_cosine_alone_decides_as_in_the_paper_when_asked():
+    # Five directions, 10 degrees apart: cosines of neighbours 0.985, of the next but one 0.940. In order of precedence
+    # 0 leads 1, 2 is too far from 0 and leads 3, 4 leads itself.
+    fan = at(0, 10, 20, 30, 40)
+    assert leaders(5, pairs(fan, 0.95, stand_out=False)).tolist() == [-1, 0, -1, 2, -1]
+    # In one cluster, whose centre is at 20 degrees, the ends are the farthest and lead; then 1 and 3, but they follow.
+    assert near_duplicates(fan, np.zeros(2), 0.95, stand_out=False).tolist() == [-1, 0, -1, 4, -1]
+    crowd = unit(30 * np.eye(1, 32) + np.random.default_rng(0).normal(size=(40, 32)))
+    assert leaders(40, pairs(crowd, 0.9, stand_out=False)).tolist() == [-1] + 39 * [0]
+    assert (leaks(crowd[1:], crowd[:1], np.zeros(32), 0.9, stand_out=False) == 0).all()
+    assert (leaks(crowd[1:], crowd[:1], np.zeros(32), 0.9) == -1).all()
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_originals_duplicate_nothing_and_order_does_not_matter(seed):
@@ -88,6 +116,25 @@ def test_originals_duplicate_nothing_and_order_does_not_matter(seed):
     order = np.random.default_rng(seed).permutation(len(x))
     moved = near_duplicates(x[order], centre)
     assert sorted(twin[order][moved >= 0]) == sorted(twin[copies])  # which twin is the original may differ
+
+
+def test_the_first_of_equal_rows_is_named():
+    x = np.array([[1, 2], [3, 4], [1, 2], [4, 3], [3, 4.0]], np.float32)
+    assert first_of_equals(x).tolist() == [0, 1, 0, 3, 1]
+
+
+def test_masses_of_one_picture_are_one_group_and_cost_no_pairs(monkeypatch):
+    from prune import duplicates
+
+    seen = []
+    whole = duplicates.pairs
+    monkeypatch.setattr(duplicates, "pairs", lambda x, *more: seen.append(len(x)) or whole(x, *more))
+    x = np.random.default_rng(4).normal(size=(5000, 8))
+    x[100:4900] = x[7]
+    found = near_duplicates(x, x.mean(axis=0), clusters=1)
+    assert np.flatnonzero(found >= 0).tolist() == list(range(100, 4900))
+    assert set(found[100:4900]) == {7}
+    assert seen == [200]
 
 
 def test_exact_copies_leave_the_lower_row():

@@ -82,11 +82,37 @@ def test_dual_weighs_each_windows_deviation_by_its_difficulty():
     assert dual(column(0, 0.2, 0.4, 0), 2)[0] == pytest.approx(expected)
 
 
-def test_tdds_weighs_the_deviation_of_loss_steps_towards_the_end():
-    # Losses 0, 1, 3, 3: steps 1, 2, 0. Windows of 3 epochs hold steps (1, 2) and (2, 0), whose deviations have the
-    # norms sqrt(0.5) and sqrt(2). Weights 0.9 for the last window and 0.09 for the one before.
-    p = np.exp(-column(0, 1, 3, 3))
-    assert tdds(p, 3)[0] == pytest.approx(0.9 * np.sqrt(2) + 0.09 * np.sqrt(0.5), rel=1e-5)
+def test_tdds_weighs_the_deviation_of_steps_towards_the_end():
+    # Label at 1/2, 3/4, 3/4, 1/2. Steps: 3/4 ln(3/2) + 1/4 ln(1/2) = 0.13081; none; 1/2 ln(2/3) + 1/2 ln 2 = 0.14384.
+    # Windows of 3 epochs hold two steps; the norm of the deviations of (a, b) is |a - b| / sqrt 2. Weights 0.9 for the
+    # last window and 0.09 for the one before.
+    first = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    third = 0.5 * np.log(2 / 3) + 0.5 * np.log(2)
+    expected = (0.9 * third + 0.09 * first) / np.sqrt(2)
+    assert tdds(column(0.5, 0.75, 0.75, 0.5), 3)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_tdds_of_two_classes_is_the_papers_on_whole_predictions():
+    # The paper's code path: f(t+1) log(f(t+1) / f(t)) summed over the classes, for every pair of neighbouring epochs.
+    p = np.random.default_rng(0).uniform(0.05, 0.95, size=12)
+    whole = np.stack([p, 1 - p], axis=1)
+    steps = (whole[1:] * np.log(whole[1:] / whole[:-1])).sum(axis=1)
+    expected = 0.0
+    for start in range(12 - 5 + 1):  # windows of 5 epochs
+        inside = steps[start : start + 4]
+        expected += 0.9 * 0.1 ** (12 - 5 - start) * np.linalg.norm(inside - inside.mean())
+    assert tdds(p[:, None], 5)[0] == pytest.approx(expected, rel=1e-4)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 30))
+@settings(max_examples=50, deadline=None)
+def test_a_tdds_step_never_exceeds_the_divergence_of_whole_predictions(seed, classes):
+    before, after = np.random.default_rng(seed).dirichlet(np.ones(classes), 2)
+    whole = (after * np.log(after / before)).sum()
+    p = np.array([before[0], before[0], after[0]])
+    # One window of steps 0 and s: the norm of their deviations is s / sqrt 2, weighted 0.9.
+    step = tdds(p[:, None], 3)[0] * np.sqrt(2) / 0.9
+    assert -1e-6 <= step <= whole * (1 + 1e-3) + 1e-6
 
 
 def test_a_short_training_gets_a_short_window():

@@ -74,6 +74,24 @@ def test_spread_is_the_mean_standard_deviation_over_classes_that_exist():
     assert spread(np.zeros((2, 3))) == 1.0
 
 
+def test_preferences_that_are_too_many_to_keep_are_asked_for_again(monkeypatch):
+    from prune.scores import mapping
+
+    logits = np.random.default_rng(2).normal(size=(50, 7))
+    asked = []
+
+    def preference(rows):
+        asked.append(rows)
+        return logits[rows]
+
+    kept = streamed_votes(preference, 50, 2.0, rows=20)
+    assert len(asked) == 3
+    monkeypatch.setattr(mapping, "_KEPT", 349)
+    again = streamed_votes(preference, 50, 2.0, rows=20)
+    assert len(asked) == 3 + 6
+    assert all(np.array_equal(a, b) for a, b in zip(kept, again))
+
+
 def test_scaling_the_logits_does_not_change_streamed_soft_votes():
     logits = np.random.default_rng(1).normal(size=(50, 7))
     hard, soft = streamed_votes(lambda rows: logits[rows], 50, 2.0, rows=8)

@@ -186,6 +186,8 @@ def test_surrogates_targets_and_sources_must_fit_together(case):
         run((case.one["s"], case.two["s"]), (), clusters=4)
     with pytest.raises(InputError, match="needs --targets"):
         run((case.one["s"],), (), also=("affinity",))
+    with pytest.raises(InputError, match="are no test images"):
+        run((case.one["s"],), (case.one["t.train"],), leaks=(case.one["t.train"],))
     for wrong in ({"similar": 0.0}, {"clusters": 1}, {"temperature": 0.0}):
         with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
             run((case.one["s"],), (), **wrong)

@@ -222,11 +222,24 @@ def test_el2n_keeps_the_hardest_of_all_and_margin_the_most_torn(case):
     assert selected(case, "b", method="margin").positions.tolist() == torn.tolist()
 
 
-def test_winnow_leaves_every_class_half_of_what_random_would(case):
+def test_winnow_spreads_a_tenth_of_its_budget_by_size(case):
     scored(case)
     kept, _ = selected(case, method="winnow").per_class()
-    assert np.all(kept >= [4, 3, 2, 1])
+    # A tenth of 20 samples by the sizes 40, 30, 20, 10 is 0.8, 0.6, 0.4, 0.2: one each for the two largest.
+    assert np.all(kept >= [1, 1, 0, 0])
     assert kept.argmax() == 1
+
+
+def test_winnow_takes_the_easiest_of_a_class_at_a_small_keep_and_the_hardest_at_a_large_one(case):
+    arrays, _ = open_arrays(scored(case), "winnow-scores/1")
+    score, label = arrays["sample/el2n"], arrays["label"]
+    for keep, name, sign in ((0.2, "easy", 1), (0.7, "hard", -1)):
+        index = selected(case, name, method="winnow", keep=keep)
+        dropped = np.setdiff1d(np.arange(len(label)), index.positions)
+        for c in range(4):
+            kept, left = (sign * score[rows[label[rows] == c]] for rows in (index.positions, dropped))
+            # one near-duplicate is dropped whatever its score
+            assert np.sum(left < kept.max(initial=-np.inf)) <= 1
 
 
 def test_base_spreads_a_share_of_the_budget_by_size_first(case):
@@ -351,6 +364,7 @@ def test_the_report_lists_every_class_with_its_reasons(case):
         ({"drop_leaks": True}, "--leaks"),
         ({"drop_suspects": True}, "--also suspects"),
         ({"cut": 1.0}, "--cut"),
+        ({"complexity": 0.0}, "--complexity"),
         ({"base": 1.5}, "--base"),
         ({"floor": 9}, "needs 36 samples and the budget is 20; the largest floor that fits is 5 samples"),
         ({"floor": 0.5}, "the largest floor that fits is 0.200"),

@@ -1,0 +1,131 @@
+"""Make a surrogate of any timm model with trained weights: nothing is trained.
+
+    prune surrogate --arch resnet18 --weights resnet18.safetensors --out runs/rn18       weights from a file
+    prune surrogate --arch resnet18.a1_in1k --out runs/rn18                              weights by timm's name, fetched
+
+Writes a model directory for `prune features --model`, as `pretrain` does. With a source whose classes the model knows
+by name it serves LM and FM, with any other source FM; so does a model without classes, such as DINO. ImageNet's classes
+are named by their synsets (n01440764), as ImageNet's folders are; other names come from --names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.run import InputError, claim, finish, identity, need_file, note
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Config:
+    arch: str
+    """timm's name of the model, with the tag of its weights where there are several."""
+    out: Path
+    """Model directory to write."""
+    weights: Path | None = None
+    """File of weights (.safetensors, .pth and the like); fetched from timm's hub by name when absent."""
+    names: Path | None = None
+    """Text file with the name of every class, one a line, in the order of the logits."""
+    resolution: int | None = None
+    """Side of the images in pixels; the one that the model was made for when absent."""
+
+
+def run(config: Config) -> None:
+    """Write the model directory, or return at once when it is there."""
+    import hashlib
+
+    from prune import networks
+
+    facts: dict[str, Any] = identity(config)
+    names = _names(config.names) if config.names is not None else None
+    if config.weights is not None:
+        with open(need_file(config.weights, "a file of weights"), "rb") as file:
+            facts["weights"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    facts["names"] = names
+    model, cfg = _load(config)
+    count = model.num_classes
+    if names is not None and len(names) != count:
+        raise InputError(f"{config.names}: {len(names)} names for a model of {count} classes")
+    classes = names or _imagenet(model, count) or [f"class-{k:05d}" for k in range(count)]
+    if claim(config.out, facts):
+        note(f"{config.out}: there already")
+        return
+    spec = {
+        "arch": config.arch,
+        "kwargs": {},
+        "stem": "imagenet",
+        "classes": classes,
+        "resolution": config.resolution or int(cfg["input_size"][-1]),
+        "mean": [255 * v for v in cfg["mean"]],
+        "std": [255 * v for v in cfg["std"]],
+        "recipe": None,
+        "index": None,
+        "source": None,
+    }
+    networks.save_model(config.out, model, spec)
+    finish(config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out))
+    known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features alone: it has no classes"
+    note(f"{config.out}: {config.arch}, {known}")
+
+
+def _names(path: Path) -> list[str]:
+    names = [line.strip() for line in need_file(path, "a list of class names").read_text("utf-8").splitlines()]
+    names = [name for name in names if name]
+    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
+        raise InputError(f"{path}: names {min(twice)!r} twice")
+    return names
+
+
+def _load(config: Config) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights, and what timm knows about it."""
+    import timm
+
+    if not timm.is_model(config.arch):
+        raise InputError(f"--arch {config.arch} is not one of timm's models; see timm.list_models()")
+    if config.weights is None:
+        try:
+            named: Any = timm.create_model(config.arch, pretrained=True)
+        except Exception as error:  # the hub's client raises what its network and cache layers raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"--arch {config.arch}: no weights by name ({reason}); give a file by --weights") from None
+        return named, dict(named.pretrained_cfg)
+    state = _read(config.weights)
+    plain: Any = timm.create_model(config.arch, pretrained=False)
+    head = plain.pretrained_cfg.get("classifier")
+    weight = state.get(f"{head}.weight") if isinstance(head, str) else None
+    if weight is None and plain.num_classes:
+        raise InputError(f"{config.weights}: holds no classifier {head!r} of {config.arch}: is it of another model?")
+    count = 0 if weight is None else len(weight)
+    model: Any = timm.create_model(config.arch, pretrained=False, num_classes=count)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{config.weights}: not weights of {config.arch} ({str(error).splitlines()[1].strip()})"
+        ) from None
+    return model, dict(model.pretrained_cfg)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from timm.models import load_state_dict
+
+    try:
+        return dict(load_state_dict(str(path), use_ema=True, weights_only=True))
+    except Exception as error:  # torch's and safetensors' readers fail in many ways on what is not theirs
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path}: not a file of weights that can be read safely ({reason})") from None
+
+
+def _imagenet(model: nn.Module, count: int) -> list[str] | None:
+    """Synsets of ImageNet's classes for a model of that many classes that was made for ImageNet."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return None
+    names = list(ImageNetInfo(subset).label_names())
+    return names if len(names) == count and len(set(names)) == count else None
