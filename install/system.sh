@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install the system packages that are missing: `install/system.sh build` for the project, `install/system.sh test` for
 # its tests as well. As root on Debian or Ubuntu it installs them; elsewhere it says in one line what to type.
+# shellcheck disable=SC2317 # functions are called by `need`
 set -euo pipefail
 
 what=${1:-build}
@@ -31,6 +32,9 @@ need python3-dev python_header
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ "$what" = test ]; then
     need chromium command -v chromium
+    need slurm-wlm command -v slurmctld
+    need munge command -v munged
+    need shellcheck command -v shellcheck
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Features, scores and selections.
+#   slurm/prune.sh STUDY        those of the study's plan
+#   slurm/prune.sh FLAGS...     `prune FLAGS`, as: slurm/prune.sh features --model runs/s --betons a.beton --out runs/f
+# With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=USR1@180
+WINNOW=${WINNOW:-${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}
+# shellcheck source=slurm/job.sh
+. "$WINNOW/slurm/job.sh"
+stage "features score select" "prune" "$@"

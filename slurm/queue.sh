@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+# What submit.sh and study.sh share: one sbatch line, printed or run, and the checks before the first one.
+WINNOW=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export WINNOW
+# shellcheck source=slurm/job.sh
+. "$WINNOW/slurm/job.sh"
+JOBS=0
+JOB= # id of the job that `submit` made last
+DRY=
+
+check() { python "$WINNOW/slurm/check.py" "$@"; }
+
+fail() { echo "winnow: $*" >&2 && exit 2; }
+
+# submit STAGE AFTER LOGS [SBATCH OPTIONS...] -- ARGS: queue one stage script, after the jobs AFTER (1:2:3) ended well.
+submit() {
+    local stage=$1 after=$2 logs=$3 line name="%j"
+    local -n given=${stage^^}
+    shift 3
+    line=(sbatch --parsable "--job-name=$stage" "${EVERY[@]}" "${given[@]}")
+    [ -z "$after" ] || line+=("--dependency=afterok:$after" --kill-on-invalid-dep=yes)
+    while [ "$1" != -- ]; do
+        case $1 in --array=*) name="%A_%a" ;; esac
+        line+=("$1")
+        shift
+    done
+    shift
+    line+=("--output=$logs/$stage-$name.log" "$WINNOW/slurm/$stage.sh" "$@")
+    JOBS=$((JOBS + 1))
+    if [ -n "$DRY" ]; then
+        JOB=JOB$JOBS
+        printf '%q ' "${line[@]}" | sed -E 's/ $/\n/; s/\\([,%])/\1/g'
+        return
+    fi
+    mkdir -p "$logs"
+    JOB=$("${line[@]}")
+    JOB=${JOB%%;*}
+    echo "$JOB" >>"$logs/jobs"
+    echo "$stage: job $JOB${after:+, after $after}, log $logs/$stage-${name/\%j/$JOB}.log"
+}
+
+# idle LOGS: refuse to queue a second time what is in the queue.
+idle() {
+    [ -z "$DRY" ] || return 0
+    command -v sbatch >/dev/null || fail "no sbatch here; plain bash runs a stage: slurm/pretrain.sh STUDY"
+    [ -f "$1/jobs" ] || return 0
+    local waiting
+    waiting=$(squeue --me --noheader --format=%F | grep -xFf "$1/jobs" | sort -u | xargs) || true
+    [ -z "$waiting" ] || fail "still in the queue: $waiting. Wait for them, or: scancel $waiting"
+}
+
+# plan OUT FLAGS...: check the study, write its plan, and print `number level stage out name` for what is to run.
+plan() {
+    local out=$1
+    shift
+    if [ -n "$DRY" ]; then
+        python -m transfer study "$@" --dry-run --json | check --plan
+    else
+        python -m transfer study "$@" --plan-only
+        python -m transfer study --out "$out" --todo
+    fi
+}
+
+script_of() { # script_of STAGE-OF-THE-PLAN: the script that runs it
+    case $1 in
+        features | score | select) echo prune ;;
+        evaluate) echo transfer ;;
+        collect) echo report ;;
+        *) echo "$1" ;;
+    esac
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Run a study's plan as array jobs, level after level, one task for each line, at most --limit of an array at once.
+#   slurm/study.sh [--dry-run] [--limit 8] --source photos --targets pets=pets --recipe rn50-16ep --out runs/pets
+# All other flags are those of `transfer study`. Again with the same --out: only what is not done yet.
+# shellcheck source=slurm/queue.sh
+. "$(dirname "$0")/queue.sh"
+while :; do
+    case ${1:-} in
+        --dry-run) DRY=yes && shift ;;
+        --limit) LIMIT=$2 && shift 2 ;;
+        *) break ;;
+    esac
+done
+out=$(flag --out "" "$@")
+[ -n "$out" ] || fail "--out is missing: slurm/study.sh --source photos --targets pets=pets --out runs/pets"
+idle "$out/slurm"
+rows=$(plan "$out" "$@")
+[ -n "$rows" ] || { echo "$out: all is done" && exit; }
+
+# Slurm's array tasks are numbered below 1000: a task is line (thousands + its number).
+arrays=$(while read -r number level kind _; do
+    echo "$level $(script_of "$kind") $((number / 1000 * 1000)) $((number % 1000))"
+done <<<"$rows" | awk '{ key = $1 " " $2 " " $3; if (!(key in tasks)) order[++n] = key; tasks[key] = tasks[key] "," $4 }
+    END { for (i = 1; i <= n; i++) print order[i], substr(tasks[order[i]], 2) }')
+before='' now='' current=''
+while read -r level stage offset tasks; do
+    [ "$level" = "$current" ] || { before=$now now='' current=$level; }
+    submit "$stage" "$before" "$out/slurm" "--array=$tasks%$LIMIT" "--export=ALL,WINNOW_OFFSET=$offset" -- "$out"
+    now=${now:+$now:}$JOB
+done <<<"$arrays"

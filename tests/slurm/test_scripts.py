@@ -1,0 +1,278 @@
+"""The scripts of slurm/ without a cluster: they parse, are clean, run with plain bash, and refuse mistakes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SLURM = ROOT / "slurm"
+SCRIPTS = sorted(SLURM.glob("*.sh"))
+STAGES = ("write", "surrogate", "prune", "pretrain", "transfer", "report")
+FLAGS = ["--beton", "a.beton", "--recipe", "tiny", "--out", "x"]
+DOCUMENTS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "runs", ".data"} & set(p.relative_to(ROOT).parts))
+PROGRAMS = r"(?:python3? -m |accelerate launch |torchrun |sbatch |slurm/\w+\.sh |prune |pretrain |transfer )"
+STARTS = rf"(?:[A-Z_]+=\S+ +)*(?:\S*/)?{PROGRAMS}"
+
+
+def load_check():
+    spec = importlib.util.spec_from_file_location("slurm_check", SLURM / "check.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+check = load_check()
+
+
+def written(text: str) -> list[str]:
+    """Every command of Winnow in a document's shell blocks."""
+    blocks = re.findall(r"```(?:bash|sh|shell)\n(.*?)```", text, re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    found = [line.split(" #")[0] for line in lines if re.match(STARTS, line)]
+    return [line.replace("[--dry-run]", "").split(" | ")[0] for line in found if "python -m pytest" not in line]
+
+
+def scripted(text: str) -> list[str]:
+    """Every command of Winnow in a script and its comments, with a word in the place of each variable."""
+    whole = r"\b((?:python -m|accelerate launch|(?<!/)slurm/\w+\.sh) [^`)|;<\n]*)"
+    found = []
+    for line in re.findall(whole, text):
+        line = re.sub(r"\s{2,}.*", "", line.replace("[--dry-run]", "--dry-run").replace("[--limit 8]", "--limit 8"))
+        line = line.replace('-m "$@"', "-m pretrain --beton a --recipe tiny --out b").replace('"$@"', "--out b")
+        line = line.rstrip().removesuffix('"') if line.count('"') % 2 else line  # inside a message
+        if " --" in line and not re.search(r"FLAGS|STUDY|STAGE|\.\.\.|\$\(", line):
+            found.append(re.sub(r'"?\$\{?\w+\}?"?', "1", line))
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_command_of_every_document_parses(document):
+    for line in written(document.read_text(encoding="utf-8")):
+        check.check(check.shlex.split(line))
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, SLURM / "check.py"], ids=lambda p: p.name)
+def test_every_command_of_every_script_parses(script):
+    for line in scripted(script.read_text(encoding="utf-8")):
+        check.check(check.shlex.split(line))
+
+
+def test_the_two_searches_find_commands():
+    assert len(written((SLURM / "README.md").read_text())) >= 10
+    shown = scripted((SLURM / "job.sh").read_text())
+    assert any("--todo" in line for line in shown)
+    assert sum("-m pretrain" in line for line in shown) == 4  # by accelerate, plainly, by srun once and for all
+    assert scripted((SLURM / "submit.sh").read_text())[0].startswith("slurm/submit.sh")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("python -m pretrain --beton a --recipe tiny --epoch 2 --out b", "--epoch"),
+        ("python -m prune select --scores a --method nonsense --keep x --out b", "--keep"),
+        ("accelerate launch --num_procs 2 -m pretrain --beton a --recipe tiny --out b", "--num_procs"),
+        ("accelerate launch pretrain --beton a --recipe tiny --out b", "-m PROGRAM"),
+        ("torchrun --nproc_per_node 2 --nonsense -m pretrain --beton a --recipe tiny --out b", "nonsense"),
+        ("sbatch --nodes 2 slurm/pretrain.sh --beton a --recipe tiny --out b", "word of its own"),
+        ("sbatch --nodes=2 slurm/pretrain.sh --beton a --recipe tiny", "--out"),
+        ("slurm/study.sh --limit 3 --sorce photos --out b", "--sorce"),
+        ("transfer probes --model a", "no step 'probes'"),
+        ("slurm/nonsense.sh a", "no script"),
+    ],
+)
+def test_a_wrong_command_is_refused_and_the_reason_named(line, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        check.check(line.split())
+
+
+def test_shellcheck_has_nothing_to_say():
+    assert shutil.which("shellcheck"), "shellcheck: not installed: install/system.sh test"
+    done = subprocess.run(
+        ["shellcheck", "-x", "-P", ROOT, *SCRIPTS, ROOT / "install/system.sh", ROOT / ".ci/run"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout == "", done.stdout
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "submit", "study"])
+def test_a_stage_is_an_executable_script_of_at_most_40_lines(stage):
+    script = SLURM / f"{stage}.sh"
+    assert os.access(script, os.X_OK)
+    assert len(script.read_text().splitlines()) <= 40
+
+
+def shell(*words: object, cwd: Path, path: str = "", **more: str) -> subprocess.CompletedProcess:
+    """Run a script where no Slurm is."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "WINNOW_"))}
+    environment["PATH"] = path or os.pathsep.join((str(Path(sys.executable).parent), "/usr/bin", "/bin"))
+    return subprocess.run(list(map(str, words)), cwd=cwd, env={**environment, **more}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def without_slurm(tmp_path_factory) -> str:
+    """A PATH on which there is no sbatch and no scontrol."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("bash", "env", "dirname", "sed", "cat", "sort", "cksum", "find", "awk", "tail", "mkdir", "grep"):
+        (folder / name).symlink_to(shutil.which(name))
+    return os.pathsep.join((str(Path(sys.executable).parent), str(folder)))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    from prune import generate
+
+    out = tmp_path_factory.mktemp("pictures") / "data"
+    generate.run(generate.Config(out=out, per_class=8, rare=2, target_train=2, target_test=2, duplicates=0))
+    return out
+
+
+def asked(pictures: Path, **more: str) -> list[object]:
+    flags = {"source": pictures / "source/train", "targets": f"signs={pictures / 'signs'}", "recipe": "tiny"}
+    flags |= {"surrogate-recipe": "tiny", "keeps": "0.5", "seeds": "0", "methods": "winnow", **more}
+    return [word for name, value in flags.items() for word in (f"--{name}", value)]
+
+
+def test_a_dry_run_prints_every_sbatch_line_without_a_cluster_and_writes_nothing(pictures, without_slurm, tmp_path):
+    done = shell(SLURM / "submit.sh", "--dry-run", *asked(pictures, out="x"), cwd=tmp_path, path=without_slurm)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [Path(line[-2]).stem for line in lines] == list(STAGES)
+    assert all(line[0] == "sbatch" and line[-1] == "x" for line in lines)
+    for line in lines:
+        check.check(line)
+    for number, line in enumerate(lines[1:], 1):
+        assert f"--dependency=afterok:JOB{number}" in line
+        assert "--kill-on-invalid-dep=yes" in line
+    assert "11 commands parse" in done.stderr  # 3 betons, surrogate, features, score, select, backbone, probe, page: 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_follow_the_levels_of_the_plan_with_a_limit(pictures, without_slurm, tmp_path):
+    done = shell(SLURM / "study.sh", "--dry-run", "--limit", 3, *asked(pictures, out="x"), cwd=tmp_path,
+                 path=without_slurm)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = []
+    for line in done.stdout.splitlines():
+        words = line.split()
+        array = next(word for word in words if word.startswith("--array=")).removeprefix("--array=")
+        after = next((word for word in words if word.startswith("--dependency=")), "").removeprefix("--dependency=")
+        shown.append((Path(words[-2]).stem, array, after))
+    # Lines 1 and 2 write source and signs.train; 3 the test images, whose classes are those of 2; 4 is the surrogate.
+    assert shown[:5] == [
+        ("write", "1,2%3", ""),
+        ("write", "3%3", "afterok:JOB1"),
+        ("surrogate", "4%3", "afterok:JOB1"),
+        ("prune", "5%3", "afterok:JOB2:JOB3"),
+        ("prune", "6%3", "afterok:JOB4"),
+    ]
+    assert shown[-1][0] == "report"
+
+
+def test_a_misspelt_flag_ends_a_dry_run(pictures, without_slurm, tmp_path):
+    for words in (
+        ["submit.sh", "--dry-run", *asked(pictures, out="x", marign="2")],
+        ["submit.sh", "--dry-run", *asked(pictures, out="x", keeps="2")],
+        ["submit.sh", "--dry-run", "pretrain", *FLAGS, "--epoch", "2"],
+        ["study.sh", "--dry-run", "--limit", "2", *asked(pictures)],
+    ):
+        done = shell(SLURM / words[0], *words[1:], cwd=tmp_path, path=without_slurm)
+        assert done.returncode == 2, words
+        assert "sbatch" not in done.stdout
+    assert "--out is missing" in done.stderr
+
+
+def test_without_slurm_a_submit_says_what_to_do(without_slurm, tmp_path):
+    done = shell(SLURM / "submit.sh", "pretrain", *FLAGS, cwd=tmp_path, path=without_slurm)
+    assert done.returncode == 2
+    assert "no sbatch here; plain bash runs a stage" in done.stderr
+
+
+def test_a_stage_runs_with_plain_bash_with_flags_and_with_a_plan(pictures, without_slurm, tmp_path):
+    flags = ["--images", pictures / "signs/train", "--out", "signs.beton"]
+    done = shell(SLURM / "write.sh", *flags, cwd=tmp_path, path=without_slurm)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "signs.manifest.npz").exists()
+    words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x", methods="random"), "--plan-only"]
+    assert shell(*words, cwd=tmp_path).returncode == 0
+    done = shell(SLURM / "write.sh", "x", cwd=tmp_path, path=without_slurm)
+    assert done.returncode == 0, done.stderr
+    assert {place.name for place in (tmp_path / "x/data").glob("*.beton")} == {
+        "source.beton", "signs.train.beton", "signs.test.beton",
+    }  # fmt: skip
+    todo = shell(sys.executable, "-m", "transfer", "study", "--out", "x", "--todo", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[2] for line in todo] == ["select", "pretrain", "evaluate", "collect", "collect"]
+    again = shell(SLURM / "write.sh", "x", cwd=tmp_path, path=without_slurm)
+    assert "nothing is left to do here" in again.stderr
+
+
+GUARD = """
+WINNOW={root} WINNOW_ENV=/dev/null; . {root}/slurm/job.sh
+SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$1; guard logs out; echo "goes on"
+"""
+
+
+def test_the_guard_stops_only_when_two_requeues_brought_nothing(tmp_path):
+    def start(restarts: int) -> bool:
+        done = shell("bash", "-c", GUARD.format(root=ROOT), "-", restarts, cwd=tmp_path)
+        assert (done.returncode == 0) == ("goes on" in done.stdout)
+        return done.returncode == 0
+
+    def checkpoint(step: int) -> None:
+        (tmp_path / f"out/checkpoint/{step:09d}").mkdir(parents=True)
+
+    assert start(0)
+    assert start(1)  # the first requeue without progress
+    checkpoint(5)
+    assert start(2)
+    assert start(3)
+    checkpoint(8)
+    assert start(4)
+    assert start(5)
+    assert not start(6)
+    assert start(0)  # submitted again
+
+
+def test_a_process_takes_its_place_from_slurm(tmp_path):
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "4"}
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    for devices, local in (("0,1,2,3", "1"), ("2", "0"), ("", "1")):  # one device: with --gpus-per-task
+        done = shell(SLURM / "rank.sh", "env", cwd=tmp_path, CUDA_VISIBLE_DEVICES=devices, **slurm)
+        found = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith(names))
+        assert found == dict(zip(names, ("5", "8", local, "4")))
+
+
+def test_lines_beyond_a_thousand_are_tasks_that_slurm_can_number(tmp_path, without_slurm):
+    (tmp_path / "python").write_text("#!/bin/sh\ncat rows 2>/dev/null\n")  # stands in for plan and check
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "rows").write_text("".join(f"{n} 0 pretrain out name\n" for n in (998, 999, 1000, 1001)))
+    path = os.pathsep.join((str(tmp_path), without_slurm))
+    done = shell(SLURM / "study.sh", "--dry-run", "--out", "x", cwd=tmp_path, path=path, WINNOW_ENV="/dev/null",
+                 LIMIT="4")  # fmt: skip
+    options = [[w for w in line.split() if w.startswith(("--array", "--export"))] for line in done.stdout.splitlines()]
+    assert options == [
+        ["--array=998,999%4", "--export=ALL,WINNOW_OFFSET=0"],
+        ["--array=0,1%4", "--export=ALL,WINNOW_OFFSET=1000"],
+    ], done.stderr
+
+
+def test_the_plan_that_check_reads_is_the_one_that_the_study_prints(pictures, tmp_path):
+    words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x"), "--dry-run", "--json"]
+    text = shell(*words, cwd=tmp_path).stdout
+    broken = json.loads(text)
+    broken["lines"][3]["command"][-2] = "--oot"
+    for given, code in ((text, 0), (json.dumps(broken), 2)):
+        done = subprocess.run(
+            [sys.executable, SLURM / "check.py", "--plan"], input=given, capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == code, done.stderr
+    assert "--oot" in done.stderr
