@@ -1,4 +1,9 @@
-"""Pictures of 32 pixels for the generated set: figures, which the target shares, and textures, which it does not."""
+"""Pictures of 32 pixels for the generated sets: what the target shares with the source, and what it does not.
+
+World `signs`: figures are shared, textures are not. World `lamps`: coloured lamps are shared, grey patterns are not.
+A lamp's class is its own colour amid colours that mean nothing: no untrained network sees it, a small one learns it
+from a few hundred lamps, and grey patterns teach nothing about it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ TEXTURES = (
     "bands", "bricks", "checks", "clouds", "dots", "gradient", "grain", "rays", "ripples", "slants", "tiles", "weave",
 )  # fmt: skip
 RARE = ("tiles", "weave")
+LAMPS = ("red", "green", "cyan", "violet")
 
 
 def figure(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
@@ -85,6 +91,48 @@ def texture(name: str, rng: np.random.Generator) -> np.ndarray:
     mix = np.asarray(mixes[name](), float)[:, :, None]
     ground, paint = (np.array(c, float) for c in _two_colours(rng))
     return _finish(Image.fromarray((ground + (paint - ground) * mix).clip(0, 255).astype(np.uint8)), rng, 6.0)
+
+
+def lamp(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
+    """Draw a lamp near the middle, its class the hue, on two grounds of any colour; `worn`: smaller, more noise.
+
+    Returns
+    -------
+    (32, 32, 3) uint8
+    """
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(float)
+    pixels = np.empty((SIDE, SIDE, 3))
+    pixels[:] = _colour(rng.uniform(), rng)
+    turn = rng.uniform(0, 2 * np.pi)
+    beyond = np.cos(turn) * (x - SIDE / 2) + np.sin(turn) * (y - SIDE / 2) > rng.uniform(-6, 6)
+    pixels[beyond] = _colour(rng.uniform(), rng)
+    radius = rng.uniform(6, 10) - (2 if worn else 0)
+    far = np.hypot(y - rng.uniform(12, 20), x - rng.uniform(12, 20))
+    pixels[far < radius + 2.4] = 20
+    pixels[far < radius] = _colour((LAMPS.index(name) + rng.uniform(-0.15, 0.15)) / len(LAMPS), rng, vivid=True)
+    return (pixels + rng.normal(0, 30 if worn else 20, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def pattern(number: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a grey pattern of waves: class `number` of 24, four lengths by six directions.
+
+    Returns
+    -------
+    (32, 32, 3) uint8
+    """
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    turn = np.pi * (number // 4 % 6) / 6
+    wave = np.sin(
+        2 * np.pi * 1.3 * (1 + number % 4) * (np.cos(turn) * x + np.sin(turn) * y) + rng.uniform(0, 2 * np.pi)
+    )
+    grey = wave * rng.uniform(40, 90) + rng.uniform(90, 160)
+    return (grey[:, :, None] + rng.normal(0, 20, (SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
+
+
+def _colour(hue: float, rng: np.random.Generator, vivid: bool = False) -> np.ndarray:
+    low = (0.6, 0.6) if vivid else (0.3, 0.4)
+    saturation, value = rng.uniform(low[0], 1.0 if vivid else 0.9), rng.uniform(low[1], 1.0)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
 def nearly(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@
     accelerate launch --multi_gpu -m prune features ...       (all GPUs; each takes a part of every beton)
 
 Writes OUT/<name>.features.npz for each beton, half floats, rows in the beton's order; memory-mapped by its readers.
+What it took stands beside it, in <name>.features.json.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, identity, note, refuse_other
+from prune.run import InputError, identity, note, refuse_other, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +100,8 @@ def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], 
         for part in parts:
             part.unlink(missing_ok=True)
     seconds = time.perf_counter() - begin
+    if state.is_main_process:  # beside the arrays: those hold no time, and are the same bytes each time
+        write_json(config.out / f"{source.name}.features.json", {"seconds": round(seconds, 3), "samples": n})
     note(f"{place}: {n} images in {seconds:.1f} s ({n / seconds:,.0f} images/s)")
 
 

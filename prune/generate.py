@@ -1,17 +1,20 @@
 """Draw a small data set where the truth is known, for demonstrations and tests.
 
     prune generate --out runs/toy
+    prune generate --world lamps --out runs/lamps
 
-Writes OUT/source/train, OUT/source/test, OUT/signs/train and OUT/signs/test (one folder a class) and OUT/truth.json:
-which source classes matter to the target `signs`, which are rare, which images are near-duplicates, which carry a wrong
-label. Drawn from the seed alone; a few seconds.
+World `signs` has figures that the target shares and textures that it does not; in world `lamps` only the lamps, a known
+share of the source, help the target at all, and the rest can be pruned without loss. Writes OUT/source/train,
+OUT/source/test, OUT/signs/train and OUT/signs/test (one folder a class) and OUT/truth.json: which source classes matter
+to the target `signs`, which are rare, which images are near-duplicates, which carry a wrong label. Drawn from the seed
+alone; a few seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prune.run import InputError, claim, finish, note, write_json
 
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 class Config:
     out: Path
     """Directory to fill."""
+    world: Literal["signs", "lamps"] = "signs"
+    """What is drawn: signs among textures, or lamps among grey patterns."""
+    irrelevant: int = 12
+    """Grey patterns of world lamps, 1 to 24: there are 4 lamps, so 12 leave a quarter of the source that matters."""
     per_class: int = 150
     """Source images of an ordinary class."""
     rare: int = 24
@@ -45,6 +52,8 @@ def run(config: Config) -> None:
         raise InputError("at least 8 images a class, 2 of a rare one, 2 target images for training and 1 for testing")
     if not (0 <= config.duplicates < 0.5 and 0 <= config.mislabelled < 0.5):
         raise InputError("--duplicates and --mislabelled must lie in [0, 0.5)")
+    if not 1 <= config.irrelevant <= 24:
+        raise InputError(f"--irrelevant {config.irrelevant}: 1 to 24 patterns are possible")
     if claim(config.out, config):
         note(f"{config.out}: there already")
         return
@@ -60,16 +69,17 @@ def draw(config: Config) -> dict[str, Any]:
     """Write all images; returns what truth.json holds."""
     import numpy as np
 
-    from prune.drawing import FIGURES, RARE, TEXTURES, figure, nearly, texture
+    from prune.drawing import nearly
 
     rng = np.random.default_rng(config.seed)
-    names = [*FIGURES, *TEXTURES]
+    shared, others, scarce, picture = _world(config)
+    names = [*shared, *others]
     duplicates: dict[str, str] = {}
     mislabelled: dict[str, str] = {}
     for name in names:
-        count = config.rare if name in RARE else config.per_class
-        repeats = 0 if name in RARE else round(count * config.duplicates)
-        wrong = 0 if name in RARE else round(count * config.mislabelled)
+        count = config.rare if name in scarce else config.per_class
+        repeats = 0 if name in scarce else round(count * config.duplicates)
+        wrong = 0 if name in scarce else round(count * config.mislabelled)
         images: list[np.ndarray] = []
         for i in range(count):
             original = i - (count - repeats)
@@ -77,28 +87,44 @@ def draw(config: Config) -> dict[str, Any]:
                 images.append(nearly(images[original + wrong], rng))
                 duplicates[f"{name}/{i:04d}.jpg"] = f"{name}/{original + wrong:04d}.jpg"
             else:
-                shown = name if i >= wrong else str(rng.choice([n for n in names if n not in (name, *RARE)]))
-                images.append((figure if shown in FIGURES else texture)(shown, rng))
+                shown = name if i >= wrong else str(rng.choice([n for n in names if n not in (name, *scarce)]))
+                images.append(picture(shown, rng))
                 if i < wrong:
                     mislabelled[f"{name}/{i:04d}.jpg"] = shown
             _save(config.out / "source/train" / name / f"{i:04d}.jpg", images[-1])
         for i in range(max(4, count // 10)):
-            _save(
-                config.out / "source/test" / name / f"{i:04d}.jpg", (figure if name in FIGURES else texture)(name, rng)
-            )
+            _save(config.out / "source/test" / name / f"{i:04d}.jpg", picture(name, rng))
     for split, count in (("train", config.target_train), ("test", config.target_test)):
-        for name in FIGURES:
+        for name in shared:
             for i in range(count):
-                _save(config.out / "signs" / split / name / f"{i:04d}.jpg", figure(name, rng, worn=True))
-    total = sum(config.rare if name in RARE else config.per_class for name in names)
+                _save(config.out / "signs" / split / name / f"{i:04d}.jpg", picture(name, rng, worn=True))
+    total = sum(config.rare if name in scarce else config.per_class for name in names)
     return {
-        "relevant": list(FIGURES),
-        "rare": list(RARE),
+        "relevant": list(shared),
+        "rare": list(scarce),
         "classes": len(names),
         "images": total,
         "duplicates": duplicates,
         "mislabelled": mislabelled,
     }
+
+
+def _world(config: Config) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Any]:
+    """Classes that the target shares, those that it does not, the rare ones, and what draws a picture of a class."""
+    from prune.drawing import FIGURES, LAMPS, RARE, TEXTURES, figure, lamp, pattern, texture
+
+    if config.world == "signs":
+
+        def sign(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
+            return figure(name, rng, worn=worn) if name in FIGURES else texture(name, rng)
+
+        return FIGURES, TEXTURES, RARE, sign
+    patterns = {f"pattern-{k:02d}": k for k in range(config.irrelevant)}
+
+    def light(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
+        return lamp(name, rng, worn=worn) if name in LAMPS else pattern(patterns[name], rng)
+
+    return LAMPS, tuple(patterns), (), light
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from prune.image_codecs import Unreadable, encode, to_rgb, unreadable
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 _DEFAULT_QUALITY = 95
 
@@ -21,10 +23,6 @@ class Stored:
     jpeg: bool
     height: int
     width: int
-
-
-class Unreadable(ValueError):
-    """The image cannot be decoded; the message is the reason."""
 
 
 def prepare(data: bytes, *, side: int | None = None, quality: int | None = None) -> Stored:
@@ -64,17 +62,15 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
     except MemoryError:
         raise Unreadable("too large for the memory") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
-        raise Unreadable(f"{type(error).__name__}: {error}".splitlines()[0][:200]) from None
+        raise unreadable(error) from None
     if quality is None and not lossy:
         return Stored(pixels.tobytes(), False, *pixels.shape[:2])
     return encode_jpeg(pixels, quality or _DEFAULT_QUALITY)
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> Stored:
-    """Encode (h, w, 3) uint8 pixels as a JPEG with Huffman tables of its own (shorter, and any decoder reads it)."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
-    return Stored(buffer.getvalue(), True, *pixels.shape[:2])
+    """Encode (h, w, 3) uint8 pixels as a short JPEG (see `prune.image_codecs`)."""
+    return Stored(encode(pixels, "jpeg", quality), True, *pixels.shape[:2])
 
 
 def decode(stored: Stored) -> np.ndarray:
@@ -82,16 +78,6 @@ def decode(stored: Stored) -> np.ndarray:
     if not stored.jpeg:
         return np.frombuffer(stored.data, np.uint8).reshape(stored.height, stored.width, 3)
     return to_rgb(Image.open(io.BytesIO(stored.data)))
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Turn a Pillow image of any mode into (h, w, 3) uint8; 16-bit grey keeps its upper 8 bits."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image)
-        wide = image.mode.startswith("I;16") or (grey.size > 0 and grey.max() > 255)
-        grey = np.clip(grey / 257.0 if wide else grey, 0, 255).round().astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(image.convert("RGB"))
 
 
 def _shrink(image: Image.Image, side: int | None) -> Image.Image:

@@ -42,7 +42,7 @@ class PrunedIndex:
     reasons : (k,) uint8
         Place in `reason_names`.
     quality : (k,) uint8
-        JPEG quality at which to store the sample; 0 is the original bytes.
+        JPEG quality at which to store the sample, 1 to 100, or 100 more at half the resolution; 0: original bytes.
     nbytes : (k,) int32
         Stored size at that quality.
     positions : (k,) int64

@@ -181,7 +181,7 @@ def check(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     labels, classes = columns["label"], len(meta["classes"])
     _refuse(columns, (labels < 0) | (labels >= classes), f"a label outside [0, {classes})", "label")
     _refuse(columns, columns["reason"] >= len(meta["reasons"]), "a reason without a name", "reason")
-    _refuse(columns, columns["quality"] > 100, "a quality above 100", "quality")
+    _refuse(columns, columns["quality"] > 200, "a quality above 200", "quality")
     _refuse(columns, columns["nbytes"] < 0, "a negative size", "nbytes")
     rows = columns["position"]
     _refuse(columns, (rows < -1) | (rows >= source["samples"]), f"a row outside [0, {source['samples']})", "position")

@@ -35,7 +35,7 @@ def summary(index: PrunedIndex) -> dict[str, Any]:
         "nbytes": int(index.nbytes.sum(dtype=np.int64)),
         "fingerprint": index.fingerprint,
         "reasons": {name: int(n) for name, n in zip(names, why.sum(axis=0)) if n},
-        "quality": {"original" if q == 0 else str(q): int(n) for q, n in zip(quality, count)},
+        "quality": {quality_name(int(q)): int(n) for q, n in zip(quality, count)},
         "classes": [
             {
                 "class": index.classes[k],
@@ -60,6 +60,11 @@ def sentence(numbers: dict[str, Any]) -> str:
         f"({100 * numbers['keep']:.1f} %) of the source {source['fingerprint']}; all others are to be left out. "
         f"They take {numbers['nbytes'] / 1e6:,.1f} of {source['nbytes'] / 1e6:,.1f} MB."
     )
+
+
+def quality_name(level: int) -> str:
+    """A value of the quality column in words: "original", "60", "60 half"."""
+    return "original" if level == 0 else str(level) if level <= 100 else f"{level - 100} half"
 
 
 def preferred(index: PrunedIndex) -> tuple[str, str]:

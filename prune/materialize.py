@@ -133,7 +133,7 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
     """Write the images that are not there yet; returns the manifest (not yet saved)."""
     import numpy as np
 
-    from prune.codecs import HALF
+    from prune.image_codecs import HALF
     from prune.manifest import Manifest, digest
     from prune.progress import in_order, track
 
@@ -174,7 +174,7 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
 
 def _image(index: PrunedIndex, source: Source, row: int) -> Stored:
     """One image as it is to be stored, its bytes checked."""
-    from prune.codecs import HALF, encode_level, halved
+    from prune.image_codecs import HALF, encode_level, halved
     from prune.images import Stored, decode
     from prune.source import checked
 

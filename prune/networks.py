@@ -13,10 +13,11 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from prune.run import InputError, atomic, read_json, write_json
+from prune.widths import narrow
 
 STEMS = ("imagenet", "half", "small")
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, on the scale 0 to 255
@@ -30,11 +31,12 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     spec : mapping
         "arch" (timm's name), "kwargs" (for `timm.create_model`), "classes" (names), "stem": "imagenet" leaves the model
         as it is, "half" makes a ResNet's stem a 3x3 convolution of stride 2 without max-pool, "small" one of stride 1.
+        "widths", where channels were pruned: see `prune.widths`.
 
     Raises
     ------
     InputError
-        timm does not know the model, or the stem does not fit it.
+        timm does not know the model, or the stem or the widths do not fit it.
     """
     arch, kwargs, stem = spec["arch"], dict(spec.get("kwargs") or {}), spec.get("stem", "imagenet")
     if not timm.is_model(arch):
@@ -52,14 +54,25 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
         model.conv1 = nn.Conv2d(3, first.out_channels, 3, 2 if stem == "half" else 1, 1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
-    return model
+    return narrow(model, _widths(model, spec)) if spec.get("widths") else model
+
+
+def _widths(model: nn.Module, spec: Mapping[str, Any]) -> Any:
+    """Widths of the spec; the classifier has as many outputs as there are classes, whatever it was recorded with."""
+    widths = spec["widths"]
+    if isinstance(widths, Mapping) and hasattr(model, "get_classifier"):
+        head = next((name for name, module in model.named_modules() if module is model.get_classifier()), "")  # type: ignore[operator]
+        sizes = widths.get(head)
+        if isinstance(sizes, list) and len(sizes) == 2:
+            return {**widths, head: [len(spec["classes"]), sizes[1]]}
+    return widths
 
 
 def save_model(directory: Path, model: nn.Module, spec: Mapping[str, Any]) -> None:
     """Write `model.safetensors` and then `model.json`, each atomically; the second says that the first is whole."""
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with atomic(directory / "model.safetensors") as partial:
-        save_file(weights, str(partial))
+        partial.write_bytes(save(weights))  # `save_file` would make a file that nobody else may read
     write_json(directory / "model.json", {**spec, "format": "winnow-model/1"})
 
 
@@ -114,9 +127,11 @@ def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.T
     -------
     features : (b, d)
     logits : (b, c)
+        c is 0 for a network without a classifier.
     """
     features = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
-    return features, model.get_classifier()(features)  # type: ignore[operator]
+    classifier = model.get_classifier()  # type: ignore[operator]
+    return features, features[:, :0] if isinstance(classifier, nn.Identity) else classifier(features)
 
 
 def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:

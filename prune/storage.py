@@ -119,7 +119,7 @@ def allocate(
     if not plans:
         raise InputError(f"a budget of {budget:,} bytes: the floors alone need {needs:,}")
     best = max(plans, key=lambda plan: plan.value)
-    bound = min(max(plan.bound for plan in plans), _bound(nbytes, value, budget, labels, floors))
+    bound = _bound(nbytes, value, budget, labels, floors)
     return Plan(best.level, best.nbytes, best.value, max(bound, best.value), best.forced)
 
 
@@ -215,17 +215,19 @@ def _finish(level: np.ndarray, steps: tuple[np.ndarray, ...], rank: np.ndarray, 
 
 def _bound(nbytes: np.ndarray, value: np.ndarray, budget: int, labels: np.ndarray, floors: np.ndarray) -> float:
     """Least Lagrangian bound over the price of a byte: convex in the price, so a golden-section search finds it."""
-    starts = np.cumsum(np.bincount(labels, minlength=len(floors)))
-    starts = np.concatenate([[0], starts[:-1]])
+    worth = np.empty(len(nbytes))
 
     def dual(price: float) -> float:
-        worth = np.empty(len(nbytes))
         for part in _parts(len(nbytes)):
             worth[part] = (value[part] - price * nbytes[part]).max(1)
-        rows = np.lexsort((-worth, labels))
-        place = np.arange(len(rows)) - starts[labels[rows]]
-        worth = worth[rows]
-        return price * budget + float(np.where(place < floors[labels[rows]], worth, np.maximum(worth, 0)).sum())
+        good = worth > 0
+        lacking = np.maximum(floors - np.bincount(labels[good], minlength=len(floors)), 0)
+        # The floors of these classes also take samples that cost more than they are worth: the least bad ones.
+        rows = np.flatnonzero(~good & (lacking[labels] > 0))
+        rows = rows[np.lexsort((-worth[rows], labels[rows]))]
+        sizes = np.bincount(labels[rows], minlength=len(floors))
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return price * budget + float(worth[good].sum() + worth[rows[place < lacking[labels[rows]]]].sum())
 
     low, high = -20.0, float(np.log10(max(1e-19, (np.maximum(value, 0) / nbytes).max()))) + 1
     ratio = (np.sqrt(5) - 1) / 2

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prune import codecs
+from prune import image_codecs
 
 WORD = 4
 """Bytes beside each compressed exemplar: its length and whether its headers are among the shared ones."""
@@ -48,7 +48,7 @@ class Form:
             return ()
         flat = np.zeros((2, self.side, self.side, 3), np.uint8)
         flat[0, ..., 0] = 255
-        return tuple(_split(codecs.encode(one, "jpeg", self.quality))[0] for one in flat)
+        return tuple(_split(image_codecs.encode(one, "jpeg", self.quality))[0] for one in flat)
 
     @property
     def fixed(self) -> int:
@@ -64,7 +64,7 @@ class Form:
         """Encode (side, side, 3) uint8: the number of its shared headers (`ALONE`: none), and what is stored."""
         if self.codec == RAW:
             return ALONE, pixels.tobytes()
-        data = codecs.encode(pixels, self.codec, self.quality)  # type: ignore[arg-type]
+        data = image_codecs.encode(pixels, self.codec, self.quality)  # type: ignore[arg-type]
         if self.heads:
             head, scan = _split(data)
             if head in self.heads:
@@ -75,17 +75,17 @@ class Form:
         """Decode to (side, side, 3) uint8."""
         if self.codec == RAW:
             return np.frombuffer(data, np.uint8).reshape(self.side, self.side, 3)
-        return codecs.decode(data if kind == ALONE else self.heads[kind] + data + b"\xff\xd9")
+        return image_codecs.decode(data if kind == ALONE else self.heads[kind] + data + b"\xff\xd9")
 
     def through(self, images: np.ndarray) -> np.ndarray:
         """Pass (n, side, side, 3) uint8 images through the codec; raw ones stay as they are."""
         if self.codec == RAW or not len(images):
             return images
-        codec: codecs.Codec = self.codec  # type: ignore[assignment]
-        return np.stack([codecs.decode(codecs.encode(one, codec, self.quality)) for one in images])
+        codec: image_codecs.Codec = self.codec  # type: ignore[assignment]
+        return np.stack([image_codecs.decode(image_codecs.encode(one, codec, self.quality)) for one in images])
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:
     """Headers of a JPEG, and its entropy-coded part without the end marker."""
-    at = codecs.fixed_bytes(data) - 2
+    at = image_codecs.fixed_bytes(data) - 2
     return data[:at], data[at:-2]

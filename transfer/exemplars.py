@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune import codecs, coverage, storage
+from prune import coverage, image_codecs, storage
 from prune.arrays import open_arrays, save_arrays
 from prune.budget_inputs import budget_of
 from prune.run import InputError
@@ -70,7 +70,8 @@ class Exemplars:
         if self.form.codec != "jpeg":
             return sum(map(len, self.data))
         return sum(
-            len(one) - (codecs.fixed_bytes(one) if kind == ALONE else 0) for kind, one in zip(self.kind, self.data)
+            len(one) - (image_codecs.fixed_bytes(one) if kind == ALONE else 0)
+            for kind, one in zip(self.kind, self.data)
         )
 
     @property

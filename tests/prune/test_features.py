@@ -79,7 +79,9 @@ def test_the_logits_are_the_classifier_of_the_features(done, model):
 
 
 def test_no_parts_are_left_and_a_second_call_returns_at_once(done, model, toy, capsys):
-    assert sorted(p.name for p in done.iterdir()) == ["source.features.npz", "train.features.npz"]
+    assert sorted(p.name for p in done.glob("*")) == [
+        f"{name}.features.{kind}" for name in ("source", "train") for kind in ("json", "npz")
+    ]
     before = (done / "train.features.npz").stat().st_mtime_ns
     features.run(features.Config(model=model, betons=(toy.train,), out=done))
     assert (done / "train.features.npz").stat().st_mtime_ns == before

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prune import codecs
-from prune.codecs import Unreadable, decode, encode, encode_level, fixed_bytes, halved
+from prune import image_codecs
+from prune.image_codecs import Unreadable, decode, encode, encode_level, fixed_bytes, halved
 
 RNG = np.random.default_rng(0)
 
@@ -67,7 +67,7 @@ def test_a_quality_means_what_it_means_to_libjpeg():
         assert list(Image.open(io.BytesIO(encode(IMAGES["32 px"], "jpeg", quality))).quantization[0]) == list(stock)
 
 
-@pytest.mark.parametrize("codec", codecs.CODECS)
+@pytest.mark.parametrize("codec", image_codecs.CODECS)
 def test_equal_pixels_give_equal_bytes_and_lower_qualities_fewer(codec):
     image = IMAGES["300 px"][:64, :64]
     sizes = [len(encode(image, codec, quality)) for quality in (90, 50, 10)]

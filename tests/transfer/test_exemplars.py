@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune import codecs
+from prune import image_codecs
 from prune.run import InputError
 from transfer import exemplars
 from transfer.exemplar_form import ALONE, WORD, Form
@@ -46,7 +46,7 @@ def test_common_headers_are_kept_and_counted_once():
     assert alone.pixel_bytes == shared.pixel_bytes
 
 
-@pytest.mark.parametrize("codec", codecs.CODECS)
+@pytest.mark.parametrize("codec", image_codecs.CODECS)
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_compressed_exemplar_is_the_image_passed_through_the_codec(codec, shared):
     form = Form(codec, 40, 16, shared)

@@ -1,0 +1,178 @@
+"""In-domain table: prune a data set, train on what is kept, test on the set's own test images.
+
+    python tests/benchmarks/in_domain.py --source cifar100 --out runs/in-domain --scale gpu     the field's protocol
+    python tests/benchmarks/in_domain.py --source cifar100 --out runs/in-domain --scale cores   two cores, no GPU
+
+Constant batch size, the last epoch's accuracy, the same number of epochs at every keep; one run on all images gives
+each seed's scores and training dynamics. `gpu` is ResNet-18 for 200 epochs on all images: about 1 hour a full run on an
+A100-class GPU, 60 hours for 10 methods, 5 keeps and 3 seeds. It can be made in pieces: --seeds, --methods and --keeps
+may be any part of the whole, and what stands in --out is not made again. `cores` is a quarter-width ResNet-18 for 20
+epochs on the first 250 images of the first 20 classes. Writes OUT/cells.jsonl; --results writes the table of all cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+METHODS = ("random", "el2n", "forgetting", "aum", "moderate", "ccs", "d2", "tdds", "dual", "winnow")
+KEEPS = (0.7, 0.5, 0.3, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Recipe, its epochs, and how much of the set is used."""
+
+    recipe: str
+    epochs: float
+    classes: int | None
+    images: int | None
+
+
+SCALES = {"gpu": Scale("cifar-rn18-200ep", 200, None, None), "cores": Scale("tiny", 20, 20, 250)}
+
+
+def main() -> None:
+    """Make what is asked for and not there yet, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, required=True, help="directory with train/ and test/")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scale", choices=SCALES, default="gpu")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, help="Markdown file; .jsonl with the cells goes beside it")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    scale = SCALES[given.scale]
+    betons = [write(given.source / part, given.out, part, scale) for part in ("train", "test")]
+    for seed in given.seeds:
+        record(given.out, "full", 1.0, seed, train(betons, given.out / f"full-s{seed}", scale, seed, dynamics=True))
+        scores = score(betons[0], given.out, seed)
+        for keep in given.keeps:
+            for method in given.methods:
+                name = f"{method}-{keep:g}-s{seed}"
+                index = select(scores, given.out / f"{name}.index.npz", method, keep, seed)
+                record(given.out, method, keep, seed, train(betons, given.out / name, scale, seed, index=index))
+    if given.results:
+        cells = [json.loads(line) for line in (given.out / "cells.jsonl").read_text().splitlines()]
+        given.results.write_text(table(cells, given.scale, scale))
+        shutil.copy(given.out / "cells.jsonl", given.results.with_suffix(".jsonl"))
+
+
+def write(images: Path, out: Path, part: str, scale: Scale) -> Path:
+    """A beton of the part of the images that the scale uses."""
+    from prune import write as step
+
+    if scale.classes is not None:
+        images = thinned(images, out / "images" / part, scale.classes, scale.images)
+    classes = out / "train.manifest.npz" if part == "test" else None
+    step.run(step.Config(images=str(images), out=out / f"{part}.beton", classes=classes))
+    return out / f"{part}.beton"
+
+
+def thinned(images: Path, place: Path, classes: int, limit: int | None) -> Path:
+    """Links to the first `limit` images of the first `classes` classes."""
+    if not place.is_dir():
+        for folder in sorted(path for path in images.iterdir() if path.is_dir())[:classes]:
+            (place / folder.name).mkdir(parents=True)
+            for file in sorted(folder.iterdir())[:limit]:
+                os.symlink(file.resolve(), place / folder.name / file.name)
+    return place
+
+
+def train(
+    betons: list[Path], out: Path, scale: Scale, seed: int, *, index: Path | None = None, dynamics: bool = False
+) -> float:
+    """Accuracy on the test images after the last epoch."""
+    from pretrain import train as step
+
+    config = step.Config(
+        beton=betons[0], out=out, recipe=scale.recipe, index=index, val=betons[1], seed=seed, epochs=scale.epochs,
+        dynamics=dynamics,
+    )  # fmt: skip
+    step.run(config)
+    return float(json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["val_top1"])
+
+
+def score(beton: Path, out: Path, seed: int) -> Path:
+    """Scores of the run on all images: its last state, and its dynamics."""
+    from prune import features
+    from prune import score as step
+
+    full, place = out / f"full-s{seed}", out / f"features-s{seed}"
+    features.run(features.Config(model=full, betons=(beton,), out=place))
+    config = step.Config(
+        source=(place / f"{beton.stem}.features.npz",),
+        dynamics=(full / "dynamics.npz",),
+        out=out / f"s{seed}.scores.npz",
+    )
+    return step.run(config)
+
+
+def select(scores: Path, out: Path, method: str, keep: float, seed: int) -> Path:
+    """An index; methods that need targets' votes share out by size here, since the set is its own target."""
+    from prune import selection
+
+    quota = "size" if method == "winnow" else None
+    return selection.run(selection.Config(out=out, scores=scores, method=method, keep=keep, quota=quota, seed=seed))
+
+
+def record(out: Path, method: str, keep: float, seed: int, top1: float) -> None:
+    """Add the cell to OUT/cells.jsonl once."""
+    place = out / "cells.jsonl"
+    line = json.dumps({"method": method, "keep": keep, "seed": seed, "top1": round(top1, 6)})
+    if not place.exists() or line not in place.read_text().splitlines():
+        with place.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+def table(cells: list[dict], name: str, scale: Scale) -> str:
+    """Mean and standard deviation over seeds, a row for each method; the best of a column is bold."""
+    keeps = sorted({cell["keep"] for cell in cells} - {1.0}, reverse=True)
+    methods = [m for m in (*METHODS, *sorted({c["method"] for c in cells})) if any(c["method"] == m for c in cells)]
+    methods = [m for m in dict.fromkeys(methods) if m != "full"]
+    values = {
+        (m, k): [100 * c["top1"] for c in cells if (c["method"], c["keep"]) == (m, k)] for m in methods for k in keeps
+    }
+    full = [100 * c["top1"] for c in cells if c["method"] == "full"]
+    best = {k: max(statistics.fmean(values[m, k]) for m in methods if values[m, k]) for k in keeps}
+
+    def shown(numbers: list[float], bold: bool = False) -> str:
+        if not numbers:
+            return ""
+        text = f"{statistics.fmean(numbers):.1f}" + (f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else "")
+        return f"**{text}** ({len(numbers)})" if bold else f"{text} ({len(numbers)})"
+
+    used = (
+        "all images"
+        if scale.classes is None
+        else f"the first {scale.images} images of the first {scale.classes} classes"
+    )
+    lines = [
+        f"Scale `{name}`: recipe `{scale.recipe}`, {scale.epochs:g} epochs, {used}; full data {shown(full)}. Test top-1 "
+        "in percent after the last epoch, mean ± standard deviation (seeds).",
+        "",
+        "| method | " + " | ".join(f"keep {k:g}" for k in keeps) + " |",
+        "| --- |" + " --- |" * len(keeps),
+        *(
+            f"| {m} | "
+            + " | ".join(shown(v := values[m, k], bool(v) and statistics.fmean(v) == best[k]) for k in keeps)
+            + " |"
+            for m in methods
+        ),
+        "",
+        f"- Machine: {platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
