@@ -113,8 +113,9 @@ def analyse(
             mean = statistics.average([runs for runs, _ in layouts.values()])
             scopes.insert(0, (None, mean, sum(sizes) if all(sizes) else None))  # type: ignore[arg-type]
         for scope, runs, n in scopes:
+            mine = [c for c in part if scope in (None, c["target"])]
             rows += [
-                {"evaluation": evaluation, "target": scope, "n": n} | row
+                {"evaluation": evaluation, "target": scope, "n": n} | row | _also(mine, row)
                 for row in _rows(runs, conditions, seeds, margin)
             ]
     _correct(rows)
@@ -128,6 +129,7 @@ def analyse(
         "rows": rows,
         "ledger": ledger.bill(results["ledger"], price),
         "config": config,
+        "search": results.get("search"),
         "machine": results.get("machine", ""),
         "commands": results.get("commands", []),
     }
@@ -200,6 +202,16 @@ def _rows(runs: Layout, conditions: list[Condition], seeds: list[int], margin: f
         gain = efficiency(runs, row, keep, curve) if guided else None
         entry["efficiency"] = gain._asdict() if gain else None
         found.append(entry)
+    return found
+
+
+def _also(cells: list[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Mean accuracy over classes, and calibration error, in percent: means over runs; None where not recorded."""
+    own = [c for c in cells if _condition(c) == (row["method"], row["keep"])]
+    found: dict[str, float | None] = {}
+    for key in ("mean_per_class", "ece"):
+        values = [c[key] for c in own if isinstance(c.get(key), (int, float))]
+        found[key] = 100 * float(np.mean(values)) if values and len(values) == len(own) else None
     return found
 
 

@@ -15,9 +15,9 @@ from transfer.study_settings import UNGUIDED
 
 USES = (1, 3, 10)
 UNITS = ("seconds", "flops")
-ON_BOTH_SIDES = ("write", "evaluate", "collect")
-"""Stages that a study with full data needs as well."""
-_CHAIN = ("write", "surrogate", "features", "score", "select", "pretrain", "evaluate")
+ON_BOTH_SIDES = ("write", "evaluate", "collect", "search")
+"""Stages that a study with full data needs as well, and the search for a keep, which is stated by itself."""
+_CHAIN = ("write", "surrogate", "features", "score", "select", "search", "pretrain", "evaluate")
 Entry = Mapping[str, Any]
 
 

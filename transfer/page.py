@@ -16,7 +16,9 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from transfer import kept, plots, tables
+from transfer.advice import plain_words
 from transfer.kept import CLASSES, Selection
+from transfer.page_charts import charts_of
 from transfer.reproduce import study_command
 from transfer.show import CONTROLS, against, bill_of, headline_rows, name, smallest_holding
 
@@ -33,6 +35,7 @@ def page(
     table: str,
     selections: Sequence[Selection] = (),
     pictures: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as text.
 
@@ -49,6 +52,8 @@ def page(
         What was kept, one for each method and keep.
     pictures : mapping, optional
         {"title": the selection's, "groups": of `kept.gallery`}.
+    calibration : mapping, optional
+        Of `reliability.reliability`.
     """
     figures: list[dict[str, Any]] = []
     environment = jinja2.Environment(
@@ -63,7 +68,11 @@ def page(
         tone=_tone(analysis),
         tiles=_tiles(analysis),
         warnings=_warnings(analysis),
-        charts=[_charts(analysis, evaluation, figures) for evaluation in analysis["evaluations"]],
+        advice=plain_words(analysis),
+        charts=[
+            charts_of(analysis, evaluation, figures, (calibration or {}).get(evaluation, []))
+            for evaluation in analysis["evaluations"]
+        ],
         figures=figures,
         looks=looks,
         controls=CONTROLS,
@@ -150,22 +159,12 @@ def _warnings(analysis: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _charts(analysis: Mapping[str, Any], evaluation: str, figures: list[dict[str, Any]]) -> dict[str, Any]:
-    scopes = list(dict.fromkeys(r["target"] for r in analysis["rows"] if r["evaluation"] == evaluation))
-    charts = []
-    for target in scopes:
-        charts.append((f"{target or 'Mean over targets'}", plots.against_keep(analysis, evaluation, target), target))
-    costed = any(bill["total_flops"] is not None for bill in analysis["ledger"]["rows"])
-    cost = []
-    for unit, word in (("flops", "compute"), ("seconds", "time")) if costed else ():
-        figure = plots.against_cost(analysis, evaluation, scopes[0], unit)
-        cost.append((f"{scopes[0] or 'Mean over targets'}, by {word}", figure, scopes[0]))
-
-    def placed(title: str, figure: Any, target: str | None) -> dict[str, Any]:
-        figures.append(json.loads(figure.to_json()))
-        return {"title": title, "id": len(figures) - 1, "text": plots.description(analysis, evaluation, target)}
-
-    return {"evaluation": evaluation, "keep": [placed(*c) for c in charts], "cost": [placed(*c) for c in cost]}
+def shown_conditions(analysis: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Whose calibration is drawn: full data, the headline's condition, and random at the same keep."""
+    row = headline_condition(analysis)
+    there = {(r["method"], r["keep"]) for r in analysis["rows"]}
+    wanted = [("full", 1.0), *([(row["method"], row["keep"]), ("random", row["keep"])] if row else [])]
+    return [one for one in wanted if one in there]
 
 
 def _row(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +178,8 @@ def _row(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         "accuracy": f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else ""),
         "mean": row["mean"],
         "seeds": len(row["seeds"]),
+        "ece": "" if row["ece"] is None else f"{row['ece']:.1f}",
+        "balanced": "" if row["mean_per_class"] is None else f"{row['mean_per_class']:.2f}",
         "full": tables.interval(row["full"]),
         "full_value": row["full"]["value"] if row["full"] else "",
         "random": tables.interval(row["random"]),

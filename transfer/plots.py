@@ -57,7 +57,7 @@ def against_keep(analysis: Mapping[str, Any], evaluation: str, target: str | Non
     """
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
     keeps = sorted({r["keep"] for r in rows if r["method"] != "full"})
-    figure = _figure("keep", log=True, ticks=[*keeps, 1.0])
+    figure = blank("keep", log=True, ticks=[*keeps, 1.0])
     style = looks(analysis["methods"])
     for row in rows:
         if row["method"] == "full":
@@ -74,7 +74,7 @@ def against_cost(analysis: Mapping[str, Any], evaluation: str, target: str | Non
     """Accuracy against the total cost of one use of the index, as a share of full pretraining; `unit` of the ledger."""
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
     what = {"flops": "compute", "seconds": "time"}[unit]
-    figure = _figure(f"total {what}, % of full pretraining", log=False)
+    figure = blank(f"total {what}, % of full pretraining")
     style = looks(analysis["methods"])
     costs = {id(r): 100.0 if r["method"] == "full" else _share(analysis, r, unit) for r in rows}
     known = [r for r in rows if costs[id(r)] is not None]
@@ -92,6 +92,47 @@ def against_cost(analysis: Mapping[str, Any], evaluation: str, target: str | Non
     return figure
 
 
+def reliability(entries: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> go.Figure:
+    """Accuracy against confidence in bins, a line per condition; on the dotted diagonal confidence can be trusted."""
+    figure = blank("confidence %")
+    style = looks(methods)
+    line = {"color": "#7d7d7d", "width": 1, "dash": "dot"}
+    figure.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=line, hoverinfo="skip"))
+    for one in entries:
+        look = style[one["method"]]
+        label = html.escape(f"{one['method']} at keep {one['keep']:g}")
+        hover = [
+            f"<b>{label}</b><br>{share:.0f} % of the images: {sure:.0f} % sure, {right:.0f} % right"
+            for sure, right, share in zip(one["confidence"], one["accuracy"], one["share"])
+        ]
+        figure.add_trace(
+            go.Scatter(
+                x=one["confidence"],
+                y=one["accuracy"],
+                name=label,
+                mode="lines+markers",
+                line={"color": look.color, "dash": look.dash, "width": 2},
+                marker={
+                    "symbol": look.symbol,
+                    "size": 8,
+                    "color": look.color,
+                    "line": {"width": 2, "color": look.color},
+                },
+                text=hover,
+                hoverinfo="text",
+            )
+        )
+    figure.update_xaxes(range=[0, 101])
+    figure.update_yaxes(range=[0, 101])
+    return figure
+
+
+def calibration_words(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The reliability diagram in words."""
+    points = (f"{one['method']} at {one['keep']:g}: {one['ece']:.1f}" for one in entries)
+    return "Accuracy against confidence. Expected calibration error in points: " + "; ".join(points) + "."
+
+
 def description(analysis: Mapping[str, Any], evaluation: str, target: str | None) -> str:
     """A chart in words, for those who cannot see it."""
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
@@ -104,7 +145,8 @@ def _share(analysis: Mapping[str, Any], row: Mapping[str, Any], unit: str) -> fl
     return 100 * bill[f"total_{unit}"] if bill and bill[f"total_{unit}"] is not None else None
 
 
-def _figure(title: str, *, log: bool, ticks: Sequence[float] = ()) -> go.Figure:
+def blank(x: str, y: str = "accuracy %", *, log: bool = False, ticks: Sequence[float] = ()) -> go.Figure:
+    """An empty chart in the page's frame, its axes named; `log` for the x axis, with these `ticks`."""
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -116,11 +158,11 @@ def _figure(title: str, *, log: bool, ticks: Sequence[float] = ()) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12},
     )
-    figure.update_xaxes(title={"text": title, "standoff": 8}, type="log" if log else "linear", zeroline=False)
+    figure.update_xaxes(title={"text": x, "standoff": 8}, type="log" if log else "linear", zeroline=False)
     if log:
         values = sorted(set(ticks))
         figure.update_xaxes(tickvals=values, ticktext=[f"{v:g}" for v in values])
-    figure.update_yaxes(title={"text": "accuracy %", "standoff": 6}, zeroline=False)
+    figure.update_yaxes(title={"text": y, "standoff": 6}, zeroline=False)
     return figure
 
 

@@ -1,10 +1,13 @@
 """Linear probe: how well does a linear classifier on a model's frozen features tell a target's classes apart?
 
     python -m transfer probe --model runs/backbone --train pets.train.beton --test pets.test.beton --out runs/probe-pets
+    python -m transfer probe --model runs/backbone --train pets/train --test pets/test --shots 5 --out runs/pets-5
 
-Features of both betons are computed once and kept in OUT/features; then multinomial logistic regression by L-BFGS on
-standardised features. Its regularisation is chosen on a fifth of the training images; test images are predicted once.
-Writes OUT/result.json and OUT/predictions.npz. Seconds for a few thousand images of 32 px on one core.
+Features of both halves are computed once and kept in OUT/features, or wherever --features says, where other
+evaluations find them; then multinomial logistic regression by L-BFGS on standardised features. Its regularisation is
+chosen on a fifth of the training images; test images are predicted once. With --shots the classifier sees that many
+images per class, drawn from the seed. Writes OUT/result.json and OUT/predictions.npz. Seconds for a few thousand images
+of 32 px on one core.
 """
 
 from __future__ import annotations
@@ -16,14 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.run import InputError, claim, finish, note, read_json, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from prune.scores.feature_files import Features
-    from prune.source import Source
-
-FORMAT = "winnow-predictions/1"
-SMALL = 10_000
-"""Images up to which `--loader auto` does without FFCV: it compiles for about four seconds for each beton."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +27,17 @@ class Config:
     model: Path
     """Model directory of `pretrain`."""
     train: Path
-    """Target's training images, `X.beton`."""
+    """Target's training images: `X.beton`, a directory of class folders, or torchvision:NAME:ROOT:SPLIT."""
     test: Path
-    """Target's test images, written with the training images' class list."""
+    """Target's test images, as --train; a beton must be written with the training images' class list."""
     out: Path
     """Run directory."""
+    shots: int | None = None
+    """Train on this many images of each class alone."""
+    features: Path | None = None
+    """Directory of features that evaluations of this model share; OUT/features when absent."""
     seed: int = 0
-    """Draws the part of the training images that validates."""
+    """Draws the part of the training images that validates, or the few that train."""
     loader: Literal["auto", "ffcv", "torch"] = "auto"
     """torch needs no FFCV. auto: torch for small targets, which are read before FFCV has compiled."""
     workers: int | None = None
@@ -47,33 +47,35 @@ class Config:
 def run(config: Config) -> None:
     """Probe, or return at once when the run is done."""
     from prune.networks import fingerprint, load_model
-    from prune.source import open_source
+    from transfer.target_pair import forward_flops, name_of, open_pair, pair_features
 
-    train, test = open_source(config.train), open_source(config.test)
-    _check(config, train, test)
+    if config.shots is not None and config.shots < 1:
+        raise InputError(f"--shots {config.shots}: at least 1 is needed")
     network, spec = load_model(config.model)
+    train, test = open_pair(config.train, config.test, config.out)
     inputs = {
         "model": fingerprint(config.model),
         "train": train.manifest.fingerprint,
         "test": test.manifest.fingerprint,
     }
-    if claim(config.out, {"seed": config.seed, **inputs}):
+    shots = {} if config.shots is None else {"shots": config.shots}
+    if claim(config.out, {"seed": config.seed, **shots, **inputs}):
         result = read_json(config.out / "result.json")
         return note(f"{config.out}: done already, top-1 {result['value']:.4f}")
     import time
 
     begin = time.perf_counter()
-    features = _features(config, len(train) + len(test))
-    facts = _probe(config, *features)
+    place = config.features or config.out / "features"
+    found = pair_features(config.model, train, test, place, config.loader, config.workers)
+    facts = _probe(config, *found)
     samples = len(train) + len(test)
     result = {
-        "task": "probe",
-        "target": target_name(config.train),
-        "metric": "top1",
+        "task": "probe" if config.shots is None else "few-shot",
+        "target": name_of(config.train),
         **facts,
+        **shots,
         **inputs,
-        "n": len(test),
-        "n_train": len(train),
+        "n_train": facts.get("n_train", len(train)),
         "samples": samples,
         "flops": samples * forward_flops(network, spec["resolution"]),
         "seconds": round(time.perf_counter() - begin, 3),
@@ -83,81 +85,25 @@ def run(config: Config) -> None:
     note(f"{config.out}: top-1 {result['value']:.4f} on {len(test)} test images of {result['target']}")
 
 
-def target_name(train: Path) -> str:
-    """`pets` for `pets.train.beton`."""
-    return train.name.removesuffix(".beton").removesuffix(".train")
-
-
-def forward_flops(network: Any, resolution: int) -> float:
-    """FLOPs (2 for each multiply-add) of one image of inference, counted by torch on the meta device."""
-    import copy
-
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, resolution, resolution, device="meta"))
-    return float(counter.get_total_flops())
-
-
-def _check(config: Config, train: Source, test: Source) -> None:
-    from prune.manifest import manifest_path
-
-    if train.manifest.classes != test.manifest.classes:
-        names = manifest_path(config.train)
-        raise InputError(
-            f"{config.test}: its class list is not that of {config.train}; write it with --classes {names}"
-        )
-    if train.manifest.fingerprint == test.manifest.fingerprint:
-        raise InputError(f"{config.test}: holds the same images as {config.train}; a test needs its own")
-    if len(set(train.manifest.labels.tolist())) < 2:
-        raise InputError(f"{config.train}: its images are of one class; at least two are needed")
-
-
-def _features(config: Config, n: int) -> tuple[Features, Features]:
-    """Features of both betons, computed unless OUT/features holds them."""
-    from prune import features
-    from prune.scores.feature_files import open_features
-
-    place = config.out / "features"
-    betons = (config.train, config.test)
-    loader, workers = config.loader, config.workers
-    if loader == "auto":
-        # One worker of the torch loader is this process itself: nothing is forked.
-        loader, workers = ("torch", workers or 1) if n <= SMALL else ("ffcv", workers)
-    features.run(features.Config(model=config.model, betons=betons, out=place, loader=loader, workers=workers))
-    first, second = (open_features(place / f"{b.name.removesuffix('.beton')}.features.npz") for b in betons)
-    return first, second
-
-
 def _probe(config: Config, train: Features, test: Features) -> dict[str, Any]:
     """Fit, predict, write predictions.npz; what result.json says of it."""
     import numpy as np
     import torch
 
-    from prune.arrays import save_arrays
+    from transfer.few_shot import STRENGTH, draw, train_few, unit
     from transfer.logistic import train_linear
-    from transfer.metrics import calibration_error, per_class
+    from transfer.target_pair import save_predictions
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, strength = train_linear(np.asarray(train.features), np.asarray(train.label), seed=config.seed, device=device)
-    predicted, confidence = model.predict(np.asarray(test.features))
-    label = np.asarray(test.label).astype(np.int32)
-    arrays = {"label": label, "predicted": predicted, "confidence": confidence}
-    save_arrays(config.out / "predictions.npz", arrays, {"format": FORMAT, "classes": test.classes})
-    right = predicted == label
-    accuracies = per_class(label, predicted, len(test.classes))
-    return {
-        "value": float(right.mean()),
-        "mean_per_class": float(np.nanmean(accuracies)),
-        "per_class": _plain(accuracies),
-        "classes": test.classes,
-        "ece": calibration_error(confidence, right),
-        "regularisation": strength,
-    }
-
-
-def _plain(accuracies: np.ndarray) -> list[float | None]:
-    """None for a class without test images."""
-    return [None if value != value else float(value) for value in accuracies]
+    x, y = np.asarray(train.features), np.asarray(train.label)
+    facts: dict[str, Any] = {}
+    if config.shots is not None:
+        rows = draw(y, config.shots, config.seed)
+        model, strength = train_few(x[rows], y[rows]), STRENGTH
+        predicted, confidence = model.predict(unit(np.asarray(test.features)))
+        facts["n_train"] = len(rows)
+    else:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model, strength = train_linear(x, y, seed=config.seed, device=device)
+        predicted, confidence = model.predict(np.asarray(test.features))
+    facts["regularisation"] = strength
+    return save_predictions(config.out, np.asarray(test.label), predicted, confidence, test.classes) | facts

@@ -64,15 +64,16 @@
 
   const filters = document.getElementById("filters");
   function filter() {
+    if (!filters) return; // pages without a table of verdicts
     const wanted = all("select", filters).filter((s) => s.value !== "").map((s) => [s.dataset.key, s.value]);
     const rows = all("#verdict-table tbody tr");
     rows.forEach((row) => row.classList.toggle("out", !wanted.every(([key, text]) => row.dataset[key] === text)));
     const shown = rows.filter((row) => !row.classList.contains("out")).length;
     document.getElementById("count").textContent = `${shown} of ${rows.length} rows`;
   }
-  filters.addEventListener("change", filter);
-  filters.addEventListener("submit", (event) => event.preventDefault());
-  filters.addEventListener("reset", (event) => {
+  filters?.addEventListener("change", filter);
+  filters?.addEventListener("submit", (event) => event.preventDefault());
+  filters?.addEventListener("reset", (event) => {
     event.preventDefault();
     all("select", filters).forEach((select) => { select.value = ""; });
     filter();

@@ -38,7 +38,8 @@ class Config:
 def run(config: Config) -> Path:
     """Write the page; returns its path."""
     from transfer.analysis import analyse, load
-    from transfer.page import page
+    from transfer.page import page, shown_conditions
+    from transfer.reliability import reliability
     from transfer.show import verdict_line
     from transfer.tables import csv_text, markdown
 
@@ -55,7 +56,10 @@ def run(config: Config) -> Path:
     kept, pictures = _kept(config, results, analysis)
     line, date = verdict_line(analysis), _date(config.study)
     table = csv_text(analysis)
-    text = page(analysis, line=line, date=date, table=table, selections=kept, pictures=pictures)
+    trust = reliability(results, config.study, shown_conditions(analysis))
+    text = page(
+        analysis, line=line, date=date, table=table, selections=kept, pictures=pictures, calibration=trust
+    )  # fmt: skip
     made = {out: text, out.with_name("results.csv"): table}
     if config.markdown is not None:
         made[config.markdown] = markdown(analysis, line, date)

@@ -31,14 +31,17 @@ def run(config: Config) -> dict[str, Any]:
     """Print the verdicts; returns the analysis."""
     import json
 
+    from transfer.advice import plain_words
     from transfer.analysis import analyse, load
 
     analysis = analyse(load(config.study), config.study, margin=config.margin, price=config.price)
     line = verdict_line(analysis)
     if config.json:
-        print(json.dumps({**analysis, "verdict": line}, indent=1, allow_nan=False))
+        print(json.dumps({**analysis, "verdict": line, "advice": plain_words(analysis)}, indent=1, allow_nan=False))
         return analysis
     _print(analysis)
+    if words := plain_words(analysis):
+        print(" ".join(words))
     print(line)
     return analysis
 

@@ -3,6 +3,8 @@
     transfer study --source photos --targets pets=data/pets birds=data/birds --recipe rn50-16ep --out runs/study
     transfer study --out runs/study                             goes on where it was stopped
     transfer study --out runs/study --seeds 3 --keeps 0.1       adds a seed and a keep: only what is new runs
+    transfer study --out runs/study --evaluations finetune knn  judges the same backbones in other ways as well
+    transfer study --out runs/study --keep auto                 searches the smallest keep that holds
     transfer study --out runs/study --line 7                    runs line 7 of plan.jsonl alone, as array jobs do
 
 First the plan is written: plan.jsonl, one command a line, in levels that depend on each other. Then its lines run in
@@ -13,6 +15,7 @@ and does not guide the selection.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,13 +34,22 @@ class Config:
     """Images to prune: a directory (class folders, or train/ and test/ with class folders), torchvision:NAME:ROOT, a
     .parquet file or a .beton."""
     targets: tuple[str, ...] = ()
-    """name=DIR, DIR with train/ and test/; or name=torchvision:NAME:ROOT. Their train parts guide the selection."""
+    """name=DIR, DIR with train/ and test/; name=torchvision:NAME:ROOT; or name=X for X.train.beton and X.test.beton.
+    Their train parts guide the selection."""
     guides: tuple[str, ...] = ()
     """Targets that guide the selection; all targets of the first call when none is named."""
     methods: tuple[str, ...] = ()
     """full, random, random-equal-time, and any --method of `prune select`. [full random dp4tl-lm winnow]"""
     keeps: tuple[float, ...] = ()
     """Kept fractions. [0.2 0.5]"""
+    keep: Literal["auto"] | None = None
+    """auto: search the smallest keep that holds. The surrogate's recipe on every rung of --ladder predicts it, the
+    backbone confirms it and the rung below (or above, until one holds)."""
+    ladder: tuple[float, ...] = ()
+    """Keeps that --keep auto chooses from. [0.05 0.1 0.2 0.3 0.5 0.7]"""
+    evaluations: tuple[str, ...] = ()
+    """How a backbone is judged on a target: probe, knn, few-shot-K (a probe of K images per class), finetune (all of
+    it), probe-finetune (beginning with the probe's classifier). The verdict is that of the first. [probe]"""
     seeds: tuple[int, ...] = ()
     """One surrogate and one backbone per cell for each. [0 1 2]"""
     recipe: str | None = None
@@ -64,6 +76,8 @@ class Config:
     """Run this line of plan.jsonl (the first is 1) and nothing else."""
     plan_only: bool = False
     """Write the plan and run nothing."""
+    todo: bool = False
+    """Print number, level, stage, output and name of each line that is still to run, for scripts; run nothing."""
     collect: bool = False
     """Write results.json from what is there and run nothing."""
     dry_run: bool = False
@@ -82,6 +96,9 @@ def run(config: Config) -> None:
         return collect(config.out)
     if config.line is not None:
         return _one_line(config.out, config.line)
+    if config.todo:
+        return _todo(config.out)
+    from transfer.search_steps import next_keep
     from transfer.study_plan import plan
     from transfer.study_setup import check_floor, settings_of, study_of
 
@@ -97,8 +114,16 @@ def run(config: Config) -> None:
     with _alone(config.out):
         _write_settings(settings, lines, config.out)
         if config.plan_only:
+            _forget_outstanding(config.out)
             return note(f"{config.out / 'plan.jsonl'}: {len(lines)} lines in {lines[-1].level + 1} levels")
         _run(lines, config)
+        while (keep := next_keep(study, config.out, settings["margin"])) is not None:
+            note(f"--keep auto: the backbone is to confirm keep {keep:g}")
+            settings = {**settings, "keeps": [*settings["keeps"], keep]}
+            study = study_of(settings, config.out)
+            lines = plan(study)
+            _write_settings(settings, lines, config.out)
+            _run(lines, config)
     _say_verdict(config.out, len(lines))
 
 
@@ -174,7 +199,29 @@ def _one_line(out: Path, number: int) -> None:
         code, seconds = execute(line.command)
     if code:
         raise SystemExit(code)
-    remember(line, out, seconds)
+    if os.environ.get("RANK", "0") == "0":
+        remember(line, out, seconds)
+
+
+def _todo(out: Path) -> None:
+    from transfer.study_costs import resolve
+    from transfer.study_plan import read_plan
+    from transfer.study_run import outstanding
+
+    lines = [resolve(line, out) for line in read_plan(out)]
+    numbers = {line.name: i for i, line in enumerate(lines, 1)}
+    for line in outstanding(lines, out):
+        print(numbers[line.name], line.level, line.stage, line.out, line.name)
+
+
+def _forget_outstanding(out: Path) -> None:
+    """Take back that a line is done when one that it needs must run again: `--line` looks at a line alone."""
+    from transfer.study_costs import resolve
+    from transfer.study_plan import read_plan
+    from transfer.study_run import forget, outstanding
+
+    for line in outstanding([resolve(line, out) for line in read_plan(out)], out):
+        forget(line, out)
 
 
 def _alone(out: Path) -> Any:

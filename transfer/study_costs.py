@@ -82,8 +82,13 @@ def _seen(line: Line, out: Path) -> tuple[int, float]:
         return _trained(place)
     if line.stage == "features":
         return _extracted(place, out / "surrogates" / place.name)
-    if line.stage == "evaluate":
+    if line.stage == "search" and not (place / "result.json").exists():
+        return _trained(place)
+    if line.stage in ("evaluate", "search"):
         result = read_json(place / "result.json")
+        shared = any(need.split("/")[0] not in ("pretrain", "write", "ladder") for need in line.needs)
+        if shared and "finetune" not in line.name:  # another evaluation has computed the features
+            return 0, 0.0
         return result["samples"], result["flops"]
     return 0, 0.0
 
@@ -102,5 +107,8 @@ def _extracted(place: Path, model: Path) -> tuple[int, float]:
 
 
 def _own_seconds(place: Path) -> float | None:
+    parts = [read_json(part)["seconds"] for part in sorted(place.glob("*.features.json"))] if place.is_dir() else []
+    if parts:
+        return sum(parts)
     file = next((place / n for n in ("result.json", "provenance.json") if (place / n).exists()), None)
     return read_json(file).get("seconds") if file else None

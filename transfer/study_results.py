@@ -9,6 +9,7 @@ from typing import Any
 
 from prune.run import InputError, note, read_json, write_json
 from transfer.study_costs import RULE, ledger, resolve
+from transfer.study_evaluations import DEFAULT
 from transfer.study_plan import Line, read_plan
 
 FORMAT = "winnow-study/1"
@@ -23,15 +24,20 @@ def collect(out: Path) -> None:
         raise InputError(f"{out}: no evaluation is done yet; `transfer study --out {out}` goes on")
     settings.pop("format", None)
     config = {**settings, "targets": list(settings["targets"]), "places": settings["targets"], "equal_time": RULE}
-    config["evaluations"] = list(dict.fromkeys(one["evaluation"] for one in found))
+    there = {one["evaluation"] for one in found}
+    config["evaluations"] = [name for name in config.get("evaluations", DEFAULT) if name in there]
     keys = ("method", "keep", "seed")
     selections = [
         {**{key: line.facts[key] for key in keys}, "index": line.out}
         for line in lines
         if line.stage == "select" and (out / line.out).exists()
     ]
+    from transfer.search_steps import summary
+    from transfer.study_setup import study_of
+
     results = {
         "format": FORMAT,
+        "search": summary(study_of(settings, out), out, settings["margin"]),
         "config": config,
         "machine": machine(),
         "cells": found,
@@ -46,7 +52,9 @@ def collect(out: Path) -> None:
 def cell(line: Line, out: Path) -> dict[str, Any]:
     """One result: what the line's facts say, and its value."""
     result = read_json(out / line.out / "result.json")
-    return {**line.facts, "value": result["value"], "n": result["n"], "predictions": f"{line.out}/predictions.npz"}
+    more = {key: result[key] for key in ("mean_per_class", "ece")}
+    facts = {**line.facts, "value": result["value"], **more}
+    return {**facts, "n": result["n"], "predictions": f"{line.out}/predictions.npz"}
 
 
 def machine() -> str:

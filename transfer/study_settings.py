@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prune.methods import NAMES
 from prune.run import InputError, refuse_other
+from transfer import study_evaluations
 from transfer.tasks import Parts
 
 EQUAL_TIME = "random-equal-time"
 UNGUIDED = ("full", "random", EQUAL_TIME)
 """Methods that need no surrogate."""
-GROWING = ("targets", "methods", "keeps", "seeds")
+GROWING = ("targets", "methods", "keeps", "seeds", "evaluations")
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change what is said of the results and not the results."""
@@ -34,6 +36,8 @@ class Study:
         Images by beton name (`source`, `source-val`, `NAME.train`, `NAME.test`), for the estimate of cost.
     floor : float or None
         Least of every class for `winnow`; published methods run as published.
+    ladder : tuple of float
+        Keeps among which `--keep auto` searches; none otherwise.
     epochs, surrogate_epochs : int or None
         None leaves the recipe's own; `recipe_epochs` says what those are, for the estimate.
     """
@@ -52,6 +56,8 @@ class Study:
     epochs: float | None = None
     surrogate_epochs: float | None = None
     loader: str | None = None
+    evaluations: tuple[str, ...] = study_evaluations.DEFAULT
+    ladder: tuple[float, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     recipe_epochs: Mapping[str, float] = field(default_factory=dict)
 
@@ -101,8 +107,9 @@ def grown(place: Any, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[
         if name == "targets":
             merged[name] = {**old[name], **value}
         elif name in GROWING:
-            merged[name] = [*old[name], *(v for v in value if v not in old[name])]
-        elif name in FREE:
+            before = old.get(name, study_evaluations.DEFAULT if name == "evaluations" else [])
+            merged[name] = [*before, *(v for v in value if v not in before)]
+        elif name in FREE or (name == "ladder" and not old.get(name)):
             merged[name] = value
         elif name != "source":  # a place may move: `prune write` sees whether the images are the same
             refuse_other(place, {name: old.get(name)}, {name: value})
@@ -111,20 +118,36 @@ def grown(place: Any, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[
     return merged
 
 
+def _check_search(study: Study) -> None:
+    for keep in study.ladder:
+        if not 0 < keep < 1:
+            raise InputError(f"--ladder {keep}: a fraction in (0, 1) is needed")
+    if len({f"{keep:g}" for keep in study.ladder}) != len(study.ladder):
+        raise InputError(f"--ladder {' '.join(map(str, study.ladder))}: two are the same to six digits")
+    if "full" not in study.methods or not set(study.methods) - set(UNGUIDED):
+        raise InputError("--keep auto: needs full and a pruning method among --methods, to compare them")
+    if len(study.seeds) < 2:
+        raise InputError("--keep auto: needs two seeds at least; one decides nothing")
+
+
 def check(study: Study) -> None:
     """Raise `InputError` for a combination that cannot run."""
     if not study.targets:
         raise InputError("--targets: at least one is needed, as name=DIR")
-    for name, values in (("methods", study.methods), ("seeds", study.seeds)):
+    for name, values in (("methods", study.methods), ("seeds", study.seeds), ("evaluations", study.evaluations)):
         if not values:
             raise InputError(f"--{name}: at least one is needed")
         if len(set(values)) != len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: one is named twice")
+    for evaluation in study.evaluations:
+        study_evaluations.check_name(evaluation)
     for method in study.methods:
         if method not in (*UNGUIDED, *NAMES):
             raise InputError(f"--methods {method}: there are {', '.join(dict.fromkeys((*UNGUIDED, *NAMES)))}")
-    if not study.keeps and set(study.methods) != {"full"}:
+    if not study.keeps and not study.ladder and set(study.methods) != {"full"}:
         raise InputError("--keeps: at least one is needed")
+    if study.ladder:
+        _check_search(study)
     if len({f"{keep:g}" for keep in study.keeps}) != len(study.keeps):
         raise InputError(f"--keeps {' '.join(map(str, study.keeps))}: two are the same to six digits")
     if negative := [seed for seed in study.seeds if seed < 0]:
@@ -140,5 +163,9 @@ def check(study: Study) -> None:
         raise InputError(f"--methods {EQUAL_TIME}: needs a method beside it whose surrogate it makes up for")
     if unknown := [name for name in study.guides if name not in study.targets]:
         raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
+    stems = [Path(parts.train).name for parts in study.targets.values() if parts.train.endswith(".beton")]
+    stems += [f"{name}.train.beton" for name, parts in study.targets.items() if not parts.train.endswith(".beton")]
+    if len(set(stems)) != len(stems):
+        raise InputError("--targets: two betons have the same file name; their features would overwrite each other")
     if not study.guides and set(study.methods) - set(UNGUIDED):
         raise InputError("--guides: at least one target must guide the selection")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.run import InputError, note, read_json
+from transfer.keep_search import LADDER
 from transfer.study_settings import Study, grown
 from transfer.tasks import Parts, count, labels_of, moved, parse_targets, source_parts, target_parts
 
@@ -26,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "surrogate_epochs": None,
     "margin": 0.5,
     "loader": None,
+    "evaluations": ["probe"],
+    "ladder": None,
 }
 
 
@@ -33,7 +36,8 @@ def settings_of(config: Config) -> dict[str, Any]:
     """The settings that hold: those of the study that is there, grown by those of the call, or the call's alone."""
     here = Path()
     asked: dict[str, Any] = {name: getattr(config, name) for name in DEFAULTS}
-    asked |= {name: list(getattr(config, name)) or None for name in ("methods", "keeps", "seeds")}
+    asked |= {name: list(getattr(config, name)) or None for name in ("methods", "keeps", "seeds", "evaluations")}
+    asked["ladder"] = _ladder(config)
     asked["source"] = source_parts(config.source).moved(here, config.out) if config.source else None
     places = parse_targets(config.targets)
     asked["targets"] = {n: target_parts(n, place).moved(here, config.out) for n, place in places.items()} or None
@@ -43,9 +47,12 @@ def settings_of(config: Config) -> dict[str, Any]:
         if old.get("format") != FORMAT:
             raise InputError(f"{config.out / 'study.json'}: is not a study's settings file")
         merged = grown(config.out, old, asked)
+        merged.setdefault("evaluations", DEFAULTS["evaluations"])  # of a study from before there were others
         if late := [name for name in merged["targets"] if name not in old["targets"]]:
             note(f"{', '.join(late)}: evaluated, and does not guide the selection (guides: {', '.join(old['guides'])})")
         return merged
+    if asked["ladder"] and not config.keeps:
+        asked["keeps"] = []
     if config.out.exists() and (not config.out.is_dir() or any(p.name != ".lock" for p in config.out.iterdir())):
         raise InputError(f"{config.out}: is there already and is not a study; give another --out")
     for name in ("source", "targets"):
@@ -54,6 +61,14 @@ def settings_of(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {name: DEFAULTS.get(name) if value is None else value for name, value in asked.items()}
     settings["guides"] = settings["guides"] or list(settings["targets"])
     return {"format": FORMAT, **settings}
+
+
+def _ladder(config: Config) -> list[float] | None:
+    if config.keep is None:
+        if config.ladder:
+            raise InputError("--ladder: serves --keep auto alone")
+        return None
+    return list(config.ladder) or list(LADDER)
 
 
 def study_of(settings: dict[str, Any], out: Path) -> Study:
@@ -69,6 +84,7 @@ def study_of(settings: dict[str, Any], out: Path) -> Study:
         places |= {f"{name}.train": parts.train, f"{name}.test": parts.test}
     sizes = {name: count(place, name, out) for name, place in places.items() if place is not None}
     taken = {"format", "source", "targets", "margin"}
+    settings = {**settings, "ladder": settings.get("ladder") or []}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k not in taken}
     epochs = {name: recipe.epochs for name, recipe in RECIPES.items()}
     return Study(source=source, targets=targets, sizes=sizes, recipe_epochs=epochs, **values)
@@ -85,6 +101,6 @@ def check_floor(study: Study, out: Path) -> None:
     place = out / "data" / "source.beton"
     sizes = np.bincount(labels_of(str(place) if place.exists() else moved(study.source.train, out, Path())))
     needed = int(floors_of(study.floor, sizes).sum())
-    for keep in study.keeps:
+    for keep in (*study.keeps, *study.ladder):
         if needed > (budget := budget_of(keep, int(sizes.sum()))):
             raise InputError(f"--floor {study.floor:g} needs {needed} samples, and --keeps {keep:g} leaves {budget}")

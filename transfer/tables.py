@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from transfer.advice import plain_words
 from transfer.ledger import USES
 from transfer.reproduce import study_command
 
@@ -75,6 +76,7 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     record["target"] = row["target"] or "(mean)"
     record |= {"pruned": 1 - row["keep"], "seeds": len(row["seeds"]), "test_images": row["n"]}
     record |= {"accuracy": row["mean"], "std": row["std"], "accuracy_low": row["low"], "accuracy_high": row["high"]}
+    record |= {"mean_per_class": row["mean_per_class"], "calibration_error": row["ece"]}
     for name, column in _DIFFERENCES.items():
         one = row[name] or {}
         record |= {f"vs_{column}_{key}": one.get(key) for key in ("value", "low", "high", "p", "p_corrected")}
@@ -89,6 +91,7 @@ def markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
     config = analysis["config"]
     bills = {(bill["method"], bill["keep"]): bill for bill in analysis["ledger"]["rows"]}
     parts = [f"# Study: {', '.join(analysis['targets'])}", "", f"**{line}**", ""]
+    parts += [" ".join(map(_text, plain_words(analysis))), ""]
     parts += [f"- Machine: {_text(analysis['machine'] or 'not recorded')}", f"- Date: {date}"]
     parts += [f"- {_text(key)}: {_text(config[key])}" for key in sorted(config) if key in _SHOWN]
     parts += [

@@ -76,9 +76,11 @@ def source_parts(place: str) -> Parts:
 
 
 def target_parts(name: str, place: str) -> Parts:
-    """Split a target: it must have train/ and test/ (or val/), each with one folder per class."""
+    """Split a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons."""
     if place.startswith("torchvision:"):
         return _torchvision(place)
+    if betons := _betons(name, place):
+        return betons
     root = Path(place)
     if not root.is_dir():
         raise InputError(f"--targets {name}={place}: no such directory")
@@ -141,6 +143,20 @@ def _torchvision(place: str) -> Parts:
     if place.count(":") != 2:
         raise InputError(f"{place}: torchvision:NAME:ROOT is expected, without a split")
     return Parts(f"{place}:train", f"{place}:test")
+
+
+def _betons(name: str, place: str) -> Parts | None:
+    """The betons of a target that is written already; None for any other place."""
+    stem = place.removesuffix(".beton").removesuffix(".train")
+    parts = [f"{stem}.{half}.beton" for half in ("train", "test")]
+    if place.endswith(".beton") or Path(parts[0]).is_file():
+        for part in parts:
+            if not Path(part).is_file():
+                raise InputError(
+                    f"--targets {name}={place}: no such file: {part}; a target is X.train.beton and X.test.beton"
+                )
+        return Parts(parts[0], parts[1])
+    return None
 
 
 def _has_folders(root: Path) -> bool:

@@ -1,8 +1,9 @@
-"""The probe as a command: a network with fresh weights, two small betons, and the files that it leaves."""
+"""Probe, neighbours and fine-tuning as commands: a fresh network, two small betons, and the files that they leave."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from prune import networks, write
 from prune.arrays import open_arrays
 from prune.run import InputError
-from transfer import probe
+from transfer import finetune, knn, probe
+from transfer.target_pair import FORMAT, forward_flops, name_of
 
 SPEC = {
     "arch": "resnet18",
@@ -99,7 +101,7 @@ def test_test_labels_do_not_reach_the_classifier(case, tmp_path):
     write.run(write.Config(images=str(folder), out=beton, classes=case / "pets.train.manifest.npz", workers=1))
     probe.run(config(case, tmp_path / "a"))
     probe.run(config(case, tmp_path / "b", test=beton))
-    first, second = (open_arrays(tmp_path / k / "predictions.npz", probe.FORMAT)[0]["predicted"] for k in "ab")
+    first, second = (open_arrays(tmp_path / k / "predictions.npz", FORMAT)[0]["predicted"] for k in "ab")
     assert sorted(first.tolist()) == sorted(second.tolist())
     results = [json.loads((tmp_path / k / "result.json").read_text()) for k in "ab"]
     assert results[0]["regularisation"] == results[1]["regularisation"]
@@ -121,6 +123,154 @@ def test_wrong_inputs_are_refused_before_anything_is_written(case, tmp_path, mor
     assert not (tmp_path / "out").exists()
 
 
+def result_of(out):
+    return json.loads((out / "result.json").read_text())
+
+
+def test_few_shots_and_neighbours_reuse_the_features_of_the_probe(case, tmp_path, monkeypatch):
+    probe.run(config(case, tmp_path / "probe"))
+    shared = tmp_path / "probe/features"
+    monkeypatch.setattr("prune.features._extract_to", None)  # whoever computes features again fails
+    probe.run(config(case, tmp_path / "few", shots=5, features=shared))
+    few = result_of(tmp_path / "few")
+    assert (few["task"], few["shots"], few["n_train"], few["n"]) == ("few-shot", 5, 15, 9)
+    assert few["value"] >= 7 / 9
+    values = {"model": case / "model", "train": case / "pets.train.beton", "test": case / "pets.test.beton"}
+    knn.run(knn.Config(**values, out=tmp_path / "knn", k=5, features=shared))
+    near = result_of(tmp_path / "knn")
+    arrays, meta = open_arrays(tmp_path / "knn/predictions.npz", FORMAT)
+    assert near["task"] == "knn"
+    assert near["value"] == (arrays["label"] == arrays["predicted"]).mean() >= 7 / 9
+    assert meta["classes"] == ["blue", "green", "red"]
+    assert 0 <= near["ece"] <= 1
+    with pytest.raises(InputError, match="k: 5 -> 6"):
+        knn.run(knn.Config(**values, out=tmp_path / "knn", k=6, features=shared))
+
+
+def test_folders_and_betons_of_the_same_images_are_probed_alike(case, tmp_path):
+    probe.run(config(case, tmp_path / "a"))
+    probe.run(config(case, tmp_path / "b", train=case / "train", test=case / "test"))
+    first, second = result_of(tmp_path / "a"), result_of(tmp_path / "b")
+    assert first["value"] == second["value"]
+    assert first["train"] == second["train"]
+    with pytest.raises(InputError, match="both as betons, or both as images"):
+        probe.run(config(case, tmp_path / "c", train=case / "train"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_torchvision_set_by_name_is_probed(case, tmp_path, monkeypatch):
+    import torchvision
+
+    class Dots(torchvision.datasets.FakeData):
+        """A set with a test part, as torchvision's own are called."""
+
+        def __init__(self, root, train=True):
+            super().__init__(24 if train else 8, (3, 16, 16), 2, random_offset=0 if train else 50)
+            self.targets = [i % 2 for i in range(self.size)]
+
+    monkeypatch.setattr(torchvision.datasets, "Dots", Dots, raising=False)
+    places = {half: f"torchvision:Dots:{tmp_path}:{half}" for half in ("train", "test")}
+    probe.run(config(case, tmp_path / "out", **{half: Path(place) for half, place in places.items()}))
+    found = result_of(tmp_path / "out")
+    assert (found["target"], found["n"], found["n_train"]) == ("dots", 8, 24)
+
+
+def tuned(case, out, **more):
+    values = {"model": case / "model", "train": case / "pets.train.beton", "test": case / "pets.test.beton"}
+    return finetune.Config(**{**values, "out": out, "epochs": 3, "batch_size": 12, "loader": "torch", **more})
+
+
+def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, capsys):
+    finetune.run(tuned(case, tmp_path / "full"))
+    found = result_of(tmp_path / "full")
+    assert (found["task"], found["recipe"], found["n"], found["n_train"]) == ("finetune", "small", 9, 36)
+    assert found["value"] >= 6 / 9
+    # 3 epochs of 3 steps of 12 images, and 9 test images.
+    assert found["samples"] == 3 * 36 + 9
+    network, spec = networks.load_model(tmp_path / "full")
+    assert spec["classes"] == ["blue", "green", "red"]
+    assert network.get_classifier().out_features == 3
+    arrays, _ = open_arrays(tmp_path / "full/predictions.npz", FORMAT)
+    assert (arrays["label"] == arrays["predicted"]).mean() == found["value"]
+    lines = (tmp_path / "full/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    assert not (tmp_path / "full/checkpoint").exists()
+    finetune.run(tuned(case, tmp_path / "full"))
+    assert "done already" in capsys.readouterr().err
+    # What it leaves is a model directory like any other.
+    probe.run(config(case, tmp_path / "again", model=tmp_path / "full"))
+
+
+def test_the_classifier_of_a_probe_moves_into_the_network(case):
+    from prune.networks import features_and_logits
+    from transfer.finetuning import set_head, with_head
+    from transfer.logistic import Linear
+
+    backbone, spec = networks.load_model(case / "model")
+    network = with_head(backbone, {**spec, "classes": ["a", "b", "c"]}).eval()
+    images = torch.rand(4, 3, 16, 16)
+    features, logits = features_and_logits(network, images)
+    assert not logits.any()  # an empty classifier
+    torch.testing.assert_close(features, features_and_logits(backbone, images)[0])
+    rng = np.random.default_rng(0)
+    one = [rng.normal(size=8).astype(np.float32) for _ in range(4)]
+    # No training image of class 1 was there: the probe knows 0 and 2 alone.
+    linear = Linear(
+        one[0], np.abs(one[1]) + 0.5, np.stack(one[2:]), np.array([0.3, -0.2], np.float32), np.array([0, 2])
+    )
+    set_head(network, linear)
+    x = features.detach().numpy()
+    wanted = (x - linear.mean) / linear.scale @ linear.weight.T + linear.bias
+    found = network.get_classifier()(features).detach().numpy()
+    np.testing.assert_allclose(found[:, [0, 2]], wanted, atol=1e-4)
+    assert (found[:, 1] < wanted.min(1)).all()
+
+
+def test_probe_then_finetune_runs_on_shared_features(case, tmp_path):
+    finetune.run(tuned(case, tmp_path / "both", head="probe", epochs=1, features=tmp_path / "shared"))
+    found = result_of(tmp_path / "both")
+    assert (found["head"], found["n"]) == ("probe", 9)
+    assert (tmp_path / "shared/pets.train.features.npz").exists()
+
+
+def test_fine_tuning_that_was_stopped_goes_on_to_the_same_weights(case, tmp_path, monkeypatch):
+    from pretrain import stopping
+
+    finetune.run(tuned(case, tmp_path / "whole"))
+    monkeypatch.setattr("transfer.finetuning._SHORT", 0)  # with checkpoints, as a long run has them
+    steps = iter(range(99))
+    monkeypatch.setattr(stopping, "asked", lambda: next(steps) == 4)  # after the fifth step
+    with pytest.raises(stopping.Requeue):
+        finetune.run(tuned(case, tmp_path / "cut"))
+    assert not (tmp_path / "cut/DONE").exists()
+    assert (tmp_path / "cut/checkpoint/000000005").exists()
+    finetune.run(tuned(case, tmp_path / "cut"))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"epochs": 0}, "--epochs 0"), ({"lr": -1.0}, "--lr -1"), ({"features": "x"}, "--head probe"),
+     ({"test": "other.test.beton"}, "class list")],
+)  # fmt: skip
+def test_fine_tuning_refuses_before_it_writes(case, tmp_path, more, said):
+    more = {k: case / v if isinstance(v, str) else v for k, v in more.items()}
+    with pytest.raises(InputError, match=said):
+        finetune.run(tuned(case, tmp_path / "out", **more))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_is_named_after_its_place():
+    names = [name_of(Path(p)) for p in ("x/pets.train.beton", "x/pets/train", "torchvision:CIFAR10:sets:train")]
+    assert names == ["pets", "pets", "cifar10"]
+
+
+def test_a_mistake_of_shots_is_refused(case, tmp_path):
+    with pytest.raises(InputError, match="--shots 0"):
+        probe.run(config(case, tmp_path / "out", shots=0))
+
+
 def test_flops_of_inference_are_counted_on_the_network():
     # One 3x3 convolution from 3 to 4 channels at 8 x 8: 2 * 27 * 4 * 64 = 13,824 FLOPs.
-    assert probe.forward_flops(torch.nn.Conv2d(3, 4, 3, padding=1, bias=False), 8) == 13824
+    assert forward_flops(torch.nn.Conv2d(3, 4, 3, padding=1, bias=False), 8) == 13824

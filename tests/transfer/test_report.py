@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +57,12 @@ def test_every_chart_is_drawn_for_the_evaluation_that_is_chosen(big, browser):
     browser.open(big)
     visible = "[...document.querySelectorAll('.chart')].filter((c) => c.offsetParent)"
     drawn = f"{visible}.map((c) => c.querySelectorAll('.scatterlayer .trace path.js-line').length)"
-    # Mean and two targets against keep: five methods and full data. Twice against cost: the same.
-    assert browser.run(drawn) == [6, 6, 6, 6, 6]
+    # Mean and two targets against keep: five methods and full data. Twice against cost: the same. Calibration: the
+    # diagonal, full data, the headline's condition and random.
+    assert browser.run(drawn) == [6, 6, 6, 6, 6, 4]
     first = browser.run(f"{visible}[0].dataset.figure")
     browser.choose("#evaluation", "1")
-    assert browser.run(drawn) == [6, 6, 6, 6, 6]
+    assert browser.run(drawn) == [6, 6, 6, 6, 6, 4]
     assert browser.run(f"{visible}[0].dataset.figure") != first
     assert browser.complaints() == []
 
@@ -148,6 +151,37 @@ def test_the_page_is_not_blank_in_light_and_dark(big, browser, scheme: str, grou
     part = pixels[top : top + int(chart["height"]), left : left + int(chart["width"])].reshape(-1, 3)
     winnow = np.abs(part - (47, 125, 225)).max(axis=1) < 12
     assert winnow.sum() > 300  # the first method's line and markers
+
+
+def test_the_page_prints(big, browser):
+    browser.open(big)
+    printed = base64.b64decode(browser.call("Page.printToPDF", printBackground=True)["data"])
+    assert printed.startswith(b"%PDF")
+    assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 2
+    assert browser.complaints() == []
+
+
+def test_the_keyboard_reaches_the_charts_first_and_every_control_has_a_name(big, browser):
+    browser.open(big)
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+    assert browser.run("document.activeElement.getAttribute('href')") == "#main"
+    levels = browser.run("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    controls = [n for n in nodes if n["role"]["value"] in ("button", "combobox", "link") and not n["ignored"]]
+    assert len(controls) > 20
+    assert [n for n in controls if not n["name"]["value"].strip()] == []
+
+
+def test_the_page_says_in_plain_words_what_holds_and_what_it_saves(big, browser):
+    browser.open(big)
+    text = browser.run("document.querySelector('.advice').innerText")
+    # winnow at keep 0.5: 53 % + 8 points, one above full data; surrogate 5 % and backbone 50 % of full pretraining.
+    assert "The smallest keep that holds is 0.5 (winnow)" in text
+    assert "saves 45 % of the compute" in text
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(big, browser):

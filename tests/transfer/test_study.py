@@ -164,3 +164,49 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     grown = results_of(out)
     assert [c for c in grown["cells"] if c["target"] == "near"] == found["cells"]
     assert len(grown["cells"]) == 8
+
+
+def test_a_study_that_is_killed_after_every_line_gives_the_same_results(images, tmp_path, monkeypatch):
+    """Each start does one line and dies before it is recorded: the worst moment, because the line must run again."""
+    from transfer import study_pools
+
+    more = ("--keeps", "0.5", "--seeds", "0", "--loader", "torch", "--epochs", "1", "--surrogate-epochs", "1",
+            "--evaluations", "probe", "knn")  # fmt: skip
+    assert study(images, tmp_path / "whole", *more) == 0
+    real, lines = study_pools.execute, []
+
+    def killed(command, log):
+        done = real(command, log)
+        if command not in lines:
+            lines.append(command)
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(study_pools, "execute", killed)
+    starts = 0
+    while study(images, tmp_path / "cut", *more) == 130:
+        starts += 1
+    assert starts == len((tmp_path / "cut" / "plan.jsonl").read_text().splitlines())
+    assert results_of(tmp_path / "cut") == results_of(tmp_path / "whole")
+
+
+def test_an_evaluation_is_added_to_a_finished_study_and_runs_alone(images, tmp_path):
+    out = tmp_path / "out"
+    assert study(images, out, "--keeps", "0.5", "--seeds", "0", "--loader", "torch", "--epochs", "1",
+                 methods=("full", "random")) == 0  # fmt: skip
+    settings = json.loads((out / "study.json").read_text())
+    for name in ("evaluations", "ladder"):  # as a study's settings were before there was a choice
+        settings.pop(name)
+    (out / "study.json").write_text(json.dumps(settings))
+    found = results_of(out)
+    stamps = {p: p.stat().st_mtime_ns for folder in ("backbones", "probes", "data") for p in (out / folder).rglob("*")}
+    assert main(["study", "--out", str(out), "--evaluations", "probe", "knn", "few-shot-1", "finetune"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in stamps if p.is_file()} == {p: t for p, t in stamps.items() if p.is_file()}
+    grown = results_of(out)
+    assert [c for c in grown["cells"] if c["evaluation"] == "probe"] == found["cells"]
+    assert grown["config"]["evaluations"] == ["probe", "knn", "few-shot-1", "finetune"]
+    assert len(grown["cells"]) == 8
+    assert all(0 <= c["ece"] <= 1 and 0 <= c["mean_per_class"] <= 1 for c in grown["cells"])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert all(f">{name}</option>" in page for name in ("knn", "few-shot-1", "finetune"))
+    assert "Calibration" in page

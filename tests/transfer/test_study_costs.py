@@ -53,6 +53,23 @@ def test_the_control_of_equal_time_trains_for_what_the_surrogate_and_its_feature
     assert resolve(line, tmp_path) is line
 
 
+def test_features_that_another_evaluation_computed_are_counted_once(tmp_path):
+    lines = []
+    for name, needs in (("probe", ()), ("knn", ("probe/c/t",)), ("probe-finetune", ("probe/c/t",))):
+        write_json(tmp_path / name / "result.json", {"samples": 9, "flops": 90.0, "seconds": 1.0})
+        lines.append(Line(0, f"{name}/c/t", "evaluate", (name,), name, ("pretrain/c", *needs), {}))
+        remember(lines[-1], tmp_path, 1.0)
+    assert [row["samples"] for row in ledger(lines, tmp_path)] == [9, 0, 9]
+
+
+def test_seconds_of_features_are_their_own(tmp_path):
+    lines = records(tmp_path)
+    remember(lines[1], tmp_path, 9.0)
+    for name, seconds in (("source", 2.5), ("pets.train", 0.5)):
+        write_json(tmp_path / f"features/s0/{name}.features.json", {"seconds": seconds, "samples": 1})
+    assert ledger([lines[1]], tmp_path)[0]["seconds"] == 3.0
+
+
 def test_other_lines_are_left_alone(tmp_path):
     line = records(tmp_path)[0]
     assert resolve(line, tmp_path) is line

@@ -114,6 +114,69 @@ def test_a_target_that_does_not_guide_is_evaluated_alone():
     assert "probe/full-s0/birds" in lines
 
 
+EVALUATIONS = ("probe", "knn", "few-shot-5", "finetune", "probe-finetune")
+
+
+def test_every_evaluation_has_its_command():
+    lines = by_name(replace(STUDY, evaluations=EVALUATIONS))
+    halves = "--train data/pets.train.beton --test data/pets.test.beton"
+    shared = "--features probes/full-s1/pets/features"
+    assert {one: command(lines[f"{one}/full-s1/pets"]) for one in EVALUATIONS} == {
+        "probe": f"python -m transfer probe --model backbones/full-s1 {halves} --seed 1 --out probes/full-s1/pets",
+        "knn": f"python -m transfer knn --model backbones/full-s1 {halves} {shared} --out knn/full-s1/pets",
+        "few-shot-5": f"python -m transfer probe --model backbones/full-s1 {halves} --shots 5 {shared} --seed 1 "
+        "--out few-shot-5/full-s1/pets",
+        "finetune": f"python -m transfer finetune --model backbones/full-s1 {halves} --seed 1 "
+        "--out finetune/full-s1/pets",
+        "probe-finetune": f"python -m transfer finetune --model backbones/full-s1 {halves} --head probe {shared} "
+        "--seed 1 --out probe-finetune/full-s1/pets",
+    }
+
+
+def test_features_are_computed_by_one_evaluation_and_the_others_wait_for_it():
+    lines = by_name(replace(STUDY, evaluations=EVALUATIONS))
+    waiting = [one for one in EVALUATIONS if "probe/full-s1/pets" in lines[f"{one}/full-s1/pets"].needs]
+    assert waiting == ["knn", "few-shot-5", "probe-finetune"]
+    # 90 images of pets pass the network once; the 50 of its train part then 20 times, and 40 at the end.
+    assert [lines[f"{one}/full-s1/pets"].samples for one in EVALUATIONS] == [90, 0, 0, 50 * 20 + 40, 50 * 20 + 40]
+
+
+def test_an_evaluation_that_is_added_leaves_every_old_line_but_the_last_as_it_was():
+    old, new = by_name(), by_name(replace(STUDY, evaluations=EVALUATIONS))
+    assert [n for n in old if (old[n].command, old[n].needs) != (new[n].command, new[n].needs)] == ["collect"]
+    assert {line.name.split("/")[0] for name, line in new.items() if name not in old} == set(EVALUATIONS[1:])
+    # Also where the probe comes second: the first keeps the features.
+    knn, both = (by_name(replace(STUDY, evaluations=e)) for e in (("knn",), ("knn", "probe")))
+    assert [n for n in knn if (knn[n].command, knn[n].needs) != (both[n].command, both[n].needs)] == ["collect"]
+    assert "knn/full-s1/pets" in both["probe/full-s1/pets"].needs
+
+
+def test_a_target_that_is_written_already_is_used_where_it_lies():
+    lines = by_name(
+        replace(STUDY, targets={"pets": Parts("../x/p.train.beton", "../x/p.test.beton")}, guides=("pets",))
+    )
+    assert not any(name.startswith("write/pets") for name in lines)
+    assert "../x/p.train.beton" in lines["features/s0"].command
+    assert "features/s0/p.train.features.npz" in lines["score/s0"].command
+    assert lines["probe/full-s0/pets"].command[6:10] == ("--train", "../x/p.train.beton", "--test", "../x/p.test.beton")
+    assert lines["probe/full-s0/pets"].needs == ("pretrain/full-s0",)
+
+
+def test_the_cheap_ladder_trains_the_surrogates_recipe_on_every_rung():
+    lines = by_name(replace(STUDY, keeps=(), ladder=(0.5, 0.1)))
+    rungs = {n: line for n, line in lines.items() if line.stage == "search" and line.command[2] == "pretrain"}
+    assert list(rungs) == ["ladder/full-s0", "ladder/winnow-k0.1-s0", "ladder/winnow-k0.5-s0"]
+    assert command(rungs["ladder/winnow-k0.1-s0"]) == (
+        "python -m pretrain --beton data/source.beton --index indices/winnow-k0.1-s0.index.npz "
+        "--recipe rn18-surrogate --seed 0 --out ladder/winnow-k0.1-s0"
+    )
+    assert "ladder/probes/winnow-k0.5-s0/birds" in lines
+    # A rung that is confirmed shares the selection; no line of the ladder changes.
+    grown_lines = by_name(replace(STUDY, keeps=(0.1,), ladder=(0.5, 0.1)))
+    assert all(lines[name] == grown_lines[name] for name in lines if name not in ("collect", "report"))
+    assert "pretrain/winnow-k0.1-s1" in grown_lines
+
+
 def test_without_a_method_that_looks_at_the_surrogate_there_is_none():
     lines = by_name(replace(STUDY, methods=("full", "random")))
     assert not any(line.stage in ("surrogate", "features", "score") for line in lines.values())
@@ -191,6 +254,18 @@ def test_cells_name_full_once_a_seed():
         ({"guides": ()}, "must guide"),
         ({"targets": {}}, "--targets"),
         ({"surrogate_sample": 0.0}, "--surrogate-sample 0.0"),
+        ({"evaluations": ("probe", "best")}, "--evaluations best"),
+        ({"evaluations": ("few-shot-0",)}, "--evaluations few-shot-0"),
+        ({"ladder": (0.5, 1.0)}, "--ladder 1.0"),
+        ({"ladder": (0.5,), "seeds": (0,)}, "needs two seeds"),
+        ({"ladder": (0.5,), "methods": ("full", "random")}, "needs full and a pruning method"),
+        (
+            {
+                "targets": {"a": Parts("x/p.train.beton", "x/t.beton"), "b": Parts("y/p.train.beton", "y/t.beton")},
+                "guides": ("a",),
+            },
+            "same file name",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_by_name(change, said):
@@ -210,6 +285,14 @@ def test_a_study_grows_by_lists_alone():
     assert new["guides"] == ["pets"]
     assert new["margin"] == 1.0
     assert OLD["seeds"] == [0]
+
+
+def test_evaluations_grow_also_where_there_was_the_probe_alone():
+    assert grown("S", OLD, {"evaluations": ["probe", "knn"]})["evaluations"] == ["probe", "knn"]
+    assert grown("S", {**OLD, "evaluations": ["knn"]}, {"evaluations": ["probe"]})["evaluations"] == ["knn", "probe"]
+    assert grown("S", OLD, {"ladder": [0.1]})["ladder"] == [0.1]
+    with pytest.raises(InputError, match="ladder"):
+        grown("S", {**OLD, "ladder": [0.2]}, {"ladder": [0.1]})
 
 
 @pytest.mark.parametrize("change", [{"recipe": "other"}, {"guides": ["cars"]}])

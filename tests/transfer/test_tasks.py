@@ -57,6 +57,17 @@ def test_a_target_needs_both_parts(tmp_path):
         target_parts("pets", str(tmp_path / "cats"))
 
 
+def test_a_target_may_be_two_betons(tmp_path):
+    for half in ("train", "test"):
+        (tmp_path / f"pets.{half}.beton").touch()
+    parts = Parts(str(tmp_path / "pets.train.beton"), str(tmp_path / "pets.test.beton"))
+    assert target_parts("pets", str(tmp_path / "pets")) == parts
+    assert target_parts("pets", str(tmp_path / "pets.train.beton")) == parts
+    (tmp_path / "pets.test.beton").unlink()
+    with pytest.raises(InputError, match=r"no such file: .*pets\.test\.beton"):
+        target_parts("pets", str(tmp_path / "pets"))
+
+
 def test_torchvision_sets_have_a_part_by_name():
     assert target_parts("c", "torchvision:CIFAR10:data") == Parts(
         "torchvision:CIFAR10:data:train", "torchvision:CIFAR10:data:test"

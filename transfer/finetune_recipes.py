@@ -1,0 +1,84 @@
+"""How to fine-tune, by the size of the target: few images are seen often, many are seen a few times.
+
+The idea of one rule instead of a search per target is BiT's (Kolesnikov et al., arXiv 1912.11370, section 3.3); the
+numbers here are for networks of any size, the rate measured on small ResNets at 32 px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pretrain.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    # transfer finetune --recipe small --model runs/backbone --train pets/train --test pets/test --out runs/tuned
+    "small": Recipe(
+        cost="20 passes over the target",
+        expect="targets below 2,000 images",
+        arch="",
+        epochs=20,
+        batch=32,
+        lr=0.05,
+        resolution=0,
+        warmup=1.0,
+        weight_decay=1e-4,
+        smoothing=0.0,
+    ),
+    "medium": Recipe(
+        cost="10 passes over the target",
+        expect="targets from 2,000 to 20,000 images",
+        arch="",
+        epochs=10,
+        batch=64,
+        lr=0.1,
+        resolution=0,
+        warmup=0.5,
+        weight_decay=1e-4,
+        smoothing=0.0,
+    ),
+    "large": Recipe(
+        cost="8 passes over the target",
+        expect="targets of 20,000 images and more",
+        arch="",
+        epochs=8,
+        batch=256,
+        lr=0.4,
+        resolution=0,
+        warmup=0.5,
+        weight_decay=1e-4,
+        smoothing=0.0,
+        compile=True,
+    ),
+}
+SIZES = (("small", 2_000), ("medium", 20_000))
+_ADAMW_SHARE = 0.001  # of SGD's rate: 1e-4 for the medium recipe
+
+
+def size_of(n: int) -> str:
+    """The recipe for a target of `n` training images.
+
+    >>> size_of(1999), size_of(2000), size_of(20_000)
+    ('small', 'medium', 'large')
+    """
+    return next((name for name, below in SIZES if n < below), "large")
+
+
+def adapted(name: str, spec: dict[str, Any], *, batch_norm: bool) -> Recipe:
+    """The recipe `name` for a network as model.json describes it.
+
+    Images up to 64 px are shifted and mirrored, larger ones cropped. Networks without batch norm (transformers,
+    ConvNeXt) are tuned by AdamW, as they were pretrained.
+    """
+    side = int(spec["resolution"])
+    recipe = replace(
+        RECIPES[name],
+        arch=spec["arch"],
+        kwargs=dict(spec.get("kwargs") or {}),
+        stem=spec.get("stem", "imagenet"),
+        resolution=side,
+        crop="padded" if side <= 64 else "resized",
+    )
+    if batch_norm:
+        return recipe
+    return replace(recipe, optimiser="adamw", lr=recipe.lr * _ADAMW_SHARE, weight_decay=0.05, clip=1.0)
