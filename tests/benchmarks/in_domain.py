@@ -157,8 +157,8 @@ def table(cells: list[dict], name: str, scale: Scale) -> str:
         else f"the first {scale.images} images of the first {scale.classes} classes"
     )
     lines = [
-        f"Scale `{name}`: recipe `{scale.recipe}`, {scale.epochs:g} epochs, {used}; full data {shown(full)}. Test top-1 "
-        "in percent after the last epoch, mean ± standard deviation (seeds).",
+        f"Scale `{name}`: recipe `{scale.recipe}`, {scale.epochs:g} epochs, {used}; full data {shown(full)}. Test "
+        "top-1 in percent after the last epoch, mean ± standard deviation (seeds).",
         "",
         "| method | " + " | ".join(f"keep {k:g}" for k in keeps) + " |",
         "| --- |" + " --- |" * len(keeps),
