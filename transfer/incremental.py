@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, atomic, claim, finish, identity, note, read_json, write_json
+from prune.run import InputError, claim, identity, note, read_json
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
@@ -206,22 +206,11 @@ def _held(out: Path) -> set[str]:
 def _publish(config: Config, made: dict[str, Any]) -> None:
     """Write result.json and report.html over all runs that there are."""
     from transfer.incremental_page import page
-    from transfer.incremental_results import summary
+    from transfer.incremental_results import publish, summary
 
     cells = [
         {"name": place.parent.name, **read_json(place)} for place in sorted(config.out.glob("cells/*/result.json"))
     ]
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "task": "incremental",
-        "metric": "average incremental accuracy",
-        "config": made,
-    }
-    result |= {"cells": cells, "summary": summary(cells)}
-    write_json(config.out / "result.json", result)
-    with atomic(config.out / "report.html") as partial:
-        partial.write_text(page(result), encoding="utf-8")
-    finish(config.out, runs=len(cells), inputs={k: made[k] for k in ("train", "test", "init")})
-    for line in result["summary"]:
-        values = ", ".join(f"{head} {100 * one['mean']:.2f} %" for head, one in line["heads"].items())
-        note(f"{line['form']}, {line['memory']:,} bytes, {line['seeds']} seeds: {values}")
+    facts = {"format": FORMAT, "task": "incremental", "metric": "average incremental accuracy", "config": made}
+    result = {**facts, "cells": cells, "summary": summary(cells)}
+    publish(config.out, result, page, lambda line: f"{line['form']}, {line['memory']:,} bytes, {line['seeds']} seeds")

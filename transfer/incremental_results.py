@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from prune.run import atomic, finish, note, write_json
+
+
+def publish(
+    out: Path, result: Mapping[str, Any], page: Callable[[Mapping[str, Any]], str], named: Callable[[Any], str]
+) -> None:
+    """Write OUT/result.json, report.html and DONE, and say the mean accuracy of each line of the summary.
+
+    Parameters
+    ----------
+    out : Path
+    result : dict
+        Holds "config" with the inputs' fingerprints, "cells" and "summary".
+    page : function
+        The result to HTML.
+    named : function
+        A line of the summary to what it is about.
+    """
+    write_json(out / "result.json", dict(result))
+    with atomic(out / "report.html") as partial:
+        partial.write_text(page(result), encoding="utf-8")
+    config = result["config"]
+    finish(out, runs=len(result["cells"]), inputs={k: config[k] for k in ("train", "test", "init")})
+    for line in result["summary"]:
+        values = ", ".join(f"{head} {100 * one['mean']:.2f} %" for head, one in line["heads"].items())
+        note(f"{named(line)}: {values}")
 
 
 def paired(values: Sequence[float], reference: Sequence[float]) -> dict[str, float | int | None]:

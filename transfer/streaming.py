@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, atomic, claim, finish, identity, note, read_json, write_json
+from prune.run import InputError, claim, identity, note, read_json
 
 if TYPE_CHECKING:
     from prune.source import Source
@@ -138,20 +138,15 @@ def _learn(config: Config, setting: Setting, places: dict[tuple[str, int], Path]
 
 def _publish(config: Config, made: dict[str, Any]) -> None:
     """Write result.json and report.html over all runs that there are."""
+    from transfer.incremental_results import publish
     from transfer.stream_page import page, summary
 
     cells = [read_json(place) for place in sorted(config.out.glob("cells/*/result.json"))]
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "task": "stream",
-        "metric": "mean accuracy over the stream",
-        "config": made,
-    }
-    result |= {"cells": cells, "summary": summary(cells)}
-    write_json(config.out / "result.json", result)
-    with atomic(config.out / "report.html") as partial:
-        partial.write_text(page(result), encoding="utf-8")
-    finish(config.out, runs=len(cells), inputs={k: made[k] for k in ("train", "test", "init")})
-    for line in result["summary"]:
-        values = ", ".join(f"{head} {100 * one['mean']:.2f} %" for head, one in line["heads"].items())
-        note(f"{line['policy']}, {line['seeds']} seeds: {values}; at most {line['peak']:,} of {made['memory']:,} bytes")
+    facts = {"format": FORMAT, "task": "stream", "metric": "mean accuracy over the stream", "config": made}
+    result = {**facts, "cells": cells, "summary": summary(cells)}
+    publish(
+        config.out,
+        result,
+        page,
+        lambda line: f"{line['policy']}, {line['seeds']} seeds, at most {line['peak']:,} of {made['memory']:,} bytes",
+    )
