@@ -6,7 +6,8 @@ The surrogate and the backbone are the same kind of thing: a timm model, possibl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,24 @@ def pick_precision(asked: str, device: torch.device) -> str:
     except OSError:
         return "fp32"
     return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
+
+
+@contextmanager
+def laid_out(network: nn.Module) -> Iterator[None]:
+    """Lay a network's tensors out as its gradients are sound: channels last where that is safe.
+
+    With the channels last, oneDNN's gradient of a 1x1 convolution of stride 2 writes beyond its memory for some numbers
+    of channels, as pruned networks have them; multiples of 8 are sound, and so is any number with the channels first.
+    """
+    widths = [n for m in network.modules() if isinstance(m, nn.Conv2d) for n in (m.in_channels, m.out_channels)]
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    if not on_cpu or all(n % 8 == 0 or n == 3 for n in widths):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield
+        return
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    hook = network.register_forward_pre_hook(lambda _, images: (images[0].contiguous(), *images[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -53,8 +53,9 @@ def finetune(config: Config, train: Source, test: Source, inputs: dict[str, str]
     with open_ranks(config.precision) as ranks:
         if config.head == "probe":
             _probed_head(config, network, train, test, ranks)
-        network = network.to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        progress = _train(config, network, train, recipe, spec, ranks)
+        network = network.to(ranks.device)
+        with networks.laid_out(network):
+            progress = _train(config, network, train, recipe, spec, ranks)
         if ranks.rank == 0:
             facts = _predict(config, network, test, spec, ranks)
             cost = flops.per_image(network, recipe, recipe.resolution)

@@ -118,8 +118,8 @@ def recover(
 ) -> nn.Module:
     """Train for `recipe.epochs`, from a checkpoint if there is one; afterwards on the CPU, in evaluation mode."""
     if recipe.epochs > 0:
-        network = network.to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with bar(name) as on_step:
+        network = network.to(ranks.device)
+        with networks.laid_out(network), bar(name) as on_step:
             engine.train(
                 network,
                 augmented(loader, recipe, seed),

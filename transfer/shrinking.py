@@ -65,12 +65,14 @@ def _importance(job: Job, trial: Trial, model: nn.Module, found: list[Any]) -> l
         return importance.chance(found, job.config.seed * 1000 + trial.step)
     if job.config.importance == "magnitude":
         return importance.magnitude(model, found)
-    return importance.taylor(model, found, _batches(job))
+    with networks.laid_out(model):
+        return importance.taylor(model, found, _batches(job))
 
 
 def _weight_scores(job: Job, trial: Trial, model: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
     if job.config.importance == "data":
-        return rewinding.saliency(model, names, _batches(job))
+        with networks.laid_out(model):
+            return rewinding.saliency(model, names, _batches(job))
     weights = {name: model.get_parameter(name).detach() for name in names}
     if job.config.importance == "magnitude":
         return {name: weight.abs() for name, weight in weights.items()}
