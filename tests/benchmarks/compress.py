@@ -285,7 +285,8 @@ def _criteria(done: dict[str, list[Any]]) -> list[str]:
         cells = []
         for kind in CONTROLS:
             values = [100 * steps[number]["test"] for steps in found[kind].values()]
-            cells.append(f"{np.mean(values):.2f} ± {np.std(values, ddof=1) if len(values) > 1 else float('nan'):.2f}")
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.2f}{spread}")
         one = next(iter(found["data"].values()))
         lines.append(_row(f"{one[number]['params'] / one[0]['params']:.3f}", len(both), *cells))
     return [*lines, ""]
