@@ -55,8 +55,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Fine-tune, or go on, or return at once when the run is done."""
-    from prune.networks import fingerprint, load_model
-    from transfer.target_pair import open_pair
+    from prune.networks import load_model
+    from transfer.target_pair import fingerprints, open_pair
 
     for flag in ("epochs", "lr", "batch_size", "micro_batch"):
         value = getattr(config, flag)
@@ -66,11 +66,7 @@ def run(config: Config) -> None:
         raise InputError("--features: serves --head probe alone")
     load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
-    inputs = {
-        "model": fingerprint(config.model),
-        "train": train.manifest.fingerprint,
-        "test": test.manifest.fingerprint,
-    }
+    inputs = fingerprints(config.model, train, test)
     decides = ("recipe", "head", "epochs", "lr", "batch_size", "micro_batch", "seed", "precision")
     if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
         result = read_json(config.out / "result.json")

@@ -40,8 +40,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Classify, or return at once when the run is done."""
-    from prune.networks import fingerprint, load_model
-    from transfer.target_pair import forward_flops, name_of, open_pair, pair_features, save_predictions
+    from prune.networks import load_model
+    from transfer.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features, save_predictions
 
     if config.k < 1:
         raise InputError(f"--k {config.k}: at least 1 is needed")
@@ -49,11 +49,7 @@ def run(config: Config) -> None:
         raise InputError(f"--temperature {config.temperature}: a positive number is needed")
     network, spec = load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
-    inputs = {
-        "model": fingerprint(config.model),
-        "train": train.manifest.fingerprint,
-        "test": test.manifest.fingerprint,
-    }
+    inputs = fingerprints(config.model, train, test)
     if claim(config.out, {"k": config.k, "temperature": config.temperature, **inputs}):
         result = read_json(config.out / "result.json")
         return note(f"{config.out}: done already, top-1 {result['value']:.4f}")

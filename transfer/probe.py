@@ -46,18 +46,14 @@ class Config:
 
 def run(config: Config) -> None:
     """Probe, or return at once when the run is done."""
-    from prune.networks import fingerprint, load_model
-    from transfer.target_pair import forward_flops, name_of, open_pair, pair_features
+    from prune.networks import load_model
+    from transfer.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features
 
     if config.shots is not None and config.shots < 1:
         raise InputError(f"--shots {config.shots}: at least 1 is needed")
     network, spec = load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
-    inputs = {
-        "model": fingerprint(config.model),
-        "train": train.manifest.fingerprint,
-        "test": test.manifest.fingerprint,
-    }
+    inputs = fingerprints(config.model, train, test)
     shots = {} if config.shots is None else {"shots": config.shots}
     if claim(config.out, {"seed": config.seed, **shots, **inputs}):
         result = read_json(config.out / "result.json")

@@ -81,6 +81,17 @@ def _written(train: Path, test: Path, out: Path) -> tuple[Path, Path]:
     return places
 
 
+def fingerprints(model: Path, train: Source, test: Source) -> dict[str, str]:
+    """What an evaluation was made from: fingerprints of the model directory and of both halves."""
+    from prune import networks
+
+    return {
+        "model": networks.fingerprint(model),
+        "train": train.manifest.fingerprint,
+        "test": test.manifest.fingerprint,
+    }
+
+
 def pair_features(
     model: Path, train: Source, test: Source, place: Path, loader: str, workers: int | None
 ) -> tuple[Features, Features]:
