@@ -21,6 +21,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
+from prune.heap import keep_freed_memory
 from prune.loading import share_of_cores
 from prune.networks import pick_precision
 from prune.run import InputError
@@ -131,6 +132,8 @@ def open_ranks(
         Where trackers write.
     """
     cpu = not torch.cuda.is_available()
+    if cpu:
+        keep_freed_memory()
     before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     AcceleratorState._reset_state()
     GradientState._reset_state()

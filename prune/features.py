@@ -127,6 +127,7 @@ def extract(
     import torch
 
     from prune import networks
+    from prune.heap import keep_freed_memory
     from prune.loading import open_loader, share_of_cores
     from prune.progress import track
 
@@ -134,6 +135,8 @@ def extract(
     bf16 = networks.pick_precision(precision, device) == "bf16"
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(share_of_cores())
+    if device.type == "cpu":
+        keep_freed_memory()
     model = model.to(device, memory_format=torch.channels_last).eval()
     batches = open_loader(source, resolution=resolution, batch_size=batch_size, workers=workers, loader=loader)
     total = -(-len(rows) // batch_size)

@@ -46,6 +46,7 @@ from pretrain.recipe import Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
 from prune import crops, features, networks, write
+from prune.heap import keep_freed_memory
 from prune.loading import open_loader
 from prune.run import versions
 from prune.source import open_source
@@ -261,10 +262,14 @@ def scoring(beton: Path, side: int, rounds: int) -> Line:
 
 
 def growth(beton: Path, recipe: Recipe, turns: int) -> list[dict]:
-    """Seconds of an epoch at several keeps, and how far they are from proportion: least of `turns` of each."""
+    """Seconds of an epoch at several keeps, and how far they are from proportion.
+
+    Every keep trains as many epochs as see the same number of images, in turns; what is off is the median over the
+    turns of the ratio to the whole set's run of the same turn, since a shared machine's speed drifts.
+    """
     source = open_source(beton)
     spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": ["a", "b", "c", "d"]}
-    found: dict[float, tuple[float, float]] = {}
+    found: dict[float, list[tuple[float, float]]] = {}
     with open_ranks() as ranks:
         loader = open_loader(source, resolution=recipe.resolution, batch_size=recipe.batch)
         network = networks.build(spec).to(ranks.device)
@@ -277,19 +282,22 @@ def growth(beton: Path, recipe: Recipe, turns: int) -> list[dict]:
                 rows,
                 recipe,
                 ranks,
-                budget=Budget(epochs=2),
+                budget=Budget(epochs=round(1 / keep)),
                 mean=networks.MEAN,
                 std=networks.STD,
             )
             now = 1e3 * done.seconds / done.samples, 1e3 * (processor_seconds() - before) / done.samples
-            share = len(rows) / len(source)
-            found[share] = tuple(map(min, now, found.get(share, now)))  # type: ignore[assignment]
+            found.setdefault(len(rows) / len(source), []).append(now)
         loader.close()
-    whole = found[max(found)]
+    shares = sorted(found, reverse=True)
+    found[shares[0]] = found[shares[0]][1:]  # the first run warms up
+    each = {share: np.array(found[share]) for share in shares}
+    middle = {share: np.median(each[share], axis=0) for share in shares}
+    off = {share: np.median(each[share] / each[shares[0]], axis=0) - 1 for share in shares}
     return [
-        {"keep": share, "seconds": each * share * len(source) / 1e3, "processor_ms": cost,
-         "off": each / whole[0] - 1, "off_processor": cost / whole[1] - 1}
-        for share, (each, cost) in sorted(found.items(), reverse=True)
+        {"keep": share, "seconds": middle[share][0] * share * len(source) / 1e3, "processor_ms": middle[share][1],
+         "off": off[share][0], "off_processor": off[share][1]}
+        for share in shares
     ]  # fmt: skip
 
 
@@ -311,7 +319,45 @@ def start_up(beton: Path, folder: Path, loader: str, fresh: bool) -> dict:
             "peak": used.ru_maxrss / 2**20}  # fmt: skip
 
 
-PARTS = ("loop", "loading", "scoring", "growth", "start")
+def steps_with_heap(kept: bool, steps: int = 40) -> None:
+    """Train `tiny` on noise in this process and print images a second and processor seconds an image."""
+    if kept:
+        keep_freed_memory()
+    recipe = RECIPES["tiny"]
+    spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": [str(i) for i in range(100)]}
+    network = networks.build(spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(recipe.batch, 3, recipe.resolution, recipe.resolution).to(memory_format=torch.channels_last)
+    labels = torch.arange(recipe.batch)
+    optimiser = optimisation.build(network, recipe)
+    for step in range(steps + 5):
+        if step == 5:  # the first ones fill oneDNN's caches
+            wall, processor = time.perf_counter(), processor_seconds()
+        functional.cross_entropy(network(images), labels).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    count = steps * recipe.batch
+    print(count / (time.perf_counter() - wall), (processor_seconds() - processor) / count)
+
+
+def heap(rounds: int) -> Line:
+    """Steps with the freed memory kept against steps with the C library's own settings, each in a process."""
+    found: dict[str, list[tuple[float, float]]] = {"kept": [], "glibc": []}
+    for _ in range(rounds):
+        for kind, figures in found.items():
+            command = [sys.executable, __file__, "--heap", kind]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            rate, cost = map(float, done.stdout.split())
+            figures.append((rate, cost))
+    ours, other = (statistics.median(rate for rate, _ in figures) for figures in found.values())
+    pairs = list(zip(*found.values()))
+    share = statistics.median(kept[0] / glibc[0] for kept, glibc in pairs)
+    by_processor = statistics.median(glibc[1] / kept[1] for kept, glibc in pairs)
+    what = "steps / steps with glibc's heap, tiny, 32 px"
+    return Line(what, ours, other, share, by_processor, 1.0, os.getloadavg()[0])
+
+
+PARTS = ("loop", "heap", "loading", "scoring", "growth", "start")
 
 
 def measure(part: str, folder: Path, given: argparse.Namespace) -> list[dict]:
@@ -330,7 +376,9 @@ def measure(part: str, folder: Path, given: argparse.Namespace) -> list[dict]:
     if part == "growth":
         # A quick network: whatever an epoch costs besides its images would show.
         return growth(betons[96], replace(RECIPES["tiny"], crop="resized", batch=32), given.turns)
-    if part == "scoring":
+    if part == "heap":
+        lines = [heap(given.rounds)]
+    elif part == "scoring":
         lines = [scoring(betons[96], 64, given.rounds)]
     elif part == "loading":
         lines = loading(trees[256], betons[256], 224, 2.5, given.rounds)
@@ -348,7 +396,7 @@ def measure(part: str, folder: Path, given: argparse.Namespace) -> list[dict]:
 
 def page(found: dict) -> str:
     """The results in words."""
-    lines = [str(Line(**line)) for part in ("loop", "loading", "scoring") for line in found.get(part, [])]
+    lines = [str(Line(**line)) for part in ("loop", "heap", "loading", "scoring") for line in found.get(part, [])]
     keeps = [
         f"| {k['keep']:.2f} | {k['seconds']:.2f} | {k['off']:+.1%} | {k['processor_ms']:.3f} "
         f"| {k['off_processor']:+.1%} |"
@@ -399,7 +447,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=2, help="of the growth over keeps")
     parser.add_argument("--steps", type=int, default=100 if CUDA else 12)
+    parser.add_argument("--heap", choices=("kept", "glibc"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.heap:
+        return steps_with_heap(given.heap == "kept")
     device = torch.cuda.get_device_name() if CUDA else "no GPU"
     before = given.out.with_suffix(".json") if given.out else None
     found = json.loads(before.read_text()) if before and before.exists() and len(given.parts) < len(PARTS) else {}
