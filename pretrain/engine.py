@@ -26,6 +26,7 @@ from pretrain.optimisation import Loss, swapped
 from pretrain.ranks import Ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
+from prune import networks
 from prune.run import note
 
 _LOOK = 20  # steps between looks at a CUDA loss: each look waits for the GPU
@@ -83,25 +84,26 @@ def train(
     Requeue
         A signal came; a checkpoint is written.
     """
-    batch = order.global_batch(len(rows), recipe.batch, ranks.world)
-    recorder = Recorder(rows, ranks.device) if dynamics or recipe.infobatch else None
-    loss = loss or optimisation.classification(recipe, seed, ranks.rank)
-    run = _Run(
-        learner=Learner(network, recipe, ranks, loss, mean, std, seed, recorder),
-        batches=batches,
-        rows=rows,
-        budget=budget,
-        seed=seed,
-        hooks=hooks or Hooks(),
-        infobatch=InfoBatch(len(rows), recipe.infobatch, seed) if recipe.infobatch else None,
-        keep_records=dynamics,
-        directory=checkpoints,
-        every=checkpoint_seconds,
-        progress=Progress(micro_batch=micro_batch or order.rank_batch(batch, 0, ranks.world)),
-    )
-    run.resume()
-    run.learner.wrap()
-    run.to_the_end()
+    with networks.laid_out(network):
+        batch = order.global_batch(len(rows), recipe.batch, ranks.world)
+        recorder = Recorder(rows, ranks.device) if dynamics or recipe.infobatch else None
+        loss = loss or optimisation.classification(recipe, seed, ranks.rank)
+        run = _Run(
+            learner=Learner(network, recipe, ranks, loss, mean, std, seed, recorder),
+            batches=batches,
+            rows=rows,
+            budget=budget,
+            seed=seed,
+            hooks=hooks or Hooks(),
+            infobatch=InfoBatch(len(rows), recipe.infobatch, seed) if recipe.infobatch else None,
+            keep_records=dynamics,
+            directory=checkpoints,
+            every=checkpoint_seconds,
+            progress=Progress(micro_batch=micro_batch or order.rank_batch(batch, 0, ranks.world)),
+        )
+        run.resume()
+        run.learner.wrap()
+        run.to_the_end()
     return run.progress
 
 

@@ -39,7 +39,6 @@ def pretrain(config: Config, plan: Plan, ranks: Ranks) -> None:
     side = max(recipe.resolution, recipe.start_resolution)
     torch.manual_seed(config.seed)
     network = networks.build(spec).to(ranks.device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init is not None:
         warm_start(network, config.init)
     options: dict[str, Any] = {"workers": config.workers, "loader": config.loader}

@@ -53,12 +53,12 @@ def fresh(spec: dict[str, Any], init: Path | None, seed: int, ranks: Ranks) -> n
         network = networks.build(spec).to(ranks.device)
     if init is not None:
         warm_start(network, init)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def reopened(directory: Path, ranks: Ranks) -> nn.Module:
     """Load a saved network to go on with."""
-    return networks.load_model(directory)[0].to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return networks.load_model(directory)[0].to(ranks.device)
 
 
 def seed_of(seed: int, *parts: int) -> int:

@@ -54,8 +54,7 @@ def finetune(config: Config, train: Source, test: Source, inputs: dict[str, str]
         if config.head == "probe":
             _probed_head(config, network, train, test, ranks)
         network = network.to(ranks.device)
-        with networks.laid_out(network):
-            progress = _train(config, network, train, recipe, spec, ranks)
+        progress = _train(config, network, train, recipe, spec, ranks)
         if ranks.rank == 0:
             facts = _predict(config, network, test, spec, ranks)
             cost = flops.per_image(network, recipe, recipe.resolution)

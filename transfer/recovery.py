@@ -119,7 +119,7 @@ def recover(
     """Train for `recipe.epochs`, from a checkpoint if there is one; afterwards on the CPU, in evaluation mode."""
     if recipe.epochs > 0:
         network = network.to(ranks.device)
-        with networks.laid_out(network), bar(name) as on_step:
+        with bar(name) as on_step:
             engine.train(
                 network,
                 augmented(loader, recipe, seed),
