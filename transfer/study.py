@@ -49,7 +49,8 @@ class Config:
     """Keeps that --keep auto chooses from. [0.05 0.1 0.2 0.3 0.5 0.7]"""
     evaluations: tuple[str, ...] = ()
     """How a backbone is judged on a target: probe, knn, few-shot-K (a probe of K images per class), finetune (all of
-    it), probe-finetune (beginning with the probe's classifier). The verdict is that of the first. [probe]"""
+    it), probe-finetune (beginning with the probe's classifier), both also as finetune-E with E epochs instead of the
+    recipe's. The verdict is that of the first. [probe]"""
     seeds: tuple[int, ...] = ()
     """One surrogate and one backbone per cell for each. [0 1 2]"""
     recipe: str | None = None

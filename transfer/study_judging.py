@@ -43,11 +43,12 @@ def evaluation_lines(study: Study) -> list[Line]:
 def _evaluated(study: Study, target: str, evaluation: str, makes: bool) -> tuple[int, float]:
     """Images that an evaluation sees, and its cost in forward passes."""
     train, test = (study.sizes.get(f"{target}.{half}", 0) for half in ("train", "test"))
-    if not evaluation.endswith("finetune"):
-        return (train + test, (train + test) * FORWARD) if makes else (0, 0.0)
     from transfer.finetune_recipes import RECIPES, size_of
 
-    seen = round(train * RECIPES[size_of(train)].epochs)
+    epochs = study_evaluations.epochs_of_tuning(evaluation, RECIPES[size_of(train)].epochs)
+    if not epochs:
+        return (train + test, (train + test) * FORWARD) if makes else (0, 0.0)
+    seen = round(train * epochs)
     return seen + test, seen * TRAIN + test * FORWARD
 
 

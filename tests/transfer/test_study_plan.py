@@ -114,7 +114,7 @@ def test_a_target_that_does_not_guide_is_evaluated_alone():
     assert "probe/full-s0/birds" in lines
 
 
-EVALUATIONS = ("probe", "knn", "few-shot-5", "finetune", "probe-finetune")
+EVALUATIONS = ("probe", "knn", "few-shot-5", "finetune", "probe-finetune", "probe-finetune-3")
 
 
 def test_every_evaluation_has_its_command():
@@ -130,15 +130,18 @@ def test_every_evaluation_has_its_command():
         "--out finetune/full-s1/pets",
         "probe-finetune": f"python -m transfer finetune --model backbones/full-s1 {halves} --head probe {shared} "
         "--seed 1 --out probe-finetune/full-s1/pets",
+        "probe-finetune-3": f"python -m transfer finetune --model backbones/full-s1 {halves} --head probe --epochs 3 "
+        f"{shared} --seed 1 --out probe-finetune-3/full-s1/pets",
     }
 
 
 def test_features_are_computed_by_one_evaluation_and_the_others_wait_for_it():
     lines = by_name(replace(STUDY, evaluations=EVALUATIONS))
     waiting = [one for one in EVALUATIONS if "probe/full-s1/pets" in lines[f"{one}/full-s1/pets"].needs]
-    assert waiting == ["knn", "few-shot-5", "probe-finetune"]
-    # 90 images of pets pass the network once; the 50 of its train part then 20 times, and 40 at the end.
-    assert [lines[f"{one}/full-s1/pets"].samples for one in EVALUATIONS] == [90, 0, 0, 50 * 20 + 40, 50 * 20 + 40]
+    assert waiting == ["knn", "few-shot-5", "probe-finetune", "probe-finetune-3"]
+    # 90 images of pets pass the network once; the 50 of its train part then 20 or 3 times, and 40 at the end.
+    samples = [lines[f"{one}/full-s1/pets"].samples for one in EVALUATIONS]
+    assert samples == [90, 0, 0, 50 * 20 + 40, 50 * 20 + 40, 50 * 3 + 40]
 
 
 def test_an_evaluation_that_is_added_leaves_every_old_line_but_the_last_as_it_was():
@@ -256,6 +259,7 @@ def test_cells_name_full_once_a_seed():
         ({"surrogate_sample": 0.0}, "--surrogate-sample 0.0"),
         ({"evaluations": ("probe", "best")}, "--evaluations best"),
         ({"evaluations": ("few-shot-0",)}, "--evaluations few-shot-0"),
+        ({"evaluations": ("finetune-0",)}, "--evaluations finetune-0"),
         ({"ladder": (0.5, 1.0)}, "--ladder 1.0"),
         ({"ladder": (0.5,), "seeds": (0,)}, "needs two seeds"),
         ({"ladder": (0.5,), "methods": ("full", "random")}, "needs full and a pruning method"),
