@@ -138,12 +138,14 @@ def _heads(name: str, attention: Any) -> list[Channels]:
 def kept(size: int, ratio: float) -> int:
     """How many of `size` channels stay when a share `ratio` is to go; wide layers keep multiples of 4 or 8.
 
+    Vector units take 4, 8 or more numbers at once, and runtimes fill up a block that is not full.
+
     Examples
     --------
-    >>> kept(64, 0.3), kept(32, 0.3), kept(10, 0.3), kept(2, 0.9)
-    (48, 24, 7, 1)
+    >>> kept(64, 0.3), kept(32, 0.3), kept(16, 0.2), kept(10, 0.3), kept(2, 0.9)
+    (48, 24, 12, 7, 1)
     """
-    unit = 8 if size >= 64 else 4 if size >= 32 else 1
+    unit = 8 if size >= 32 else 4 if size >= 16 else 1
     return min(size, max(unit, unit * round(size * (1 - ratio) / unit)))
 
 
