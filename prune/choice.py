@@ -215,7 +215,7 @@ def missing(name: str) -> str:
             "LM needs a surrogate whose classes are the source's, and targets: this surrogate's classes are others "
             "(use FM: --method dp4tl-fm, or --quota fm-soft), or `prune score` had no --targets"
         )
-    if name.startswith(("fm", "soft")):
+    if name.startswith(("fm", "soft", "votes")):
         return "class votes need targets: run `prune score` with --targets"
     return f"quota {name!r} needs --weights FILE"
 
@@ -226,7 +226,7 @@ def _quotas(
     """Quotas of the classes by their weights, (c,) int64, at least `low`."""
     if method.quota.endswith("-whole"):
         soft = source.weights.get(method.quota.replace("whole", "soft"), weight)
-        return whole_classes(weight, soft, sizes, budget, low)
+        return whole_classes(weight, soft, sizes, budget, low, method.trim)
     if method.base > 0:
         low = quota(sizes, sizes, max(int(low.sum()), round(method.base * budget)), low)
     return quota(weight, sizes, budget, low)

@@ -153,12 +153,20 @@ def _whole(share: np.ndarray, low: np.ndarray, high: np.ndarray, budget: int) ->
 
 
 def whole_classes(
-    votes: np.ndarray, ties: np.ndarray, class_size: np.ndarray, budget: int, floor: int | np.ndarray = 0
+    votes: np.ndarray,
+    ties: np.ndarray,
+    class_size: np.ndarray,
+    budget: int,
+    floor: int | np.ndarray = 0,
+    trim: float = 0.0,
 ) -> np.ndarray:
     """All or nothing: fill classes in order of votes until the budget is spent (DP4TL).
 
     The class that no longer fits whole is filled partly, so that the sum is exact; which of its samples stay is up to
     the rank (the presets draw them at random from the seed). Floors are served first.
+
+    With `trim`, a class counts as full without that share of it, rounded down; what it lacks is filled in the same
+    order when the budget has filled all classes so far.
 
     Parameters
     ----------
@@ -169,15 +177,22 @@ def whole_classes(
     class_size : (c,) int
     budget : int
     floor : int or (c,) int
+    trim : float in [0, 1)
 
     Returns
     -------
     (c,) int64
+
+    Examples
+    --------
+    >>> whole_classes(np.array([3, 9, 1]), np.zeros(3), np.array([8, 8, 8]), 14, trim=0.25)
+    array([6, 6, 2])
     """
     size = np.asarray(class_size, np.int64)
     kept = check(size, budget, floor).copy()
     order = np.lexsort((-np.asarray(ties, np.float64), -np.asarray(votes, np.float64)))
-    room = (size - kept)[order]
-    before = np.cumsum(room) - room
-    kept[order] += np.clip(budget - int(kept.sum()) - before, 0, room)
+    for full in (size - np.floor(trim * size + 1e-9).astype(np.int64), size):
+        room = np.maximum(full - kept, 0)[order]
+        before = np.cumsum(room) - room
+        kept[order] += np.clip(budget - int(kept.sum()) - before, 0, room)
     return kept

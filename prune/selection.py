@@ -35,11 +35,16 @@ class Config:
     budget: int | None = None
     """Number of samples to keep, instead of --keep."""
     quota: str | None = None
-    """size, equal, threshold, weights (with --weights), lm, fm or soft; lm-soft, fm-soft; lm-, fm- or soft-whole."""
+    """size, equal, threshold, weights (with --weights), lm, fm or soft; lm-soft, fm-soft; lm-, fm-, soft- or
+    votes-whole."""
     rank: str | None = None
     """random, k-center, herding, facility-location, or SCORE:WAY; ways: top, bottom, middle, ccs, beta, d2."""
     base: float | None = None
-    """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1."""
+    """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1 at a
+    keep of 0.6 and more."""
+    trim: float | None = None
+    """Share of each class, the last by the rank, that quotas of whole classes leave out as long as other classes have
+    room, in [0, 1); winnow's is 0.25 below a keep of 0.6."""
     floor: float | None = None
     """The least that every class keeps: from 1 a number of samples, below 1 a fraction of the class."""
     targets: tuple[str, ...] = ()
@@ -196,6 +201,10 @@ def _method(config: Config, keep: float) -> Method:
         if not 0 <= config.base <= 1:
             raise InputError(f"--base {config.base} is outside [0, 1]")
         found = replace(found, base=config.base)
+    if config.trim is not None:
+        if not 0 <= config.trim < 1:
+            raise InputError(f"--trim {config.trim} is outside [0, 1)")
+        found = replace(found, trim=config.trim)
     if config.scores is None and not (found.quota in UNSCORED and found.rank in PLAIN):
         raise InputError(f"{found.quota} x {found.rank} needs --scores (from `prune score`)")
     return found

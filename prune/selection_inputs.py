@@ -142,6 +142,10 @@ def class_weights(
         each += [np.mean(shares, axis=0)] if shares else []
     if each:
         found["soft"] = combine(each, how)
+    for rule in ("lm", "fm"):
+        if rule in found and f"{rule}-soft" in found:
+            found.setdefault("votes", found[rule])
+            found.setdefault("votes-soft", found[f"{rule}-soft"])
     return found
 
 

@@ -116,6 +116,23 @@ def test_whole_classes_go_by_votes_then_soft_votes_then_class():
     assert whole_classes(votes, soft, size, 10, floor=1).tolist() == [1, 4, 4, 1]
 
 
+def test_trimmed_classes_are_filled_up_when_all_others_are_trimmed_full():
+    # A quarter of 8, 5 and 4 rounded down is 2, 1 and 1: classes are full at 6, 4 and 3, in the order 1, 0, 2.
+    votes, size = [2, 3, 1], [8, 5, 4]
+    assert whole_classes(votes, votes, size, 12, trim=0.25).tolist() == [6, 4, 2]
+    assert whole_classes(votes, votes, size, 14, trim=0.25).tolist() == [6, 5, 3]
+    assert whole_classes(votes, votes, size, 12, floor=4, trim=0.25).tolist() == [4, 4, 4]
+
+
+@given(problems(), st.floats(0, 0.99))
+@settings(max_examples=200, deadline=None)
+def test_trimmed_whole_classes_spend_the_budget_and_keep_the_floors(problem, trim):
+    weight, size, budget, floor = problem
+    found = whole_classes(weight, weight, size, budget, floor, trim)
+    assert found.sum() == budget
+    assert np.all((found >= np.minimum(floor, size)) & (found <= size))
+
+
 @pytest.mark.parametrize(
     ("keep", "n", "kept"),
     [(0.5, 3, 2), (0.5, 5, 3), (0.3, 10, 3), (0.285, 1000, 285), (0.1, 3, 1), (1.0, 7, 7), (1e-9, 7, 1), (0.25, 10, 3)],

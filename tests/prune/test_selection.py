@@ -222,12 +222,20 @@ def test_el2n_keeps_the_hardest_of_all_and_margin_the_most_torn(case):
     assert selected(case, "b", method="margin").positions.tolist() == torn.tolist()
 
 
-def test_winnow_spreads_a_tenth_of_its_budget_by_size(case):
+def test_winnow_spreads_a_tenth_of_its_budget_by_size_under_mild_pruning(case):
     scored(case)
-    kept, _ = selected(case, method="winnow").per_class()
-    # A tenth of 20 samples by the sizes 40, 30, 20, 10 is 0.8, 0.6, 0.4, 0.2: one each for the two largest.
-    assert np.all(kept >= [1, 1, 0, 0])
-    assert kept.argmax() == 1
+    kept, _ = selected(case, method="winnow", keep=0.6).per_class()
+    # A tenth of 60 samples by the sizes 40, 30, 20, 10 is 2.4, 1.8, 1.2, 0.6: 2, 2, 1, 1.
+    assert np.all(kept >= [2, 2, 1, 1])
+
+
+def test_winnow_keeps_three_quarters_of_a_class_before_it_takes_the_next(case):
+    scored(case)
+    # LM votes 9 to 3 for bee and cat, of 30 and 20 images: 30 - 7 of bee, then cat until 30 are kept.
+    assert selected(case, method="winnow", keep=0.3).per_class()[0].tolist() == [0, 23, 7, 0]
+    assert selected(case, "b", method="winnow", keep=0.3, trim=0.0).per_class()[0].tolist() == [0, 30, 0, 0]
+    with pytest.raises(InputError, match="--trim 1.0"):
+        selected(case, "c", method="winnow", trim=1.0)
 
 
 def test_winnow_takes_the_easiest_of_a_class_at_a_small_keep_and_the_hardest_at_a_large_one(case):
