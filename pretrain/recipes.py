@@ -187,10 +187,23 @@ RECIPES: dict[str, Recipe] = {
         smoothing=0.05,
         warmup=0.5,
     ),
+    # python -m pretrain --beton S.beton --recipe tiny-surrogate --sample 0.1 --out runs/surrogate
+    "tiny-surrogate": replace(
+        _SMALL,
+        cost="43 MFLOPs of training an image: 24 px instead of 32",
+        expect="the judge of `tiny` and of larger networks on 32 px sources, from a tenth of the data",
+        kwargs={"channels": (16, 32, 64, 128)},
+        epochs=5,
+        batch=64,
+        lr=0.1,
+        resolution=24,
+        smoothing=0.05,
+        warmup=0.5,
+    ),
     # python -m pretrain --beton S.beton --recipe tiny-vit --out runs/tiny-vit
     "tiny-vit": replace(
         _SMALL,
-        cost="COST MFLOPs of training an image: seconds an epoch on 2 slow cores",
+        cost="90 MFLOPs of training an image: seconds an epoch on 2 slow cores",
         expect="for tests and comparisons: a vision transformer; without much data well below tiny",
         arch="vit_tiny_patch16_224",
         stem="imagenet",
