@@ -210,6 +210,8 @@ def part(name: str, folder: Path) -> None:
 
 def measure(folder: Path, names: tuple[str, ...], again: bool) -> None:
     """Run the parts that are not there yet, each in a process of its own; `again`: all, and the cheaper run stays."""
+    if not (folder / "scores.npz").exists():  # the other parts select by what this one scores
+        names = ("together", *(name for name in names if name != "together"))
     for name in names:
         place = folder / f"{name}.json"
         if place.exists() and not again:
