@@ -103,8 +103,16 @@ SPREAD_BY_SIZE = 0.1
 """Share of `winnow`'s budget that is spread by size under mild pruning, so that every class keeps a part."""
 
 
-def winnow(keep: float) -> Method:
+def winnow(keep: float, *, guided: bool = True, dynamics: bool = False) -> Method:
     """The project's own default for a keep.
+
+    Parameters
+    ----------
+    keep : float
+    guided : bool
+        Targets have voted. Without them every class keeps its share of the source.
+    dynamics : bool
+        DUAL's score is there, which then draws the samples of a source without targets: it adapts to the keep itself.
 
     Strong pruning: whole classes in the order of the targets' votes, each without its hardest quarter, so that the
     budget reaches a third more classes than whole ones would. Mild pruning: the votes share out the budget softly, a
@@ -116,15 +124,20 @@ def winnow(keep: float) -> Method:
     quarter 4.1, 2.7, 2.8; without the hardest half 2.2, 2.9, 1.7; whole classes (dp4tl-lm) 2.5, 3.1, 2.9; soft votes
     with the easiest first 3.0, 2.9, 1.4; by size with the easiest first 0.9, 2.0, 1.6. The hard end is the papers'.
     """
-    if keep >= HARDEST_FIRST_FROM:
+    mild = keep >= HARDEST_FIRST_FROM
+    if not guided:
+        rank = "dual:beta" if dynamics else f"el2n/entropy:{'top' if mild else 'bottom'}"
+        return Method("size", rank, without_duplicates=True)
+    if mild:
         return Method("soft", "el2n/entropy:top", SPREAD_BY_SIZE, without_duplicates=True)
     return Method("votes-whole", "el2n/entropy:bottom", trim=TRIM, without_duplicates=True)
 
 
-def method(name: str, keep: float) -> Method:
-    """Look up a method by its name for a keep; `InputError` for an unknown one."""
+def method(name: str, keep: float, scores: Collection[str] = ("class/",)) -> Method:
+    """Look up a method by its name, for a keep and the arrays of a scores file; `InputError` for an unknown one."""
     if name == "winnow":
-        return winnow(keep)
+        guided = any(array.startswith("class/") for array in scores)
+        return winnow(keep, guided=guided, dynamics={"sample/dual", "sample/confidence"} <= set(scores))
     if name not in PRESETS:
         raise InputError(f"no method {name!r}; there are {', '.join(NAMES)}")
     return PRESETS[name]

@@ -99,9 +99,9 @@ def run(config: Config) -> Path:
     given = selection_inputs.read(config.scores, config.manifest)
     n = len(given.manifest)
     budget = _budget(config, n)
-    method = _method(config, budget / n if config.keep is None else config.keep)
+    method = _method(config, budget / n if config.keep is None else config.keep, given)
     wishes, prints = selection_inputs.wishes(given, config.never, config.always, config.weights)
-    facts = {"method": {"quota": method.quota, "rank": method.rank, "base": method.base}}
+    facts = {"method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}}
     settings = {k: v for k, v in identity(config).items() if k not in _PATHS}
     step = record("select", settings, {**given.prints, **prints}, **facts)
     made = not config.dry_run and already_made(config.out, step)
@@ -185,12 +185,12 @@ def _budget(config: Config, n: int) -> int:
     return int(config.budget or 0)
 
 
-def _method(config: Config, keep: float) -> Method:
+def _method(config: Config, keep: float, given: Given) -> Method:
     from dataclasses import replace
 
     from prune.methods import PLAIN, QUOTAS, UNSCORED, method
 
-    found = method(config.method, keep)
+    found = method(config.method, keep, given.arrays or ("class/",))
     if config.quota is not None:
         if config.quota not in QUOTAS:
             raise InputError(f"no quota {config.quota!r}; there are {', '.join(QUOTAS)}")

@@ -117,11 +117,10 @@ def score(beton: Path, out: Path, seed: int) -> Path:
 
 
 def select(scores: Path, out: Path, method: str, keep: float, seed: int) -> Path:
-    """An index; methods that need targets' votes share out by size here, since the set is its own target."""
+    """An index; the set is its own target, so no targets vote."""
     from prune import selection
 
-    quota = "size" if method == "winnow" else None
-    return selection.run(selection.Config(out=out, scores=scores, method=method, keep=keep, quota=quota, seed=seed))
+    return selection.run(selection.Config(out=out, scores=scores, method=method, keep=keep, seed=seed))
 
 
 def record(out: Path, method: str, keep: float, seed: int, top1: float) -> None:

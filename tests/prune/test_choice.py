@@ -157,5 +157,6 @@ def test_ranks_name_a_score_of_the_file_or_say_where_to_get_it():
 def test_winnow_takes_the_hardest_first_only_under_mild_pruning():
     assert winnow(0.59).rank == "el2n/entropy:bottom"
     assert winnow(0.6).rank.endswith(":top")
+    assert winnow(0.6, guided=False) == Method("size", "el2n/entropy:top", without_duplicates=True)
     assert {method(name, 0.5) for name in PRESETS} == set(PRESETS.values())
     assert set(NAMES) == {*PRESETS, "winnow"}

@@ -12,7 +12,7 @@ from prune import score, selection
 from prune.arrays import open_arrays, save_arrays
 from prune.index import PrunedIndex
 from prune.manifest import Manifest
-from prune.methods import NAMES
+from prune.methods import NAMES, method
 from prune.run import InputError
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -229,12 +229,23 @@ def test_winnow_spreads_a_tenth_of_its_budget_by_size_under_mild_pruning(case):
     assert np.all(kept >= [2, 2, 1, 1])
 
 
+def test_winnow_without_targets_keeps_every_class_its_share(case):
+    score.run(score.Config((case.source,), case.scores))
+    # 0.2 of 40, 30, 20 and 10.
+    assert selected(case, method="winnow").per_class()[0].tolist() == [8, 6, 4, 2]
+
+
+def test_winnow_without_targets_draws_as_dual_does_where_there_are_dynamics():
+    assert method("winnow", 0.3, ("sample/el2n", "sample/dual", "sample/confidence")).rank == "dual:beta"
+    assert method("winnow", 0.3, ("sample/el2n",)).rank == "el2n/entropy:bottom"
+
+
 def test_winnow_keeps_three_quarters_of_a_class_before_it_takes_the_next(case):
     scored(case)
     # LM votes 9 to 3 for bee and cat, of 30 and 20 images: 30 - 7 of bee, then cat until 30 are kept.
     assert selected(case, method="winnow", keep=0.3).per_class()[0].tolist() == [0, 23, 7, 0]
     assert selected(case, "b", method="winnow", keep=0.3, trim=0.0).per_class()[0].tolist() == [0, 30, 0, 0]
-    with pytest.raises(InputError, match="--trim 1.0"):
+    with pytest.raises(InputError, match=r"--trim 1\.0"):
         selected(case, "c", method="winnow", trim=1.0)
 
 
