@@ -60,10 +60,9 @@ def train(
     batches : Batches
     rows : (n,) int64
         Ascending.
-    recipe, ranks, budget : Recipe, Ranks, Budget
+    recipe, ranks, budget, seed, hooks : Recipe, Ranks, Budget, int, Hooks
     mean, std : sequence of 3 floats
         In grey levels.
-    seed : int
     micro_batch : int, optional
         Largest number of images of one forward pass; more are accumulated. At the start the rank's part of a step; a
         resume keeps what the run began with, so that batch norm sees parts of the same size on fewer processes.
@@ -75,7 +74,6 @@ def train(
         Write one whenever this time has passed (0: after every step).
     dynamics : bool
         Record every image; `hooks.on_records` gets them.
-    hooks : Hooks
 
     Raises
     ------

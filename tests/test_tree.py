@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("prune", "pretrain", "transfer")
 SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
+DATA = {".jinja", ".css", ".js"}
 ALLOWED = {"prune": {"prune"}, "pretrain": {"prune", "pretrain"}, "transfer": {"prune", "pretrain", "transfer"}}
 
 
@@ -42,10 +44,29 @@ def test_imports_run_one_way_and_nothing_is_pickled(path):
 
 
 def test_no_module_is_named_like_one_of_the_standard_library():
-    clashes = {p.stem for p in SOURCES} & (set(sys.stdlib_module_names) - {"__init__", "__main__"})
-    # Inside a package a name like `statistics` hides nothing: absolute imports find the library's.
-    assert clashes <= {"statistics"}
-    assert not {p.stem for p in SOURCES} & {"utils", "common", "helpers", "misc"}
+    names = {p.stem for p in SOURCES} | {p.parent.name for p in SOURCES}
+    assert not names & (set(sys.stdlib_module_names) - {"__init__", "__main__"})
+    assert not names & {"utils", "common", "helpers", "misc"}
+
+
+def test_steps_lie_beside_their_main_and_what_does_their_work_in_folders():
+    for name in ("prune", "transfer"):
+        for step, text in import_module(f"{name}.__main__").STEPS.items():
+            package, module = text.split(":")[0].split(".")
+            assert (ROOT / package / f"{module}.py").is_file(), step
+    main, init = "__main__", "__init__"
+    steps = {text.split(":")[0].split(".")[1] for text in import_module("transfer.__main__").STEPS.values()}
+    assert {p.stem for p in (ROOT / "transfer").glob("*.py")} == steps | {main, init}
+    # A folder of a step's name would hide the step.
+    assert not steps & {p.name for p in (ROOT / "transfer").iterdir() if p.is_dir()}
+
+
+def test_all_folders_and_what_their_pages_are_made_of_are_installed():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert set(setuptools["packages"]) == {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES}
+    data = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in DATA}
+    named = {ROOT / p.replace(".", "/") / name for p, names in setuptools["package-data"].items() for name in names}
+    assert data == named
 
 
 def test_help_of_every_command_answers_without_numpy_or_torch():

@@ -11,7 +11,7 @@ STEPS = {
     "probe": "transfer.probe: linear probe of a model on one target, or from a few images per class",
     "knn": "transfer.knn: nearest neighbours of a model's features on one target",
     "finetune": "transfer.finetune: train all of a model on one target",
-    "preserve": "transfer.preservation: the cases on which a compressed model must not lose",
+    "preserve": "transfer.preserve: the cases on which a compressed model must not lose",
     "compress": "transfer.compress: shrink a model step by step, guarded by a preservation set",
     "rollback": "transfer.rollback: go back to an accepted step of a compression",
     "compress-report": "transfer.compress_report: compressions as one page",
@@ -20,7 +20,7 @@ STEPS = {
     "study": "transfer.study: full, random and pruned backbones on the same targets",
     "report": "transfer.report: a study as one page: verdicts, charts and the bill",
     "incremental": "transfer.incremental: classes that come in tasks, a memory in bytes, raw or compressed exemplars",
-    "stream": "transfer.streaming: samples that come in order under a byte budget that always holds",
+    "stream": "transfer.stream: samples that come in order under a byte budget that always holds",
     "bytes": "transfer.bytes_report: accuracy against bytes, qualities, the images most and least hurt, as a page",
     "show": "transfer.show: a study's verdicts as a table",
 }

@@ -33,7 +33,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Write the page."""
-    from transfer.bytes_page import page
+    from transfer.pages.bytes_page import page
 
     if (config.curves is None) != (config.source is None):
         raise InputError("--curves and --source go together")

@@ -85,7 +85,7 @@ def run(config: Config) -> None:
     """Compress, or go on, or return at once when the run is done."""
     _check(config)
     if "int8" in config.kinds or config.latency == "onnx":
-        from transfer.device import need_device
+        from transfer.compression.device import need_device
 
         need_device()
     import numpy as np
@@ -93,7 +93,7 @@ def run(config: Config) -> None:
     from prune import networks
     from prune.index import PrunedIndex
     from prune.source import open_source
-    from transfer import compression, recovery, staircase
+    from transfer.compression import loop, recovery, staircase
 
     source = open_source(config.train)
     model, spec = networks.load_model(config.model)
@@ -121,8 +121,8 @@ def run(config: Config) -> None:
     if claim(config.out, {**facts, **inputs}):
         lines = staircase.read(config.out)
         return note(f"{config.out}: done already, step {staircase.current(lines)} stands")
-    job = compression.Job(config, source, model, spec, preserved, rows, inputs)
-    compression.compress(job)
+    job = loop.Job(config, source, model, spec, preserved, rows, inputs)
+    loop.compress(job)
 
 
 def _check(config: Config) -> None:

@@ -25,7 +25,8 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the page; returns its path."""
-    from transfer import compress_page, staircase
+    from transfer.compression import staircase
+    from transfer.pages import compress_page
 
     if config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; a file is expected")

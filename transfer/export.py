@@ -55,10 +55,10 @@ def run(config: Config) -> dict[str, Any]:
     _check(config)
     from prune.networks import fingerprint, load_model
     from prune.source import open_source
-    from transfer.device import need_device
+    from transfer.compression.device import need_device
 
     need_device()
-    from transfer import exporting
+    from transfer.compression import exporting
 
     model, spec = load_model(config.model)
     images, test = (None if path is None else open_source(path) for path in (config.images, config.test))

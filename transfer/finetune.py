@@ -56,7 +56,7 @@ class Config:
 def run(config: Config) -> None:
     """Fine-tune, or go on, or return at once when the run is done."""
     from prune.networks import load_model
-    from transfer.target_pair import fingerprints, open_pair
+    from transfer.evaluation.target_pair import fingerprints, open_pair
 
     for flag in ("epochs", "lr", "batch_size", "micro_batch"):
         value = getattr(config, flag)
@@ -71,6 +71,6 @@ def run(config: Config) -> None:
     if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
         result = read_json(config.out / "result.json")
         return note(f"{config.out}: done already, top-1 {result['value']:.4f}")
-    from transfer.finetuning import finetune
+    from transfer.evaluation.finetuning import finetune
 
     finetune(config, train, test, inputs)

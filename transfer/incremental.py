@@ -22,7 +22,7 @@ from prune.run import InputError, claim, identity, note, read_json
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
     from prune.source import Source
-    from transfer.incremental_setting import Cell, Setting
+    from transfer.continual.incremental_setting import Cell, Setting
 
 FORMAT = "winnow-incremental/1"
 FREE = ("train", "test", "init", "memory", "forms", "seeds", "threads", "checkpoint_minutes")
@@ -81,7 +81,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Run what is missing, or return at once when nothing is."""
-    from transfer.target_pair import open_pair
+    from transfer.evaluation.target_pair import open_pair
 
     setting = check(config)
     cells = _cells(config, setting)
@@ -104,8 +104,8 @@ def check(config: Config) -> Setting:
         One line that names the wrong value and the way out.
     """
     from pretrain.schedule import Budget
-    from transfer.exemplars import need_rank
-    from transfer.incremental_setting import Setting
+    from transfer.continual.exemplars import need_rank
+    from transfer.continual.incremental_setting import Setting
 
     recipe, side = recipe_of(config)
     given = {k: v for k in ("epochs", "steps") if (v := getattr(config, k)) is not None}
@@ -157,8 +157,8 @@ def recipe_of(config: Any) -> tuple[Recipe, int]:
 
 
 def _cells(config: Config, setting: Setting) -> list[Cell]:
-    from transfer.exemplars import memory_bytes
-    from transfer.incremental_setting import Cell
+    from transfer.continual.exemplars import memory_bytes
+    from transfer.continual.incremental_setting import Cell
 
     sizes = dict.fromkeys(memory_bytes(text, setting.side) for text in config.memory)
     return [Cell(size, form, seed) for seed in dict.fromkeys(config.seeds) for size in sizes for form in config.forms]
@@ -168,7 +168,7 @@ def check_classes(train: Path, test: Path, tasks: int) -> None:
     """Check by listing alone that every class has images in both parts and that there are enough classes."""
     import numpy as np
 
-    from transfer.tasks import labels_of
+    from transfer.evaluation.tasks import labels_of
 
     here, there = (np.unique(labels_of(str(place))) for place in (train, test))
     if len(lacking := np.setxor1d(here, there)):
@@ -190,7 +190,7 @@ def initial(init: Path | None) -> str | None:
 
 def _learn(config: Config, setting: Setting, cells: list[Cell], train: Source, test: Source) -> None:
     from pretrain.ranks import open_ranks
-    from transfer.incremental_run import run_cell
+    from transfer.continual.incremental_run import run_cell
 
     with open_ranks(config.precision, config.threads) as ranks:
         if ranks.world > 1:
@@ -205,8 +205,8 @@ def _held(out: Path) -> set[str]:
 
 def _publish(config: Config, made: dict[str, Any]) -> None:
     """Write result.json and report.html over all runs that there are."""
-    from transfer.incremental_page import page
-    from transfer.incremental_results import publish, summary
+    from transfer.continual.incremental_results import publish, summary
+    from transfer.pages.incremental_page import page
 
     cells = [
         {"name": place.parent.name, **read_json(place)} for place in sorted(config.out.glob("cells/*/result.json"))

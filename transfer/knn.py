@@ -41,7 +41,14 @@ class Config:
 def run(config: Config) -> None:
     """Classify, or return at once when the run is done."""
     from prune.networks import load_model
-    from transfer.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features, save_predictions
+    from transfer.evaluation.target_pair import (
+        fingerprints,
+        forward_flops,
+        name_of,
+        open_pair,
+        pair_features,
+        save_predictions,
+    )
 
     if config.k < 1:
         raise InputError(f"--k {config.k}: at least 1 is needed")
@@ -58,7 +65,7 @@ def run(config: Config) -> None:
     import numpy as np
     import torch
 
-    from transfer.neighbours import classify
+    from transfer.evaluation.neighbours import classify
 
     begin = time.perf_counter()
     place = config.features or config.out / "features"

@@ -47,7 +47,7 @@ class Config:
 def run(config: Config) -> None:
     """Probe, or return at once when the run is done."""
     from prune.networks import load_model
-    from transfer.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features
+    from transfer.evaluation.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features
 
     if config.shots is not None and config.shots < 1:
         raise InputError(f"--shots {config.shots}: at least 1 is needed")
@@ -86,9 +86,9 @@ def _probe(config: Config, train: Features, test: Features) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from transfer.few_shot import STRENGTH, draw, train_few, unit
-    from transfer.logistic import train_linear
-    from transfer.target_pair import save_predictions
+    from transfer.evaluation.few_shot import STRENGTH, draw, train_few, unit
+    from transfer.evaluation.logistic import train_linear
+    from transfer.evaluation.target_pair import save_predictions
 
     x, y = np.asarray(train.features), np.asarray(train.label)
     facts: dict[str, Any] = {}

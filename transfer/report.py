@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from prune.run import InputError, atomic, note
 
 if TYPE_CHECKING:
-    from transfer.kept import Selection
+    from transfer.pages.kept import Selection
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the page; returns its path."""
-    from transfer.analysis import analyse, load
-    from transfer.page import page, shown_conditions
-    from transfer.reliability import reliability
+    from transfer.pages.report_page import page, shown_conditions
+    from transfer.pages.tables import csv_text, markdown
     from transfer.show import verdict_line
-    from transfer.tables import csv_text, markdown
+    from transfer.verdicts.analysis import analyse, load
+    from transfer.verdicts.reliability import reliability
 
     if not config.study.is_dir():
         raise InputError(f"--study {config.study}: no such directory")
@@ -73,8 +73,8 @@ def run(config: Config) -> Path:
 
 def _kept(config: Config, results: dict, analysis: dict) -> tuple[list[Selection], dict | None]:
     """Selections, and pictures of the one that the verdict is about."""
-    from transfer import kept
-    from transfer.page import chosen
+    from transfer.pages import kept
+    from transfer.pages.report_page import chosen
 
     selections = kept.selections(results, config.study)
     beton = config.source or kept.source_beton(results, config.study)

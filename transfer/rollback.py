@@ -25,8 +25,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Check the step's files and make them the run's model."""
-    from transfer import staircase
-    from transfer.compression import show, summary
+    from transfer.compression import staircase
+    from transfer.compression.loop import show, summary
 
     lines = staircase.read(config.run)
     if not lines:

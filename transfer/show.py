@@ -31,8 +31,8 @@ def run(config: Config) -> dict[str, Any]:
     """Print the verdicts; returns the analysis."""
     import json
 
-    from transfer.advice import plain_words
-    from transfer.analysis import analyse, load
+    from transfer.verdicts.advice import plain_words
+    from transfer.verdicts.analysis import analyse, load
 
     analysis = analyse(load(config.study), config.study, margin=config.margin, price=config.price)
     line = verdict_line(analysis)
@@ -57,7 +57,7 @@ def verdict_line(results: Mapping[str, Any], folder: Path | None = None) -> str:
         The study's directory, needed with results.json: the predictions lie there.
     """
     if "rows" not in results:
-        from transfer.analysis import analyse
+        from transfer.verdicts.analysis import analyse
 
         results = analyse(results, folder)
     rows = headline_rows(results)
@@ -157,7 +157,7 @@ def _print(analysis: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from transfer.tables import HEADER, cells_of
+    from transfer.pages.tables import HEADER, cells_of
 
     console = Console()
     if not console.is_terminal:

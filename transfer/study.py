@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.run import InputError, note, read_json, write_json
 
 if TYPE_CHECKING:
-    from transfer.study_plan import Line
+    from transfer.studies.plan import Line
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,23 @@ def run(config: Config) -> None:
     if config.jobs < 1:
         raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
     if config.collect:
-        from transfer.study_results import collect
+        from transfer.studies.results import collect
 
         return collect(config.out)
     if config.line is not None:
         return _one_line(config.out, config.line)
     if config.todo:
         return _todo(config.out)
-    from transfer.search_steps import next_keep
-    from transfer.study_plan import plan
-    from transfer.study_setup import check_floor, settings_of, study_of
+    from transfer.studies.plan import plan
+    from transfer.studies.search_steps import next_keep
+    from transfer.studies.setup import check_floor, settings_of, study_of
 
     settings = settings_of(config)
     study = study_of(settings, config.out)
     lines = plan(study)
     check_floor(study, config.out)
     if config.dry_run:
-        from transfer.study_display import show_plan
+        from transfer.studies.display import show_plan
 
         return show_plan(lines, config.json)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -130,8 +130,8 @@ def run(config: Config) -> None:
 
 def _write_settings(settings: dict[str, Any], lines: list[Line], out: Path) -> None:
     """Write study.json and plan.jsonl; results that were collected under other settings are no longer done."""
-    from transfer.study_costs import resolve
-    from transfer.study_run import forget
+    from transfer.studies.costs import resolve
+    from transfer.studies.run import forget
 
     place = out / "study.json"
     if not place.exists() or read_json(place) != settings:
@@ -143,18 +143,18 @@ def _write_settings(settings: dict[str, Any], lines: list[Line], out: Path) -> N
 
 
 def _say_verdict(out: Path, lines: int) -> None:
-    from transfer.analysis import load
     from transfer.show import verdict_line
+    from transfer.verdicts.analysis import load
 
     note(f"{out / 'results.json'}: {lines} lines of the plan are done; the page is {out / 'report.html'}")
     note(verdict_line(load(out), out))
 
 
 def _run(lines: list[Line], config: Config) -> None:
-    from transfer.study_costs import resolve
-    from transfer.study_display import Display
-    from transfer.study_pools import Here, Workers
-    from transfer.study_run import outstanding, run_lines
+    from transfer.studies.costs import resolve
+    from transfer.studies.display import Display
+    from transfer.studies.pools import Here, Workers
+    from transfer.studies.run import outstanding, run_lines
 
     lines = [resolve(line, config.out) for line in lines]
     todo = outstanding(lines, config.out)
@@ -180,10 +180,10 @@ def _one_line(out: Path, number: int) -> None:
     """Run one line of the plan in this process, its output where ours goes; ends with the line's exit code."""
     import contextlib
 
-    from transfer.study_costs import resolve
-    from transfer.study_plan import read_plan
-    from transfer.study_run import is_done, remember
-    from transfer.study_worker import execute
+    from transfer.studies.costs import resolve
+    from transfer.studies.plan import read_plan
+    from transfer.studies.run import is_done, remember
+    from transfer.studies.worker import execute
 
     lines = read_plan(out)
     if not 1 <= number <= len(lines):
@@ -205,9 +205,9 @@ def _one_line(out: Path, number: int) -> None:
 
 
 def _todo(out: Path) -> None:
-    from transfer.study_costs import resolve
-    from transfer.study_plan import read_plan
-    from transfer.study_run import outstanding
+    from transfer.studies.costs import resolve
+    from transfer.studies.plan import read_plan
+    from transfer.studies.run import outstanding
 
     lines = [resolve(line, out) for line in read_plan(out)]
     numbers = {line.name: i for i, line in enumerate(lines, 1)}
@@ -217,9 +217,9 @@ def _todo(out: Path) -> None:
 
 def _forget_outstanding(out: Path) -> None:
     """Take back that a line is done when one that it needs must run again: `--line` looks at a line alone."""
-    from transfer.study_costs import resolve
-    from transfer.study_plan import read_plan
-    from transfer.study_run import forget, outstanding
+    from transfer.studies.costs import resolve
+    from transfer.studies.plan import read_plan
+    from transfer.studies.run import forget, outstanding
 
     for line in outstanding([resolve(line, out) for line in read_plan(out)], out):
         forget(line, out)

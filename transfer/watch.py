@@ -50,7 +50,7 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     _check(config)
-    from transfer import watch_display, watch_models
+    from transfer.compression import watch_display, watch_models
 
     found, lines = watch_models.watch(config)
     if config.out is not None:

@@ -28,7 +28,7 @@ from prune.index import PrunedIndex
 from prune.provenance import record
 from prune.run import InputError, note, read_json, versions, write_json
 from prune.source import open_source
-from transfer import guard, onnx_model, recovery, staircase
+from transfer.compression import guard, onnx_model, recovery, staircase
 
 TARGETS = ("cifar10", "flowers5")
 CONTROLS = ("data", "magnitude", "random")
@@ -102,7 +102,7 @@ def compress(case: Case, name: str, arguments: argparse.Namespace, *flags: Any) 
         size = arguments.preserve
         step(
             "transfer preserve",
-            "transfer.preservation",
+            "transfer.preserve",
             "--model",
             model,
             "--train",

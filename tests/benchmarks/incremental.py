@@ -26,7 +26,7 @@ from prune import write
 from prune.manifest import manifest_path
 from prune.run import read_json, versions
 from transfer import incremental
-from transfer.incremental_page import HEADER, row
+from transfer.pages.incremental_page import HEADER, row
 
 HEADS = ("linear", "nearest-mean")
 

@@ -13,8 +13,8 @@ from prune.arrays import save_arrays
 from prune.manifest import Manifest
 from prune.run import InputError
 from transfer.__main__ import main
-from transfer.bytes_page import cells, headline, summary
 from transfer.bytes_report import Config, run
+from transfer.pages.bytes_page import cells, headline, summary
 
 
 def cell(policy: str, top1: float, seed: int = 0, budget: float = 0.1, judged: str = "test") -> dict:

@@ -22,7 +22,8 @@ from prune import networks, write
 from prune.index import PrunedIndex
 from prune.run import InputError
 from prune.source import open_source
-from transfer import compress, compression, rollback, staircase
+from transfer import compress, rollback
+from transfer.compression import loop, staircase
 
 COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
 COUNTS = {"blue": 16, "green": 48, "red": 48}
@@ -110,7 +111,7 @@ def test_the_guard_vetoes_a_step_that_ruins_a_rare_class_while_the_mean_rises(ca
     with torch.no_grad():
         model.get_classifier().bias[0] += 4.0
     networks.save_model(tmp_path / "model", model, spec)
-    monkeypatch.setattr(compression, "shrunk", spoiler(0))
+    monkeypatch.setattr(loop, "shrunk", spoiler(0))
     out = tmp_path / "run"
     compress.run(config(case, out, model=tmp_path / "model", margin=1.0, class_margin=30.0, steps=2))
     first, *tried = staircase.read(out)
@@ -200,7 +201,7 @@ def test_a_step_whose_line_was_not_yet_written_is_taken_from_its_directory(case,
     (run / "DONE").unlink()
     lines = staircase.read(run)
     staircase.write(run, lines[:-1])
-    compression.show(run, staircase.place(run, 1))
+    loop.show(run, staircase.place(run, 1))
     compress.run(config(case, run))
     assert staircase.read(run) == lines
     assert files(run) == files(done)
@@ -238,7 +239,7 @@ def test_controls_remove_as_many_channels_as_the_data_aware_criterion(case, done
 
 def test_neither_preservation_nor_test_images_are_learnt_from(case, tmp_path, monkeypatch):
     seen = []
-    from transfer import recovery
+    from transfer.compression import recovery
 
     monkeypatch.setattr(
         recovery, "augmented", lambda loader, recipe, seed: lambda rows, e, r: _noted(seen, loader, rows)
@@ -304,7 +305,7 @@ def test_quantisation_is_a_step_like_any_other(case, tmp_path):
 
 
 def test_int8_that_the_guard_refuses_is_trained_with_the_rounding(case, tmp_path, monkeypatch):
-    from transfer import int8_step
+    from transfer.compression import int8_step
 
     calls = []
 
@@ -367,7 +368,7 @@ def test_the_commands_end_with_code_2_and_one_line(case, tmp_path, capsys, comma
 
 
 def test_recovery_follows_the_recipe_of_the_model_and_is_gentler(case):
-    from transfer.recovery import recipe_for
+    from transfer.compression.recovery import recipe_for
 
     model, spec = networks.load_model(case / "model")
     # The demo's rate is 0.05 for 32 images: a fifth of it, half of that for 16 images.

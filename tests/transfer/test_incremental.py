@@ -12,7 +12,8 @@ import pytest
 from pretrain.learner import Learner
 from prune.run import InputError, read_json
 from prune.source import open_source
-from transfer import exemplars, incremental, stream_memory, stream_run, streaming
+from transfer import incremental, stream
+from transfer.continual import exemplars, stream_memory, stream_run
 
 FORMS = ("raw", "compressed", "same-codec")
 
@@ -159,8 +160,8 @@ def test_mistakes_are_named_before_anything_is_written(toy, tmp_path, change, wo
     assert not (tmp_path / "out").exists()
 
 
-def stream_settings(toy, out: Path) -> streaming.Config:
-    return streaming.Config(
+def stream_settings(toy, out: Path) -> stream.Config:
+    return stream.Config(
         toy.train,
         toy.test,
         out,
@@ -180,7 +181,7 @@ def stream_settings(toy, out: Path) -> streaming.Config:
 @pytest.fixture(scope="module")
 def streamed(toy, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("stream") / "whole"
-    streaming.run(stream_settings(toy, out))
+    stream.run(stream_settings(toy, out))
     return out
 
 
@@ -213,12 +214,12 @@ def test_a_killed_stream_goes_on_to_the_same_end(toy, streamed, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(stream_memory.StreamMemory, "save", save)
         with pytest.raises(Killed):
-            streaming.run(config)
-    streaming.run(config)
+            stream.run(config)
+    stream.run(config)
     name = "cells/adaptive-s0/result.json"
     assert (config.out / name).read_bytes() == (streamed / name).read_bytes()
     with pytest.raises(InputError, match="memory: 8000 -> 9000"):
-        streaming.run(replace(config, memory="9000"))
+        stream.run(replace(config, memory="9000"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_killed_stream_goes_on_to_the_same_end(toy, streamed, tmp_path, monkey
 )
 def test_mistakes_of_a_stream_are_named_before_anything_is_written(toy, tmp_path, change, words):
     with pytest.raises(InputError, match=words):
-        streaming.run(replace(stream_settings(toy, tmp_path / "out"), **change))
+        stream.run(replace(stream_settings(toy, tmp_path / "out"), **change))
     assert not (tmp_path / "out").exists()
 
 

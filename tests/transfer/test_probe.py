@@ -14,7 +14,7 @@ from prune import networks, write
 from prune.arrays import open_arrays
 from prune.run import InputError
 from transfer import finetune, knn, probe
-from transfer.target_pair import FORMAT, forward_flops, name_of
+from transfer.evaluation.target_pair import FORMAT, forward_flops, name_of
 
 SPEC = {
     "arch": "resnet18",
@@ -203,8 +203,8 @@ def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, cap
 
 def test_the_classifier_of_a_probe_moves_into_the_network(case):
     from prune.networks import features_and_logits
-    from transfer.finetuning import set_head, with_head
-    from transfer.logistic import Linear
+    from transfer.evaluation.finetuning import set_head, with_head
+    from transfer.evaluation.logistic import Linear
 
     backbone, spec = networks.load_model(case / "model")
     network = with_head(backbone, {**spec, "classes": ["a", "b", "c"]}).eval()
@@ -237,7 +237,7 @@ def test_fine_tuning_that_was_stopped_goes_on_to_the_same_weights(case, tmp_path
     from pretrain import stopping
 
     finetune.run(tuned(case, tmp_path / "whole"))
-    monkeypatch.setattr("transfer.finetuning._SHORT", 0)  # with checkpoints, as a long run has them
+    monkeypatch.setattr("transfer.evaluation.finetuning._SHORT", 0)  # with checkpoints, as a long run has them
     steps = iter(range(99))
     monkeypatch.setattr(stopping, "asked", lambda: next(steps) == 4)  # after the fifth step
     with pytest.raises(stopping.Requeue):

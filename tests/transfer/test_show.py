@@ -7,8 +7,8 @@ import pytest
 
 from prune.run import read_json
 from transfer.__main__ import main
-from transfer.analysis import analyse, load
 from transfer.show import verdict_line
+from transfer.verdicts.analysis import analyse, load
 
 CONTROLS = {("full", 1.0): 0.6, ("random", 0.2): 0.4, ("random", 0.5): 0.5}
 

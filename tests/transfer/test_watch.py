@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from prune import networks, write
-from transfer import recovery, staircase, watching
 from transfer.__main__ import main
+from transfer.compression import recovery, staircase, watching
 
 TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
 SIDE = 12

@@ -1,0 +1,99 @@
+"""The page of compressions: staircase, nearest classes, names from outside, no network."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from transfer.__main__ import main
+from transfer.compression import staircase
+from transfer.pages import compress_page
+
+EVIL = "<b>newt</b></script>"
+
+
+def line(step: int, base: int, kind: str, params: int, verdict: str, newt: float, **more) -> dict:
+    values = {
+        "step": step, "base": base, "kind": kind, "what": {"ratio": 0.2}, "params": params, "bytes": 4 * params,
+        "macs": 10 * params, "latency_ms": params / 100 if verdict == "accepted" else None, "accuracy": 0.9,
+        "per_class": {"cat": 0.9, EVIL: newt, "none": None}, "overall_used": 0.1, "class_used": (0.8 - newt) * 10,
+        "nearest": EVIL, "verdict": verdict, "reason": "within the margins", "files": {}, "seconds": 1.0,
+    }  # fmt: skip
+    return {**values, **more}
+
+
+LINES = [
+    line(0, 0, "original", 1000, "accepted", 0.8, what={}),
+    line(1, 0, "channels", 600, "accepted", 0.8),
+    line(2, 1, "channels", 300, "rolled-back", 0.6, reason=f"{EVIL}: 20.0 points lost, 10 are allowed"),
+    line(3, 1, "channels", 450, "accepted", 0.75),
+    line(4, 3, "int8", 450, "accepted", 0.74, bytes=500, what={"mode": "int8"}),
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    place = tmp_path / "pets <i>small"
+    place.mkdir()
+    staircase.write(place, LINES)
+    (place / "config.json").write_text(json.dumps({"class_margin": 10.0, "note": EVIL}))
+    return place
+
+
+def test_what_stands_is_the_chain_from_the_original_without_what_was_rolled_back():
+    assert [one["step"] for one in compress_page.standing(LINES)] == [0, 1, 3, 4]
+    by_hand = {**LINES[1], "step": 5, "base": 1, "kind": "rollback", "what": {"to": 1}}
+    assert [one["step"] for one in compress_page.standing([*LINES, by_hand])] == [0, 1]
+
+
+def test_nearest_classes_are_those_that_lost_most_of_their_margin():
+    # newt: 0.80 -> 0.74 is 6 points, 0.6 of a margin of 10; cat lost nothing; a class without images does not count.
+    found = compress_page.nearest(LINES, {"class_margin": 10.0})
+    assert [(name, round(lost, 6), round(share, 6)) for name, lost, share in found] == [(EVIL, 6, 0.6), ("cat", 0, 0)]
+    assert compress_page.nearest(LINES, {"class_margin": None})[0][2] is None
+
+
+def test_the_staircase_goes_down_with_accepted_steps_and_spikes_at_the_others():
+    stairs, spikes = compress_page._stairs("pets", LINES)
+    assert list(zip(stairs.x, stairs.y)) == [
+        (0, 100), (1, 100), (1, 60), (2, 60), (2, 60), (3, 60), (3, 45), (4, 45), (4, 45)
+    ]  # fmt: skip
+    assert list(zip(spikes.x, spikes.y)) == [(2, 60), (2, 30)]
+    again = line(5, 4, "channels", 200, "rolled-back", 0.1)
+    spikes = compress_page._stairs("pets", [*LINES, again])[1]
+    assert spikes.x == [2, 2, 5, 5, 5]
+    assert math.isnan(spikes.y[2])
+
+
+def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
+    out = tmp_path / "page.html"
+    assert main(["compress-report", "--runs", str(run), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    # int8: 500 of 4000 bytes; 10.00 ms against 4.50.
+    assert "12.5 % of the size, 2.2x as fast, +0.0 points" in text
+    assert "3 steps accepted, 1 rolled back" in text
+    assert EVIL not in text
+    browser.open(out)
+    assert browser.complaints() == []
+    assert all(address.startswith(("file:", "data:")) for address in browser.requests())
+    assert browser.run("document.querySelectorAll('table b, table i, h1 i, td i').length") == 0
+    assert browser.run("document.querySelectorAll('.chart .main-svg').length") >= 5
+    assert browser.run("document.querySelectorAll('tbody tr').length") == len(LINES)
+
+
+def test_several_runs_share_the_charts_and_a_run_without_latencies_is_left_out_of_that_chart(run, tmp_path, capsys):
+    other = tmp_path / "unguarded"
+    other.mkdir()
+    staircase.write(other, [{**one, "latency_ms": None} for one in LINES])
+    (other / "config.json").write_text("{}")
+    out = tmp_path / "page.html"
+    assert main(["compress-report", "--runs", str(run), str(other), "--out", str(out)]) == 0
+    assert "unguarded: 12.5 % of the size, +0.0 points" in capsys.readouterr().err
+
+
+def test_other_directories_are_refused(tmp_path, capsys):
+    assert main(["compress-report", "--runs", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
+    assert "not a run of `transfer compress`" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()

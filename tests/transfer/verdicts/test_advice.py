@@ -1,0 +1,84 @@
+"""The plain sentences about the smallest keep that holds, and what calibration is drawn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prune.run import read_json, write_json
+from transfer.pages.tables import csv_text
+from transfer.verdicts.advice import plain_words
+from transfer.verdicts.analysis import analyse, load
+from transfer.verdicts.reliability import diagram, reliability
+
+
+def words(folder, **settings):
+    return " ".join(plain_words(analyse(load(folder), folder, **settings)))
+
+
+def test_a_keep_that_holds_is_named_with_what_it_saves(study):
+    text = words(study({("full", 1.0): 0.6, ("random", 0.2): 0.4, ("winnow", 0.1): 0.5, ("winnow", 0.2): 0.62}))
+    assert "The smallest keep that holds is 0.2 (winnow): trained on 20 % of the images" in text
+    # The surrogate costs 5 % of full pretraining, the backbone 20 %: 75 % saved; ten uses: 5 / 10 + 20 = 20.5 %.
+    assert "saves 75 % of the compute" in text
+    assert "80 % with ten uses" in text or "79 % with ten uses" in text
+
+
+def test_where_nothing_holds_full_data_is_the_answer_and_saves_nothing(study):
+    text = words(study({("full", 1.0): 0.6, ("random", 0.2): 0.4, ("winnow", 0.2): 0.5}))
+    assert "Every keep that was tried (0.2) loses" in text
+    assert "the smallest keep that holds is 1, all data, and it saves nothing" in text
+    assert "Nearest is winnow at keep 0.2, 10." in text or "Nearest is winnow at keep 0.2, 9." in text
+    assert "it would save 75 %" in text
+
+
+def test_an_index_that_costs_more_than_it_saves_is_said_to(study):
+    folder = study({("full", 1.0): 0.6, ("random", 0.5): 0.4, ("winnow", 0.5): 0.62}, surrogate=0.7)
+    # Surrogate 70 % and backbone 50 % of full: 120 % for one use; 0.7 / 0.5 = 1.4, so it pays from the second on.
+    assert "saves nothing and costs 20 % more compute; it pays from use 2 on" in words(folder)
+
+
+def test_the_search_says_what_it_predicted_confirmed_and_cost(study):
+    folder = study({("full", 1.0): 0.6, ("winnow", 0.1): 0.5, ("winnow", 0.2): 0.62})
+    results = read_json(folder / "results.json")
+    results["search"] = {"ladder": [0.1, 0.2, 0.5], "predicted": 0.1, "tried": [0.1, 0.2]}
+    entry = {"stage": "search", "name": "x", "method": None, "keep": None, "seed": 0, "seconds": 1.0, "samples": 0}
+    results["ledger"].append({**entry, "flops": 0.3e12})
+    write_json(folder / "results.json", results)
+    text = words(folder)
+    assert "small networks predicted 0.1, the backbone confirmed: 0.1 does not, 0.2 holds; the answer is 0.2." in text
+    assert "The ladder cost 30 % of one pretraining on full data." in text
+    assert "saves 75 %" in text  # the search stands in no factor
+
+
+def test_without_full_data_there_is_nothing_to_say(study):
+    assert words(study({("random", 0.2): 0.4, ("winnow", 0.2): 0.5})) == ""
+
+
+def test_a_reliability_diagram_worked_by_hand():
+    # Two bins: (0, .5] holds .4 (right) and .5 (wrong): 45 % sure, 50 % right. (.5, 1] holds .9 and 1.0, both right.
+    found = diagram(np.array([0.4, 0.5, 0.9, 1.0]), np.array([True, False, True, True]), bins=2)
+    assert found["confidence"] == pytest.approx([45.0, 95.0])
+    assert found["accuracy"] == pytest.approx([50.0, 100.0])
+    assert found["share"] == pytest.approx([50.0, 50.0])
+    # Three bins: none falls into the first.
+    assert len(diagram(np.array([0.5, 0.9]), np.array([True, True]), bins=3)["accuracy"]) == 2
+
+
+def test_calibration_is_pooled_over_seeds_and_targets_and_stands_in_the_csv(study):
+    folder = study({("full", 1.0): 0.6, ("winnow", 0.2): 0.5}, images=500)
+    results = read_json(folder / "results.json")
+    for cell in results["cells"]:
+        cell |= {"ece": 0.4, "mean_per_class": cell["value"]}
+    found = reliability(results, folder, [("full", 1.0), ("winnow", 0.2), ("absent", 0.5)])
+    assert [one["method"] for one in found["probe"]] == ["full", "winnow"]
+    # The made-up predictions are sure of everything and right in 60 %: 40 points off.
+    assert found["probe"][0]["ece"] == pytest.approx(40, abs=2)
+    assert found["probe"][0]["accuracy"] == pytest.approx([60], abs=2)
+    write_json(folder / "results.json", results)
+    analysis = analyse(load(folder), folder)
+    assert [row["ece"] for row in analysis["rows"]] == pytest.approx([40] * len(analysis["rows"]))
+    header, first = csv_text(analysis).splitlines()[:2]
+    record = dict(zip(header.split(","), first.split(",")))
+    assert float(record["calibration_error"]) == pytest.approx(40)
+    assert float(record["mean_per_class"]) == pytest.approx(float(record["accuracy"]), abs=1e-4)

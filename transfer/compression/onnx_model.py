@@ -1,0 +1,254 @@
+"""Networks as ONNX files: write one, open it, ask it, and measure what it costs on a device.
+
+A file takes photographs as they are decoded: uint8, RGB, (n, r, r, 3), any n. Normalisation is part of the graph, so a
+device needs ONNX Runtime and NumPy alone. Its metadata holds, under "winnow", a JSON object with "format", "classes",
+"resolution", "input", "arch" and "precision". Every layer with weights is a node named like the module in PyTorch.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from prune.run import InputError, atomic
+from transfer.evaluation.target_pair import forward_flops
+
+FORMAT = "winnow-onnx/1"
+INPUT, OUTPUT = "images", "logits"
+LAYOUT = "uint8 RGB (n, resolution, resolution, 3)"
+LAYERS = ("Conv", "Gemm", "MatMul")
+_BATCH = 64
+
+
+class _Mean(nn.Module):
+    """Global average pooling as a plain mean: the exporter makes a gather over computed indices of the adaptive one."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.mean((2, 3), keepdim=True)
+
+
+class _Normalised(nn.Module):
+    """A network that takes uint8 images with channels last."""
+
+    factor: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self, network: nn.Module, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.network = network
+        shift, scale = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, std))
+        self.register_buffer("factor", 1 / scale)
+        self.register_buffer("offset", -shift / scale)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images.permute(0, 3, 1, 2).float() * self.factor + self.offset)
+
+
+def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
+    """Write a network as an fp32 ONNX file.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device; left as it is.
+    spec : mapping
+        Of `networks.load_model`: "classes", "resolution", "mean", "std", "arch" are read.
+    path : Path
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
+    side = int(spec["resolution"])
+    network = copy.deepcopy(model).cpu().float().eval()
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            network.set_submodule(name, _Mean())
+    images = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # two: a batch of one would be taken for a constant
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                _Normalised(network, spec["mean"], spec["std"]).eval(),
+                (images,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(
+                f"{spec['arch']} cannot be written as ONNX: {str(error).strip().splitlines()[0]}"
+            ) from None
+    proto = program.model_proto  # type: ignore[union-attr]
+    _tidy(proto)
+    describe(proto, spec, "fp32")
+    return save(proto, path)
+
+
+def _tidy(proto: onnx.ModelProto) -> None:
+    """Name layers like their modules, and drop the exporter's stack traces: they hold paths of this machine."""
+    taken: set[str] = set()
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
+        if node.op_type in LAYERS and any(name in weights for name in node.input[1:2]):
+            named = node.input[1].removesuffix(".weight")
+            # Transposed weights have lost their name; the module that they belong to is the last but one scope.
+            name = named if named != node.input[1] else (["", *json.loads(scopes.replace("'", '"') or "[]")])[-2]
+            name = name.removeprefix("network.")
+            if name and name not in taken:
+                node.name = name
+                taken.add(name)
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    proto.graph.ClearField("metadata_props")
+    proto.graph.ClearField("doc_string")
+    proto.ClearField("metadata_props")
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+
+
+def describe(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, **more: Any) -> None:
+    """Put what a reader of the file needs, and `more`, into its metadata."""
+    facts = {
+        "format": FORMAT,
+        "arch": spec["arch"],
+        "classes": list(spec["classes"]),
+        "resolution": int(spec["resolution"]),
+        "input": LAYOUT,
+        "precision": precision,
+        **more,
+    }
+    kept = [p for p in proto.metadata_props if p.key != "winnow"]
+    proto.ClearField("metadata_props")
+    proto.metadata_props.extend(kept)
+    proto.metadata_props.add(key="winnow", value=json.dumps(facts, sort_keys=True, ensure_ascii=False))
+
+
+def save(proto: onnx.ModelProto, path: Path) -> Path:
+    """Write a graph, whole or not at all."""
+    onnx.checker.check_model(proto)
+    with atomic(path) as partial:
+        partial.write_bytes(proto.SerializeToString(deterministic=True))
+    return Path(path)
+
+
+def layers(path: Path) -> list[str]:
+    """Names of the layers with weights, in the order of the graph."""
+    proto = onnx.load(str(path))
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return [n.name for n in proto.graph.node if n.op_type in LAYERS and any(name in weights for name in n.input[1:2])]
+
+
+def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Open a file in ONNX Runtime, on the CPU.
+
+    Raises
+    ------
+    InputError
+        Missing, damaged, or not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; an ONNX file of `transfer export` is expected")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        text = str(error).strip().splitlines()[0].replace(str(path), path.name)
+        raise InputError(f"{path}: damaged, or not an ONNX file ({text})") from None
+    facts(opened, path)
+    return opened
+
+
+def facts(opened: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
+    """What the file says of itself; see `describe`.
+
+    Raises
+    ------
+    InputError
+        The file is not one of ours.
+    """
+    try:
+        found = json.loads(opened.get_modelmeta().custom_metadata_map["winnow"])
+        known = found["format"] == FORMAT and {"classes", "resolution", "precision"} <= found.keys()
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: an ONNX file, but not one of `transfer export` (no {FORMAT} in its metadata)")
+    return found
+
+
+def predict(opened: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarray:
+    """Logits (n, c) float32 of images (n, r, r, 3) uint8, a few at a time."""
+    parts = [opened.run([OUTPUT], {INPUT: images[i : i + _BATCH]})[0] for i in range(0, len(images), _BATCH)]
+    return np.concatenate(parts)
+
+
+def latency_ms(path: Path, resolution: int | None = None, threads: int = 1, *, runs: int = 100) -> float:
+    """Milliseconds for one image: of five blocks of runs, the median of the quietest.
+
+    Other work on the machine only ever slows a block down, so the quietest is nearest to the truth.
+    """
+    opened = session(path, threads)
+    side = resolution or facts(opened, path)["resolution"]
+    image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    block = max(1, runs // 5)
+    medians = []
+    for _ in range(6):  # the first warms up
+        times = []
+        for _ in range(block):
+            begin = time.perf_counter()
+            opened.run([OUTPUT], {INPUT: image})
+            times.append(time.perf_counter() - begin)
+        medians.append(statistics.median(times))
+    return 1000 * min(medians[1:])
+
+
+def macs(model: nn.Module, resolution: int) -> int:
+    """Multiply-adds of one image, counted by torch on the meta device."""
+    return round(forward_flops(model, resolution) / 2)
+
+
+_PEAK = """
+import sys, numpy, onnxruntime
+def kilobytes(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key + ":"))
+before = kilobytes("VmRSS")
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+run = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"]).run
+for _ in range(3):
+    run(None, {"images": numpy.zeros((1, int(sys.argv[2]), int(sys.argv[2]), 3), numpy.uint8)})
+print(1024 * (kilobytes("VmHWM") - before))
+"""
+
+
+def peak_memory(path: Path) -> int:
+    """Bytes that opening a file and answering single images add, at most, to a process with ONNX Runtime (Linux)."""
+    side = facts(session(path), path)["resolution"]
+    command = [sys.executable, "-c", _PEAK, str(path), str(side)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

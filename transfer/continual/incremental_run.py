@@ -1,0 +1,228 @@
+"""One run of class-incremental learning: a memory size, a form of the exemplars, a seed. Goes on where it was killed.
+
+After each task everything that the next one needs stands in OUT/task-NN: network, memory, and the records so far, the
+last file written being the records. Inside a task the training loop's own checkpoints serve.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pretrain.hooks import Hooks
+from pretrain.progress_bar import bar
+from pretrain.ranks import Ranks
+from prune import networks
+from prune.run import note, read_json, write_json
+from prune.source import Source
+from transfer.continual import exemplar_quality, exemplars
+from transfer.continual.class_learner import (
+    answers,
+    class_means,
+    fresh,
+    grow,
+    learn,
+    outputs,
+    reopened,
+    seed_of,
+    specification,
+)
+from transfer.continual.exemplar_form import RAW, Form
+from transfer.continual.exemplars import Exemplars
+from transfer.continual.incremental_setting import HEADS, Cell, Setting, assembled
+from transfer.continual.pool import Pool, read
+
+
+@dataclass
+class _State:
+    network: nn.Module
+    memory: Exemplars | None
+    records: list[dict[str, Any]]
+
+
+def run_cell(setting: Setting, cell: Cell, train: Source, test: Source, out: Path, ranks: Ranks) -> dict[str, Any]:
+    """Learn all tasks and write OUT/result.json; returns it."""
+    if (out / "result.json").exists():
+        return read_json(out / "result.json")
+    names = train.manifest.classes
+    present = np.unique(train.manifest.labels)
+    arrival = np.random.default_rng((cell.seed, 0xC1A55)).permutation(present)
+    groups = np.array_split(arrival, setting.tasks)
+    column = np.empty(len(names), np.int64)
+    column[arrival] = np.arange(len(arrival))
+    state = _resumed(out, setting, [names[c] for c in groups[0]], cell, ranks)
+    tests = _Tests(test, setting, groups, column)
+    for task in range(len(state.records), setting.tasks):
+        rows = _rows(train, groups[task], setting.per_class, cell.seed)
+        images = read(train, rows, setting.side, setting.workers)
+        labels = column[np.asarray(train.manifest.labels)[rows]]
+        _learn_task(setting, cell, state, task, Pool(images, labels), rows, int(labels.max()) + 1, out, ranks)
+        _judge(state, cell, tests, task, ranks)
+        _save(out, task, state, setting, [names[c] for c in arrival[: int(labels.max()) + 1]])
+        _say(cell, state.records[-1])
+    result = assembled(setting, cell, state.records, [[names[c] for c in group] for group in groups])
+    write_json(out / "result.json", result)
+    return result
+
+
+def _rows(train: Source, classes: np.ndarray, per_class: int | None, seed: int) -> np.ndarray:
+    """Ascending rows of some classes, at most `per_class` of each, drawn from the seed."""
+    labels, found = np.asarray(train.manifest.labels), []
+    for label in classes:
+        rows = np.flatnonzero(labels == label)
+        found.append(np.random.default_rng((seed, int(label), 0xD0)).permutation(rows)[:per_class])
+    return np.sort(np.concatenate(found)).astype(np.int64)
+
+
+def _learn_task(
+    setting: Setting,
+    cell: Cell,
+    state: _State,
+    task: int,
+    new: Pool,
+    rows: np.ndarray,
+    classes: int,
+    out: Path,
+    ranks: Ranks,
+) -> None:
+    """Train on the task and on what is remembered; then take its exemplars into the memory."""
+    form = _form(setting, cell, state)
+    packed = None
+    if form is not None:
+        packed = exemplars.pack(form, new.images, new.labels, np.zeros(len(new)), rows)
+        if cell.form == "same-codec":
+            new = Pool(packed.images(), new.labels)
+    pool = new
+    if state.memory is not None:
+        pool = new.joined(Pool(state.memory.images(), state.memory.label))
+    teacher = copy.deepcopy(state.network) if task and setting.distillation else None
+    grow(state.network, classes, seed_of(cell.seed, task, 1))
+    checkpoints = out / f"checkpoint-{task:02d}"
+    with bar(f"{cell.name}, task {task + 1}") as on_step:
+        done = learn(
+            state.network,
+            pool,
+            setting.recipe,
+            ranks,
+            setting.budget,
+            seed_of(cell.seed, task, 2),
+            teacher=teacher,
+            distillation=setting.distillation,
+            checkpoints=checkpoints,
+            checkpoint_seconds=setting.checkpoint_seconds,
+            hooks=Hooks(on_step=on_step),
+        )
+    features, logits = outputs(state.network, new.images, ranks)
+    place = exemplars.order(setting.rank, features, logits, new.labels, cell.seed)
+    record: dict[str, Any] = {
+        "task": task + 1,
+        "classes": classes,
+        "new_images": len(new),
+        "replayed": len(pool) - len(new),
+        "samples": done.samples,
+        "steps": done.step,
+        "seconds": round(done.seconds, 3),
+        "loss": done.lines[-1]["loss"],
+    }
+    if packed is None:
+        form, record["choice"] = exemplar_quality.choose(
+            setting.codec, setting.side, setting.shared, state.network, new.images, cell.memory, setting.tasks, ranks
+        )
+        packed = exemplars.pack(form, new.images, new.labels, place, rows)
+    candidates = Exemplars(packed.form, packed.data, packed.kind, packed.label, place, packed.row)
+    state.memory = exemplars.within(state.memory.joined(candidates) if state.memory else candidates, cell.memory)
+    counts = np.bincount(state.memory.label, minlength=classes)
+    state.records.append(
+        {
+            **record,
+            "quality": state.memory.form.quality,
+            "exemplars": len(state.memory),
+            "fewest": int(counts.min()),
+            "most": int(counts.max()),
+            "bytes": state.memory.nbytes,
+            "pixel_bytes": state.memory.pixel_bytes,
+            "file_bytes": state.memory.file_bytes,
+            "equivalent": exemplars.equivalent_count(state.memory.form, candidates.sizes, cell.memory),
+        }
+    )
+
+
+def _form(setting: Setting, cell: Cell, state: _State) -> Form | None:
+    """How exemplars are stored; None while the quality is yet to be chosen."""
+    if state.memory is not None:
+        return state.memory.form
+    if cell.form == RAW:
+        return Form(RAW, 0, setting.side)
+    return Form(setting.codec, setting.quality, setting.side, setting.shared) if setting.quality else None
+
+
+class _Tests:
+    """Test images by task, passed through the codec where the run asks for it, each once."""
+
+    def __init__(self, test: Source, setting: Setting, groups: list[np.ndarray], column: np.ndarray) -> None:
+        self.source, self.setting, self.groups, self.column = test, setting, groups, column
+        self._seen: dict[int, Pool] = {}
+
+    def __call__(self, task: int, form: Form | None) -> Pool:
+        if task not in self._seen:
+            labels = np.asarray(self.source.manifest.labels)
+            rows = np.flatnonzero(np.isin(labels, self.groups[task]))
+            images = read(self.source, rows, self.setting.side, self.setting.workers)
+            self._seen[task] = Pool(form.through(images) if form else images, self.column[labels[rows]])
+        return self._seen[task]
+
+
+def _judge(state: _State, cell: Cell, tests: _Tests, task: int, ranks: Ranks) -> None:
+    """Accuracy on the test images of every task so far, by both classifiers."""
+    assert state.memory is not None
+    classes = state.records[-1]["classes"]
+    kept, _ = outputs(state.network, state.memory.images(), ranks)
+    means = class_means(kept, state.memory.label, classes)
+    form = state.memory.form if cell.form == "same-codec" else None
+    found: dict[str, list[float]] = {head: [] for head in HEADS}
+    sizes = []
+    for earlier in range(task + 1):
+        shown = tests(earlier, form)
+        for head, predicted in answers(state.network, shown.images, means, ranks).items():
+            found[head].append(float((predicted == shown.labels).mean()))
+        sizes.append(len(shown))
+    state.records[-1] |= {"accuracy": found, "test_images": sizes}
+
+
+def _resumed(out: Path, setting: Setting, first: list[str], cell: Cell, ranks: Ranks) -> _State:
+    """State after the last task that was finished, or a fresh network."""
+    done = sorted(place.parent for place in out.glob("task-*/records.json"))
+    if done:
+        memory, records = Exemplars.load(done[-1] / "memory.npz"), read_json(done[-1] / "records.json")
+        note(f"{out}: goes on after task {len(records)}")
+        return _State(reopened(done[-1], ranks), memory, records)
+    spec = specification(setting.recipe_name, setting.recipe, first, setting.side)
+    return _State(fresh(spec, setting.init, seed_of(cell.seed, 0), ranks), None, [])
+
+
+def _save(out: Path, task: int, state: _State, setting: Setting, classes: list[str]) -> None:
+    assert state.memory is not None
+    place = out / f"task-{task + 1:02d}"
+    place.mkdir(parents=True, exist_ok=True)
+    spec = specification(setting.recipe_name, setting.recipe, classes, setting.side)
+    networks.save_model(place, state.network, spec)
+    state.memory.save(place / "memory.npz")
+    write_json(place / "records.json", state.records)
+    for old in [*out.glob("task-*"), *out.glob("checkpoint-*")]:
+        if old != place:
+            shutil.rmtree(old)
+
+
+def _say(cell: Cell, record: dict[str, Any]) -> None:
+    seen = {h: float(np.average(record["accuracy"][h], weights=record["test_images"])) for h in HEADS}
+    note(
+        f"{cell.name}: task {record['task']}, {record['classes']} classes: "
+        + ", ".join(f"{head} {100 * value:.2f} %" for head, value in seen.items())
+        + f"; {record['exemplars']} exemplars in {record['bytes']:,} bytes"
+    )

@@ -1,0 +1,194 @@
+"""A memory for a stream: its byte budget holds at every moment; older samples are re-compressed or dropped for newer.
+
+Each sample stands on a rung of a ladder of forms, the finest first; the end of the ladder is to be dropped. When bytes
+are needed, the step that costs the least value for each byte that it frees is taken, wherever in the memory it is and
+the newcomer included: the greedy step of the allocator (Shoham and Gersho, "Efficient bit allocation for an arbitrary
+set of quantizers", 1988), on line. A sample's value is its importance, shared among the samples of its class, times
+what the rung leaves of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prune.arrays import open_arrays, save_arrays
+from transfer.continual.exemplar_form import WORD, Form
+
+FORMAT = "winnow-stream/1"
+PRIOR = 0.75
+"""Importance of a sample that the network has not judged yet: the middle of those that it has."""
+
+
+class StreamMemory:
+    """Samples, each in one of several forms.
+
+    Parameters
+    ----------
+    ladder : sequence of Form
+        From the finest on.
+    budget : int
+        Bytes.
+    seed : int
+        Decides between samples of equal value.
+
+    Attributes
+    ----------
+    kept : (rungs + 1,) float64
+        Share of a sample's value that each rung leaves; the last, dropped, leaves 0.
+    peak : int
+        The most bytes that were ever held.
+    """
+
+    def __init__(self, ladder: Sequence[Form], budget: int, seed: int) -> None:
+        self.ladder, self.budget, self.seed = tuple(ladder), budget, seed
+        self.fixed = sum(form.fixed for form in self.ladder)
+        self.word = WORD if len(self.ladder) > 1 else self.ladder[0].word
+        self.kept = np.append(1.0 - 0.5 * np.arange(len(self.ladder)) / len(self.ladder), 0.0)
+        self.data: list[bytes] = []
+        self.columns: dict[str, np.ndarray] = {
+            "kind": np.zeros(0, np.uint8),
+            "rung": np.zeros(0, np.int64),
+            "tried": np.zeros(0, np.int64),  # coarsest rung that was tried
+            "label": np.zeros(0, np.int64),
+            "row": np.zeros(0, np.int64),
+            "importance": np.zeros(0),
+            "chance": np.zeros(0),
+            "size": np.zeros(0, np.int64),
+        }
+        self.typical = np.zeros((len(self.ladder), 2))  # of each rung, the bytes and the number of samples encoded
+        self.used = self.peak = self.fixed
+        if self.fixed > budget:
+            raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64."""
+        return self.columns["label"]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the training set, (n,) int64."""
+        return self.columns["row"]
+
+    @property
+    def rungs(self) -> np.ndarray:
+        """Place of each sample on the ladder, (n,) int64."""
+        return self.columns["rung"]
+
+    def images(self) -> np.ndarray:
+        """Decode all samples, (n, side, side, 3) uint8."""
+        side = self.ladder[0].side
+        pixels = [self._pixels(i) for i in range(len(self))]
+        return np.stack(pixels) if pixels else np.zeros((0, side, side, 3), np.uint8)
+
+    def offer(self, pixels: np.ndarray, label: int, row: int) -> bool:
+        """Show one sample, (side, side, 3) uint8; room is made first. False when the sample itself is what goes."""
+        chance = float(np.random.default_rng((self.seed, row)).random())
+        kind, data = self.ladder[0].pack(pixels)
+        self._met(0, len(data))
+        newcomer = (kind, 0, 0, label, row, PRIOR, chance, len(data) + self.word)
+        for name, value in zip(self.columns, newcomer):
+            self.columns[name] = np.append(self.columns[name], np.asarray(value, self.columns[name].dtype))
+        self.data.append(data)  # in hand, not yet counted as held
+        while self.used + self.columns["size"][-1] > self.budget:
+            if self._give_way(pixels) == "newcomer":
+                return False
+        self._hold(int(self.columns["size"][-1]))
+        return True
+
+    def judged(self, importance: np.ndarray, kept: np.ndarray) -> None:
+        """Take up what the network has learned.
+
+        Parameters
+        ----------
+        importance : (n,) float
+            Of every sample held; positive.
+        kept : (rungs,) float in [0, 1]
+            Share of a sample that each rung leaves; a coarser rung never counts for more than a finer one.
+        """
+        self.columns["importance"] = np.asarray(importance, float)
+        self.kept = np.append(np.minimum.accumulate(np.clip(kept, 0.0, 1.0)), 0.0)
+
+    def _give_way(self, pixels: np.ndarray) -> str:
+        """Take the cheapest step; the newcomer is the last sample and its pixels are still at hand."""
+        which, rung = self._cheapest()
+        last = which == len(self) - 1
+        before = int(self.columns["size"][which])
+        if rung == len(self.ladder):
+            self._remove(which)
+            self._hold(0 if last else -before)
+            return "newcomer" if last else "older"
+        kind, data = self.ladder[rung].pack(pixels if last else self._pixels(which))
+        self._met(rung, len(data))
+        self.columns["tried"][which] = rung
+        after = len(data) + self.word
+        if after < before:  # else it stays as it is, and another step is looked for
+            self.data[which] = data
+            for name, value in (("kind", kind), ("size", after), ("rung", rung)):
+                self.columns[name][which] = value
+            self._hold(0 if last else after - before)
+        return "older"
+
+    def _cheapest(self) -> tuple[int, int]:
+        """The sample and the rung that cost the least value for each byte freed."""
+        c, rungs = self.columns, len(self.ladder)
+        worth = c["importance"] * (1 + c["chance"]) / np.bincount(c["label"])[c["label"]]
+        typical = np.append(self.typical[:, 0] / np.maximum(self.typical[:, 1], 1), 0.0)
+        typical[:-1] = np.where(self.typical[:, 1] > 0, typical[:-1], typical[0] * 0.7 ** np.arange(rungs))
+        own = np.maximum(typical[c["rung"]], 1.0)
+        best_rate, best = np.inf, (0, rungs)
+        for rung in range(1, rungs + 1):
+            # What the sample would take there: as much larger or smaller than others as it is where it stands.
+            there = typical[rung] * (c["size"] - self.word) / own + self.word if rung < rungs else np.zeros(len(self))
+            freed = np.maximum(c["size"] - there, 1e-9)
+            rate = np.where(c["tried"] < rung, worth * (self.kept[c["rung"]] - self.kept[rung]) / freed, np.inf)
+            rate = np.where((freed <= 1.0) & (rung < rungs), np.inf, rate)
+            at = int(rate.argmin())
+            if rate[at] < best_rate:
+                best_rate, best = float(rate[at]), (at, rung)
+        return best
+
+    def _pixels(self, which: int) -> np.ndarray:
+        form = self.ladder[self.columns["rung"][which]]
+        return form.unpack(int(self.columns["kind"][which]), self.data[which])
+
+    def _met(self, rung: int, size: int) -> None:
+        self.typical[rung] += (size, 1)
+
+    def _remove(self, which: int) -> None:
+        del self.data[which]
+        for name in self.columns:
+            self.columns[name] = np.delete(self.columns[name], which)
+
+    def _hold(self, more: int) -> None:
+        self.used += more
+        self.peak = max(self.peak, self.used)
+        assert self.used <= self.budget
+
+    def save(self, path: Path) -> None:
+        """Write to one .npz; the ladder is not in it."""
+        arrays = {"data": np.frombuffer(b"".join(self.data), np.uint8), "kept": self.kept, "typical": self.typical}
+        lengths = np.array([len(one) for one in self.data], np.int64)
+        counts = {"used": self.used, "peak": self.peak}
+        save_arrays(path, {**arrays, "lengths": lengths, **self.columns}, {"format": FORMAT, **counts})
+
+    def restore(self, path: Path) -> None:
+        """Take up what `save` wrote for a memory of the same ladder, budget and seed."""
+        arrays, meta = open_arrays(path, FORMAT, mapped=False)
+        data, ends = arrays["data"].tobytes(), np.cumsum(arrays["lengths"])
+        self.data = [data[e - n : e] for e, n in zip(ends.tolist(), arrays["lengths"].tolist())]
+        self.columns = {name: np.array(arrays[name]) for name in self.columns}
+        self.kept, self.typical = np.array(arrays["kept"]), np.array(arrays["typical"])
+        self.used, self.peak = meta["used"], meta["peak"]
+
+
+def importance(place: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Importance by the place in the class's order, (n,) float64: from 1 for the first of a class down to above 0.5."""
+    sizes = np.bincount(labels)[labels] if len(labels) else np.zeros(0)
+    return 1.0 - 0.5 * place / np.maximum(sizes, 1)

@@ -1,0 +1,239 @@
+"""One run over a stream: a policy for the memory, a seed. Samples come one by one; now and then the network learns.
+
+After each round (samples taken in, network trained on the memory, memory judged anew) everything that the next one
+needs stands in OUT/round-NNNN, the records last; a run that was killed goes on from there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pretrain.ranks import Ranks
+from pretrain.recipe import Recipe
+from pretrain.schedule import Budget
+from prune import networks
+from prune.progress import track
+from prune.run import note, read_json, write_json
+from prune.source import Source
+from transfer.continual import exemplars, stream_memory
+from transfer.continual.class_learner import (
+    answers,
+    class_means,
+    fresh,
+    grow,
+    learn,
+    outputs,
+    reopened,
+    seed_of,
+    specification,
+)
+from transfer.continual.exemplar_form import RAW, Form
+from transfer.continual.exemplar_quality import distortions, loss_of_dropping
+from transfer.continual.incremental_setting import HEADS
+from transfer.continual.pool import Pool, read
+from transfer.continual.stream_memory import StreamMemory
+
+MEASURED = 128
+"""Samples of a round on which the loss of each rung is measured."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of one call have in common; the fields are the step's flags, checked."""
+
+    recipe_name: str
+    recipe: Recipe
+    side: int
+    memory: int
+    every: int
+    steps: int
+    order: str
+    per_class: int | None
+    ladder: tuple[int, ...]
+    quality: int
+    codec: str
+    rank: str
+    init: Path | None
+    workers: int | None
+
+
+def ladder(setting: Setting, policy: str) -> list[Form]:
+    """Forms of a policy: pixels or nothing, one quality or nothing, or pixels and then each quality in turn."""
+    fine = Form(RAW, 0, setting.side)
+    if policy == "raw":
+        return [fine]
+    if policy == "uniform":
+        return [Form(setting.codec, setting.quality, setting.side)]
+    return [fine, *(Form(setting.codec, quality, setting.side) for quality in setting.ladder)]
+
+
+def arrivals(labels: np.ndarray, order: str, per_class: int | None, seed: int) -> np.ndarray:
+    """Rows in the order in which they come, (n,) int64.
+
+    Parameters
+    ----------
+    labels : (n,) int
+    order : {"classes", "shuffled", "rows"}
+        One class after the other (in an order drawn from the seed), all mixed, or as they stand in the file.
+    per_class : int, optional
+        At most so many of each class.
+    seed : int
+    """
+    rng = np.random.default_rng((seed, 0x57))
+    rows = rng.permutation(len(labels))
+    if per_class is not None:
+        rank = np.empty(len(labels), np.int64)
+        for label in np.unique(labels):
+            mine = labels[rows] == label
+            rank[rows[mine]] = np.arange(mine.sum())
+        rows = rows[rank[rows] < per_class]
+    if order == "rows":
+        return np.sort(rows)
+    if order == "classes":
+        turn = rng.permutation(int(labels.max()) + 1)
+        rows = rows[np.argsort(turn[labels[rows]], kind="stable")]
+    return rows
+
+
+@dataclass
+class _State:
+    network: nn.Module
+    memory: StreamMemory
+    records: list[dict[str, Any]]
+    seen: list[int]  # classes in order of first arrival: the network's columns
+
+
+def run_stream(
+    setting: Setting, policy: str, seed: int, train: Source, test: Source, out: Path, ranks: Ranks
+) -> dict[str, Any]:
+    """Run the whole stream and write OUT/result.json; returns it."""
+    if (out / "result.json").exists():
+        return read_json(out / "result.json")
+    labels = np.asarray(train.manifest.labels)
+    rows = arrivals(labels, setting.order, setting.per_class, seed)
+    rounds = [rows[first : first + setting.every] for first in range(0, len(rows), setting.every)]
+    state = _resumed(setting, policy, seed, int(labels[rows[0]]), train, out, ranks)
+    shown = _tests(setting, test)
+    begin = len(state.records)
+    for number in track(range(begin, len(rounds)), len(rounds) - begin, f"{policy}, seed {seed}"):
+        _round(setting, seed, number, rounds[number], labels, train, state, ranks)
+        _judge(state, shown, ranks)
+        _save(setting, out, number, state, train)
+        last = state.records[-1]
+        note(
+            f"{policy}-s{seed}: {last['arrived']} arrived, {last['held']} held in {last['bytes']:,} bytes; "
+            + ", ".join(f"{head} {100 * last[head]:.2f} %" for head in HEADS)
+        )
+    result = {
+        "task": "stream",
+        "metric": "mean accuracy over the stream",
+        "policy": policy,
+        "seed": seed,
+        "memory": setting.memory,
+        "peak": state.memory.peak,
+        "heads": {head: {"value": float(np.mean([r[head] for r in state.records]))} for head in HEADS},
+        "records": state.records,
+        "n": len(shown),
+    }
+    write_json(out / "result.json", result)
+    return result
+
+
+def _round(
+    setting: Setting,
+    seed: int,
+    number: int,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    train: Source,
+    state: _State,
+    ranks: Ranks,
+) -> None:
+    """Take samples in, learn from what is held, judge what is held."""
+    memory = state.memory
+    images = read(train, rows, setting.side, setting.workers)
+    for label in dict.fromkeys(labels[rows].tolist()):
+        if label not in state.seen:
+            state.seen.append(label)
+    column = {label: k for k, label in enumerate(state.seen)}
+    for pixels, row in zip(images, rows.tolist()):
+        memory.offer(pixels, column[int(labels[row])], row)
+    grow(state.network, max(2, len(state.seen)), seed_of(seed, number, 1))
+    if len(memory):
+        held = Pool(memory.images(), memory.labels)
+        budget = Budget(steps=setting.steps)
+        learn(state.network, held, setting.recipe, ranks, budget, seed_of(seed, number, 2))
+        features, logits = outputs(state.network, held.images, ranks)
+        place = exemplars.order(setting.rank, features, logits, held.labels, seed)
+        sample = images[np.linspace(0, len(images) - 1, min(MEASURED, len(images))).astype(int)]
+        memory.judged(stream_memory.importance(place, held.labels), _kept(memory.ladder, sample, state.network, ranks))
+    counts = np.bincount(memory.labels, minlength=len(state.seen))
+    state.records.append(
+        {
+            "arrived": number * setting.every + len(rows),
+            "classes": len(state.seen),
+            "held": len(memory),
+            "fewest": int(counts.min()),
+            "bytes": memory.used,
+            "peak": memory.peak,
+            "rungs": np.bincount(memory.rungs, minlength=len(memory.ladder)).tolist(),
+            "kept": [round(float(k), 6) for k in memory.kept],
+        }
+    )
+
+
+def _kept(forms: tuple[Form, ...], images: np.ndarray, network: nn.Module, ranks: Ranks) -> np.ndarray:
+    """Share of a sample that each form leaves, (rungs,) float64, as this network sees it."""
+    exact, dropped = loss_of_dropping(network, images, ranks)
+    found = [distortions(network, form.through(images), exact, ranks) for form in forms]
+    return np.array([exemplars.kept_share(distortion, dropped) for distortion in found])
+
+
+def _tests(setting: Setting, test: Source) -> Pool:
+    labels = np.asarray(test.manifest.labels).astype(np.int64)
+    return Pool(read(test, np.arange(len(test)), setting.side, setting.workers), labels)
+
+
+def _judge(state: _State, shown: Pool, ranks: Ranks) -> None:
+    """Accuracy on the test images of all classes that have come so far, by both classifiers."""
+    memory = state.memory
+    classes = max(2, len(state.seen))
+    kept, _ = outputs(state.network, memory.images(), ranks)
+    means = class_means(kept, memory.labels, classes)
+    table = np.full(int(shown.labels.max()) + 1, -1)
+    table[state.seen] = np.arange(len(state.seen))
+    mine = table[shown.labels] >= 0
+    for head, predicted in answers(state.network, shown.images[mine], means, ranks).items():
+        state.records[-1][head] = float((predicted == table[shown.labels[mine]]).mean())
+
+
+def _resumed(setting: Setting, policy: str, seed: int, first: int, train: Source, out: Path, ranks: Ranks) -> _State:
+    memory = StreamMemory(ladder(setting, policy), setting.memory, seed)
+    done = sorted(place.parent for place in out.glob("round-*/records.json"))
+    if done:
+        memory.restore(done[-1] / "memory.npz")
+        kept = read_json(done[-1] / "records.json")
+        note(f"{out}: goes on after {kept['records'][-1]['arrived']} samples")
+        return _State(reopened(done[-1], ranks), memory, kept["records"], kept["seen"])
+    names = train.manifest.classes
+    spec = specification(setting.recipe_name, setting.recipe, [names[first], ""], setting.side)
+    return _State(fresh(spec, setting.init, seed_of(seed, 0), ranks), memory, [], [])
+
+
+def _save(setting: Setting, out: Path, number: int, state: _State, train: Source) -> None:
+    place = out / f"round-{number + 1:04d}"
+    place.mkdir(parents=True, exist_ok=True)
+    names = [train.manifest.classes[c] for c in state.seen]
+    names += [""] * (2 - len(names))
+    networks.save_model(place, state.network, specification(setting.recipe_name, setting.recipe, names, setting.side))
+    state.memory.save(place / "memory.npz")
+    write_json(place / "records.json", {"records": state.records, "seen": state.seen})
+    for old in out.glob("round-*"):
+        if old != place:
+            shutil.rmtree(old)

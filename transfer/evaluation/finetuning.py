@@ -1,0 +1,211 @@
+"""Put a checked fine-tuning to work: network, head, the training loop of `pretrain`, predictions, files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretrain import engine, flops, order, stopping
+from pretrain.hooks import Hooks, Progress
+from pretrain.pretraining import augmented
+from pretrain.progress_bar import bar
+from pretrain.ranks import Ranks, dtype_of, open_ranks
+from pretrain.recipe import Recipe
+from pretrain.schedule import Budget
+from prune import networks
+from prune.loading import open_loader
+from prune.run import atomic, finish, note, plain, write_json
+from prune.source import Source
+from transfer.evaluation.finetune_recipes import adapted, size_of
+from transfer.evaluation.logistic import Linear
+from transfer.evaluation.target_pair import SMALL, forward_flops, name_of, pair_features, save_predictions
+
+if TYPE_CHECKING:
+    from transfer.finetune import Config
+
+_SHORT = 100_000_000
+"""Pixels of training below which a run that is killed begins anew: checkpoints would take as long as the training."""
+_FAR_BELOW = 10.0  # how far below all others the bias of a class lies that the training images lack
+
+
+def finetune(config: Config, train: Source, test: Source, inputs: dict[str, str]) -> None:
+    """Train and judge; every process calls this."""
+    if threading.current_thread() is threading.main_thread():
+        stopping.listen()
+    dtype_of(config.precision)
+    begin = time.perf_counter()
+    backbone, spec = networks.load_model(config.model)
+    classes = train.manifest.classes
+    name = size_of(len(train)) if config.recipe == "auto" else config.recipe
+    recipe = changed(adapted(name, spec, batch_norm=_has_batch_norm(backbone)), config)
+    spec = {**spec, "classes": classes, "recipe": f"finetune-{name}", "index": None, "source": inputs["train"]}
+    network = with_head(backbone, spec)
+    with open_ranks(config.precision) as ranks:
+        if config.head == "probe":
+            _probed_head(config, network, train, test, ranks)
+        network = network.to(ranks.device)
+        progress = _train(config, network, train, recipe, spec, ranks)
+        if ranks.rank == 0:
+            facts = _predict(config, network, test, spec, ranks)
+            cost = flops.per_image(network, recipe, recipe.resolution)
+            seen = progress.samples + len(test)
+            result = {
+                "task": "finetune",
+                "target": name_of(config.train),
+                **facts,
+                **inputs,
+                "recipe": name,
+                "head": config.head,
+                "n_train": len(train),
+                "samples": seen,
+                "flops": progress.samples * cost + len(test) * forward_flops(network, recipe.resolution),
+                "seconds": round(max(progress.seconds, time.perf_counter() - begin), 3),
+            }
+            networks.save_model(config.out, network, spec)
+            write_json(config.out / "result.json", result)
+            finish(
+                config.out,
+                seconds=result["seconds"],
+                samples=progress.samples,
+                flops_per_sample=cost,
+                images_per_second=progress.samples / max(progress.seconds, 1e-9),
+                steps=progress.step,
+                epochs=len(progress.lines),
+                processes=ranks.world,
+                recipe={"name": f"finetune-{name}", **plain(asdict(recipe))},
+                inputs=inputs,
+            )
+            shutil.rmtree(config.out / "checkpoint", ignore_errors=True)
+            note(f"{config.out}: top-1 {result['value']:.4f} on {len(test)} test images of {result['target']}")
+        ranks.wait()
+
+
+def changed(recipe: Recipe, config: Config) -> Recipe:
+    """Take the flags that change a recipe into it."""
+    if config.batch_size:
+        recipe = replace(recipe, batch=config.batch_size, lr=recipe.lr * config.batch_size / recipe.batch)
+    if config.lr:
+        recipe = replace(recipe, lr=config.lr)
+    if config.epochs:
+        recipe = replace(recipe, epochs=config.epochs, warmup=min(recipe.warmup, config.epochs / 10))
+    return recipe
+
+
+def with_head(backbone: nn.Module, spec: dict[str, Any]) -> nn.Module:
+    """The backbone with an empty (zero) classifier for the classes of `spec`."""
+    network = networks.build(spec)
+    head = network.get_classifier()  # type: ignore[operator]
+    prefix = next(name for name, module in network.named_modules() if module is head)
+    given = {k: v for k, v in backbone.state_dict().items() if not k.startswith(f"{prefix}.")}
+    network.load_state_dict({**network.state_dict(), **given})
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return network
+
+
+@torch.no_grad()
+def set_head(network: nn.Module, linear: Linear) -> None:
+    """Give the network's classifier the weights of a linear probe of its features: the same logits for raw features.
+
+    From (x - mean) / scale @ weight.T + bias follows x @ (weight / scale).T + bias - (mean / scale) @ weight.T.
+    """
+    head = network.get_classifier()  # type: ignore[operator]
+    weight = linear.weight / linear.scale
+    bias = linear.bias - weight @ linear.mean
+    head.weight.zero_()
+    head.bias.fill_(float(bias.min()) - _FAR_BELOW)
+    rows = torch.from_numpy(np.asarray(linear.names))
+    head.weight[rows] = torch.from_numpy(weight.astype(np.float32))
+    head.bias[rows] = torch.from_numpy(bias.astype(np.float32))
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def _probed_head(config: Config, network: nn.Module, train: Source, test: Source, ranks: Ranks) -> None:
+    """Train the probe on rank 0's features and share its weights."""
+    from transfer.evaluation.logistic import train_linear
+
+    place = config.features or config.out / "features"
+    found, _ = pair_features(config.model, train, test, place, config.loader, config.workers)
+    x, y = np.asarray(found.features), np.asarray(found.label)
+    linear, _ = train_linear(x, y, seed=config.seed, device=ranks.device.type)  # the same on every rank
+    set_head(network, linear)
+
+
+def _train(
+    config: Config, network: nn.Module, train: Source, recipe: Recipe, spec: dict[str, Any], ranks: Ranks
+) -> Progress:
+    batch = order.global_batch(len(train), recipe.batch, ranks.world)
+    size = order.rank_batch(batch, ranks.rank, ranks.world)
+
+    def on_lines(lines: list[dict[str, Any]]) -> None:
+        if ranks.rank == 0:
+            with atomic(config.out / "metrics.jsonl") as partial:
+                partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    short = len(train) * recipe.epochs * recipe.resolution**2 < _SHORT
+    with ExitStack() as opened:
+        loader = open_loader(train, resolution=recipe.resolution, batch_size=size, **_reading(config, train, recipe))
+        opened.callback(loader.close)
+        on_step = opened.enter_context(bar(Path(config.out).name))
+        return engine.train(
+            network,
+            augmented(loader, recipe, config.seed),
+            np.arange(len(train), dtype=np.int64),
+            recipe,
+            ranks,
+            budget=Budget(epochs=recipe.epochs),
+            mean=spec["mean"],
+            std=spec["std"],
+            seed=config.seed,
+            micro_batch=config.micro_batch,
+            checkpoints=None if short else config.out / "checkpoint",
+            hooks=Hooks(on_lines=on_lines, on_step=on_step),
+        )
+
+
+def _reading(config: Config, source: Source, recipe: Recipe) -> dict[str, Any]:
+    """Which loader: FFCV compiles for seconds, which few small images do not pay back."""
+    if config.loader != "auto":
+        return {"loader": config.loader, "workers": config.workers}
+    small = len(source) <= SMALL and recipe.resolution <= 64
+    return (
+        {"loader": "torch", "workers": config.workers or 1} if small else {"loader": "ffcv", "workers": config.workers}
+    )
+
+
+def _predict(config: Config, network: nn.Module, test: Source, spec: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Predict the test images in their order, write predictions.npz; what result.json says of it."""
+    from prune.features import extract
+
+    n, classes = len(test), spec["classes"]
+    predicted, confidence = np.empty(n, np.int32), np.empty(n, np.float32)
+    small = n <= SMALL and spec["resolution"] <= 64
+    loader = ("torch" if small else "ffcv") if config.loader == "auto" else config.loader
+    passes = extract(
+        network,
+        test,
+        np.arange(n),
+        resolution=spec["resolution"],
+        mean=spec["mean"],
+        std=spec["std"],
+        loader=loader,  # type: ignore[arg-type]
+        workers=config.workers or (1 if loader == "torch" else None),
+        device=ranks.device,
+    )
+    for _, logits, rows in passes:
+        share = torch.softmax(torch.from_numpy(logits), 1)
+        confidence[rows], predicted[rows] = (v.numpy() for v in share.max(1))
+    return save_predictions(config.out, np.asarray(test.manifest.labels), predicted, confidence, classes)

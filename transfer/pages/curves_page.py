@@ -1,0 +1,123 @@
+"""A page of curves and one table: what incremental learning and streams show. One file that opens without a network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from transfer.pages import plots
+
+_HERE = Path(__file__).parent
+
+
+class Curve(NamedTuple):
+    """A line of a chart; `spread` is drawn as bars above and below."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float]
+
+
+class Chart(NamedTuple):
+    """A chart: its title, what its axes show, its lines."""
+
+    title: str
+    x: str
+    y: str
+    curves: Sequence[Curve]
+
+
+class Section(NamedTuple):
+    """A head, a sentence, and charts side by side."""
+
+    head: str
+    text: str
+    charts: Sequence[Chart]
+
+
+def page(
+    title: str,
+    line: str,
+    sections: Sequence[Section],
+    table: tuple[Sequence[str], Sequence[Sequence[str]]],
+    note: str,
+    config: Mapping[str, Any],
+    pictures: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page as text.
+
+    Parameters
+    ----------
+    title : str
+    line : str
+        What was found, in one sentence.
+    sections : sequence of Section
+    table : header and rows of cells
+    note : str
+        What the table's columns mean.
+    config : mapping
+        Settings, shown at the end.
+    pictures : sequence of mapping
+        Groups of images: {"title", "rows": [{"name", "images": [{"src", "text"}]}]}.
+    """
+    names = [curve.name for section in sections for chart in section.charts for curve in chart.curves]
+    looks = plots.looks(list(dict.fromkeys(names)))
+    figures: list[dict[str, Any]] = []
+
+    def placed(chart: Chart) -> dict[str, Any]:
+        figures.append(json.loads(_figure(chart, looks).to_json()))
+        return {"title": chart.title, "id": len(figures) - 1, "text": _words(chart)}
+
+    shown = [
+        {"head": one.head, "text": one.text, "charts": [placed(chart) for chart in one.charts]} for one in sections
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("curves.html.jinja").render(
+        title=title,
+        line=line,
+        sections=shown,
+        figures=figures,
+        looks=looks,
+        table=table,
+        note=note,
+        pictures=pictures,
+        config=json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False),
+        css=(_HERE / "report.css").read_text(encoding="utf-8"),
+        js=(_HERE / "report.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+    )
+
+
+def _figure(chart: Chart, looks: Mapping[str, plots.Look]) -> Any:
+    import plotly.graph_objects as go
+
+    figure = plots.blank(chart.x, chart.y)
+    for curve in chart.curves:
+        look = looks[curve.name]
+        figure.add_trace(
+            go.Scatter(
+                x=list(curve.x),
+                y=list(curve.y),
+                name=html.escape(curve.name),
+                mode="lines+markers" if len(curve.x) <= 40 else "lines",
+                line={"color": look.color, "dash": look.dash, "width": 2},
+                marker={"symbol": look.symbol, "size": 7, "color": look.color},
+                error_y={"type": "data", "array": list(curve.spread), "thickness": 1.2, "width": 3},
+            )
+        )
+    return figure
+
+
+def _words(chart: Chart) -> str:
+    ends = "; ".join(f"{curve.name} ends at {curve.y[-1]:,.1f}" for curve in chart.curves if len(curve.y))
+    return f"{chart.y} against {chart.x}, {chart.title}. {ends}."

@@ -1,0 +1,124 @@
+"""The page of `transfer incremental`: accuracy, bytes and forgetting as classes come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transfer.pages import curves_page
+from transfer.pages.curves_page import Chart, Curve, Section
+
+_HEADS = {"nearest-mean": "nearest mean of exemplars", "linear": "linear head"}
+HEADER = (
+    "form and memory",
+    "average incremental accuracy %, nearest mean",
+    "against raw",
+    "average incremental accuracy %, linear",
+    "against raw",
+    "accuracy at the end %, nearest mean",
+    "forgetting, nearest mean",
+    "exemplars",
+    "bytes",
+    "bytes of pixels",
+    "bytes as whole files",
+    "quality",
+    "seeds",
+)
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The page as text, from result.json."""
+    entries = result["summary"]
+    memories = list(dict.fromkeys(entry["memory"] for entry in entries))
+    accuracy = [
+        Chart(f"{memory:,} bytes, {_HEADS[head]}", "classes seen", "accuracy %", _curves(entries, memory, head))
+        for memory in memories
+        for head in _HEADS
+    ]
+    held = [
+        Chart(
+            f"{memory:,} bytes",
+            "classes seen",
+            "kB held",
+            [
+                Curve(e["form"], e["seen"], [b / 1000 for b in e["held"]], [0.0] * len(e["held"]))
+                for e in entries
+                if e["memory"] == memory
+            ],
+        )
+        for memory in memories
+    ]
+    sections = [
+        Section(
+            "Accuracy over all classes so far",
+            "After each task, on the test images of every class seen. Bars are one standard deviation over seeds.",
+            accuracy,
+        ),
+        Section("Bytes held", "What the memory takes after each task; never more than its budget.", held),
+    ]
+    note = (
+        "Average incremental accuracy is the mean of the accuracies after each task; forgetting, the mean over "
+        "earlier tasks of what was lost by the end of their best accuracy ever. Differences are paired by seed, with "
+        "95 % intervals. "
+        "Shared JPEG headers are counted once in “bytes”; “bytes of pixels” leaves all headers out, “as whole files” "
+        "gives every exemplar its own."
+    )
+    table = (HEADER, [row(entry) for entry in entries])
+    return curves_page.page("incremental learning", headline(entries), sections, table, note, result["config"])
+
+
+def headline(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What the runs say, in one sentence: the best form of each memory size."""
+    found = []
+    for memory in dict.fromkeys(entry["memory"] for entry in entries):
+        ends = [
+            (head["mean"], entry["form"], _HEADS[name])
+            for entry in entries
+            if entry["memory"] == memory
+            for name, head in entry["heads"].items()
+        ]
+        value, form, head = max(ends)
+        found.append(f"{memory:,} bytes: {form} exemplars and {head}, {100 * value:.1f} %")
+    return "Best average incremental accuracy. " + "; ".join(found) + "."
+
+
+def row(entry: Mapping[str, Any]) -> list[str]:
+    """Cells of one form and memory size, as `HEADER` names them."""
+    near, linear = entry["heads"]["nearest-mean"], entry["heads"]["linear"]
+    return [
+        f"{entry['form']}, {entry['memory']:,} bytes",
+        _spread(near),
+        difference(near["difference"]),
+        _spread(linear),
+        difference(linear["difference"]),
+        f"{100 * near['last']:.1f}",
+        f"{100 * near['forgetting']:.1f}",
+        *(f"{entry[key]:,.0f}" for key in ("exemplars", "bytes", "pixel_bytes", "file_bytes")),
+        "" if entry["form"] == "raw" else ", ".join(map(str, entry["quality"])),
+        str(entry["seeds"]),
+    ]
+
+
+def difference(one: Mapping[str, Any] | None) -> str:
+    """`+4.1 [+3.0, +5.2]` in points; empty without a pair."""
+    if one is None:
+        return ""
+    interval = "" if one["low"] is None else f" [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+    return f"{100 * one['value']:+.1f}{interval}"
+
+
+def _spread(head: Mapping[str, Any]) -> str:
+    return f"{100 * head['mean']:.1f}" + ("" if head["std"] is None else f" ± {100 * head['std']:.1f}")
+
+
+def _curves(entries: Sequence[Mapping[str, Any]], memory: int, head: str) -> list[Curve]:
+    return [
+        Curve(
+            entry["form"],
+            entry["seen"],
+            [100 * value for value in entry["heads"][head]["curve"]],
+            [100 * value for value in entry["heads"][head]["spread"]],
+        )
+        for entry in entries
+        if entry["memory"] == memory
+    ]

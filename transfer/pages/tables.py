@@ -1,0 +1,175 @@
+"""A study's analysis as text: cells of a table, CSV with every figure, Markdown for a repository."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from transfer.pages.reproduce import study_command
+from transfer.verdicts.advice import plain_words
+from transfer.verdicts.ledger import USES
+
+HEADER = ("method", "keep", "accuracy %", "seeds", "against full", "verdict", "against random", "beats random",
+          "efficiency", "cost")  # fmt: skip
+_DIFFERENCES = {"full": "full", "random": "random", "equal_time": "random_equal_time"}
+
+
+def cells_of(row: Mapping[str, Any], bill: Mapping[str, Any] | None, digits: int = 2) -> list[str]:
+    """What `HEADER` names, for one row of an analysis and the ledger's row of its condition."""
+    share = bill and bill["total_flops"]
+    return [
+        row["method"],
+        f"{row['keep']:g}",
+        f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else ""),
+        str(len(row["seeds"])),
+        interval(row["full"], digits),
+        row["verdict"] or "",
+        interval(row["random"], digits),
+        claim(row, "random"),
+        efficiency(row["efficiency"]),
+        "100 %" if row["method"] == "full" else f"{100 * share:.0f} %" if share else "",
+    ]
+
+
+def interval(one: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """`-0.31 [-0.92, +0.20]`; an asterisk marks an interval over test images alone, for want of a second seed."""
+    if one is None:
+        return ""
+    value, low, high = (f"{one[key]:+.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" + ("*" if one["seeds"] < 2 else "")
+
+
+def claim(row: Mapping[str, Any], control: str) -> str:
+    """`yes`, `no` (the control is better) or `not shown`, after the correction for many cells."""
+    if row[f"beats_{control}"] is None:
+        return ""
+    return "yes" if row[f"beats_{control}"] else "no" if row[f"worse_than_{control}"] else "not shown"
+
+
+def efficiency(one: Mapping[str, Any] | None) -> str:
+    """`1.9 [1.2, ≥2.5]`; ≥ and ≤ mark values beyond the measured keeps."""
+    if one is None:
+        return ""
+    value = {"above": "≥", "below": "≤", "": ""}[one["open"]] + f"{one['value']:.2f}"
+    low = ("≤" if one["low_open"] else "") + f"{one['low']:.2f}"
+    high = ("≥" if one["high_open"] else "") + f"{one['high']:.2f}"
+    return f"{value} [{low}, {high}]"
+
+
+def csv_text(analysis: Mapping[str, Any]) -> str:
+    """Every row of an analysis with all its figures; accuracies in percent, differences in points."""
+    records = [_record(row) for row in analysis["rows"]]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    def exact(value: Any) -> Any:
+        return round(value, 6) if isinstance(value, float) else value
+
+    record = {key: row[key] for key in ("evaluation", "target", "method", "keep")}
+    record["target"] = row["target"] or "(mean)"
+    record |= {"pruned": 1 - row["keep"], "seeds": len(row["seeds"]), "test_images": row["n"]}
+    record |= {"accuracy": row["mean"], "std": row["std"], "accuracy_low": row["low"], "accuracy_high": row["high"]}
+    record |= {"mean_per_class": row["mean_per_class"], "calibration_error": row["ece"]}
+    for name, column in _DIFFERENCES.items():
+        one = row[name] or {}
+        record |= {f"vs_{column}_{key}": one.get(key) for key in ("value", "low", "high", "p", "p_corrected")}
+    record |= {key: row[key] for key in ("verdict", "verdict_corrected", "beats_random", "beats_equal_time")}
+    gain = row["efficiency"] or {}
+    record |= {f"efficiency_{key}": gain.get(key) for key in ("value", "low", "high", "open", "low_open", "high_open")}
+    return {key: exact(value) for key, value in record.items()}
+
+
+def markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
+    """The study as a Markdown page: verdict, a table per target and evaluation, the ledger, where it came from."""
+    config = analysis["config"]
+    bills = {(bill["method"], bill["keep"]): bill for bill in analysis["ledger"]["rows"]}
+    parts = [f"# Study: {', '.join(analysis['targets'])}", "", f"**{line}**", ""]
+    parts += [" ".join(map(_text, plain_words(analysis))), ""]
+    parts += [f"- Machine: {_text(analysis['machine'] or 'not recorded')}", f"- Date: {date}"]
+    parts += [f"- {_text(key)}: {_text(config[key])}" for key in sorted(config) if key in _SHOWN]
+    parts += [
+        "",
+        "Differences are in points, paired over seeds and test images, with 95 % intervals; `beats random` is",
+    ]
+    parts += [f"corrected for all cells (Holm). `holds`: the interval lies above -{analysis['margin']:g} points.", ""]
+    for evaluation in analysis["evaluations"]:
+        for target in (None, *analysis["targets"]):
+            rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
+            if rows:
+                where = f"{target} ({rows[0]['n']} test images)" if target else "mean over targets"
+                body = [cells_of(row, bills.get((row["method"], row["keep"]))) for row in rows]
+                parts += [f"## {_text(evaluation)}: {_text(where)}", "", *_table(HEADER, body), ""]
+    parts += ["## Ledger", "", *_table(*ledger_table(analysis["ledger"])), ""]
+    parts += [*_table(*stage_table(analysis["ledger"])), "", "## Command", ""]
+    command = study_command(config)
+    parts += ["In the study's directory:", "", "```sh", *([command] if command else analysis["commands"]), "```", ""]
+    return "\n".join(parts)
+
+
+_SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "seeds", "keeps", "methods", "epochs",
+          "surrogate_epochs", "side", "floor")  # fmt: skip
+
+
+def ledger_table(ledger: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows: what one index and one pretraining cost, per condition, and what they save."""
+    unit, seconds = _unit(row[part]["seconds"] for row in ledger["rows"] for part in ("preparation", "pretraining"))
+    header = ["method", "keep", f"preparation, {unit}", f"pretraining, {unit}", "preparation, % of full"]
+    header += [f"{what} factor, {n} use{'s' * (n > 1)}" for what in ("compute", "time") for n in USES]
+    header += ["break-even uses", "break-even keep, 1 use"]
+    priced = any("price" in row for row in ledger["rows"])
+    body = []
+    for row in ledger["rows"]:
+        cells = [row["method"], f"{row['keep']:g}"]
+        cells += [f"{row[part]['seconds'] / seconds:.1f}" for part in ("preparation", "pretraining")]
+        cells.append("" if row["share_flops"] is None else f"{100 * row['share_flops']:.1f}")
+        cells += [_factor(row[f"factor_{unit}"][str(n)]) for unit in ("flops", "seconds") for n in USES]
+        uses, keep = row["break_even_uses_flops"], row["break_even_keep_flops"]["1"]
+        cells += [str(uses) if uses else "" if keep is None else "never"]
+        cells += ["" if keep is None else "none" if keep <= 0 else f"{keep:.2f}"]
+        if priced:
+            cells += [f"{row['price']:.2f}", "" if row["price_full"] is None else f"{row['price_full']:.2f}"]
+        body.append(cells)
+    return (*header, *(("price", "price of full") if priced else ())), body
+
+
+def stage_table(ledger: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows: what the study itself took, by stage, and in all."""
+    rows = ledger["stages"]
+    priced = any("price" in row for row in rows)
+    whole = {key: sum(row[key] for row in rows) for key in ("steps", "seconds", "samples", "flops")}
+    whole |= {"stage": "all"} | ({"price": sum(row["price"] for row in rows)} if priced else {})
+    unit, seconds = _unit(row["seconds"] for row in rows)
+    body = [
+        [row["stage"], str(row["steps"]), f"{row['seconds'] / seconds:.1f}", f"{row['samples']:,.0f}"]
+        + [f"{row['flops']:.2e}" if row["flops"] else "0", *([f"{row['price']:.2f}"] if priced else [])]
+        for row in (*rows, whole)
+    ]
+    return ("stage", "steps", unit, "samples seen", "FLOPs", *(("price",) if priced else ())), body
+
+
+def _unit(durations: Iterable[float]) -> tuple[str, float]:
+    """A unit that suits the longest of some durations, and its seconds."""
+    most = max(durations, default=0.0)
+    return ("seconds", 1.0) if most < 600 else ("minutes", 60.0) if most < 36_000 else ("hours", 3600.0)
+
+
+def _factor(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _table(header: tuple[str, ...], body: list[list[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *body]
+    return ["| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines]
+
+
+def _text(value: Any) -> str:
+    """Text that stays text in Markdown: no table bars, no HTML."""
+    value = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

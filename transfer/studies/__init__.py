@@ -1,0 +1,1 @@
+"""How a study is planned, run and gathered: one command a line, each once, in processes that share the cores."""

@@ -1,0 +1,145 @@
+"""Where lines of a plan run: in this process, or in several long-lived ones that share its cores."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+from transfer.studies.plan import Line
+from transfer.studies.worker import execute
+
+_PATIENCE = 3.0  # seconds that a step has to end after Ctrl-C
+Finished = tuple[str, int, float]
+"""Name of the line, its exit code, seconds."""
+
+
+class Pool(Protocol):
+    """Something that runs lines."""
+
+    size: int
+
+    def start(self, line: Line) -> None:
+        """Begin `line`; at most `size` may run at once."""
+        ...
+
+    def wait(self) -> list[Finished]:
+        """Block until a line has ended."""
+        ...
+
+    def close(self) -> None:
+        """End everything that still runs."""
+        ...
+
+
+class Here:
+    """Runs lines in this process, one at a time, with `out` as working directory."""
+
+    size = 1
+
+    def __init__(self, out: Path) -> None:
+        self.out = out.resolve()
+        self._line: Line | None = None
+
+    def start(self, line: Line) -> None:
+        self._line = line
+
+    def wait(self) -> list[Finished]:
+        assert self._line is not None
+        line, self._line = self._line, None
+        with contextlib.chdir(self.out):
+            return [(line.name, *execute(line.command, Path("logs", f"{line.name}.log")))]
+
+    def close(self) -> None:
+        pass
+
+
+class Workers:
+    """Runs lines in `size` processes (`transfer.studies.worker`), each with its share of the cores.
+
+    Two processes of one thread get more done than one of two: the spinning barriers of a parallel region suffer when
+    the machine has other work.
+    """
+
+    def __init__(self, out: Path, size: int) -> None:
+        self.size = size
+        self._free: list[subprocess.Popen[str]] = []
+        self._busy: dict[subprocess.Popen[str], str] = {}
+        self._answers = selectors.DefaultSelector()
+        cores = sorted(os.sched_getaffinity(0))
+        share = max(1, len(cores) // size)
+        root = str(Path(__file__).resolve().parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(share), "PYTHONPATH": os.pathsep.join(paths)}
+        environment["PYTHONSAFEPATH"] = "1"  # the study's directory is no place to import from
+        for k in range(size):
+            # Decoders and torch count the cores that they may use.
+            own = ",".join(str(cores[(k * share + i) % len(cores)]) for i in range(share))
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "transfer.studies.worker", own],
+                cwd=out,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end our workers in order
+            )
+            assert worker.stdout is not None
+            self._answers.register(worker.stdout, selectors.EVENT_READ, worker)
+            self._free.append(worker)
+
+    def start(self, line: Line) -> None:
+        worker = self._free.pop(0)
+        self._busy[worker] = line.name
+        request = {"command": list(line.command), "log": f"logs/{line.name}.log"}
+        assert worker.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died: `wait` sees the end of its answers and says so
+            worker.stdin.write(json.dumps(request) + "\n")
+            worker.stdin.flush()
+
+    def wait(self) -> list[Finished]:
+        found: list[Finished] = []
+        while not found:
+            for key, _ in self._answers.select():
+                worker = key.data
+                name = self._busy.pop(worker, None)
+                answer = worker.stdout.readline()
+                if not answer:  # killed, or out of memory
+                    self._answers.unregister(worker.stdout)
+                    found += [(name or "a worker at rest", worker.wait() or 1, 0.0)]
+                    continue
+                facts = json.loads(answer)
+                self._free.append(worker)
+                assert name is not None
+                found.append((name, facts["code"], facts["seconds"]))
+        return found
+
+    def close(self) -> None:
+        for worker in self._busy:
+            _signal(worker, signal.SIGINT)  # lets a step remove what it has half-written
+        deadline, waiting = time.monotonic() + _PATIENCE, set(self._busy)
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for key, _ in self._answers.select(left):
+                waiting.discard(key.data)
+                self._answers.unregister(key.fileobj)
+        for worker in (workers := [*self._free, *self._busy]):
+            _signal(worker, signal.SIGKILL)
+        for worker in workers:
+            worker.wait()
+            for stream in (worker.stdin, worker.stdout):
+                assert stream is not None
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self._answers.close()
+
+
+def _signal(worker: subprocess.Popen[str], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.pid, number)

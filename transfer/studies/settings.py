@@ -1,0 +1,171 @@
+"""What a study compares: source, targets, methods, keeps and seeds, and which combinations make sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prune.methods import NAMES
+from prune.run import InputError, refuse_other
+from transfer.evaluation.tasks import Parts
+from transfer.studies.evaluations import DEFAULT, check_name
+
+EQUAL_TIME = "random-equal-time"
+UNGUIDED = ("full", "random", EQUAL_TIME)
+"""Methods that need no surrogate."""
+GROWING = ("targets", "methods", "keeps", "seeds", "evaluations")
+"""Settings that a later call may extend; all others must stay."""
+FREE = ("margin",)
+"""Settings that change what is said of the results and not the results."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that decides a plan.
+
+    Attributes
+    ----------
+    source : Parts
+        Places relative to the study's directory, like those of the targets.
+    targets : dict of str to Parts
+    guides : tuple of str
+        Targets whose train part guides the selection; the others are evaluated alone.
+    sizes : dict of str to int
+        Images by beton name (`source`, `source-val`, `NAME.train`, `NAME.test`), for the estimate of cost.
+    floor : float or None
+        Least of every class for `winnow`; published methods run as published.
+    ladder : tuple of float
+        Keeps among which `--keep auto` searches; none otherwise.
+    epochs, surrogate_epochs : int or None
+        None leaves the recipe's own; `recipe_epochs` says what those are, for the estimate.
+    """
+
+    source: Parts
+    targets: Mapping[str, Parts]
+    guides: tuple[str, ...]
+    methods: tuple[str, ...]
+    keeps: tuple[float, ...]
+    seeds: tuple[int, ...]
+    recipe: str
+    surrogate_recipe: str
+    surrogate_sample: float
+    side: int | None
+    floor: float | None = None
+    epochs: float | None = None
+    surrogate_epochs: float | None = None
+    loader: str | None = None
+    evaluations: tuple[str, ...] = DEFAULT
+    ladder: tuple[float, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    recipe_epochs: Mapping[str, float] = field(default_factory=dict)
+
+
+def cell_name(method: str, keep: float, seed: int) -> str:
+    """`winnow-k0.2-s0`, or `full-s0`."""
+    return f"full-s{seed}" if method == "full" else f"{method}-k{keep:g}-s{seed}"
+
+
+def cells(study: Study) -> list[tuple[str, float, int]]:
+    """All (method, keep, seed) of the study; full comes once per seed, with keep 1."""
+    return [
+        (method, keep, seed)
+        for method in study.methods
+        for keep in ((1.0,) if method == "full" else study.keeps)
+        for seed in study.seeds
+    ]
+
+
+def grown(place: Any, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge what a call asks for into the settings of a study that exists.
+
+    Parameters
+    ----------
+    place : Path
+        The study, for the message.
+    old : mapping
+        Its settings, as study.json holds them.
+    asked : mapping
+        Settings of the call; None for what it does not name.
+
+    Returns
+    -------
+    dict
+        The old lists with what is new appended. A target that comes later is evaluated and does not guide: the
+        selections that stand were made without it.
+
+    Raises
+    ------
+    InputError
+        A setting that cannot grow differs.
+    """
+    merged = dict(old)
+    for name, value in asked.items():
+        if value is None:
+            continue
+        if name == "targets":
+            merged[name] = {**old[name], **value}
+        elif name in GROWING:
+            before = old.get(name, DEFAULT if name == "evaluations" else [])
+            merged[name] = [*before, *(v for v in value if v not in before)]
+        elif name in FREE or (name == "ladder" and not old.get(name)):
+            merged[name] = value
+        elif name != "source":  # a place may move: `prune write` sees whether the images are the same
+            refuse_other(place, {name: old.get(name)}, {name: value})
+        else:
+            merged[name] = value
+    return merged
+
+
+def _check_search(study: Study) -> None:
+    for keep in study.ladder:
+        if not 0 < keep < 1:
+            raise InputError(f"--ladder {keep}: a fraction in (0, 1) is needed")
+    if len({f"{keep:g}" for keep in study.ladder}) != len(study.ladder):
+        raise InputError(f"--ladder {' '.join(map(str, study.ladder))}: two are the same to six digits")
+    if "full" not in study.methods or not set(study.methods) - set(UNGUIDED):
+        raise InputError("--keep auto: needs full and a pruning method among --methods, to compare them")
+    if len(study.seeds) < 2:
+        raise InputError("--keep auto: needs two seeds at least; one decides nothing")
+
+
+def check(study: Study) -> None:
+    """Raise `InputError` for a combination that cannot run."""
+    if not study.targets:
+        raise InputError("--targets: at least one is needed, as name=DIR")
+    for name, values in (("methods", study.methods), ("seeds", study.seeds), ("evaluations", study.evaluations)):
+        if not values:
+            raise InputError(f"--{name}: at least one is needed")
+        if len(set(values)) != len(values):
+            raise InputError(f"--{name} {' '.join(map(str, values))}: one is named twice")
+    for evaluation in study.evaluations:
+        check_name(evaluation)
+    for method in study.methods:
+        if method not in (*UNGUIDED, *NAMES):
+            raise InputError(f"--methods {method}: there are {', '.join(dict.fromkeys((*UNGUIDED, *NAMES)))}")
+    if not study.keeps and not study.ladder and set(study.methods) != {"full"}:
+        raise InputError("--keeps: at least one is needed")
+    if study.ladder:
+        _check_search(study)
+    if len({f"{keep:g}" for keep in study.keeps}) != len(study.keeps):
+        raise InputError(f"--keeps {' '.join(map(str, study.keeps))}: two are the same to six digits")
+    if negative := [seed for seed in study.seeds if seed < 0]:
+        raise InputError(f"--seeds {negative[0]}: 0 or more is needed")
+    for keep in study.keeps:
+        if not 0 < keep <= 1:
+            raise InputError(f"--keeps {keep}: a fraction in (0, 1] is needed")
+    if not 0 < study.surrogate_sample <= 1:
+        raise InputError(f"--surrogate-sample {study.surrogate_sample}: a fraction in (0, 1] is needed")
+    if EQUAL_TIME in study.methods and "random" not in study.methods:
+        raise InputError(f"--methods {EQUAL_TIME}: needs random beside it, whose training it prolongs")
+    if EQUAL_TIME in study.methods and not set(study.methods) - set(UNGUIDED):
+        raise InputError(f"--methods {EQUAL_TIME}: needs a method beside it whose surrogate it makes up for")
+    if unknown := [name for name in study.guides if name not in study.targets]:
+        raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
+    stems = [Path(parts.train).name for parts in study.targets.values() if parts.train.endswith(".beton")]
+    stems += [f"{name}.train.beton" for name, parts in study.targets.items() if not parts.train.endswith(".beton")]
+    if len(set(stems)) != len(stems):
+        raise InputError("--targets: two betons have the same file name; their features would overwrite each other")
+    if not study.guides and set(study.methods) - set(UNGUIDED):
+        raise InputError("--guides: at least one target must guide the selection")

@@ -1,0 +1,154 @@
+"""A long-lived process that runs lines of a study's plan: imports and compiled code are paid for once.
+
+    python -m transfer.studies.worker 0,1    (started by `transfer study`; speaks JSON lines over stdin and stdout)
+
+Each request {"command", "log"} is answered by {"code", "seconds"}. What a line prints goes to its log. When the
+parent dies or closes our stdin, this process and all that it started end at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_PROGRAMS = ("prune", "pretrain", "transfer")
+
+
+def execute(command: Sequence[str], log: Path | None = None) -> tuple[int, float]:
+    """Run `python -m PROGRAM ...` in this process.
+
+    Parameters
+    ----------
+    command : sequence of str
+        As it stands in the plan.
+    log : Path, optional
+        File that takes everything written to standard output and error, by libraries and child processes too.
+        Appended to, so that a resumed line keeps its history.
+
+    Returns
+    -------
+    int
+        Exit code: the step's own, or 1 after an exception, whose traceback is in the log.
+    float
+        Seconds.
+    """
+    begin = time.monotonic()
+    with _logged(log, " ".join(command)) if log else contextlib.nullcontext(), _own_signals():
+        code = _call(command)
+    _clean()
+    return code, time.monotonic() - begin
+
+
+def _call(command: Sequence[str]) -> int:
+    python, flag, program, *arguments = command
+    if (python, flag) != ("python", "-m") or program not in _PROGRAMS:
+        raise ValueError(f"not a line of a plan: {' '.join(command)}")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a worker between two lines
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return importlib.import_module(f"{program}.__main__").main(arguments) or 0
+    except SystemExit as stop:
+        if isinstance(stop.code, int) or stop.code is None:
+            return stop.code or 0
+        print(stop.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+@contextlib.contextmanager
+def _logged(log: Path, head: str) -> Iterator[None]:
+    """Send file descriptors 1 and 2, and Python's own streams, to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with open(log, "a", encoding="utf-8", buffering=1) as file:
+            print(f"$ {head}", file=file)
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+    finally:
+        for descriptor, old in enumerate(kept, 1):
+            os.dup2(old, descriptor)
+            os.close(old)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Give back the signal handlers that a step installs for itself."""
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    kept = [(name, signal.getsignal(name)) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in kept:
+            if handler is not None:
+                signal.signal(name, handler)
+
+
+def _clean() -> None:
+    """Free what the line left, and undo changes to the number of threads (FFCV makes them at will)."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        if threads.isdecimal():
+            torch.set_num_threads(int(threads))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _requests(stream: int) -> queue.Queue[dict]:
+    """Read requests on a thread, so that the end of our parent is seen while a line runs."""
+    found: queue.Queue[dict] = queue.Queue()
+
+    def read() -> None:
+        with open(stream, encoding="utf-8") as lines:
+            for line in lines:
+                found.put(json.loads(line))
+        # We lead our process group: what this line started ends with us.
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=read, daemon=True).start()
+    return found
+
+
+def main() -> None:
+    """Answer requests until the parent goes; the cores that we may use are the first argument, as `0,1`."""
+    if len(sys.argv) > 1:  # before any library counts them
+        os.sched_setaffinity(0, {int(core) for core in sys.argv[1].split(",")})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)
+    asked, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.set_inheritable(asked, False)
+    requests = _requests(asked)
+    with open(answers, "w", encoding="utf-8", buffering=1) as reply:
+        while True:
+            request = requests.get()
+            code, seconds = execute(request["command"], Path(request["log"]))
+            print(json.dumps({"code": code, "seconds": seconds}), file=reply, flush=True)
+
+
+if __name__ == "__main__":
+    main()

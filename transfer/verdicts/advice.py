@@ -1,0 +1,72 @@
+"""What a study means for the reader's own bill, in plain sentences: the smallest keep that holds, and what it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transfer.show import CONTROLS, bill_of, headline_rows, name, smallest_holding
+from transfer.verdicts.keep_search import answer, held
+
+
+def plain_words(analysis: Mapping[str, Any]) -> list[str]:
+    """One to three sentences about the smallest keep that holds; empty where nothing was compared with full data."""
+    tried = [r for r in headline_rows(analysis) if r["method"] not in CONTROLS and r["full"] is not None]
+    if not tried:
+        return []
+    row = smallest_holding(analysis)
+    margin = f"{analysis['margin']:g} points"
+    if row:
+        words = [
+            f"The smallest keep that holds is {row['keep']:g} ({row['method']}): trained on {100 * row['keep']:g} % of "
+            f"the images, the backbone is shown to stay within {margin} of full data."
+        ]
+        words += _saving(analysis, row)
+    else:
+        keeps = ", ".join(f"{keep:g}" for keep in sorted({r["keep"] for r in tried}))
+        lost = all(r["verdict"] == "loses" for r in tried)
+        said = "loses" if lost else "is not shown to hold"
+        nearest = max(tried, key=lambda r: r["full"]["value"])
+        gap = nearest["full"]["value"]
+        words = [
+            f"Every keep that was tried ({keeps}) {said} within {margin}: the smallest keep that holds is 1, all data, "
+            "and it saves nothing.",
+            f"Nearest is {name(nearest)}, {abs(gap):.1f} points {'below' if gap < 0 else 'above'} full data.",
+        ]
+        saved = _saving(analysis, nearest)
+        if saved and saved[0].startswith("It saves"):
+            words.append(saved[0].replace("It saves", "If that were good enough, it would save"))
+    return words + _search(analysis)
+
+
+def _saving(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    bill = bill_of(analysis, row)
+    if not bill or bill["total_flops"] is None:
+        return []
+    once, many = 1 - bill["total_flops"], 1 - 1 / bill["factor_flops"]["10"]
+    if once <= 0:
+        uses = bill["break_even_uses_flops"]
+        later = f"it pays from use {uses} on" if uses else "it never pays"
+        return [f"With one use of the index it saves nothing and costs {-100 * once:.0f} % more compute; {later}."]
+    return [
+        f"It saves {100 * once:.0f} % of the compute of a pretraining on full data with one use of the index, "
+        f"surrogate and selection counted, and {100 * many:.0f} % with ten uses."
+    ]
+
+
+def _search(analysis: Mapping[str, Any]) -> list[str]:
+    search = analysis.get("search")
+    if not search or search.get("predicted") is None:
+        return []
+    found = held(headline_rows(analysis))
+    rungs = ", ".join(f"{keep:g}" for keep in search["ladder"])
+    confirmed = ", ".join(f"{keep:g} {'holds' if does else 'does not'}" for keep, does in sorted(found.items()))
+    text = (
+        f"The keep was searched on the ladder {rungs}: small networks predicted {search['predicted']:g}, the backbone "
+    )
+    text += f"confirmed: {confirmed}; the answer is {answer(found):g}."
+    spent = next((one["flops"] for one in analysis["ledger"]["stages"] if one["stage"] == "search"), 0.0)
+    full = analysis["ledger"]["full"]
+    if spent and full and full["flops"]:
+        text += f" The ladder cost {100 * spent / full['flops']:.0f} % of one pretraining on full data."
+    return [text]
