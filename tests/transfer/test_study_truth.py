@@ -37,8 +37,8 @@ def judged(tmp_path_factory):
     arguments += ["--recipe", "lamps", "--surrogate-recipe", "lamps", "--surrogate-sample", "0.5"]
     arguments += ["--methods", "full", "random", "dp4tl-lm", "--seeds", "31", "32", "33"]
     # Runs that starve (a random quarter) vary by ten points from seed to seed, and the study pools that variance: the
-    # margin must be wider than it. What is asked for lies near 0 and 40 points from full data. The margin was set before
-    # these seeds were drawn.
+    # margin must be wider than it. What is asked for lies near 0 and 40 points from full data. The margin was set
+    # before these seeds were drawn.
     arguments += ["--keeps", "0.25", "--keep", "auto", "--ladder", *LADDER, "--margin", "20", "--loader", "torch"]
     assert main([*map(str, arguments), "--out", str(out)]) == 0
     analysis = analyse(load(out), out)
