@@ -47,6 +47,18 @@ _SMALL = Recipe(
     warmup=1.0,
 )
 
+_TINY = replace(
+    _SMALL,
+    cost="66 MFLOPs of training an image: seconds an epoch on 2 slow cores",
+    expect="for tests and the demo",
+    kwargs={"channels": (16, 32, 64, 128)},
+    epochs=4,
+    batch=64,
+    lr=0.1,
+    smoothing=0.05,
+    warmup=0.5,
+)
+
 RECIPES: dict[str, Recipe] = {
     # python -m pretrain --beton S.beton --recipe rn18-surrogate --sample 0.25 --out runs/surrogate
     "rn18-surrogate": Recipe(
@@ -176,42 +188,23 @@ RECIPES: dict[str, Recipe] = {
         smoothing=0.0,
     ),
     # python -m pretrain --beton S.beton --recipe tiny --out runs/tiny
-    "tiny": replace(
-        _SMALL,
-        cost="66 MFLOPs of training an image: seconds an epoch on 2 slow cores",
-        expect="for tests and the demo",
-        kwargs={"channels": (16, 32, 64, 128)},
-        epochs=4,
-        batch=64,
-        lr=0.1,
-        smoothing=0.05,
-        warmup=0.5,
-    ),
+    "tiny": _TINY,
     # python -m pretrain --beton S.beton --recipe tiny-robust --out runs/robust
     "tiny-robust": replace(
-        _SMALL,
+        _TINY,
         cost="110 MFLOPs of training an image, 5/3 of tiny: one more pass forwards and back, to the image alone",
         expect="for tests and comparisons: adversarial pretraining at radius 4/255",
-        kwargs={"channels": (16, 32, 64, 128)},
         epochs=6,
-        batch=64,
-        lr=0.1,
         smoothing=0.0,
-        warmup=0.5,
         attack=Attack("fast", epsilon=4.0, ramp=0.1),
     ),
     # python -m pretrain --beton S.beton --recipe tiny-surrogate --sample 0.1 --out runs/surrogate
     "tiny-surrogate": replace(
-        _SMALL,
+        _TINY,
         cost="43 MFLOPs of training an image: 24 px instead of 32",
         expect="the judge of `tiny` and of larger networks on 32 px sources, from a tenth of the data",
-        kwargs={"channels": (16, 32, 64, 128)},
         epochs=5,
-        batch=64,
-        lr=0.1,
         resolution=24,
-        smoothing=0.05,
-        warmup=0.5,
     ),
     # python -m pretrain --beton S.beton --recipe tiny-vit --out runs/tiny-vit
     "tiny-vit": replace(
