@@ -106,14 +106,6 @@ SPREAD_BY_SIZE = 0.1
 def winnow(keep: float, *, guided: bool = True, dynamics: bool = False) -> Method:
     """The project's own default for a keep.
 
-    Parameters
-    ----------
-    keep : float
-    guided : bool
-        Targets have voted. Without them every class keeps its share of the source.
-    dynamics : bool
-        DUAL's score is there, which then draws the samples of a source without targets: it adapts to the keep itself.
-
     Strong pruning: whole classes in the order of the targets' votes, each without its hardest quarter, so that the
     budget reaches a third more classes than whole ones would. Mild pruning: the votes share out the budget softly, a
     tenth of it by size, and the hardest samples of a class come first (Sorscher et al., NeurIPS 2022, section 2; Zheng
@@ -123,6 +115,14 @@ def winnow(keep: float, *, guided: bool = True, dynamics: bool = False) -> Metho
     gtsrb, two seeds). Points above random on their mean, at keeps 0.1, 0.2 and 0.5: whole classes without the hardest
     quarter 4.1, 2.7, 2.8; without the hardest half 2.2, 2.9, 1.7; whole classes (dp4tl-lm) 2.5, 3.1, 2.9; soft votes
     with the easiest first 3.0, 2.9, 1.4; by size with the easiest first 0.9, 2.0, 1.6. The hard end is the papers'.
+
+    Parameters
+    ----------
+    keep : float
+    guided : bool
+        Targets have voted. Without them every class keeps its share of the source.
+    dynamics : bool
+        DUAL's score is there, which then draws the samples of a source without targets: it adapts to the keep itself.
     """
     mild = keep >= HARDEST_FIRST_FROM
     if not guided:

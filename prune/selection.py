@@ -190,7 +190,7 @@ def _method(config: Config, keep: float, given: Given) -> Method:
 
     from prune.methods import PLAIN, QUOTAS, UNSCORED, method
 
-    found = method(config.method, keep, given.arrays or ("class/",))
+    found = method(config.method, keep, given.arrays)
     if config.quota is not None:
         if config.quota not in QUOTAS:
             raise InputError(f"no quota {config.quota!r}; there are {', '.join(QUOTAS)}")

@@ -127,7 +127,8 @@ def class_weights(
     """Class weights by rule, (c,) float64, the wanted targets (all when none is named) combined.
 
     Besides the votes as they are, "soft" is the mean of LM's and FM's soft votes, each sharpened to the breadth of the
-    hard ones: two readings of the same images, and where one is vague the other often is not.
+    hard ones: two readings of the same images, and where one is vague the other often is not. "votes" are LM's, or FM's
+    where the surrogate allows no LM.
     """
     chosen = [_target(name, there) for name in wanted] or list(there)
     found: dict[str, np.ndarray] = {}

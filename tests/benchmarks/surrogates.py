@@ -24,6 +24,7 @@ import numpy as np
 
 from prune.command_line import run_step
 from prune.index import PrunedIndex
+from prune.manifest import Manifest
 from prune.run import read_json
 
 GRID = ((0.25, 8, 32), (0.25, 5, 24), (0.25, 5, 16), (0.1, 8, 24), (0.1, 8, 16), (0.05, 8, 16))
@@ -69,14 +70,14 @@ def flops(model: Path, given: argparse.Namespace) -> float:
     facts = read_json(model / "provenance.json")
     each = facts["flops_per_sample"]
     names = [f"{name}.train" for name in read_json(given.study / "study.json")["guides"]]
-    images = sum(len(np.load(given.study / "data" / f"{n}.manifest.npz")["label"]) for n in ("source", *names))
+    images = sum(len(Manifest.load(given.study / "data" / f"{n}.manifest.npz")) for n in ("source", *names))
     return (facts["samples"] + images / 3) * each  # the forward pass is a third of a training step
 
 
 def overlap(one: Path, other: Path) -> float:
     """Share of what one keeps that the other keeps too."""
-    first, second = (set(np.asarray(PrunedIndex.load(place).ids).tolist()) for place in (one, other))
-    return len(first & second) / len(first)
+    first, second = (PrunedIndex.load(place).positions for place in (one, other))
+    return float(np.isin(first, second).mean())
 
 
 def confirmed(index: Path, method: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
