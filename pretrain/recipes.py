@@ -155,6 +155,16 @@ RECIPES: dict[str, Recipe] = {
         warmup=0.0,
     ),
     "small-rn18": _SMALL,
+    # python -m pretrain --beton S.beton --recipe half-rn18 --out runs/half
+    "half-rn18": replace(
+        _SMALL,
+        cost="0.21 GFLOPs of training an image, a quarter of small-rn18: half of its width",
+        expect="for comparisons on processors without a GPU: three times the cost of tiny",
+        kwargs={"channels": (32, 64, 128, 256)},
+        batch=64,
+        smoothing=0.05,
+        warmup=0.5,
+    ),
     # The cheap judge of 32 px sources.
     "small-rn18-surrogate": replace(
         _SMALL,

@@ -4,7 +4,8 @@
     python tests/benchmarks/compress.py --only small-rn18-cifar10-0 ...       (one original and its runs)
     python tests/benchmarks/compress.py --only table --latency ...            (the page, from what is finished)
 
-DATA holds cifar10/ and flowers5/ with train/ and test/; --init names model directories to fine-tune from, one a seed.
+DATA holds cifar10/ and flowers5/ with train/ and test/; --init names model directories to fine-tune from, one a recipe
+and seed, as in inits/{recipe}-{seed}; what has none starts from random weights.
 A fifth of every class's training images is held back: the preservation set is chosen from it, and neither the original
 nor any recovery learns from it. Every command can be killed and started again; what is finished is not done twice.
 """
@@ -16,6 +17,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,8 @@ class Case:
 
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
-    """ResNet-18 with every seed, the vision transformer with one."""
-    found = [Case(t, arguments.recipe, s) for s in arguments.seeds for t in TARGETS]
+    """The ResNets with every seed, the vision transformer with one."""
+    found = [Case(t, r, s) for r in arguments.recipes for t in TARGETS for s in arguments.seeds]
     return found + [Case(t, "tiny-vit", arguments.seeds[0]) for t in TARGETS]
 
 
@@ -86,8 +88,9 @@ def original(case: Case, arguments: argparse.Namespace) -> Path:
     words = ["--beton", work / f"{case.target}.train.beton", "--index", work / f"{case.target}.rest.index.npz"]
     words += ["--recipe", case.recipe, "--epochs", arguments.epochs, "--seed", case.seed, "--out", out]
     words += ["--val", work / f"{case.target}.test.beton", "--loader", "torch", "--workers", 1, "--threads", 1]
-    if arguments.init and case.recipe == arguments.recipe:
-        words += ["--init", arguments.init[case.seed % len(arguments.init)]]
+    init = Path(arguments.init.format(recipe=case.recipe, seed=case.seed))
+    if arguments.init and init.exists():
+        words += ["--init", init]
     step("pretrain", "pretrain.train", *words)
     return out
 
@@ -191,24 +194,76 @@ def table(arguments: argparse.Namespace) -> str:
             if (out / "DONE").exists():
                 found = measured(case, out, arguments)
                 done.setdefault(name, []).append((case, timed(found, arguments) if name == "guarded" else found))
-    lines += _steps(done.get("guarded", []))
+    lines += _goals(done.get("guarded", []))
     lines += _against(done.get("guarded", []), done.get("unguarded", []))
     lines += _criteria(done)
+    lines += _steps(done.get("guarded", []))
     return "\n".join(lines) + "\n"
 
 
 def _setting(arguments: argparse.Namespace) -> list[str]:
+    size = arguments.preserve
+    widths = (f"`{name}` ({dict(RECIPES[name].kwargs) or 'full width'})" for name in arguments.recipes)
     return [
-        f"Originals: recipe `{arguments.recipe}` (ResNet-18, {dict(RECIPES[arguments.recipe].kwargs) or 'full width'})",
-        f"and `tiny-vit`, {arguments.epochs:g} epochs on 4/5",
-        f"of each target's training images at 32 px. Preservation set: {arguments.preserve} images of the last fifth,",
-        f"chosen by `transfer preserve`. Steps of ratio 0.2, {arguments.recovery:g} epochs of recovery; margins of",
+        f"Originals: ResNet-18 by the recipes {' and '.join(widths)}, a vision transformer by `tiny-vit`;",
+        f"pretrained on 20,000 images of CIFAR-100, then fine-tuned for {arguments.epochs:g} epochs on 4/5 of each",
+        f"target's training images at 32 px. Preservation set: {size} images of the last fifth, chosen by",
+        f"`transfer preserve`. Steps of ratio 0.2, {arguments.recovery:g} epoch of recovery each; margins of",
         f"{arguments.margin:g} points overall and {arguments.class_margin:g} in each class. Test accuracy and latency",
         "(batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees neither.",
         "",
-        f"- Machine: {os.cpu_count()} cores, {platform.machine()}, no GPU; other work ran beside it",
+        f"- Machine: {os.cpu_count()} cores, {platform.machine()}, no GPU",
+        f"- Date: {date.today().isoformat()}",
         f"- Versions: {', '.join(f'{k} {v}' for k, v in versions().items())}",
+        "",
     ]
+
+
+def _goals(runs: list[tuple[Case, list[dict[str, Any]]]]) -> list[str]:
+    """What the guard let through, beside the goals; means over the seeds."""
+    names = (
+        "original", "seeds", "file, int8", "latency, fp32", "latency, int8", "test points", "test points at 60 %"
+    )  # fmt: skip
+    lines = [
+        "## What was reached",
+        "",
+        "Shares of the original at the end, and test points against it; the last column is the first accepted step",
+        "with at most 60 % of the file. Goals: 1/8 of the file, 1/3 of the latency (of the faster file), at most 1",
+        "point lost; nothing lost at 60 %. Mean and, in brackets, each seed.",
+        "",
+        *_head(*names),
+    ]
+    for group in dict.fromkeys((case.recipe, case.target) for case, _ in runs):
+        found = [_reached(steps) for case, steps in runs if (case.recipe, case.target) == group]
+        cells = [_several([one[key] for one in found], "{:.3f}") for key in ("file", "narrow", "int8")]
+        cells += [_several([one[key] for one in found], "{:+.2f}") for key in ("test", "at60")]
+        lines.append(_row("-".join(group), len(found), *cells))
+    return [*lines, ""]
+
+
+def _reached(steps: list[dict[str, Any]]) -> dict[str, float | None]:
+    first, stands = steps[0], [step for step in steps if "test" in step]
+    narrow = [step for step in stands if step["kind"] in staircase.SHRINKING][-1]
+    smaller = [step for step in stands if step["bytes"] <= 0.6 * first["bytes"]]
+
+    def share(step: dict[str, Any], key: str) -> float | None:
+        return step[key] / first[key] if step[key] and first[key] else None
+
+    return {
+        "file": share(stands[-1], "bytes"),
+        "narrow": share(narrow, "latency_ms"),
+        "int8": share(stands[-1], "latency_ms"),
+        "test": 100 * (stands[-1]["test"] - first["test"]),
+        "at60": 100 * (smaller[0]["test"] - first["test"]) if smaller else None,
+    }
+
+
+def _several(values: list[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    each = f" ({', '.join(map(form.format, known))})" if len(known) > 1 else ""
+    return form.format(float(np.mean(known))) + each
 
 
 def _row(*cells: Any) -> str:
@@ -274,22 +329,26 @@ def _against(guarded: list[Any], unguarded: list[Any]) -> list[str]:
 
 
 def _criteria(done: dict[str, list[Any]]) -> list[str]:
-    """Mean test accuracy over the originals at each size, by criterion; the sizes are equal by construction."""
-    lines = ["## Criteria at equal sizes, without the guard", "", *_head("parameters", "originals", *CONTROLS)]
-    both = set.intersection(*({case for case, _ in done.get(kind, [])} for kind in CONTROLS))
-    both = {case for case in both if case.recipe != "tiny-vit"}
-    found = {kind: {case: steps for case, steps in done.get(kind, []) if case in both} for kind in CONTROLS}
-    if not both:
-        return [*lines, ""]
-    for number in range(min(len(steps) for runs in found.values() for steps in runs.values())):
-        cells = []
-        for kind in CONTROLS:
-            values = [100 * steps[number]["test"] for steps in found[kind].values()]
-            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.2f}{spread}")
-        one = next(iter(found["data"].values()))
-        lines.append(_row(f"{one[number]['params'] / one[0]['params']:.3f}", len(both), *cells))
+    """Mean test accuracy over the originals of a recipe at each size, by criterion; all reach about the same sizes."""
+    names = ("recipe", "parameters", "originals", *CONTROLS, "data above magnitude")
+    lines = ["## Criteria at equal sizes, without the guard", "", *_head(*names)]
+    by_case = {kind: dict(done.get(kind, [])) for kind in CONTROLS}
+    shared = [case for case in by_case["data"] if all(case in runs for runs in by_case.values())]
+    for recipe in dict.fromkeys(case.recipe for case in shared):
+        group = [case for case in shared if case.recipe == recipe]
+        for number in range(min(len(by_case[kind][case]) for kind in CONTROLS for case in group)):
+            tops = {kind: [100 * by_case[kind][case][number]["test"] for case in group] for kind in CONTROLS}
+            steps = [by_case["data"][case] for case in group]
+            share = float(np.mean([one[number]["params"] / one[0]["params"] for one in steps]))
+            ahead = np.subtract(tops["data"], tops["magnitude"])
+            cells = [_spread(tops[kind], "{:.2f}") for kind in CONTROLS]
+            lines.append(_row(recipe, f"{share:.3f}", len(group), *cells, _spread(ahead, "{:+.2f}")))
     return [*lines, ""]
+
+
+def _spread(values: Any, form: str) -> str:
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return form.format(float(np.mean(values))) + spread
 
 
 def main() -> None:
@@ -298,8 +357,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--init", type=Path, nargs="*", default=[])
-    parser.add_argument("--recipe", default="small-rn18")
+    parser.add_argument("--init", default="")
+    parser.add_argument("--recipes", nargs="+", default=["small-rn18"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=8.0)
     parser.add_argument("--recovery", type=float, default=1.0)

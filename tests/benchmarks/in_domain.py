@@ -6,8 +6,12 @@
 Constant batch size, the last epoch's accuracy, the same number of epochs at every keep; one run on all images gives
 each seed's scores and training dynamics. `gpu` is ResNet-18 for 200 epochs on all images: about 1 hour a full run on an
 A100-class GPU, 60 hours for 10 methods, 5 keeps and 3 seeds. It can be made in pieces: --seeds, --methods and --keeps
-may be any part of the whole, and what stands in --out is not made again. `cores` is a quarter-width ResNet-18 for 20
-epochs on the first 250 images of the first 20 classes. Writes OUT/cells.jsonl; --results writes the table of all cells.
+may be any part of the whole, and what stands in --out is not made again. `cores` is a quarter-width ResNet-18 for 10
+epochs on the first 200 training images of the first 20 classes: 25 minutes a seed on one core. Writes OUT/cells.jsonl;
+--results writes the table of all cells.
+
+--validation is what a method is chosen by: training images alone, tested on the next 100 of each class; at the scale
+`cores` they are of the 20 next classes. --methods also takes QUOTA*RANK, such as size*aum:top.
 """
 
 from __future__ import annotations
@@ -31,11 +35,13 @@ class Scale:
 
     recipe: str
     epochs: float
-    classes: int | None
-    images: int | None
+    batch: int
+    classes: int | None = None
+    images: int | None = None
 
 
-SCALES = {"gpu": Scale("cifar-rn18-200ep", 200, None, None), "cores": Scale("tiny", 20, 20, 250)}
+SCALES = {"gpu": Scale("cifar-rn18-200ep", 200, 128), "cores": Scale("tiny", 10, 32, 20, 200)}
+VALIDATION_IMAGES = 100
 
 
 def main() -> None:
@@ -47,56 +53,85 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--validation", action="store_true", help="other classes, tested on training images")
+    parser.add_argument("--loader", choices=("ffcv", "torch"), default="ffcv")
     parser.add_argument("--results", type=Path, help="Markdown file; .jsonl with the cells goes beside it")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     scale = SCALES[given.scale]
-    betons = [write(given.source / part, given.out, part, scale) for part in ("train", "test")]
+    betons = [write(images(given, part), given.out, part) for part in ("train", "test")]
     for seed in given.seeds:
-        record(given.out, "full", 1.0, seed, train(betons, given.out / f"full-s{seed}", scale, seed, dynamics=True))
+        record(given.out, "full", 1.0, seed, train(betons, given.out / f"full-s{seed}", given, seed, dynamics=True))
         scores = score(betons[0], given.out, seed)
         for keep in given.keeps:
             for method in given.methods:
                 name = f"{method}-{keep:g}-s{seed}"
                 index = select(scores, given.out / f"{name}.index.npz", method, keep, seed)
-                record(given.out, method, keep, seed, train(betons, given.out / name, scale, seed, index=index))
+                record(given.out, method, keep, seed, train(betons, given.out / name, given, seed, index=index))
     if given.results:
         cells = [json.loads(line) for line in (given.out / "cells.jsonl").read_text().splitlines()]
         given.results.write_text(table(cells, given.scale, scale))
         shutil.copy(given.out / "cells.jsonl", given.results.with_suffix(".jsonl"))
 
 
-def write(images: Path, out: Path, part: str, scale: Scale) -> Path:
-    """A beton of the part of the images that the scale uses."""
+def images(given: argparse.Namespace, part: str) -> Path:
+    """The directory of a part's images, or one of links to as many of them as the scale uses."""
+    scale, links = SCALES[given.scale], given.out / "images" / part
+    if given.validation:
+        limit = scale.images or 400
+        classes = slice(scale.classes, 2 * scale.classes) if scale.classes else slice(None)
+        kept = slice(limit) if part == "train" else slice(limit, limit + VALIDATION_IMAGES)
+        return thinned(given.source / "train", links, classes, kept)
+    if scale.classes is None:
+        return given.source / part
+    kept = slice(scale.images if part == "train" else None)
+    return thinned(given.source / part, links, slice(scale.classes), kept)
+
+
+def thinned(source: Path, place: Path, classes: slice, kept: slice) -> Path:
+    """Links to some images of some classes, both in the order of their names."""
+    if not place.is_dir():
+        for folder in sorted(path for path in source.iterdir() if path.is_dir())[classes]:
+            (place / folder.name).mkdir(parents=True)
+            for file in sorted(folder.iterdir())[kept]:
+                os.symlink(file.resolve(), place / folder.name / file.name)
+    return place
+
+
+def write(images: Path, out: Path, part: str) -> Path:
+    """A beton of those images."""
     from prune import write as step
 
-    if scale.classes is not None:
-        images = thinned(images, out / "images" / part, scale.classes, scale.images)
     classes = out / "train.manifest.npz" if part == "test" else None
     step.run(step.Config(images=str(images), out=out / f"{part}.beton", classes=classes))
     return out / f"{part}.beton"
 
 
-def thinned(images: Path, place: Path, classes: int, limit: int | None) -> Path:
-    """Links to the first `limit` images of the first `classes` classes."""
-    if not place.is_dir():
-        for folder in sorted(path for path in images.iterdir() if path.is_dir())[:classes]:
-            (place / folder.name).mkdir(parents=True)
-            for file in sorted(folder.iterdir())[:limit]:
-                os.symlink(file.resolve(), place / folder.name / file.name)
-    return place
-
-
 def train(
-    betons: list[Path], out: Path, scale: Scale, seed: int, *, index: Path | None = None, dynamics: bool = False
+    betons: list[Path],
+    out: Path,
+    given: argparse.Namespace,
+    seed: int,
+    *,
+    index: Path | None = None,
+    dynamics: bool = False,
 ) -> float:
     """Accuracy on the test images after the last epoch."""
     from pretrain import train as step
 
+    scale = SCALES[given.scale]
     config = step.Config(
-        beton=betons[0], out=out, recipe=scale.recipe, index=index, val=betons[1], seed=seed, epochs=scale.epochs,
+        beton=betons[0],
+        val=betons[1],
+        out=out,
+        index=index,
+        recipe=scale.recipe,
+        epochs=scale.epochs,
+        batch_size=scale.batch,
+        seed=seed,
         dynamics=dynamics,
-    )  # fmt: skip
+        loader=given.loader,
+    )
     step.run(config)
     return float(json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["val_top1"])
 
@@ -120,7 +155,9 @@ def select(scores: Path, out: Path, method: str, keep: float, seed: int) -> Path
     """An index; the set is its own target, so no targets vote."""
     from prune import selection
 
-    return selection.run(selection.Config(out=out, scores=scores, method=method, keep=keep, seed=seed))
+    quota, _, rank = method.partition("*")
+    how = {"quota": quota, "rank": rank} if rank else {"method": method}
+    return selection.run(selection.Config(out=out, scores=scores, keep=keep, seed=seed, **how))
 
 
 def record(out: Path, method: str, keep: float, seed: int, top1: float) -> None:

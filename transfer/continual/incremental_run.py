@@ -21,18 +21,7 @@ from pretrain.ranks import Ranks
 from prune import networks
 from prune.run import note, read_json, write_json
 from prune.source import Source
-from transfer.continual import exemplar_quality, exemplars
-from transfer.continual.class_learner import (
-    answers,
-    class_means,
-    fresh,
-    grow,
-    learn,
-    outputs,
-    reopened,
-    seed_of,
-    specification,
-)
+from transfer.continual import class_learner, exemplar_quality, exemplars
 from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.exemplars import Exemplars
 from transfer.continual.incremental_setting import HEADS, Cell, Setting, assembled
@@ -102,23 +91,23 @@ def _learn_task(
     if state.memory is not None:
         pool = new.joined(Pool(state.memory.images(), state.memory.label))
     teacher = copy.deepcopy(state.network) if task and setting.distillation else None
-    grow(state.network, classes, seed_of(cell.seed, task, 1))
+    class_learner.grow(state.network, classes, class_learner.seed_of(cell.seed, task, 1))
     checkpoints = out / f"checkpoint-{task:02d}"
     with bar(f"{cell.name}, task {task + 1}") as on_step:
-        done = learn(
+        done = class_learner.learn(
             state.network,
             pool,
             setting.recipe,
             ranks,
             setting.budget,
-            seed_of(cell.seed, task, 2),
+            class_learner.seed_of(cell.seed, task, 2),
             teacher=teacher,
             distillation=setting.distillation,
             checkpoints=checkpoints,
             checkpoint_seconds=setting.checkpoint_seconds,
             hooks=Hooks(on_step=on_step),
         )
-    features, logits = outputs(state.network, new.images, ranks)
+    features, logits = class_learner.outputs(state.network, new.images, ranks)
     place = exemplars.order(setting.rank, features, logits, new.labels, cell.seed)
     record: dict[str, Any] = {
         "task": task + 1,
@@ -182,14 +171,14 @@ def _judge(state: _State, cell: Cell, tests: _Tests, task: int, ranks: Ranks) ->
     """Accuracy on the test images of every task so far, by both classifiers."""
     assert state.memory is not None
     classes = state.records[-1]["classes"]
-    kept, _ = outputs(state.network, state.memory.images(), ranks)
-    means = class_means(kept, state.memory.label, classes)
+    kept, _ = class_learner.outputs(state.network, state.memory.images(), ranks)
+    means = class_learner.class_means(kept, state.memory.label, classes)
     form = state.memory.form if cell.form == "same-codec" else None
     found: dict[str, list[float]] = {head: [] for head in HEADS}
     sizes = []
     for earlier in range(task + 1):
         shown = tests(earlier, form)
-        for head, predicted in answers(state.network, shown.images, means, ranks).items():
+        for head, predicted in class_learner.answers(state.network, shown.images, means, ranks).items():
             found[head].append(float((predicted == shown.labels).mean()))
         sizes.append(len(shown))
     state.records[-1] |= {"accuracy": found, "test_images": sizes}
@@ -201,16 +190,16 @@ def _resumed(out: Path, setting: Setting, first: list[str], cell: Cell, ranks: R
     if done:
         memory, records = Exemplars.load(done[-1] / "memory.npz"), read_json(done[-1] / "records.json")
         note(f"{out}: goes on after task {len(records)}")
-        return _State(reopened(done[-1], ranks), memory, records)
-    spec = specification(setting.recipe_name, setting.recipe, first, setting.side)
-    return _State(fresh(spec, setting.init, seed_of(cell.seed, 0), ranks), None, [])
+        return _State(class_learner.reopened(done[-1], ranks), memory, records)
+    spec = class_learner.specification(setting.recipe_name, setting.recipe, first, setting.side)
+    return _State(class_learner.fresh(spec, setting.init, class_learner.seed_of(cell.seed, 0), ranks), None, [])
 
 
 def _save(out: Path, task: int, state: _State, setting: Setting, classes: list[str]) -> None:
     assert state.memory is not None
     place = out / f"task-{task + 1:02d}"
     place.mkdir(parents=True, exist_ok=True)
-    spec = specification(setting.recipe_name, setting.recipe, classes, setting.side)
+    spec = class_learner.specification(setting.recipe_name, setting.recipe, classes, setting.side)
     networks.save_model(place, state.network, spec)
     state.memory.save(place / "memory.npz")
     write_json(place / "records.json", state.records)

@@ -21,18 +21,7 @@ from prune import networks
 from prune.progress import track
 from prune.run import note, read_json, write_json
 from prune.source import Source
-from transfer.continual import exemplars, stream_memory
-from transfer.continual.class_learner import (
-    answers,
-    class_means,
-    fresh,
-    grow,
-    learn,
-    outputs,
-    reopened,
-    seed_of,
-    specification,
-)
+from transfer.continual import class_learner, exemplars, stream_memory
 from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.exemplar_quality import distortions, loss_of_dropping
 from transfer.continual.incremental_setting import HEADS
@@ -164,12 +153,12 @@ def _round(
     column = {label: k for k, label in enumerate(state.seen)}
     for pixels, row in zip(images, rows.tolist()):
         memory.offer(pixels, column[int(labels[row])], row)
-    grow(state.network, max(2, len(state.seen)), seed_of(seed, number, 1))
+    class_learner.grow(state.network, max(2, len(state.seen)), class_learner.seed_of(seed, number, 1))
     if len(memory):
         held = Pool(memory.images(), memory.labels)
         budget = Budget(steps=setting.steps)
-        learn(state.network, held, setting.recipe, ranks, budget, seed_of(seed, number, 2))
-        features, logits = outputs(state.network, held.images, ranks)
+        class_learner.learn(state.network, held, setting.recipe, ranks, budget, class_learner.seed_of(seed, number, 2))
+        features, logits = class_learner.outputs(state.network, held.images, ranks)
         place = exemplars.order(setting.rank, features, logits, held.labels, seed)
         sample = images[np.linspace(0, len(images) - 1, min(MEASURED, len(images))).astype(int)]
         memory.judged(stream_memory.importance(place, held.labels), _kept(memory.ladder, sample, state.network, ranks))
@@ -204,12 +193,12 @@ def _judge(state: _State, shown: Pool, ranks: Ranks) -> None:
     """Accuracy on the test images of all classes that have come so far, by both classifiers."""
     memory = state.memory
     classes = max(2, len(state.seen))
-    kept, _ = outputs(state.network, memory.images(), ranks)
-    means = class_means(kept, memory.labels, classes)
+    kept, _ = class_learner.outputs(state.network, memory.images(), ranks)
+    means = class_learner.class_means(kept, memory.labels, classes)
     table = np.full(int(shown.labels.max()) + 1, -1)
     table[state.seen] = np.arange(len(state.seen))
     mine = table[shown.labels] >= 0
-    for head, predicted in answers(state.network, shown.images[mine], means, ranks).items():
+    for head, predicted in class_learner.answers(state.network, shown.images[mine], means, ranks).items():
         state.records[-1][head] = float((predicted == table[shown.labels[mine]]).mean())
 
 
@@ -220,10 +209,10 @@ def _resumed(setting: Setting, policy: str, seed: int, first: int, train: Source
         memory.restore(done[-1] / "memory.npz")
         kept = read_json(done[-1] / "records.json")
         note(f"{out}: goes on after {kept['records'][-1]['arrived']} samples")
-        return _State(reopened(done[-1], ranks), memory, kept["records"], kept["seen"])
+        return _State(class_learner.reopened(done[-1], ranks), memory, kept["records"], kept["seen"])
     names = train.manifest.classes
-    spec = specification(setting.recipe_name, setting.recipe, [names[first], ""], setting.side)
-    return _State(fresh(spec, setting.init, seed_of(seed, 0), ranks), memory, [], [])
+    spec = class_learner.specification(setting.recipe_name, setting.recipe, [names[first], ""], setting.side)
+    return _State(class_learner.fresh(spec, setting.init, class_learner.seed_of(seed, 0), ranks), memory, [], [])
 
 
 def _save(setting: Setting, out: Path, number: int, state: _State, train: Source) -> None:
@@ -231,7 +220,9 @@ def _save(setting: Setting, out: Path, number: int, state: _State, train: Source
     place.mkdir(parents=True, exist_ok=True)
     names = [train.manifest.classes[c] for c in state.seen]
     names += [""] * (2 - len(names))
-    networks.save_model(place, state.network, specification(setting.recipe_name, setting.recipe, names, setting.side))
+    networks.save_model(
+        place, state.network, class_learner.specification(setting.recipe_name, setting.recipe, names, setting.side)
+    )
     state.memory.save(place / "memory.npz")
     write_json(place / "records.json", {"records": state.records, "seen": state.seen})
     for old in out.glob("round-*"):
