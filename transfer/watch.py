@@ -50,12 +50,12 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     _check(config)
-    from transfer.compression import watch_display, watch_models
+    from transfer.watching import display, models
 
-    found, lines = watch_models.watch(config)
+    found, lines = models.watch(config)
     if config.out is not None:
-        watch_display.write_lines(config.out, lines)
-    print(json.dumps(found, indent=1, allow_nan=False) if config.json else watch_display.table(found))
+        display.write_lines(config.out, lines)
+    print(json.dumps(found, indent=1, allow_nan=False) if config.json else display.table(found))
     return found
 
 

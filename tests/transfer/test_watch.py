@@ -14,7 +14,8 @@ from PIL import Image
 
 from prune import networks, write
 from transfer.__main__ import main
-from transfer.compression import recovery, staircase, watching
+from transfer.compression import recovery, staircase
+from transfer.watching import comparison
 
 TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
 SIDE = 12
@@ -175,16 +176,16 @@ def test_other_runs_and_other_models_are_refused(case, tmp_path, capsys):
 
 def test_wilson_intervals_are_those_of_the_textbook():
     # 1 of 10 at 95 %: z = 1.96, centre (0.1 + 0.192) / 1.384 = 0.211, half 0.1933: [0.0179, 0.4042].
-    assert watching.wilson(1, 10, 0.95) == pytest.approx((0.01787, 0.40415), abs=1e-4)
-    assert watching.wilson(0, 0, 0.95) == (0.0, 1.0)
-    assert watching.wilson(0, 50, 0.95)[0] == 0
+    assert comparison.wilson(1, 10, 0.95) == pytest.approx((0.01787, 0.40415), abs=1e-4)
+    assert comparison.wilson(0, 0, 0.95) == (0.0, 1.0)
+    assert comparison.wilson(0, 50, 0.95)[0] == 0
 
 
 def test_a_class_alarms_only_where_it_surely_goes_wrong_more_than_allowed():
     groups = np.array([0] * 100 + [1] * 100 + [2] * 4)
     wrong = np.zeros(204, bool)
     wrong[:20], wrong[100:106], wrong[200:] = True, True, True
-    rows = watching.by_class(groups, wrong, ["a", "b", "c", "d"], np.full(4, 0.05))
+    rows = comparison.by_class(groups, wrong, ["a", "b", "c", "d"], np.full(4, 0.05))
     # a: 20 % of 100, surely above 5 %; b: 6 % of 100 may be 5 %; c: too few; d: none.
     assert [row["alarm"] for row in rows] == [True, False, False, False]
     assert [row["wrong"] for row in rows] == [0.2, 0.06, 1.0, None]
@@ -194,17 +195,17 @@ def test_similarity_ignores_rotation_scale_and_width_and_sees_other_features():
     rng = np.random.default_rng(0)
     first = rng.normal(size=(300, 6))
     turned = 3 * first @ np.linalg.qr(rng.normal(size=(6, 6)))[0] + 5
-    assert watching.similarity(first, turned) == pytest.approx(1)
-    assert watching.similarity(first, np.c_[turned, np.zeros((300, 2))]) == pytest.approx(1)
-    assert watching.similarity(first, rng.normal(size=(300, 4))) < 0.1
+    assert comparison.similarity(first, turned) == pytest.approx(1)
+    assert comparison.similarity(first, np.c_[turned, np.zeros((300, 2))]) == pytest.approx(1)
+    assert comparison.similarity(first, rng.normal(size=(300, 4))) < 0.1
 
 
 def test_drift_by_chance_is_rare_and_a_shift_of_one_deviation_is_measured_as_one():
     rng = np.random.default_rng(1)
     reference = rng.normal(2, 3, (400, 8))
-    by_chance = [watching.drift(reference, rng.normal(2, 3, (50, 8)))["drifted"] for _ in range(40)]
+    by_chance = [comparison.drift(reference, rng.normal(2, 3, (50, 8)))["drifted"] for _ in range(40)]
     assert sum(by_chance) <= 3
-    moved = watching.drift(reference, rng.normal(5, 3, (400, 8)))
+    moved = comparison.drift(reference, rng.normal(5, 3, (400, 8)))
     assert moved["drifted"]
     assert moved["distance"] == pytest.approx(1, abs=0.1)
-    assert not watching.drift(np.ones((10, 3)), np.zeros((10, 3)))["drifted"]  # features that never vary say nothing
+    assert not comparison.drift(np.ones((10, 3)), np.zeros((10, 3)))["drifted"]  # features that never vary say nothing

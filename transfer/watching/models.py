@@ -15,10 +15,11 @@ from prune.index import PrunedIndex
 from prune.loading import open_loader
 from prune.run import InputError
 from prune.source import open_source
-from transfer.compression import recovery, staircase, watching
+from transfer.compression import recovery, staircase
 from transfer.compression.device import need_device
 from transfer.compression.guard import predicted
-from transfer.compression.watch_images import New, read_images
+from transfer.watching import comparison
+from transfer.watching.images import New, read_images
 
 if TYPE_CHECKING:
     from transfer.watch import Config
@@ -85,14 +86,14 @@ def watch(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "images": len(new.images),
         "labelled": int((new.labels >= 0).sum()),
         "unreadable": new.unreadable,
-        "similarity": watching.similarity(features, mine[0]),
+        "similarity": comparison.similarity(features, mine[0]),
     }
     if old is not None and seen is not None:
         theirs = compressed.answer(old)[0]
-        report["reference_similarity"] = watching.similarity(seen[0], theirs)
+        report["reference_similarity"] = comparison.similarity(seen[0], theirs)
         report["drift"] = {
-            "original": watching.drift(seen[0], features),
-            "compressed": watching.drift(theirs, mine[0]),
+            "original": comparison.drift(seen[0], features),
+            "compressed": comparison.drift(theirs, mine[0]),
         }
     report["rollback"] = None
     if config.run is not None and config.compressed is None and report["alarms"]:
@@ -154,7 +155,7 @@ def _report(
         apart = theirs != answers
         # With labels an answer that was wrong before may change: that loses nothing.
         wrong, groups = (apart & (answers == new.labels), new.labels) if whole else (apart, answers)
-        classes = watching.by_class(groups, wrong, original.classes, allowed, least=config.least)
+        classes = comparison.by_class(groups, wrong, original.classes, allowed, least=config.least)
         found: dict[str, Any] = {
             "measure": "lost answers" if whole else "disagreement",
             "disagreement": float(apart.mean()),

@@ -1,0 +1,1 @@
+"""Is the compressed model still right? It and its original side by side on new images."""
