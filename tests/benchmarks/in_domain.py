@@ -25,6 +25,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from subset import thinned
+
 METHODS = ("random", "el2n", "forgetting", "aum", "moderate", "ccs", "d2", "tdds", "dual", "winnow")
 KEEPS = (0.7, 0.5, 0.3, 0.2, 0.1)
 
@@ -86,16 +88,6 @@ def images(given: argparse.Namespace, part: str) -> Path:
         return given.source / part
     kept = slice(scale.images if part == "train" else None)
     return thinned(given.source / part, links, slice(scale.classes), kept)
-
-
-def thinned(source: Path, place: Path, classes: slice, kept: slice) -> Path:
-    """Links to some images of some classes, both in the order of their names."""
-    if not place.is_dir():
-        for folder in sorted(path for path in source.iterdir() if path.is_dir())[classes]:
-            (place / folder.name).mkdir(parents=True)
-            for file in sorted(folder.iterdir())[kept]:
-                os.symlink(file.resolve(), place / folder.name / file.name)
-    return place
 
 
 def write(images: Path, out: Path, part: str) -> Path:
