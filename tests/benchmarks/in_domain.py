@@ -20,12 +20,14 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from subset import thinned
+
+from prune.run import versions
 
 METHODS = ("random", "el2n", "forgetting", "aum", "moderate", "ccs", "d2", "tdds", "dual", "winnow")
 KEEPS = (0.7, 0.5, 0.3, 0.2, 0.1)
@@ -58,9 +60,9 @@ def main() -> None:
     parser.add_argument("--validation", action="store_true", help="other classes, tested on training images")
     parser.add_argument("--loader", choices=("ffcv", "torch"), default="ffcv")
     parser.add_argument("--results", type=Path, help="Markdown file; .jsonl with the cells goes beside it")
+    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="other --out whose cells the table holds too")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    scale = SCALES[given.scale]
     betons = [write(images(given, part), given.out, part) for part in ("train", "test")]
     for seed in given.seeds:
         record(given.out, "full", 1.0, seed, train(betons, given.out / f"full-s{seed}", given, seed, dynamics=True))
@@ -71,9 +73,9 @@ def main() -> None:
                 index = select(scores, given.out / f"{name}.index.npz", method, keep, seed)
                 record(given.out, method, keep, seed, train(betons, given.out / name, given, seed, index=index))
     if given.results:
-        cells = [json.loads(line) for line in (given.out / "cells.jsonl").read_text().splitlines()]
-        given.results.write_text(table(cells, given.scale, scale))
-        shutil.copy(given.out / "cells.jsonl", given.results.with_suffix(".jsonl"))
+        lines = [line for out in (given.out, *given.merge) for line in (out / "cells.jsonl").read_text().splitlines()]
+        given.results.write_text(table([json.loads(line) for line in lines], given.scale))
+        given.results.with_suffix(".jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def images(given: argparse.Namespace, part: str) -> Path:
@@ -162,44 +164,58 @@ def record(out: Path, method: str, keep: float, seed: int, top1: float) -> None:
         print(line, flush=True)
 
 
-def table(cells: list[dict], name: str, scale: Scale) -> str:
-    """Mean and standard deviation over seeds, a row for each method; the best of a column is bold."""
+def table(cells: list[dict], name: str) -> str:
+    """Mean and standard deviation over seeds, a row for each method, the best of a column bold; `winnow` in pairs."""
+    scale = SCALES[name]
     keeps = sorted({cell["keep"] for cell in cells} - {1.0}, reverse=True)
-    methods = [m for m in (*METHODS, *sorted({c["method"] for c in cells})) if any(c["method"] == m for c in cells)]
-    methods = [m for m in dict.fromkeys(methods) if m != "full"]
-    values = {
-        (m, k): [100 * c["top1"] for c in cells if (c["method"], c["keep"]) == (m, k)] for m in methods for k in keeps
+    made = {cell["method"] for cell in cells} - {"full"}
+    methods = [m for m in METHODS if m in made] + sorted(made - set(METHODS))
+    values = {(c["method"], c["keep"], c["seed"]): 100 * c["top1"] for c in cells}
+    seeds = sorted({seed for _, _, seed in values})
+
+    def column(method: str, keep: float) -> list[float]:
+        return [values[method, keep, seed] for seed in seeds if (method, keep, seed) in values]
+
+    def ahead(other: str, keep: float) -> list[float]:
+        both = [s for s in seeds if {("winnow", keep, s), (other, keep, s)} <= set(values)]
+        return [values["winnow", keep, s] - values[other, keep, s] for s in both]
+
+    best = {k: max((m for m in methods if column(m, k)), key=lambda m: statistics.fmean(column(m, k))) for k in keeps}
+    rival = {
+        k: max((m for m in methods if m != "winnow" and column(m, k)), key=lambda m: statistics.fmean(column(m, k)))
+        for k in keeps
     }
-    full = [100 * c["top1"] for c in cells if c["method"] == "full"]
-    best = {k: max(statistics.fmean(values[m, k]) for m in methods if values[m, k]) for k in keeps}
-
-    def shown(numbers: list[float], bold: bool = False) -> str:
-        if not numbers:
-            return ""
-        text = f"{statistics.fmean(numbers):.1f}" + (f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else "")
-        return f"**{text}** ({len(numbers)})" if bold else f"{text} ({len(numbers)})"
-
-    used = (
-        "all images"
-        if scale.classes is None
-        else f"the first {scale.images} images of the first {scale.classes} classes"
-    )
+    used = f"the first {scale.images} images of the first {scale.classes} classes" if scale.classes else "all images"
+    body = [[m, *(spread(column(m, k), "{:.1f}", bold=best[k] == m) for k in keeps)] for m in methods]
+    body += [["winnow above random", *(spread(ahead("random", k), "{:+.1f}") for k in keeps)]]
+    body += [["winnow above the best other", *(f"{spread(ahead(rival[k], k), '{:+.1f}')} {rival[k]}" for k in keeps)]]
     lines = [
-        f"Scale `{name}`: recipe `{scale.recipe}`, {scale.epochs:g} epochs, {used}; full data {shown(full)}. Test "
-        "top-1 in percent after the last epoch, mean ± standard deviation (seeds).",
+        "# In-domain pruning",
         "",
-        "| method | " + " | ".join(f"keep {k:g}" for k in keeps) + " |",
-        "| --- |" + " --- |" * len(keeps),
-        *(
-            f"| {m} | "
-            + " | ".join(shown(v := values[m, k], bool(v) and statistics.fmean(v) == best[k]) for k in keeps)
-            + " |"
-            for m in methods
-        ),
+        f"Scale `{name}`: recipe `{scale.recipe}`, {scale.epochs:g} epochs, batches of {scale.batch}, {used}. Test",
+        "top-1 in percent after the last epoch, mean ± standard deviation (seeds); the last rows are paired by seed.",
+        f"Full data: {spread(column('full', 1.0), '{:.1f}')}.",
         "",
-        f"- Machine: {platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        *_rows(["method", *(f"keep {k:g}" for k in keeps)], body),
+        "",
+        f"- Machine: {platform.machine()}, {os.cpu_count()} cores",
+        f"- Date: {date.today().isoformat()}",
+        f"- Versions: {', '.join(f'{k} {v}' for k, v in versions().items())}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def spread(numbers: list[float], form: str, *, bold: bool = False) -> str:
+    """`34.1 ± 0.4 (3)`; empty for no numbers."""
+    if not numbers:
+        return ""
+    deviation = f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
+    text = form.format(statistics.fmean(numbers)) + deviation
+    return f"{f'**{text}**' if bold else text} ({len(numbers)})"
+
+
+def _rows(head: list[str], body: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body)]
 
 
 if __name__ == "__main__":
