@@ -34,7 +34,8 @@ from transfer.compression import guard, onnx_model, recovery, staircase
 
 TARGETS = ("cifar10", "flowers5")
 CONTROLS = ("data", "magnitude", "random")
-SIZES = (0.6, 0.36, 0.2)
+SMALLEST = 0.2
+"""Share of the parameters at which every run ends."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +124,26 @@ def compress(case: Case, name: str, arguments: argparse.Namespace, *flags: Any) 
     return out
 
 
+def guarded(margin: float) -> str:
+    """Name of the runs that may lose `margin` points on the preservation set."""
+    return f"guarded-{margin:g}"
+
+
 def run(case: Case, arguments: argparse.Namespace) -> None:
-    """Everything for one original: guarded; then, to the size that the guard allowed, unguarded; then the controls."""
+    """Everything for one original: guarded; then unguarded, to the size that the first margin allowed; the controls."""
     original(case, arguments)
-    margins = ("--margin", arguments.margin, "--class-margin", arguments.class_margin)
-    guarded = compress(case, "guarded", arguments, "--size", 0.2, *margins)
-    lines = staircase.read(guarded)
+    for margin in arguments.margins:
+        allowed = ("--margin", margin, "--class-margin", arguments.class_margin)
+        compress(case, guarded(margin), arguments, "--size", SMALLEST, *allowed)
+    lines = staircase.read(arguments.work / "runs" / f"{case.name}-{guarded(arguments.margins[0])}")
     narrow = [line for line in lines if line["verdict"] == staircase.ACCEPTED and line["kind"] in staircase.SHRINKING]
     free = ("--margin", "None", "--class-margin", "None", "--kinds", "channels")
     if narrow:
         share = narrow[-1]["params"] / lines[0]["params"]
         compress(case, "unguarded", arguments, "--size", share, *free)
-    if case.target == TARGETS[0] or arguments.all_controls:
+    if arguments.controls:
         for kind in CONTROLS:
-            compress(case, kind, arguments, "--size", SIZES[-1], "--importance", kind, *free)
+            compress(case, kind, arguments, "--size", SMALLEST, "--importance", kind, *free)
 
 
 def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -187,17 +194,21 @@ def _images(source: Any, side: int) -> tuple[np.ndarray, np.ndarray]:
 def table(arguments: argparse.Namespace) -> str:
     """The published page, from all runs that are done."""
     lines = ["# Compression on real images", "", *_setting(arguments), ""]
+    every = tuple(guarded(margin) for margin in arguments.margins)
     done: dict[str, list[tuple[Case, list[dict[str, Any]]]]] = {}
     for case in cases(arguments):
-        for name in ("guarded", "unguarded", *CONTROLS):
+        for name in (*every, "unguarded", *CONTROLS):
             out = arguments.work / "runs" / f"{case.name}-{name}"
             if (out / "DONE").exists():
                 found = measured(case, out, arguments)
-                done.setdefault(name, []).append((case, timed(found, arguments) if name == "guarded" else found))
-    lines += _goals(done.get("guarded", []))
-    lines += _against(done.get("guarded", []), done.get("unguarded", []))
+                done.setdefault(name, []).append((case, timed(found, arguments) if name in every else found))
+    for margin in arguments.margins:
+        lines += _goals(done.get(guarded(margin), []), margin)
+    first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first margin
+    lines += _against(first, dict(done.get("unguarded", [])))
     lines += _criteria(done)
-    lines += _steps(done.get("guarded", []))
+    for margin in arguments.margins:
+        lines += _steps(done.get(guarded(margin), []), margin)
     return "\n".join(lines) + "\n"
 
 
@@ -208,9 +219,9 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
         f"Originals: ResNet-18 by the recipes {' and '.join(widths)}, a vision transformer by `tiny-vit`;",
         f"pretrained on 20,000 images of CIFAR-100, then fine-tuned for {arguments.epochs:g} epochs on 4/5 of each",
         f"target's training images at 32 px. Preservation set: {size} images of the last fifth, chosen by",
-        f"`transfer preserve`. Steps of ratio 0.2, {arguments.recovery:g} epoch of recovery each; margins of",
-        f"{arguments.margin:g} points overall and {arguments.class_margin:g} in each class. Test accuracy and latency",
-        "(batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees neither.",
+        f"`transfer preserve`. Steps of ratio 0.2, {arguments.recovery:g} epoch of recovery each; a class may lose",
+        f"{arguments.class_margin:g} points of it. Test accuracy and latency (batch 1, one thread) are those of the",
+        "ONNX file in ONNX Runtime; the guard sees neither.",
         "",
         f"- Machine: {os.cpu_count()} cores, {platform.machine()}, no GPU",
         f"- Date: {date.today().isoformat()}",
@@ -219,13 +230,13 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def _goals(runs: list[tuple[Case, list[dict[str, Any]]]]) -> list[str]:
+def _goals(runs: list[tuple[Case, list[dict[str, Any]]]], margin: float) -> list[str]:
     """What the guard let through, beside the goals; means over the seeds."""
     names = (
         "original", "seeds", "file, int8", "latency, fp32", "latency, int8", "test points", "test points at 60 %"
     )  # fmt: skip
     lines = [
-        "## What was reached",
+        f"## What was reached with a margin of {margin:g}",
         "",
         "Shares of the original at the end, and test points against it; the last column is the first accepted step",
         "with at most 60 % of the file. Goals: 1/8 of the file, 1/3 of the latency (of the faster file), at most 1",
@@ -274,7 +285,7 @@ def _head(*names: str) -> list[str]:
     return [_row(*names), _row(*["---"] * len(names))]
 
 
-def _steps(runs: list[tuple[Case, list[dict[str, Any]]]]) -> list[str]:
+def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], margin: float) -> list[str]:
     names = (
         "original",
         "step",
@@ -286,7 +297,7 @@ def _steps(runs: list[tuple[Case, list[dict[str, Any]]]]) -> list[str]:
         "test %",
         "verdict",
     )
-    lines = ["## Guarded: original and every step", "", *_head(*names)]
+    lines = [f"## Every step with a margin of {margin:g}", "", *_head(*names)]
     for case, steps in runs:
         first = steps[0]
         for one in steps:
@@ -313,12 +324,11 @@ def _latency(one: float | None, first: float | None) -> str:
     return f"{one:.3f} ({one / first:.2f})" if one and first else ""
 
 
-def _against(guarded: list[Any], unguarded: list[Any]) -> list[str]:
+def _against(held: dict[Case, Any], free: dict[Case, Any]) -> list[str]:
     """Worst class of the guarded and of the unguarded network of equal size."""
     names = ("original", "size", "worst class %, guarded", "unguarded", "test %, guarded", "unguarded")
     lines = ["## Guarded against unguarded at equal size", "", *_head(*names)]
-    free = dict(unguarded)
-    for case, steps in guarded:
+    for case, steps in held.items():
         narrow = [s for s in steps if "test" in s and s["kind"] in staircase.SHRINKING]
         if case in free and narrow:
             one, other = narrow[-1], [s for s in free[case] if "test" in s][-1]
@@ -363,9 +373,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=8.0)
     parser.add_argument("--recovery", type=float, default=1.0)
     parser.add_argument("--preserve", type=int, default=500)
-    parser.add_argument("--margin", type=float, default=1.0)
-    parser.add_argument("--class-margin", type=float, default=8.0)
-    parser.add_argument("--all-controls", action="store_true")
+    parser.add_argument("--margins", type=float, nargs="+", default=[1.0], help="points that may be lost")
+    parser.add_argument("--class-margin", type=float, default=10.0)
+    parser.add_argument("--controls", action="store_true", help="also by each criterion without the guard")
     parser.add_argument("--latency", action="store_true", help="measure latencies for the page: on a quiet machine")
     parser.add_argument("--only", nargs="*", default=[], help="names of originals, or table")
     arguments = parser.parse_args()
