@@ -96,7 +96,7 @@ def original(case: Case, arguments: argparse.Namespace) -> Path:
     return out
 
 
-def compress(case: Case, name: str, arguments: argparse.Namespace, *flags: Any) -> Path:
+def compress(case: Case, name: str, arguments: argparse.Namespace, recovery: float, *flags: Any) -> Path:
     """One compression of an original; its run directory."""
     work, out = arguments.work, arguments.work / "runs" / f"{case.name}-{name}"
     chosen = work / f"{case.name}.preserve.index.npz"
@@ -119,31 +119,47 @@ def compress(case: Case, name: str, arguments: argparse.Namespace, *flags: Any) 
             chosen,
         )
     shared = ["--model", model, "--train", train, "--preserve", chosen, "--index", rest, "--out", out]
-    shared += ["--seed", case.seed, "--threads", 1, "--workers", 1, "--recovery-epochs", arguments.recovery]
+    shared += ["--seed", case.seed, "--threads", 1, "--workers", 1, "--recovery-epochs", recovery]
     step("transfer compress", "transfer.compress", *shared, "--latency", "none", *flags)
     return out
 
 
-def guarded(margin: float) -> str:
-    """Name of the runs that may lose `margin` points on the preservation set."""
-    return f"guarded-{margin:g}"
+@dataclass(frozen=True)
+class Guard:
+    """Points that may be lost on the preservation set, and epochs of recovery after each step."""
+
+    margin: float
+    recovery: float
+
+    @property
+    def name(self) -> str:
+        return f"guarded-{self.margin:g}-{self.recovery:g}"
+
+    def __str__(self) -> str:
+        return f"a margin of {self.margin:g} and {self.recovery:g} epochs of recovery"
+
+
+def guard_of(word: str) -> Guard:
+    """MARGIN:EPOCHS, as in 1:3."""
+    return Guard(*map(float, word.split(":")))
 
 
 def run(case: Case, arguments: argparse.Namespace) -> None:
-    """Everything for one original: guarded; then unguarded, to the size that the first margin allowed; the controls."""
+    """Everything for one original: guarded; then unguarded, to the size that the first guard allowed; the controls."""
     original(case, arguments)
-    for margin in arguments.margins:
-        allowed = ("--margin", margin, "--class-margin", arguments.class_margin)
-        compress(case, guarded(margin), arguments, "--size", SMALLEST, *allowed)
-    lines = staircase.read(arguments.work / "runs" / f"{case.name}-{guarded(arguments.margins[0])}")
+    for one in arguments.guards:
+        allowed = ("--margin", one.margin, "--class-margin", arguments.class_margin)
+        compress(case, one.name, arguments, one.recovery, "--size", SMALLEST, *allowed)
+    first = arguments.guards[0]
+    lines = staircase.read(arguments.work / "runs" / f"{case.name}-{first.name}")
     narrow = [line for line in lines if line["verdict"] == staircase.ACCEPTED and line["kind"] in staircase.SHRINKING]
     free = ("--margin", "None", "--class-margin", "None", "--kinds", "channels")
     if narrow:
         share = narrow[-1]["params"] / lines[0]["params"]
-        compress(case, "unguarded", arguments, "--size", share, *free)
+        compress(case, "unguarded", arguments, first.recovery, "--size", share, *free)
     if arguments.controls:
         for kind in CONTROLS:
-            compress(case, kind, arguments, "--size", SMALLEST, "--importance", kind, *free)
+            compress(case, kind, arguments, first.recovery, "--size", SMALLEST, "--importance", kind, *free)
 
 
 def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -194,7 +210,7 @@ def _images(source: Any, side: int) -> tuple[np.ndarray, np.ndarray]:
 def table(arguments: argparse.Namespace) -> str:
     """The published page, from all runs that are done."""
     lines = ["# Compression on real images", "", *_setting(arguments), ""]
-    every = tuple(guarded(margin) for margin in arguments.margins)
+    every = tuple(one.name for one in arguments.guards)
     done: dict[str, list[tuple[Case, list[dict[str, Any]]]]] = {}
     for case in cases(arguments):
         for name in (*every, "unguarded", *CONTROLS):
@@ -202,13 +218,13 @@ def table(arguments: argparse.Namespace) -> str:
             if (out / "DONE").exists():
                 found = measured(case, out, arguments)
                 done.setdefault(name, []).append((case, timed(found, arguments) if name in every else found))
-    for margin in arguments.margins:
-        lines += _goals(done.get(guarded(margin), []), margin)
-    first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first margin
+    for one in arguments.guards:
+        lines += _goals(done.get(one.name, []), one)
+    first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first guard
     lines += _against(first, dict(done.get("unguarded", [])))
     lines += _criteria(done)
-    for margin in arguments.margins:
-        lines += _steps(done.get(guarded(margin), []), margin)
+    for one in arguments.guards:
+        lines += _steps(done.get(one.name, []), one)
     return "\n".join(lines) + "\n"
 
 
@@ -219,9 +235,8 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
         f"Originals: ResNet-18 by the recipes {' and '.join(widths)}, a vision transformer by `tiny-vit`;",
         f"pretrained on 20,000 images of CIFAR-100, then fine-tuned for {arguments.epochs:g} epochs on 4/5 of each",
         f"target's training images at 32 px. Preservation set: {size} images of the last fifth, chosen by",
-        f"`transfer preserve`. Steps of ratio 0.2, {arguments.recovery:g} epoch of recovery each; a class may lose",
-        f"{arguments.class_margin:g} points of it. Test accuracy and latency (batch 1, one thread) are those of the",
-        "ONNX file in ONNX Runtime; the guard sees neither.",
+        f"`transfer preserve`. Steps of ratio 0.2; a class may lose {arguments.class_margin:g} points of it. Test accuracy",
+        "and latency (batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees neither.",
         "",
         f"- Machine: {os.cpu_count()} cores, {platform.machine()}, no GPU",
         f"- Date: {date.today().isoformat()}",
@@ -230,13 +245,13 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def _goals(runs: list[tuple[Case, list[dict[str, Any]]]], margin: float) -> list[str]:
+def _goals(runs: list[tuple[Case, list[dict[str, Any]]]], how: Guard) -> list[str]:
     """What the guard let through, beside the goals; means over the seeds."""
     names = (
         "original", "seeds", "file, int8", "latency, fp32", "latency, int8", "test points", "test points at 60 %"
     )  # fmt: skip
     lines = [
-        f"## What was reached with a margin of {margin:g}",
+        f"## What was reached with {how}",
         "",
         "Shares of the original at the end, and test points against it; the last column is the first accepted step",
         "with at most 60 % of the file. Goals: 1/8 of the file, 1/3 of the latency (of the faster file), at most 1",
@@ -285,7 +300,7 @@ def _head(*names: str) -> list[str]:
     return [_row(*names), _row(*["---"] * len(names))]
 
 
-def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], margin: float) -> list[str]:
+def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], how: Guard) -> list[str]:
     names = (
         "original",
         "step",
@@ -297,7 +312,7 @@ def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], margin: float) -> list
         "test %",
         "verdict",
     )
-    lines = [f"## Every step with a margin of {margin:g}", "", *_head(*names)]
+    lines = [f"## Every step with {how}", "", *_head(*names)]
     for case, steps in runs:
         first = steps[0]
         for one in steps:
@@ -371,9 +386,10 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["small-rn18"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=8.0)
-    parser.add_argument("--recovery", type=float, default=1.0)
     parser.add_argument("--preserve", type=int, default=500)
-    parser.add_argument("--margins", type=float, nargs="+", default=[1.0], help="points that may be lost")
+    parser.add_argument(
+        "--guards", type=guard_of, nargs="+", default=[Guard(1.0, 1.0)], help="MARGIN:EPOCHS of recovery"
+    )
     parser.add_argument("--class-margin", type=float, default=10.0)
     parser.add_argument("--controls", action="store_true", help="also by each criterion without the guard")
     parser.add_argument("--latency", action="store_true", help="measure latencies for the page: on a quiet machine")
