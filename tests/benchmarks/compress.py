@@ -103,21 +103,8 @@ def compress(case: Case, name: str, arguments: argparse.Namespace, recovery: flo
     train, model = work / f"{case.target}.train.beton", work / "originals" / case.name
     pool, rest = (work / f"{case.target}.{part}.index.npz" for part in ("pool", "rest"))
     if not chosen.exists():
-        size = arguments.preserve
-        step(
-            "transfer preserve",
-            "transfer.preserve",
-            "--model",
-            model,
-            "--train",
-            train,
-            "--index",
-            pool,
-            "--size",
-            size,
-            "--out",
-            chosen,
-        )
+        words = ["--model", model, "--train", train, "--index", pool, "--size", arguments.preserve, "--out", chosen]
+        step("transfer preserve", "transfer.preserve", *words)
     shared = ["--model", model, "--train", train, "--preserve", chosen, "--index", rest, "--out", out]
     shared += ["--seed", case.seed, "--threads", 1, "--workers", 1, "--recovery-epochs", recovery]
     step("transfer compress", "transfer.compress", *shared, "--latency", "none", *flags)
@@ -236,7 +223,7 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
         f"pretrained on 20,000 images of CIFAR-100, then fine-tuned for {arguments.epochs:g} epochs on 4/5 of each",
         f"target's training images at 32 px. Preservation set: {size} images of the last fifth, chosen by",
         f"`transfer preserve`. Steps of ratio 0.2; a class may lose {arguments.class_margin:g} points of it. Test",
-        "accuracy and latency (batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees neither.",
+        "accuracy and latency (batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees none.",
         "",
         f"- Machine: {os.cpu_count()} cores, {platform.machine()}, no GPU",
         f"- Date: {date.today().isoformat()}",
