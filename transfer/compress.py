@@ -52,8 +52,8 @@ class Config:
     """Points that each class may lose; None: no margin."""
     recipe: str | None = None
     """Recipe of the recovery training; that of the model when absent, with a fifth of its learning rate."""
-    recovery_epochs: float = 1.0
-    """Epochs of recovery after each step."""
+    recovery_epochs: float = 3.0
+    """Epochs of recovery after each step: with 1 instead of 3 the guard refuses twice as large networks."""
     last_epochs: float | None = None
     """Epochs of recovery after the step that reaches --size; as after the others when absent."""
     learning_rate: float | None = None

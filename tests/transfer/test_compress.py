@@ -52,6 +52,7 @@ def config(case, out, **more):
         "model": case / "model", "train": case / "pets.train.beton", "preserve": case / "set.index.npz", "out": out,
         "margin": 100.0, "class_margin": 100.0, "kinds": ("channels",), "size": 0.4, "ratio": 0.25, "least": 0.1,
         "batch_size": 16, "importance_images": 24, "latency": "none", "threads": 1, "workers": 1,
+        "recovery_epochs": 1.0,
     }  # fmt: skip
     return compress.Config(**{**values, **more})
 
