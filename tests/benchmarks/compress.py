@@ -34,6 +34,8 @@ from transfer.compression import guard, onnx_model, recovery, staircase
 
 TARGETS = ("cifar10", "flowers5")
 CONTROLS = ("data", "magnitude", "random")
+PASSES = 5
+"""Passes of latency measurement: a shared host's speed drifts within seconds."""
 SMALLEST = 0.2
 """Share of the parameters at which every run ends."""
 
@@ -176,15 +178,15 @@ def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[
     return found
 
 
-def timed(lines: list[dict[str, Any]], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The same lines with latencies: measured with --latency, in one go on a quiet machine, and kept."""
+def timed(files: list[str], arguments: argparse.Namespace) -> dict[str, float]:
+    """Latency of each ONNX file: with --latency the least of several passes over all of them, kept for later pages."""
     place = arguments.work / "measured" / "latency.json"
     known = read_json(place) if place.exists() else {}
-    for line in lines:
-        if arguments.latency and "onnx" in line and line["onnx"] not in known:
-            known[line["onnx"]] = onnx_model.latency_ms(Path(line["onnx"]))
+    for _ in range(PASSES if arguments.latency else 0):
+        for file in files:
+            known[file] = min(known.get(file, float("inf")), onnx_model.latency_ms(Path(file)))
     write_json(place, known)
-    return [{**line, "latency_ms": known.get(line.get("onnx"))} for line in lines]
+    return known
 
 
 def _images(source: Any, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,8 +205,11 @@ def table(arguments: argparse.Namespace) -> str:
         for name in (*every, "unguarded", *CONTROLS):
             out = arguments.work / "runs" / f"{case.name}-{name}"
             if (out / "DONE").exists():
-                found = measured(case, out, arguments)
-                done.setdefault(name, []).append((case, timed(found, arguments) if name in every else found))
+                done.setdefault(name, []).append((case, measured(case, out, arguments)))
+    guarded = [line for name in every for _, steps in done.get(name, []) for line in steps]
+    latency = timed([line["onnx"] for line in guarded if "onnx" in line], arguments)
+    for line in guarded:
+        line["latency_ms"] = latency.get(line.get("onnx", ""))
     lines += _goals({str(one): done.get(one.name, []) for one in arguments.guards})
     first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first guard
     lines += _against(first, dict(done.get("unguarded", [])))
