@@ -58,7 +58,8 @@ def test_el2n_from_probability_and_margin_is_a_close_lower_bound(seed, classes):
     p = np.exp(z) / np.exp(z).sum()
     exact = np.linalg.norm(p - np.eye(classes)[0])
     found = el2n(column(p[0]), column(z[0] - z[1:].max()), classes)[0, 0]
-    assert 0.8 * exact <= found <= exact * (1 + 1e-5)
+    # Probabilities are float32: next to 1 they are known to 6e-8, which counts where the error itself is as small.
+    assert 0.8 * exact - 1e-6 <= found <= exact * (1 + 1e-5) + 1e-6
 
 
 def test_early_el2n_averages_the_first_epochs_alone():

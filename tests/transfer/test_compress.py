@@ -180,7 +180,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(case, done, tmp_path):
     asked = config(case, out)
     flags = [f"--{k.replace('_', '-')}={getattr(asked, k)}" for k in (
         "model", "train", "preserve", "out", "margin", "class_margin", "kinds", "size", "ratio", "least", "batch_size",
-        "importance_images", "latency", "threads", "workers") if k != "kinds"]  # fmt: skip
+        "importance_images", "latency", "threads", "workers", "recovery_epochs") if k != "kinds"]  # fmt: skip
     flags += ["--kinds", "channels", "--checkpoint-minutes", "0"]
     here = Path(__file__).parents[2]
     ended = subprocess.run(
