@@ -136,7 +136,7 @@ def _it_holds(results: Mapping[str, Any], row: Mapping[str, Any], rows: Iterable
     if any(r["method"] == "random" and r["keep"] <= row["keep"] and r["verdict"] == "holds" for r in rows):
         text += "; random holds as well, so the selection was not needed"
     if row["verdict_corrected"] != "holds":
-        text += "; that is this cell read alone: corrected for all that were compared (Holm), none is shown to hold"
+        text += "; that is this cell read alone: corrected for all cells (Holm), it is not shown to hold"
     return text[0].upper() + text[1:] + "."
 
 
