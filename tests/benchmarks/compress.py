@@ -138,11 +138,12 @@ def guard_of(word: str) -> Guard:
 def run(case: Case, arguments: argparse.Namespace) -> None:
     """Everything for one original: guarded; then unguarded, to the size that the first guard allowed; the controls."""
     original(case, arguments)
-    for one in arguments.guards:
-        allowed = ("--margin", one.margin, "--class-margin", arguments.class_margin)
-        compress(case, one.name, arguments, one.recovery, "--size", SMALLEST, *allowed)
-    first = arguments.guards[0]
-    lines = staircase.read(arguments.work / "runs" / f"{case.name}-{first.name}")
+    class_margin, first = ("--class-margin", arguments.class_margin), arguments.guards[0]
+    held = [
+        compress(case, one.name, arguments, one.recovery, "--size", SMALLEST, "--margin", one.margin, *class_margin)
+        for one in arguments.guards
+    ]
+    lines = staircase.read(held[0])
     narrow = [line for line in lines if line["verdict"] == staircase.ACCEPTED and line["kind"] in staircase.SHRINKING]
     free = ("--margin", "None", "--class-margin", "None", "--kinds", "channels")
     if narrow:

@@ -180,11 +180,11 @@ def table(cells: list[dict], name: str) -> str:
         both = [s for s in seeds if {("winnow", keep, s), (other, keep, s)} <= set(values)]
         return [values["winnow", keep, s] - values[other, keep, s] for s in both]
 
-    best = {k: max((m for m in methods if column(m, k)), key=lambda m: statistics.fmean(column(m, k))) for k in keeps}
-    rival = {
-        k: max((m for m in methods if m != "winnow" and column(m, k)), key=lambda m: statistics.fmean(column(m, k)))
-        for k in keeps
-    }
+    def leader(names: list[str], keep: float) -> str:
+        return max((m for m in names if column(m, keep)), key=lambda m: statistics.fmean(column(m, keep)))
+
+    best = {k: leader(methods, k) for k in keeps}
+    rival = {k: leader([m for m in methods if m != "winnow"], k) for k in keeps}
     used = f"the first {scale.images} images of the first {scale.classes} classes" if scale.classes else "all images"
     body = [[m, *(spread(column(m, k), "{:.1f}", bold=best[k] == m) for k in keeps)] for m in methods]
     body += [["winnow above random", *(spread(ahead("random", k), "{:+.1f}") for k in keeps)]]

@@ -29,7 +29,7 @@ TARGETS = ("cifar10", "flowers5", "gtsrb")
 ALL = ("full", "random", "random-equal-time", "dp4tl-lm", "dp4tl-fm", "moderate", "el2n", "ccs", "d2", "winnow")
 SEEDS = ("--seeds", "0", "1", "2")
 GPU_SURROGATE = ("--surrogate-recipe", "small-rn18-surrogate", "--surrogate-sample", "0.25")
-CORES_SURROGATE = ("--surrogate-recipe", "tiny", "--surrogate-epochs", "8", "--surrogate-sample", "0.25")
+CORES = ("--epochs", "6", "--surrogate-recipe", "tiny", "--surrogate-epochs", "8", "--surrogate-sample", "0.25")
 IMAGES_PER_CLASS = {"gpu": None, "cores": 200}
 
 ASKED = {
@@ -40,20 +40,11 @@ ASKED = {
 """What each table compares."""
 HOW = {
     ("transfer", "gpu"): ("--recipe", "small-rn50", *GPU_SURROGATE, "--evaluations", "probe", "finetune"),
-    ("transfer", "cores"): (
-        "--recipe",
-        "tiny",
-        "--epochs",
-        "6",
-        "--evaluations",
-        "probe",
-        "finetune-2",
-        *CORES_SURROGATE,
-    ),
+    ("transfer", "cores"): ("--recipe", "tiny", *CORES, "--evaluations", "probe", "finetune-2"),
     ("price", "gpu"): ("--recipe", "small-rn50", "--epochs", "90", *GPU_SURROGATE),
-    ("price", "cores"): ("--recipe", "half-rn18", "--epochs", "6", *CORES_SURROGATE),
+    ("price", "cores"): ("--recipe", "half-rn18", *CORES),
     ("adversarial", "gpu"): ("--recipe", "small-rn50-robust", *GPU_SURROGATE),
-    ("adversarial", "cores"): ("--recipe", "tiny-robust", "--epochs", "6", *CORES_SURROGATE),
+    ("adversarial", "cores"): ("--recipe", "tiny-robust", *CORES),
 }
 """With what networks and for how long, by table and scale."""
 
