@@ -252,17 +252,20 @@ def test_a_process_takes_its_place_from_slurm(tmp_path):
 
 
 def test_lines_beyond_a_thousand_are_tasks_that_slurm_can_number(tmp_path, without_slurm):
-    (tmp_path / "python").write_text("#!/bin/sh\ncat rows 2>/dev/null\n")  # stands in for plan and check
+    # Stands in for the plan, whose rows these are, and for a check that agrees.
+    stand_in = '#!/bin/sh\nif [ "$1" = -m ]; then cat rows; else cat; fi\n'
+    (tmp_path / "python").write_text(stand_in)
     (tmp_path / "python").chmod(0o755)
     (tmp_path / "rows").write_text("".join(f"{n} 0 pretrain out name\n" for n in (998, 999, 1000, 1001)))
     path = os.pathsep.join((str(tmp_path), without_slurm))
     done = shell(SLURM / "study.sh", "--dry-run", "--out", "x", cwd=tmp_path, path=path, WINNOW_ENV="/dev/null",
                  LIMIT="4")  # fmt: skip
+    assert done.returncode == 0, done.stderr
     options = [[w for w in line.split() if w.startswith(("--array", "--export"))] for line in done.stdout.splitlines()]
     assert options == [
         ["--array=998,999%4", "--export=ALL,WINNOW_OFFSET=0"],
         ["--array=0,1%4", "--export=ALL,WINNOW_OFFSET=1000"],
-    ], done.stderr
+    ]
 
 
 def test_the_plan_that_check_reads_is_the_one_that_the_study_prints(pictures, tmp_path):
