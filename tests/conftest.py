@@ -7,6 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, however slow; `pytest --hypothesis-profile search` looks for new ones.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile("steady")
 
 # Two cores, several processes: spinning threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -82,7 +82,7 @@ def test_infobatch_draws_depend_on_seed_and_epoch_alone():
 # ---- attacks
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.sampled_from(["pgd", "fast"]), st.sampled_from(["linf", "l2"]), st.floats(0.1, 8), st.floats(0.1, 1))
 def test_an_attack_stays_in_its_ball_and_among_grey_levels(kind, norm, epsilon, strength):
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ META = {"format": "winnow-test/1", "note": "ä <b>"}
 COLUMNS = {"a": np.arange(7, dtype="f4"), "b": np.array([b"x", b"yyy"]), "none": np.zeros((0, 3), "f2")}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     array=hnp.arrays(
         st.sampled_from(["f2", "f4", "i8", "u1", "S5"]), hnp.array_shapes(min_dims=1, max_dims=3, min_side=0)

@@ -31,7 +31,7 @@ def problem(seed, n=60, m=9):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_permuting_the_samples_permutes_every_score_and_no_class_weight(seed):
     source, target, rng = problem(seed)
     order = rng.permutation(len(source))
@@ -47,7 +47,7 @@ def test_permuting_the_samples_permutes_every_score_and_no_class_weight(seed):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_permuting_the_targets_images_changes_nothing(seed):
     source, target, rng = problem(seed)
     order = rng.permutation(len(target))
@@ -59,7 +59,7 @@ def test_permuting_the_targets_images_changes_nothing(seed):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_image_of_a_target_votes_once_and_only_for_classes_that_have_samples(seed):
     source, target, _ = problem(seed)
     arrays, _ = score_source(source, [target], workers=1)

@@ -45,7 +45,7 @@ def problem(seed):
 
 
 @given(st.integers(0, 100_000), st.sampled_from(METHODS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_choice_keeps_its_promises(seed, how):
     source, floor, protected, sizes, low, budget = problem(seed)
     found = choose(source, how, budget, floor=floor, protected=protected, seed=seed)
@@ -63,7 +63,7 @@ def test_every_choice_keeps_its_promises(seed, how):
 
 
 @given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.rank in ("a:top", "a:bottom", "a:d2")]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_permuting_the_samples_permutes_the_choice(seed, how):
     source, floor, protected, _, _, budget = problem(seed)
     order = np.random.default_rng(seed).permutation(len(source.label))
@@ -82,7 +82,7 @@ def test_permuting_the_samples_permutes_the_choice(seed, how):
 
 
 @given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.quota != "threshold"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_permuting_the_samples_leaves_every_quota_even_where_samples_are_drawn(seed, how):
     source, floor, protected, _, _, budget = problem(seed)
     order = np.random.default_rng(seed).permutation(len(source.label))

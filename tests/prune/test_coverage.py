@@ -71,7 +71,7 @@ def test_d2_spreads_its_picks_where_scores_alone_would_crowd():
 
 @pytest.mark.parametrize("rule", RULES)
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_rule_meets_its_quotas(rule, seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 40))
@@ -86,7 +86,7 @@ def test_every_rule_meets_its_quotas(rule, seed):
 
 @pytest.mark.parametrize("rule", ["k-center", "herding", "d2"])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_permuting_the_samples_permutes_the_choice(rule, seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(3, 40))  # of two samples neither is nearer to their mean
@@ -98,7 +98,7 @@ def test_permuting_the_samples_permutes_the_choice(rule, seed):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_permuting_the_samples_leaves_what_facility_location_serves(seed):
     rng = np.random.default_rng(seed)
     x, order = rng.normal(size=(30, 3)).astype(np.float32), rng.permutation(30)

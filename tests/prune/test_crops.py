@@ -12,7 +12,7 @@ from prune.crops import center_crops, padded_crops, random_resized_crops
 sides = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=40)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sides=sides, seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 500))
 def test_random_resized_crops_lie_inside_the_image(sides, seed, epoch):
     heights, widths = np.array(sides).T

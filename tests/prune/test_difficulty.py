@@ -66,7 +66,7 @@ def test_one_class_leaves_no_doubt():
         )
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_scores_stay_in_range_and_follow_the_samples(case):
     logits, labels, order = case
     scores = difficulty(logits, labels, np.ones(len(labels)))

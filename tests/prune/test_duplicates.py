@@ -106,7 +106,7 @@ def test_the_cosine_alone_decides_as_in_the_paper_when_asked():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_originals_duplicate_nothing_and_order_does_not_matter(seed):
     x, twin = planted(seed, n=60, copies=20, noise=0.02)
     centre = x.astype(np.float32).mean(axis=0)

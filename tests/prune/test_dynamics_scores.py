@@ -52,7 +52,7 @@ def test_el2n_from_probability_and_margin_is_exact_for_three_classes():
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_el2n_from_probability_and_margin_is_a_close_lower_bound(seed, classes):
     z = np.random.default_rng(seed).normal(scale=2, size=classes)
     p = np.exp(z) / np.exp(z).sum()
@@ -108,7 +108,7 @@ def test_tdds_of_two_classes_is_the_papers_on_whole_predictions():
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_tdds_step_never_exceeds_the_divergence_of_whole_predictions(seed, classes):
     before, after = np.random.default_rng(seed).dirichlet(np.ones(classes), 2)
     whole = (after * np.log(after / before)).sum()
@@ -130,7 +130,7 @@ def test_unseen_epochs_move_to_the_end_in_order():
 
 
 @given(st.integers(0, 10_000), st.integers(2, 12), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scores_follow_the_samples_and_unseen_ones_are_nan(seed, epochs, gaps):
     rng = np.random.default_rng(seed)
     p = rng.uniform(size=(epochs, 9)).astype(np.float16)

@@ -44,7 +44,7 @@ def test_together_averages_what_all_have():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_average_sees_order_alone_and_follows_the_samples(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=20), rng.integers(0, 4, 20).astype(float)

@@ -71,7 +71,7 @@ def test_unit_rows_have_length_one_and_zero_rows_stay():
 
 
 @given(st.lists(st.integers(0, 29), min_size=0, max_size=30, unique=True).map(sorted))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_gathered_rows_are_those_asked_for(tmp_path_factory, rows):
     x = np.arange(60, dtype=np.float16).reshape(30, 2)
     place = tmp_path_factory.mktemp("gather") / "x.npy"
@@ -81,7 +81,7 @@ def test_gathered_rows_are_those_asked_for(tmp_path_factory, rows):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_permuting_the_samples_permutes_the_scores(seed):
     rng = np.random.default_rng(seed)
     x, y, order = rng.normal(size=(20, 3)), rng.integers(0, 3, 20), rng.permutation(20)

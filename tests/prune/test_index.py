@@ -60,7 +60,7 @@ def indices(draw) -> PrunedIndex:
     return PrunedIndex.from_rows(source, rows, **columns, provenance=[record("select", {"seed": 1}, {"a": "b"})])
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(index=indices(), padding=st.integers(0, 9))
 def test_a_saved_index_comes_back_whole_and_equal_content_gives_equal_bytes(tmp_path, monkeypatch, index, padding):
     monkeypatch.setattr("os.fsync", lambda file: None)  # two thousand files; what a power cut leaves is not the matter
@@ -163,7 +163,7 @@ def test_digests_in_signed_integers_are_the_same_digests():
     assert index.rows_by_digest(np.array([5, high], np.uint64).view(np.int64)).tolist() == [1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(index=indices(), seed=st.integers(0, 1 << 30))
 def test_rows_undo_any_shuffle_of_the_listing(index, seed):
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ def array(found: list[bytes]) -> np.ndarray:
     return np.array(found, np.bytes_) if found else np.zeros(0, "S1")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(wanted=names, listing=names, bits=st.sampled_from([0, 1, 3, 64]))
 def test_find_agrees_with_a_dictionary_however_bad_the_hash_is(wanted, listing, bits):
     real = lookup.hashes

@@ -48,7 +48,7 @@ def ids(index: PrunedIndex) -> set:
     return set(index.ids.tolist())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(indices=three())
 def test_indices_obey_the_laws_of_sets(indices):
     a, b, c = indices
@@ -131,7 +131,7 @@ def one(draw) -> PrunedIndex:
     return index_of(source, draw(st.sets(st.integers(0, n - 1), min_size=1)))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(index=one(), low=st.floats(0.01, 1), high=st.floats(0.01, 1), seed=st.integers(0, 3))
 def test_a_smaller_sample_is_part_of_a_larger_one(index, low, high, seed):
     low, high = sorted((low, high))
@@ -142,7 +142,7 @@ def test_a_smaller_sample_is_part_of_a_larger_one(index, low, high, seed):
     small.checked()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(index=one(), keep=st.floats(0.05, 1), seed=st.integers(0, 3))
 def test_a_sample_depends_neither_on_the_order_nor_on_what_describes_the_samples(index, keep, seed):
     turned = np.random.default_rng(seed).permutation(len(index))
@@ -151,7 +151,7 @@ def test_a_sample_depends_neither_on_the_order_nor_on_what_describes_the_samples
     assert ids(shuffled.sample(keep, seed=seed)) == ids(index.sample(keep, seed=seed))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(index=one(), keep=st.floats(0.01, 1))
 def test_a_sample_takes_of_every_class_its_share_and_at_least_one_when_it_can(index, keep):
     before, after = index.per_class()[0], index.sample(keep).per_class()[0]

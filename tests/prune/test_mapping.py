@@ -128,7 +128,7 @@ def test_sharpened_votes_have_the_order_of_the_soft_and_the_breadth_of_the_hard(
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_sharpening_meets_the_breadth_and_keeps_the_order(seed):
     rng = np.random.default_rng(seed)
     soft, hard = rng.dirichlet(np.full(8, 5.0)), rng.dirichlet(np.full(8, 0.3))
@@ -151,7 +151,7 @@ matrices = st.tuples(st.integers(1, 12), st.integers(1, 6)).flatmap(
 
 
 @given(matrices, st.sampled_from([None, 0.5, 3.0]), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_votes_sum_to_the_images_and_ignore_their_order(logits, temperature, random):
     rows = list(range(len(logits)))
     random.shuffle(rows)
@@ -162,7 +162,7 @@ def test_votes_sum_to_the_images_and_ignore_their_order(logits, temperature, ran
 
 
 @given(matrices, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_permuting_the_classes_permutes_soft_votes(logits, random):
     order = list(range(logits.shape[1]))
     random.shuffle(order)

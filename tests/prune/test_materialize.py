@@ -288,7 +288,7 @@ def test_another_source_is_refused_unless_the_user_insists(made, tmp_path):
     assert [step["step"] for step in new.manifest.meta["provenance"]] == ["select", "rebase", "materialize"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=st.lists(st.integers(1, 1 << 21), min_size=1, max_size=12))
 def test_the_space_needed_is_the_size_of_the_file_to_the_byte(sizes):
     page = 1 << 21

@@ -63,7 +63,7 @@ def problems(draw):
 
 
 @given(problems())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_quotas_sum_to_the_budget_between_floor_and_size(problem):
     weight, size, budget, floor = problem
     found = quota(weight, size, budget, floor)
@@ -74,7 +74,7 @@ def test_quotas_sum_to_the_budget_between_floor_and_size(problem):
 
 
 @given(problems())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_quotas_stay_within_one_of_a_common_level(problem):
     weight, size, budget, floor = problem
     found = quota(weight, size, budget, floor)
@@ -87,7 +87,7 @@ def test_quotas_stay_within_one_of_a_common_level(problem):
 
 
 @given(problems(), st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_permuting_the_classes_permutes_the_quotas_up_to_ties(problem, random):
     weight, size, budget, floor = problem
     order = list(range(len(size)))
@@ -97,7 +97,7 @@ def test_permuting_the_classes_permutes_the_quotas_up_to_ties(problem, random):
 
 
 @given(problems())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whole_classes_leaves_at_most_one_class_partly_filled(problem):
     weight, size, budget, floor = problem
     found = whole_classes(weight, weight, size, budget, 0)
@@ -125,7 +125,7 @@ def test_trimmed_classes_are_filled_up_when_all_others_are_trimmed_full():
 
 
 @given(problems(), st.floats(0, 0.99))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_trimmed_whole_classes_spend_the_budget_and_keep_the_floors(problem, trim):
     weight, size, budget, floor = problem
     found = whole_classes(weight, weight, size, budget, floor, trim)

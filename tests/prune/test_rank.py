@@ -51,7 +51,7 @@ def problems(draw):
 
 
 @given(problems())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_kept_samples_match_the_quotas_and_no_dropped_one_is_better(problem):
     key, group, quotas = problem
     kept = by_key(key, group, quotas)
@@ -64,7 +64,7 @@ def test_kept_samples_match_the_quotas_and_no_dropped_one_is_better(problem):
 
 
 @given(problems(), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_permuting_the_samples_permutes_the_choice(problem, random):
     key, group, quotas = problem
     key = key + np.arange(len(key)) / 1000  # all different: with ties the row decides

@@ -36,7 +36,7 @@ def test_ccs_takes_unknown_samples_last():
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.9), st.integers(1, 60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_ccs_meets_every_quota_exactly(seed, cut, strata):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 80))
@@ -49,7 +49,7 @@ def test_ccs_meets_every_quota_exactly(seed, cut, strata):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_ccs_spreads_over_the_strata_as_evenly_as_their_sizes_allow(seed):
     rng = np.random.default_rng(seed)
     hardness = rng.beta(0.5, 3, 200)

@@ -64,7 +64,7 @@ def test_floors_keep_samples_that_are_worth_nothing_and_say_so():
         allocate(nbytes, value, 80, labels=np.array([0, 0, 1]), floors=np.array([0, 2]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 6), st.integers(0, 3), st.data())
 def test_bytes_fit_floors_hold_and_more_bytes_are_never_worse(seed, n, levels, floor, data):
     nbytes, value, labels = case(seed, n, levels)
@@ -83,7 +83,7 @@ def test_bytes_fit_floors_hold_and_more_bytes_are_never_worse(seed, n, levels, f
         best = plan.value
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 2), st.integers(0, 500))
 def test_no_plan_is_above_the_bound_and_the_loss_is_at_most_one_step(seed, n, floor, budget):
     nbytes, value, labels = case(seed, n, 3)

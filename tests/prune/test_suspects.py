@@ -27,7 +27,7 @@ def test_a_suspect_confidently_looks_like_another_class():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_suspects_of_a_stream_equal_those_of_the_whole_and_follow_the_samples(seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, 50)

@@ -80,7 +80,7 @@ def test_classes_take_turns_until_the_bytes_are_used():
     assert len(exemplars.within(memory, 11)) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), min_size=1, max_size=30),
     st.integers(0, 700),

@@ -36,7 +36,7 @@ def really_held(memory: StreamMemory) -> int:
     return memory.fixed + sum(map(len, memory.data)) + memory.word * len(memory)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=25),
     st.integers(0, 6000),
