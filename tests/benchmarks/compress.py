@@ -15,22 +15,20 @@ measured, some minutes each. Every command can be killed and started again; what
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from published import END, REMARKS, made_here, publish
 
 from pretrain.recipes import RECIPES
 from prune import networks
 from prune.command_line import run_step
 from prune.index import PrunedIndex
 from prune.provenance import record
-from prune.run import InputError, note, read_json, versions, write_json
+from prune.run import InputError, note, read_json, write_json
 from prune.source import open_source
 from transfer.compression import guard, onnx_model, recovery, staircase
 
@@ -233,10 +231,10 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
         f"`transfer preserve`. Steps of ratio 0.2; a class may lose {arguments.class_margin:g} points of it. Test",
         "accuracy and latency (batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees none.",
         "",
-        f"- Machine: {os.cpu_count()} cores, {platform.machine()}, no GPU",
-        f"- Date: {date.today().isoformat()}",
-        f"- Versions: {', '.join(f'{k} {v}' for k, v in versions().items())}",
+        f"Made: {made_here()}.",
         "",
+        REMARKS,
+        END,
     ]
 
 
@@ -404,8 +402,7 @@ def main() -> None:
         page = table(arguments)
     except InputError as error:
         sys.exit(str(error))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(page, encoding="utf-8")
+    publish(arguments.out, page)
     note(page)
 
 

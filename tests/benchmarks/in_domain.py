@@ -18,16 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
+from published import END, REMARKS, made_here, publish
 from subset import thinned
-
-from prune.run import versions
 
 METHODS = ("random", "el2n", "forgetting", "aum", "moderate", "ccs", "d2", "tdds", "dual", "winnow")
 KEEPS = (0.7, 0.5, 0.3, 0.2, 0.1)
@@ -74,7 +70,7 @@ def main() -> None:
                 record(given.out, method, keep, seed, train(betons, given.out / name, given, seed, index=index))
     if given.results:
         lines = [line for out in (given.out, *given.merge) for line in (out / "cells.jsonl").read_text().splitlines()]
-        given.results.write_text(table([json.loads(line) for line in lines], given.scale))
+        publish(given.results, table([json.loads(line) for line in lines], given.scale))
         given.results.with_suffix(".jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -198,9 +194,10 @@ def table(cells: list[dict], name: str) -> str:
         "",
         *_rows(["method", *(f"keep {k:g}" for k in keeps)], body),
         "",
-        f"- Machine: {platform.machine()}, {os.cpu_count()} cores",
-        f"- Date: {date.today().isoformat()}",
-        f"- Versions: {', '.join(f'{k} {v}' for k, v in versions().items())}",
+        REMARKS,
+        END,
+        "",
+        f"Made: {made_here()}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -15,16 +15,15 @@ Stopped, it goes on with the same command; the table is written after every seed
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from published import made_here, publish
+
 from prune import write
 from prune.manifest import manifest_path
-from prune.run import read_json, versions
+from prune.run import read_json
 from transfer import incremental
 from transfer.pages.incremental_page import HEADER, row
 
@@ -78,7 +77,6 @@ def page(arguments: argparse.Namespace) -> str:
     """The results as Markdown."""
     result = read_json(arguments.work / "runs" / "result.json")
     config = result["config"]
-    found = ", ".join(f"{k} {v}" for k, v in versions().items() if k in ("winnow", "torch", "numpy"))
     each = 3 * arguments.side**2
     return "\n".join(
         [
@@ -87,8 +85,7 @@ def page(arguments: argparse.Namespace) -> str:
             f"{arguments.data.name}, {config['tasks']} tasks, {arguments.per_class} training and "
             f"{arguments.test_per_class} test images a class, memory of {' and '.join(arguments.memory)} exemplars "
             f"({each:,} bytes each), recipe `{config['recipe']}`, {config['steps']} steps a task for every form, "
-            f"herding, distillation {config['distillation']:g}. {time.strftime('%Y-%m-%d')}, {platform.machine()}, "
-            f"{len(os.sched_getaffinity(0))} cores; {found}.",
+            f"herding, distillation {config['distillation']:g}. Made: {made_here()}.",
             "",
             "Average incremental accuracy, mean and standard deviation over seeds; differences are paired by seed, "
             "with 95 % intervals (Student's t). Headers that all JPEGs share are kept and counted once; `bytes of "
@@ -138,7 +135,7 @@ def main() -> None:
         )
         text = page(arguments)
         if arguments.out:
-            arguments.out.write_text(text, encoding="utf-8")
+            publish(arguments.out, text)
         else:
             print(text)
 

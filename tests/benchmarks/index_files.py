@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -141,13 +140,13 @@ def main() -> int:
                     broken.append(lines[-1])
             print(f"{place.stat().st_size / 1e6:,.0f} MB", flush=True)
             lines.append(f"| {n:,} | (file: {place.stat().st_size / 1e6:,.0f} MB) | | | |")
+    from published import made_here, publish  # torch, before the fork, would count as a child's peak
+
     text = "\n".join(
         [
             "# Index files: time and memory",
             "",
-            f"`{' '.join(['python', *sys.argv])}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, "
-            f"{os.cpu_count()} cores, Python {platform.python_version()}; other work ran on the same cores"
-            f" (load {os.getloadavg()[1]:.1f}).",
+            f"`{' '.join(['python', *sys.argv])}`, {made_here()}; load {os.getloadavg()[1]:.1f}.",
             "",
             "All samples of the source are kept; ids of 30 bytes; one process and one thread for each line; the peak "
             "is the whole process's, with the listing that it searches.",
@@ -161,8 +160,7 @@ def main() -> int:
         ]
     )
     if options.results:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(text + "\n", encoding="utf-8")
+        publish(options.results, text + "\n")
     else:
         print(text)
     return 1 if broken else 0

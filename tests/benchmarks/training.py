@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -36,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from published import made_here, publish
 from torch import nn
 from torch.nn import functional
 
@@ -48,7 +48,6 @@ from pretrain.schedule import Budget
 from prune import crops, features, networks, write
 from prune.heap import keep_freed_memory
 from prune.loading import open_loader
-from prune.run import versions
 from prune.source import open_source
 
 CUDA = torch.cuda.is_available()
@@ -410,7 +409,7 @@ def page(found: dict) -> str:
         [
             "# Training, loading and scoring against the bare hardware",
             "",
-            f"`{found['command']}`, {found['date']}, {found['machine']}; {found['versions']}.",
+            f"`{found['command']}`, {found['made']}.",
             "",
             "Images a second, ours and the counterpart's; the share by time and by processor seconds of all threads "
             "and processes; the goal, and whether it was met by time / by processor seconds; the machine's load then. "
@@ -451,15 +450,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.heap:
         return steps_with_heap(given.heap == "kept")
-    device = torch.cuda.get_device_name() if CUDA else "no GPU"
     before = given.out.with_suffix(".json") if given.out else None
     found = json.loads(before.read_text()) if before and before.exists() and len(given.parts) < len(PARTS) else {}
     found |= {
         "command": f"python tests/benchmarks/training.py --images {given.images} --rounds {given.rounds} "
         f"--turns {given.turns} --steps {given.steps}",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {device}",
-        "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
+        "made": made_here(),
     }
     folder = given.folder or Path(tempfile.mkdtemp(prefix="winnow-benchmark-"))
     try:
@@ -467,7 +463,7 @@ def main() -> None:
             found[part] = measure(part, folder, given)
             if given.out:
                 given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-                given.out.with_suffix(".md").write_text(page(found))
+                publish(given.out.with_suffix(".md"), page(found))
     finally:
         if not given.folder:
             shutil.rmtree(folder)
