@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from published import made_here, publish
+from subset import thinned
 
 from prune import write
 from prune.manifest import manifest_path
@@ -30,21 +31,10 @@ from transfer.pages.incremental_page import HEADER, row
 HEADS = ("linear", "nearest-mean")
 
 
-def part(folder: Path, place: Path, per_class: int) -> Path:
-    """A tree of links to the first `per_class` images of each class of `folder`."""
-    for one in sorted(p for p in folder.iterdir() if p.is_dir()):
-        (place / one.name).mkdir(parents=True, exist_ok=True)
-        for image in sorted(one.iterdir())[:per_class]:
-            link = place / one.name / image.name
-            if not link.is_symlink():
-                link.symlink_to(image.resolve())
-    return place
-
-
 def betons(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Write both parts once."""
     train, test = arguments.work / "train.beton", arguments.work / "test.beton"
-    chosen = part(arguments.data / "test", arguments.work / "test", arguments.test_per_class)
+    chosen = thinned(arguments.data / "test", arguments.work / "test", slice(None), slice(arguments.test_per_class))
     write.run(write.Config(str(arguments.data / "train"), train))
     write.run(write.Config(str(chosen), test, classes=manifest_path(train)))
     return train, test
