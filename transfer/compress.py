@@ -50,6 +50,9 @@ class Config:
     """Points of accuracy that may be lost on the preservation set; None: no margin."""
     class_margin: float | None = 10.0
     """Points that each class may lose; None: no margin."""
+    slack: float = 0.0
+    """Standard errors that are allowed on top of each margin: with few images a class, a network that is as good loses
+    some points by chance. 0 refuses at the first image too many."""
     recipe: str | None = None
     """Recipe of the recovery training; that of the model when absent, with a fifth of its learning rate."""
     recovery_epochs: float = 3.0
@@ -121,6 +124,11 @@ def run(config: Config) -> None:
     if claim(config.out, {**facts, **inputs}):
         lines = staircase.read(config.out)
         return note(f"{config.out}: done already, step {staircase.current(lines)} stands")
+    if spec.get("source") == source.manifest.fingerprint and spec.get("index") is None:
+        note(
+            f"{config.model}: was trained on the preservation set too and may know it by heart: steps will look worse "
+            "than they are. Better: `transfer preserve --rest`, then `transfer finetune --index`"
+        )
     job = loop.Job(config, source, model, spec, preserved, rows, inputs)
     loop.compress(job)
 
@@ -131,7 +139,7 @@ def _check(config: Config) -> None:
             raise InputError(f"--{name} {value}: a share in ({low:g}, {high:g}] is needed")
     if not 0 <= config.distil <= 1:
         raise InputError(f"--distil {config.distil}: a weight in [0, 1] is needed")
-    for name in ("margin", "class_margin", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"):
+    for name in ("margin", "class_margin", "slack", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"):
         if (number := getattr(config, name)) is not None and not 0 <= number < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} {number}: 0 or more is needed")
     for name in ("steps", "importance_images"):

@@ -1,4 +1,4 @@
-"""Fine-tune a model on a target, all of it, and judge it on the target's test images.
+"""Fine-tune a model on a target, backbone and head, and judge it on the target's test images.
 
     python -m transfer finetune --model runs/backbone --train pets.train.beton --test pets.test.beton --out runs/tuned
     python -m transfer finetune ... --head probe        begins with the linear probe's classifier, not an empty one
@@ -29,6 +29,8 @@ class Config:
     """Target's test images, as --train; a beton must be written with the training images' class list."""
     out: Path
     """Run directory."""
+    index: Path | None = None
+    """Train on the target's images that this index keeps; all of --train when absent."""
     recipe: Literal["auto", "small", "medium", "large"] = "auto"
     """How long and how: auto goes by the number of training images (2,000 and 20,000 are the bounds)."""
     head: Literal["new", "probe"] = "new"
@@ -55,6 +57,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Fine-tune, or go on, or return at once when the run is done."""
+    import numpy as np
+
+    from prune.index import PrunedIndex
     from prune.networks import load_model
     from transfer.evaluation.target_pair import fingerprints, open_pair
 
@@ -67,10 +72,16 @@ def run(config: Config) -> None:
     load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
     inputs = fingerprints(config.model, train, test)
+    rows = np.arange(len(train), dtype=np.int64)
+    if config.index is not None:
+        index = PrunedIndex.load(config.index)
+        rows, inputs["index"] = np.sort(index.rows_in(train.manifest)).astype(np.int64), index.fingerprint
+        if not len(rows):
+            raise InputError(f"{config.index}: keeps no image")
     decides = ("recipe", "head", "epochs", "lr", "batch_size", "micro_batch", "seed", "precision")
     if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
         result = read_json(config.out / "result.json")
         return note(f"{config.out}: done already, top-1 {result['value']:.4f}")
     from transfer.evaluation.finetuning import finetune
 
-    finetune(config, train, test, inputs)
+    finetune(config, train, test, rows, inputs)

@@ -1,12 +1,14 @@
 """Build the preservation set: cases of a target's train split on which a compressed model must not lose.
 
-    python -m transfer preserve --model runs/pets-model --train pets.train.beton --out pets.preserve.index.npz
+    python -m transfer preserve --model runs/first --train pets.train.beton --out pets.preserve.index.npz \
+        --rest pets.rest.index.npz
     python -m transfer preserve --train pets.train.beton --list must.txt --size 0 --out pets.preserve.index.npz
 
 Half of every class's share covers the class (k-center on the model's features), half are its hardest (smallest margin)
 and most uncertain (entropy) images in turns; no class falls below --floor. Images of --list are all in, the rest fills
-up around them. The set is an index like any other; `prune combine --how without` gives the images to train on. A model
-that never saw them judges best: `pretrain --index`. Test images never enter: only the train split is read. Seconds.
+up around them. The set is an index like any other. A model that knows these images by heart answers them better than
+any smaller one can: fine-tune the one to be compressed on the others (--rest, then `transfer finetune --index`). Test
+images never enter: only the train split is read. Seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from prune.run import InputError, note
 if TYPE_CHECKING:
     import numpy as np
 
+    from prune.index import PrunedIndex
     from prune.manifest import Manifest
     from prune.source import Source
 
@@ -30,6 +33,8 @@ class Config:
     """Target's training images, `X.beton`."""
     out: Path
     """Index file to write (NAME.index.npz)."""
+    rest: Path | None = None
+    """Index file to write with all other training images, to train on."""
     model: Path | None = None
     """Model directory whose features and answers choose; not needed with --list and --size 0."""
     size: int = 500
@@ -70,6 +75,7 @@ def run(config: Config) -> Path:
     step = record("preserve", config, inputs)
     if already_made(config.out, step):
         note(f"{config.out}: already made with these settings")
+        _save_rest(config, source, PrunedIndex.load(config.out))
         return config.out
     reason = np.full(len(own), REASONS.index("imported"), np.uint8)
     rows, score = own, np.full(len(own), np.nan, np.float32)
@@ -77,6 +83,7 @@ def run(config: Config) -> Path:
         rows, reason, score = _chosen(config, source, own, allowed)
     index = PrunedIndex.from_rows(source.manifest, rows, score=score, reason=reason, provenance=[step])
     index.save(config.out)
+    _save_rest(config, source, index)
     counts = index.per_class()[0]
     few = f"{counts.min()} to {counts.max()} a class"
     note(f"{config.out}: {len(index)} of {len(source)} training images, {few}")
@@ -86,12 +93,29 @@ def run(config: Config) -> Path:
 def _check(config: Config) -> None:
     if config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; an index file is expected")
+    if config.rest is not None and (config.rest.is_dir() or config.rest == config.out):
+        raise InputError(f"--rest {config.rest}: an index file of its own is expected")
     if config.size < 0 or config.floor < 0:
         raise InputError(f"--size {config.size} --floor {config.floor}: 0 or more is needed")
     if config.size and config.model is None:
         raise InputError("--model: choosing images needs a model; with --list alone give --size 0")
     if not config.size and config.list is None:
         raise InputError("--size 0: nothing would be in the set; give --list")
+
+
+def _save_rest(config: Config, source: Source, chosen: PrunedIndex) -> None:
+    import numpy as np
+
+    from prune.index import PrunedIndex
+    from prune.provenance import already_made, record
+
+    if config.rest is None:
+        return
+    inputs = {"train": source.manifest.fingerprint, "preserve": chosen.fingerprint}
+    step = record("preserve-rest", {}, inputs)
+    if not already_made(config.rest, step):
+        rows = np.setdiff1d(np.arange(len(source)), chosen.rows_in(source.manifest))
+        PrunedIndex.from_rows(source.manifest, rows, provenance=[step]).save(config.rest)
 
 
 def _model(directory: Path) -> Path:

@@ -130,6 +130,26 @@ def test_the_guard_vetoes_a_step_that_ruins_a_rare_class_while_the_mean_rises(ca
     assert staircase.read(tmp_path / "bold")[1]["verdict"] == "accepted"
 
 
+def test_a_refusal_that_chance_may_have_made_is_called_so_and_slack_lets_it_pass(case, tmp_path, monkeypatch, capsys):
+    model, spec = networks.load_model(case / "model")
+    with torch.no_grad():
+        model.get_classifier().bias[0] += 4.0
+    networks.save_model(tmp_path / "model", model, spec)
+    monkeypatch.setattr(loop, "shrunk", spoiler(0))
+    # All four blue images lost: 100 points, of which 90 are allowed, with a standard error of 25.5.
+    given = {"model": tmp_path / "model", "margin": None, "class_margin": 90.0, "steps": 1}
+    compress.run(config(case, tmp_path / "strict", **given))
+    said = capsys.readouterr().err
+    assert "blue: 100.0 ± 25.5 points lost, 90 are allowed" in said
+    assert "1 of 1 refusals lie within one standard error" in said
+    assert "was trained on the preservation set too" in said
+    assert staircase.read(tmp_path / "strict")[1]["beyond"] == pytest.approx(10 / 25.46, abs=1e-3)
+    networks.save_model(tmp_path / "model", model, {**spec, "index": "of the others"})
+    compress.run(config(case, tmp_path / "slack", **given, slack=1.0))
+    assert staircase.read(tmp_path / "slack")[1]["verdict"] == "accepted"
+    assert "trained on the preservation set" not in capsys.readouterr().err
+
+
 def test_rolling_back_restores_bit_identical_files_and_goes_both_ways(done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
     last = staircase.read(run)[-1]["step"]

@@ -106,6 +106,19 @@ def test_the_user_s_list_is_the_set_or_its_beginning(case, tmp_path):
     assert again.fingerprint == alone.fingerprint
 
 
+def test_the_rest_is_what_the_set_leaves_to_train_on(case, tmp_path):
+    more = {"model": case / "model", "size": 10, "floor": 4, "rest": tmp_path / "rest.index.npz"}
+    chosen = made(case, tmp_path / "x.index.npz", **more)
+    rest = PrunedIndex.load(tmp_path / "rest.index.npz")
+    assert sorted([*chosen.positions.tolist(), *rest.positions.tolist()]) == list(range(23))
+    (tmp_path / "rest.index.npz").unlink()
+    made(case, tmp_path / "x.index.npz", **more)  # the set stands, the rest is missing
+    assert PrunedIndex.load(tmp_path / "rest.index.npz").fingerprint == rest.fingerprint
+    made(case, tmp_path / "x.index.npz", **more)
+    with pytest.raises(InputError, match="--rest"):
+        made(case, tmp_path / "y.index.npz", **{**more, "rest": tmp_path / "y.index.npz"})
+
+
 def test_only_images_held_back_can_be_chosen(case, tmp_path):
     manifest = open_source(case / "pets.train.beton").manifest
     PrunedIndex.from_rows(manifest, np.arange(0, 23, 2), provenance=[]).save(tmp_path / "pool.index.npz")

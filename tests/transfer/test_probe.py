@@ -12,7 +12,9 @@ from PIL import Image
 
 from prune import networks, write
 from prune.arrays import open_arrays
+from prune.index import PrunedIndex
 from prune.run import InputError
+from prune.source import open_source
 from transfer import finetune, knn, probe
 from transfer.evaluation.target_pair import FORMAT, forward_flops, name_of
 
@@ -199,6 +201,22 @@ def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, cap
     assert "done already" in capsys.readouterr().err
     # What it leaves is a model directory like any other.
     probe.run(config(case, tmp_path / "again", model=tmp_path / "full"))
+
+
+def test_fine_tuning_on_an_index_sees_its_images_alone(case, tmp_path):
+    manifest = open_source(case / "pets.train.beton").manifest
+    index = PrunedIndex.from_rows(manifest, np.flatnonzero(np.asarray(manifest.labels) != 1), provenance=[])
+    index.save(tmp_path / "x.index.npz")
+    for head in ("new", "probe"):
+        finetune.run(tuned(case, tmp_path / head, index=tmp_path / "x.index.npz", head=head))
+        found, spec = result_of(tmp_path / head), networks.load_model(tmp_path / head)[1]
+        assert (found["n_train"], found["index"]) == (len(index), index.fingerprint)
+        assert (spec["index"], spec["source"]) == (index.fingerprint, manifest.fingerprint)
+        assert found["per_class"][1] == 0.0  # of green no image was seen: no test image of it is recognised
+    PrunedIndex.from_rows(manifest, np.arange(0), provenance=[]).save(tmp_path / "none.index.npz")
+    with pytest.raises(InputError, match="keeps no image"):
+        finetune.run(tuned(case, tmp_path / "out", index=tmp_path / "none.index.npz"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_classifier_of_a_probe_moves_into_the_network(case):

@@ -65,7 +65,7 @@ class Job:
 
     @property
     def margins(self) -> Margins:
-        return Margins(self.config.margin, self.config.class_margin)
+        return Margins(self.config.margin, self.config.class_margin, self.config.slack)
 
 
 def compress(job: Job) -> None:
@@ -147,7 +147,7 @@ def _try(job: Job, trial: Trial) -> Line:
         found = guard.predicted(recovery.predictor(model, spec)(job.images))
         verdict = guard.judge(job.labels, job.answers, found, spec["classes"], job.margins)
         if what.get("layers") == {}:
-            verdict = replace(verdict, accepted=False, reason="nothing is left to remove at this ratio")
+            verdict = replace(verdict, accepted=False, reason="nothing is left to remove at this ratio", beyond=None)
     final = scratch / "model"
     final.mkdir(exist_ok=True)
     networks.save_model(final, model, spec)
@@ -200,6 +200,7 @@ def _line(
         "overall_used": verdict.overall_used,
         "class_used": verdict.class_used,
         "nearest": verdict.nearest,
+        "beyond": verdict.beyond,
         "verdict": ACCEPTED if verdict.accepted else ROLLED_BACK,
         "reason": verdict.reason,
         "files": staircase.digests(directory),
@@ -229,6 +230,12 @@ def _finish(job: Job, lines: list[Line]) -> None:
     finish(job.out, seconds=sum(line["seconds"] for line in lines), inputs=job.inputs)
     first, final = result["original"], result["final"]
     note(f"{job.out}: step {final['step']} stands: {final['bytes'] / first['bytes']:.3f} of the size, {said(final)}")
+    if doubtful := result["refused_within_one_error"]:
+        note(
+            f"{doubtful} of {result['rolled_back']} refusals lie within one standard error of a margin: with "
+            f"{len(job.preserved)} images chance may have made them. A larger preservation set tells, wider margins or "
+            "--slack 1 let such steps pass"
+        )
 
 
 def summary(lines: list[Line]) -> dict[str, Any]:
@@ -243,4 +250,5 @@ def summary(lines: list[Line]) -> dict[str, Any]:
         "step": final["step"],
         "accepted": len(staircase.accepted(lines)) - 1,
         "rolled_back": sum(line["verdict"] == ROLLED_BACK for line in lines),
+        "refused_within_one_error": sum(0 < (line.get("beyond") or 0) <= 1 for line in lines),
     }

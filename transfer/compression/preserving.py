@@ -70,7 +70,7 @@ def preserve(
     least = np.maximum(np.minimum(floor, sizes), taken)
     if least.sum() > size:
         raise InputError(
-            f"--size {size}: floors of {floor} images a class and the list need {least.sum()}; raise the size"
+            f"--size {size}: floors of {floor} images and the list need {least.sum()}; raise it, or lower --floor"
         )
     quotas = quota((sizes > 0).astype(float), sizes, size, least)
     scores = difficulty.difficulty(logits, labels if mistakes else None, np.zeros(n, np.float32))

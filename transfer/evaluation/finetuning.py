@@ -38,23 +38,24 @@ _SHORT = 100_000_000
 _FAR_BELOW = 10.0  # how far below all others the bias of a class lies that the training images lack
 
 
-def finetune(config: Config, train: Source, test: Source, inputs: dict[str, str]) -> None:
-    """Train and judge; every process calls this."""
+def finetune(config: Config, train: Source, test: Source, rows: np.ndarray, inputs: dict[str, str]) -> None:
+    """Train on these rows, (n,) int64 ascending, and judge; every process calls this."""
     if threading.current_thread() is threading.main_thread():
         stopping.listen()
     dtype_of(config.precision)
     begin = time.perf_counter()
     backbone, spec = networks.load_model(config.model)
     classes = train.manifest.classes
-    name = size_of(len(train)) if config.recipe == "auto" else config.recipe
+    name = size_of(len(rows)) if config.recipe == "auto" else config.recipe
     recipe = changed(adapted(name, spec, batch_norm=_has_batch_norm(backbone)), config)
-    spec = {**spec, "classes": classes, "recipe": f"finetune-{name}", "index": None, "source": inputs["train"]}
+    spec = {**spec, "classes": classes, "recipe": f"finetune-{name}"}
+    spec |= {"index": inputs.get("index"), "source": inputs["train"]}
     network = with_head(backbone, spec)
     with open_ranks(config.precision) as ranks:
         if config.head == "probe":
-            _probed_head(config, network, train, test, ranks)
+            _probed_head(config, network, train, test, rows, ranks)
         network = network.to(ranks.device)
-        progress = _train(config, network, train, recipe, spec, ranks)
+        progress = _train(config, network, train, rows, recipe, spec, ranks)
         if ranks.rank == 0:
             facts = _predict(config, network, test, spec, ranks)
             cost = flops.per_image(network, recipe, recipe.resolution)
@@ -66,7 +67,7 @@ def finetune(config: Config, train: Source, test: Source, inputs: dict[str, str]
                 **inputs,
                 "recipe": name,
                 "head": config.head,
-                "n_train": len(train),
+                "n_train": len(rows),
                 "samples": seen,
                 "flops": progress.samples * cost + len(test) * forward_flops(network, recipe.resolution),
                 "seconds": round(max(progress.seconds, time.perf_counter() - begin), 3),
@@ -133,21 +134,29 @@ def _has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def _probed_head(config: Config, network: nn.Module, train: Source, test: Source, ranks: Ranks) -> None:
-    """Train the probe on rank 0's features and share its weights."""
+def _probed_head(
+    config: Config, network: nn.Module, train: Source, test: Source, rows: np.ndarray, ranks: Ranks
+) -> None:
+    """Train the probe on the features of these rows; every rank finds the same."""
     from transfer.evaluation.logistic import train_linear
 
     place = config.features or config.out / "features"
     found, _ = pair_features(config.model, train, test, place, config.loader, config.workers)
-    x, y = np.asarray(found.features), np.asarray(found.label)
-    linear, _ = train_linear(x, y, seed=config.seed, device=ranks.device.type)  # the same on every rank
+    x, y = np.asarray(found.features)[rows], np.asarray(found.label)[rows]
+    linear, _ = train_linear(x, y, seed=config.seed, device=ranks.device.type)
     set_head(network, linear)
 
 
 def _train(
-    config: Config, network: nn.Module, train: Source, recipe: Recipe, spec: dict[str, Any], ranks: Ranks
+    config: Config,
+    network: nn.Module,
+    train: Source,
+    rows: np.ndarray,
+    recipe: Recipe,
+    spec: dict[str, Any],
+    ranks: Ranks,
 ) -> Progress:
-    batch = order.global_batch(len(train), recipe.batch, ranks.world)
+    batch = order.global_batch(len(rows), recipe.batch, ranks.world)
     size = order.rank_batch(batch, ranks.rank, ranks.world)
 
     def on_lines(lines: list[dict[str, Any]]) -> None:
@@ -155,7 +164,7 @@ def _train(
             with atomic(config.out / "metrics.jsonl") as partial:
                 partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    short = len(train) * recipe.epochs * recipe.resolution**2 < _SHORT
+    short = len(rows) * recipe.epochs * recipe.resolution**2 < _SHORT
     with ExitStack() as opened:
         loader = open_loader(train, resolution=recipe.resolution, batch_size=size, **_reading(config, train, recipe))
         opened.callback(loader.close)
@@ -163,7 +172,7 @@ def _train(
         return engine.train(
             network,
             augmented(loader, recipe, config.seed),
-            np.arange(len(train), dtype=np.int64),
+            rows,
             recipe,
             ranks,
             budget=Budget(epochs=recipe.epochs),
