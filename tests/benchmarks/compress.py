@@ -15,6 +15,7 @@ measured, some minutes each. Every command can be killed and started again; what
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +86,27 @@ def prepare(data: Path, work: Path, target: str) -> None:
             PrunedIndex.from_rows(manifest, np.flatnonzero(mask), provenance=[entry]).save(place)
 
 
-def original(case: Case, arguments: argparse.Namespace) -> Path:
-    """Fine-tune the network to be compressed."""
-    work, out = arguments.work, arguments.work / "originals" / case.name
+def train(case: Case, out: Path, work: Path, epochs: float, init: Path | None) -> None:
+    """Train on the target's images that are not held back."""
     words = ["--beton", work / f"{case.target}.train.beton", "--index", work / f"{case.target}.rest.index.npz"]
-    words += ["--recipe", case.recipe, "--epochs", arguments.epochs, "--seed", case.seed, "--out", out]
+    words += ["--recipe", case.recipe, "--epochs", epochs, "--seed", case.seed, "--out", out]
     words += ["--val", work / f"{case.target}.test.beton", "--loader", "torch", "--workers", 1, "--threads", 1]
+    step("pretrain", "pretrain.train", *words, *(["--init", init] if init else []))
+
+
+def original(case: Case, arguments: argparse.Namespace) -> None:
+    """Fine-tune the network to be compressed."""
     init = Path(arguments.init.format(recipe=case.recipe, seed=case.seed))
-    if arguments.init and init.exists():
-        words += ["--init", init]
-    step("pretrain", "pretrain.train", *words)
-    return out
+    place = arguments.work / "originals" / case.name
+    train(case, place, arguments.work, arguments.epochs, init if arguments.init and init.exists() else None)
+
+
+def trained_longer(case: Case, compressed: Path, recovery: float, work: Path) -> None:
+    """Train the original for as many epochs more as what stands has recovered, and remove nothing."""
+    lines = staircase.read(compressed)
+    kept = [line for line in lines if line["verdict"] == staircase.ACCEPTED and line["kind"] in staircase.SHRINKING]
+    if kept:
+        train(case, work / "longer" / case.name, work, recovery * len(kept), work / "originals" / case.name)
 
 
 def compress(case: Case, name: str, arguments: argparse.Namespace, recovery: float, *flags: Any) -> Path:
@@ -150,6 +161,8 @@ def run(case: Case, arguments: argparse.Namespace) -> None:
     if arguments.controls:
         for kind in CONTROLS:
             compress(case, kind, arguments, first.recovery, "--size", SMALLEST, "--importance", kind, *free)
+    if arguments.longer:
+        trained_longer(case, held[-1], arguments.guards[-1].recovery, arguments.work)
 
 
 def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -215,6 +228,7 @@ def table(arguments: argparse.Namespace) -> str:
     first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first guard
     lines += _against(first, dict(done.get("unguarded", [])))
     lines += _criteria(done)
+    lines += _longer(dict(done.get(every[-1], [])), arguments.work)
     for one in arguments.guards:
         lines += _steps(done.get(one.name, []), one)
     return "\n".join(lines) + "\n"
@@ -222,7 +236,9 @@ def table(arguments: argparse.Namespace) -> str:
 
 def _setting(arguments: argparse.Namespace) -> list[str]:
     size = arguments.preserve
-    widths = (f"`{name}` ({dict(RECIPES[name].kwargs).get('channels', 'full width')})" for name in arguments.recipes)
+    channels = (dict(RECIPES[name].kwargs).get("channels") for name in arguments.recipes)
+    words = (f"{', '.join(map(str, own))} channels" if own else "full width" for own in channels)
+    widths = (f"`{name}` ({own})" for name, own in zip(arguments.recipes, words))
     return [
         f"Originals: ResNet-18 by the recipes {' and '.join(widths)},",
         "a vision transformer by `tiny-vit`;",
@@ -363,6 +379,19 @@ def _criteria(done: dict[str, list[Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def _longer(runs: dict[Case, list[dict[str, Any]]], work: Path) -> list[str]:
+    """What the epochs of recovery alone bring: the original with as many more of them, nothing removed."""
+    names = ("original", "epochs more", "test %, original", "compressed", "original, trained as long")
+    lines = ["## The original trained as long", "", *_head(*names)]
+    for case, steps in runs.items():
+        place = work / "longer" / case.name
+        if (place / "DONE").exists():
+            top = [json.loads(line)["val_top1"] for line in (place / "metrics.jsonl").read_text().splitlines()]
+            stands = [one["test"] for one in steps if "test" in one]
+            lines.append(_row(case.name, len(top), *(100 * value for value in (stands[0], stands[-1], top[-1]))))
+    return [*lines, ""]
+
+
 def _spread(values: Any, form: str) -> str:
     spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
     return form.format(float(np.mean(values))) + spread
@@ -384,6 +413,7 @@ def main() -> None:
     )
     parser.add_argument("--class-margin", type=float, default=10.0)
     parser.add_argument("--controls", action="store_true", help="also by each criterion without the guard")
+    parser.add_argument("--longer", action="store_true", help="also the original trained as long as the last guard's")
     parser.add_argument("--latency", action="store_true", help="measure latencies for the page: on a quiet machine")
     parser.add_argument("--only", nargs="*", default=[], help="names of originals, or table")
     arguments = parser.parse_args()
