@@ -6,7 +6,7 @@
 
 DATA holds cifar100/ (the source) and the targets cifar10/, flowers5/ and gtsrb/, each with train/ and test/. What comes
 after `--` goes to `transfer study`: --jobs, --seeds, --plan-only, --todo. A study goes on where it was stopped and
-grows by what is asked for in addition.
+grows by what is asked for in addition. --results writes the tables and leaves the remarks of the page that is there.
 
 `transfer`: all methods, probe and fine-tuning. gpu: a ResNet-50 with ResNet-18 surrogates on all 50,000 images, about 2
 hours on an H100-class GPU. cores: the quarter-width ResNet-18 as both, on the first 200 images of each class, 10 hours
@@ -21,6 +21,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from published import END, REMARKS, publish
 from subset import thinned
 
 from prune.command_line import run_step
@@ -62,8 +63,11 @@ def main() -> None:
     given, more = parser.parse_args(words[:cut]), words[cut + 1 :]
     code = run_step("transfer study", "transfer.study", [*question(given), *more])
     if code == 0 and given.results:
-        page = ["--study", str(given.out), "--markdown", str(given.results)]
-        code = run_step("transfer report", "transfer.report", page)
+        plain = given.out / "results.md"
+        code = run_step("transfer report", "transfer.report", ["--study", str(given.out), "--markdown", str(plain)])
+        if code == 0:
+            before, facts, after = plain.read_text(encoding="utf-8").partition("- Machine:")
+            publish(given.results, f"{before}{REMARKS}\n{END}\n\n{facts}{after}")
     sys.exit(code)
 
 

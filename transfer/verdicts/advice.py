@@ -25,12 +25,12 @@ def plain_words(analysis: Mapping[str, Any]) -> list[str]:
     else:
         keeps = ", ".join(f"{keep:g}" for keep in sorted({r["keep"] for r in tried}))
         lost = all(r["verdict"] == "loses" for r in tried)
-        said = "loses" if lost else "is not shown to hold"
+        said = f"loses more than {margin}" if lost else f"is not shown to stay within {margin} of full data"
         nearest = max(tried, key=lambda r: r["full"]["value"])
         gap = nearest["full"]["value"]
         words = [
-            f"Every keep that was tried ({keeps}) {said} within {margin}: the smallest keep that holds is 1, all data, "
-            "and it saves nothing.",
+            f"Every keep that was tried ({keeps}) {said}: the smallest keep that holds is 1, all data, and it saves "
+            "nothing.",
             f"Nearest is {name(nearest)}, {abs(gap):.1f} points {'below' if gap < 0 else 'above'} full data.",
         ]
         saved = _saving(analysis, nearest)
