@@ -99,7 +99,7 @@ launch() {
         srun --nodes=1 --ntasks=1 --cpus-per-task="$cores" python -m "$@" </dev/null
         return
     fi
-    head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
     MASTER_ADDR=$(scontrol --oneliner show node "$head" | sed -E 's/.* NodeAddr=([^ ]+).*/\1/')
     MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the ports that the system hands out
     export MASTER_ADDR MASTER_PORT

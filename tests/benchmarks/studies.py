@@ -11,7 +11,7 @@ grows by what is asked for in addition. --results writes the tables and leaves t
 `transfer`: all methods, probe and fine-tuning. gpu: a ResNet-50 with ResNet-18 surrogates on all 50,000 images, about 2
 hours on an H100-class GPU. cores: the quarter-width ResNet-18 as both, on the first 200 images of each class, 10 hours
 of a core. `price`: a backbone that is much dearer than its surrogate. gpu: as above, keeps 0.1 and 0.2 and 90 epochs,
-about 2 hours. cores: the half-width ResNet-18, 1 hour of a core. `adversarial`: the backbone is trained on attacked
+about 2 hours. cores: the half-width ResNet-18, 90 minutes of a core. `adversarial`: the backbone is trained on attacked
 images. gpu: about 3 hours; cores: half an hour of a core. Hours of a GPU are reckoned from FLOPs, not measured.
 """
 
