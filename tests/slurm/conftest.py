@@ -204,15 +204,18 @@ class Cluster:
         """Wait until a job was put back in the queue, and let it start at once instead of after two minutes.
 
         In another second, though: its nodes refuse the credentials of the job that they have just ended. And again
-        when the job's end, as it reaches the controller, has put the start off anew.
+        when the job's end, as it reaches the controller, has put the start off anew; but not while its start is
+        "Unknown": that job waits for the scheduler's next look, and another date would put it off for ever.
         """
         self.until(f"job {job} is back in the queue", lambda: self.fact(job, "Restarts") == str(restarts))
 
         def started() -> bool:
-            if self.state(job) != "PENDING" or self.fact(job, "Restarts") != str(restarts):
+            if self.fact(job, "Restarts") != str(restarts):
                 return True
+            if (state := self.state(job)) != "PENDING":
+                return state != "COMPLETING"  # what it shows until its nodes are done with it
             start = self.fact(job, "StartTime")
-            if start == "Unknown" or datetime.fromisoformat(start) > datetime.now() + timedelta(seconds=5):
+            if start != "Unknown" and datetime.fromisoformat(start) > datetime.now() + timedelta(seconds=5):
                 self.ask("scontrol", "update", f"JobId={job}", "StartTime=now+2", check=False)
             return False
 
