@@ -1,7 +1,6 @@
 # `make demo` and `make test` set up all they need, once, and then do their work.
 PYTHON ?= python3
 BIN := .venv/bin
-export PKG_CONFIG_PATH := $(if $(wildcard /usr/include/opencv4/opencv2/core.hpp),$(CURDIR)/install/ffcv_shim:)$(PKG_CONFIG_PATH)
 DEMO := runs/demo
 # Compile the libraries' Python once and not in every process.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,7 +17,9 @@ setup: .venv/ready
 	@PYTHON=$(PYTHON) install/system.sh build
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	@if [ -e /usr/include/opencv4/opencv2/core.hpp ]; then \
+	  export PKG_CONFIG_PATH="$(CURDIR)/install/ffcv_shim:$$PKG_CONFIG_PATH"; \
+	fi; $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group dev --editable .
 	@touch $@
 
 demo: .venv/ready
