@@ -8,7 +8,7 @@ DATA holds cifar10/ and flowers5/ with train/ and test/; --init names model dire
 and seed, as in inits/{recipe}-{seed}; what has none starts from random weights.
 A fifth of every class's training images is held back: the preservation set is chosen from it, and neither the original
 nor any recovery learns from it. On one slow core an original of `tiny` with two guards and all controls takes a quarter
-of an hour, of `tiny-vit` ten minutes, of `small-rn18` with one guard and one epoch of recovery 25; on a GPU, not
+of an hour, of `tiny-vit` ten minutes, of `small-rn18` with a guard of 1:3 three quarters of an hour; on a GPU, not
 measured, some minutes each. Every command can be killed and started again; what is finished is not done twice.
 """
 

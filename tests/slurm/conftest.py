@@ -62,6 +62,8 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMe
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+CGROUPS = "CgroupPlugin=cgroup/v1\n"
+"""None are used. Unlike the default, this plugin does not ask where they are mounted: containers may lack them."""
 ENV = """\
 PATH={binaries}:$PATH
 [ -z "${{SHIM:-}}" ] || PATH=$SHIM:$PATH
@@ -98,6 +100,7 @@ class Cluster:
         for name in ("state", "spool.n1", "spool.n2", "munge"):
             (self.folder / name).mkdir(mode=0o700)
         (self.folder / "slurm.conf").write_text(CONF.format(host=host, user=user, folder=self.folder, ports=ports))
+        (self.folder / "cgroup.conf").write_text(CGROUPS)
         (self.folder / "env.sh").write_text(ENV.format(binaries=Path(sys.executable).parent, folder=self.folder))
         key = self.folder / "munge" / "key"
         key.touch(mode=0o600)
