@@ -12,23 +12,29 @@ PLAIN_MEAN = frozenset({"sample/confidence"})
 
 
 def rank_average(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over surrogates of each sample's rank, scaled to (0, 1); (n,) float32.
+    """Average scores by rank and give the result the distribution that they have; (n,) float32.
 
-    Equal scores share the mean of their ranks. A sample that a surrogate does not know (NaN) is averaged over the
+    The order is that of the mean over surrogates of each sample's rank. Its values are read off the mean of the
+    surrogates' quantile functions (quantile normalisation), since strata and weights look at values and not at order:
+    surrogates that agree give back their score. A sample that a surrogate does not know (NaN) is averaged over the
     others, and is NaN when none knows it.
 
     Parameters
     ----------
     scores : sequence of (n,) float
     """
-    total = np.zeros(len(scores[0]))
+    rank = np.zeros(len(scores[0]))
     known = np.zeros(len(scores[0]))
+    quantiles = []
     for score in scores:
-        rank = scaled_rank(score)
-        total += np.nan_to_num(rank)
-        known += ~np.isnan(rank)
-    with np.errstate(invalid="ignore"):
-        return (total / np.where(known > 0, known, np.nan)).astype(np.float32)
+        own = scaled_rank(score)
+        rank += np.nan_to_num(own)
+        known += ~np.isnan(own)
+        if not np.isnan(own).all():
+            quantiles.append((np.unique(own[~np.isnan(own)]), np.unique(score[~np.isnan(own)])))
+    rank = np.divide(rank, known, out=np.full(len(rank), np.nan), where=known > 0)
+    values = [np.interp(rank, ranks, sorted_scores) for ranks, sorted_scores in quantiles]
+    return (np.mean(values, axis=0) if values else rank).astype(np.float32)
 
 
 def scaled_rank(score: np.ndarray) -> np.ndarray:
@@ -68,7 +74,7 @@ def together(parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.nd
     Returns
     -------
     arrays : dict of str to array
-        Sample scores averaged by rank; votes averaged.
+        Sample scores averaged by rank, in their own units; votes averaged.
     agreement : dict of str to float
         Spearman's correlation by name, for what was averaged.
     """
