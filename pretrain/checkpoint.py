@@ -1,14 +1,13 @@
 """Checkpoints that are whole or not there: one directory for each, the last two kept.
 
     OUT/checkpoint/000001200/
-        shared.pt      rank 0: weights, optimiser, averaged weights, loss scaler
-        rank0.pt ...   each rank: batch-norm buffers, sums and records of the running epoch
-        progress.json  where the run stands, and the lines of metrics.jsonl so far
-        files.json     size and BLAKE2b digest of the others, written last
+        shared.safetensors     rank 0: weights, optimiser, averaged weights, loss scaler
+        rank0.safetensors ...  each rank: batch-norm buffers, sums and records of the running epoch
+        progress.json          where the run stands, and the lines of metrics.jsonl so far
+        files.json             size and BLAKE2b digest of the others, written last
 
 All ranks write into a hidden directory that rank 0 renames when every file is on disk. A directory whose files do not
-match their digests is left aside with a warning, and the one before it is taken. Tensors in plain dicts only:
-`weights_only`.
+match their digests is left aside with a warning, and the one before it is taken.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from pretrain.state_file import read_state, write_state
 from prune.run import note, read_json, write_json
 
 KEPT = 2
@@ -67,9 +65,9 @@ def save(
             shutil.rmtree(stale)
         partial.mkdir(parents=True)
     wait()
-    _write(partial / f"rank{rank}.pt", mine)
+    write_state(partial / f"rank{rank}.safetensors", mine)
     if rank == 0:
-        _write(partial / "shared.pt", shared())
+        write_state(partial / "shared.safetensors", shared())
         write_json(partial / "progress.json", progress)
     wait()
     if rank == 0:
@@ -115,7 +113,7 @@ def damage(found: Path) -> str:
                 return f"{name} does not match its digest"
     except (OSError, ValueError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
-    return "" if {"shared.pt", "rank0.pt", "progress.json"} <= set(stated) else "files are missing"
+    return "" if {"shared.safetensors", "rank0.safetensors", "progress.json"} <= set(stated) else "files are missing"
 
 
 def load(found: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
@@ -128,23 +126,12 @@ def load(found: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, A
         What each rank had, in order of rank.
     progress : dict
     """
-    count = sum(1 for _ in found.glob("rank*.pt"))
+    count = sum(1 for _ in found.glob("rank*.safetensors"))
     return (
-        _read(found / "shared.pt"),
-        [_read(found / f"rank{r}.pt") for r in range(count)],
+        read_state(found / "shared.safetensors"),
+        [read_state(found / f"rank{r}.safetensors") for r in range(count)],
         read_json(found / "progress.json"),
     )
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    with open(path, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _digest(path: Path) -> list[Any]:

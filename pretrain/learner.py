@@ -196,6 +196,7 @@ class Learner:
         """
         self.network.load_state_dict(shared["network"])
         self.optimiser.load_state_dict(shared["optimiser"])
+        optimisation.lay_out(self.optimiser)
         self.scaler.load_state_dict(shared["scaler"])
         if self.average:
             for place, value in zip(self.average.values, shared["average"], strict=True):

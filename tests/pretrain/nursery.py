@@ -5,7 +5,7 @@ Reads one JSON request a line: {"world", "config" (fields of pretrain.train.Conf
 instead of training)}. Answers with one JSON line: {"codes": exit codes by rank, negative for a signal, "calls": how
 many calls of watched functions each rank made}.
 
-A moment is a number of calls: the k-th call of any function of `pretrain`, `prune` or torch's serialisation in a rank,
+A moment is a number of calls: the k-th call of any function of `pretrain`, `prune` or safetensors in a rank,
 or of the one function that is named. That is finer than steps (inside a step, inside a checkpoint file, between two
 renames) and needs no clock.
 """
@@ -44,7 +44,7 @@ RECIPES["tiny-stateful"] = replace(
 )
 RECIPES["tiny-free"] = replace(RECIPES["tiny"], epochs=2, attack=Attack("free", steps=2))
 SIGNALS = (("kill", signal.SIGKILL), ("signal", signal.SIGUSR1))
-WATCHED = ("/pretrain/", "/prune/", "torch/serialization.py")
+WATCHED = ("/pretrain/", "/prune/", "safetensors/torch.py")
 
 
 def child(request: dict, rank: int, port: int, report: int) -> int:

@@ -233,7 +233,7 @@ def save(directory, step):
 def test_the_last_two_checkpoints_are_kept_and_what_a_killed_run_left_is_cleared(tmp_path):
     stale = tmp_path / ".000000002.partial"
     stale.mkdir()
-    (stale / "rank0.pt").write_bytes(b"half")
+    (stale / "rank0.safetensors").write_bytes(b"half")
     for step in (1, 2, 30):
         save(tmp_path, step)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000002", "000000030"]
@@ -241,7 +241,7 @@ def test_the_last_two_checkpoints_are_kept_and_what_a_killed_run_left_is_cleared
     assert (shared["value"].item(), ranks[0]["own"].item(), progress) == (30, 30, {"step": 30})
 
 
-@pytest.mark.parametrize("name", ["shared.pt", "rank0.pt", "progress.json", "files.json"])
+@pytest.mark.parametrize("name", ["shared.safetensors", "rank0.safetensors", "progress.json", "files.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_any_damage_falls_back_to_the_checkpoint_before(tmp_path, capsys, name, harm):
     save(tmp_path, 1)

@@ -119,7 +119,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_it(fork, setti
     assert fork(2, config, signal={"rank": 0, "function": "_note", "call": 5})["codes"] == [85, 85]
     places = sorted((tmp_path / "run" / "checkpoint").glob("0*"))
     assert len(places) == 2  # the last two are kept
-    file = places[-1] / "shared.pt"
+    file = places[-1] / "shared.safetensors"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
