@@ -64,8 +64,8 @@ def train(
     mean, std : sequence of 3 floats
         In grey levels.
     micro_batch : int, optional
-        Largest number of images of one forward pass; more are accumulated. At the start the rank's part of a step; a
-        resume keeps what the run began with, so that batch norm sees parts of the same size on fewer processes.
+        Largest number of images of one forward pass; more are accumulated. When absent, the rank's part of a step at
+        the start; a resume keeps that, so that batch norm sees parts of the same size on fewer processes.
     loss : Loss, optional
         Classification when absent.
     checkpoints : Path, optional
@@ -98,6 +98,7 @@ def train(
             directory=checkpoints,
             every=checkpoint_seconds,
             progress=Progress(micro_batch=micro_batch or order.rank_batch(batch, 0, ranks.world)),
+            micro_batch=micro_batch,
         )
         run.resume()
         run.learner.wrap()
@@ -118,6 +119,7 @@ class _Run:
     directory: Path | None
     every: float
     progress: Progress
+    micro_batch: int | None
     saved: float = 0.0
 
     def resume(self) -> None:
@@ -134,6 +136,8 @@ class _Run:
                 self.infobatch.losses = shared["infobatch"].numpy()
             self.progress = Progress(**progress)
             note(f"going on from step {step} (epoch {self.progress.epoch + 1})")
+            if self.micro_batch:
+                self.progress.micro_batch = self.micro_batch
         self._lines()
 
     def to_the_end(self) -> None:
@@ -210,6 +214,7 @@ class _Run:
             if ranks.device.type == "cuda":
                 torch.cuda.synchronize()  # what is queued belongs to this epoch
                 self._tick(clock)
+                p.seconds = ranks.agree(False, False, 0, p.seconds).seconds
         finally:
             stream.close()  # type: ignore[attr-defined]
 

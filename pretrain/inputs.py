@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ from pretrain import order
 from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
-from prune.run import InputError, read_json
+from prune.run import InputError, need_file, plain, read_json
 from prune.source import Source, open_source
 
 if TYPE_CHECKING:
     from pretrain.train import Config
 
 SMALLEST = 8
+_FITS_ANYWAY = frozenset({"img_size", "drop_rate", "drop_path_rate"})
+"""What a model was built with and weights fit regardless of; a vision transformer's positions are drawn anew."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def check(config: Config) -> Plan:
     if config.index is not None:
         rows, index, changed = _indexed(config, source)
     rows = order.sample_rows(rows, config.sample, config.seed)
+    order.global_batch(len(rows), recipe.batch, int(os.environ.get("WORLD_SIZE", "1")))
     val = _validation(config, classes)
     fingerprints = {
         "beton": source.manifest.fingerprint,
@@ -172,9 +176,17 @@ def _initial(config: Config, recipe: Recipe) -> str | None:
     from prune.networks import fingerprint
 
     spec = read_json(config.init / "model.json")
-    for key, wanted in (("arch", recipe.arch), ("stem", recipe.stem)):
-        if spec.get(key) != wanted:
+    if not isinstance(spec, dict):
+        raise InputError(f"{config.init}/model.json: does not describe a model")
+    need_file(config.init / "model.safetensors", "the weights of --init")
+    if spec.get("widths"):
+        raise InputError(f"{config.init}: is a compressed model; take the one that it was made from")
+    built = {k: v for k, v in (spec.get("kwargs") or {}).items() if k not in _FITS_ANYWAY}
+    given = {"arch": spec.get("arch"), "stem": spec.get("stem"), **built}
+    wanted = {"arch": recipe.arch, "stem": recipe.stem, **plain(recipe.kwargs)}
+    for key in sorted(given.keys() | wanted.keys() - _FITS_ANYWAY):
+        if given.get(key) != wanted.get(key):
             raise InputError(
-                f"{config.init}: its {key} is {spec.get(key)}, the recipe's is {wanted}: take another recipe"
+                f"{config.init}: its {key} is {given.get(key)}, the recipe's is {wanted.get(key)}: take another recipe"
             )
     return fingerprint(config.init)

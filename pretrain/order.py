@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from prune.run import InputError
+
 
 def global_batch(n: int, batch: int, world: int = 1) -> int:
     """Images of one optimiser step: `batch`, or all `n` when there are fewer (never an epoch without a step).
 
     Raises
     ------
-    ValueError
+    InputError
         Fewer images than processes.
     """
     if min(n, batch) < world:
-        raise ValueError(f"{min(n, batch)} images a step cannot feed {world} processes")
+        raise InputError(
+            f"{min(n, batch)} images a step cannot feed {world} processes: start fewer, or raise --batch-size"
+        )
     return min(n, batch)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pretrain import dynamics, engine, evaluation, flops, order, simsiam
-from pretrain.hooks import Batches, Hooks, Progress
+from pretrain.hooks import Batches, Hooks, NonFinite, Progress
 from pretrain.inputs import Plan
 from pretrain.progress_bar import bar
 from pretrain.ranks import Ranks
@@ -40,7 +40,7 @@ def pretrain(config: Config, plan: Plan, ranks: Ranks) -> None:
     torch.manual_seed(config.seed)
     network = networks.build(spec).to(ranks.device)
     if config.init is not None:
-        warm_start(network, config.init)
+        warm_start(network, config.init, spec["classes"])
     options: dict[str, Any] = {"workers": config.workers, "loader": config.loader}
     with ExitStack() as opened:
         loaders = [
@@ -77,11 +77,12 @@ def specification(config: Config, plan: Plan) -> dict[str, Any]:
     }
 
 
-def warm_start(network: nn.Module, directory: Any) -> None:
-    """Take all weights that fit from a model directory; the head stays new when the classes differ in number."""
-    given = networks.load_model(directory)[0].state_dict()
-    own = network.state_dict()
-    fits = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+def warm_start(network: nn.Module, directory: Any, classes: list[str]) -> None:
+    """Take all weights that fit from a model directory; the head stays new unless the classes are the same."""
+    model, spec = networks.load_model(directory)
+    given, own = model.state_dict(), network.state_dict()
+    head = () if spec["classes"] == classes else networks.head_names(network)
+    fits = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape and k not in head}
     new = sorted(own.keys() - fits.keys())
     network.load_state_dict({**own, **fits})
     if new:
@@ -126,6 +127,10 @@ def _train(
     def after_epoch(model: nn.Module, line: dict[str, Any]) -> None:
         if val is not None:
             found = evaluation.evaluate(network, val, np.arange(len(val)), ranks, MEAN, STD, spec["resolution"])
+            if not np.isfinite(found["loss"]):
+                raise NonFinite(
+                    f"the validation loss after epoch {line['epoch']} is not finite: try a lower learning rate"
+                )
             line.update(val_top1=round(found["top1"], 6), val_loss=round(found["loss"], 6))
         note("  ".join(f"{k} {v}" for k, v in line.items() if k not in ("seconds", "samples", "step")))
         if tracker.log_with:
@@ -159,6 +164,10 @@ def _train(
                 dynamics=config.dynamics,
                 hooks=Hooks(after_epoch, on_records, on_lines, on_step),
             )
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError("batch norm cannot learn from one image alone: raise --batch-size or --micro-batch") from None
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise

@@ -52,7 +52,7 @@ class Config:
     batch_size: int | None = None
     """Images of a step over all processes instead of the recipe's; the learning rate follows in proportion."""
     micro_batch: int | None = None
-    """Images of one forward pass at most in each process; more are accumulated."""
+    """Images of one forward pass at most in each process; more are accumulated. May change when a run goes on."""
     init: Path | None = None
     """Model directory to start from; a head for other classes is drawn anew."""
     infobatch: float | None = None
@@ -76,7 +76,7 @@ class Config:
 
 
 # The fingerprints of source and index decide what --allow-changed makes of them.
-_HOW = ("workers", "threads", "checkpoint_minutes", "tracker", "allow_changed")
+_HOW = ("workers", "threads", "micro_batch", "checkpoint_minutes", "tracker", "allow_changed")
 
 
 def run(config: Config) -> None:

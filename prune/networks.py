@@ -62,11 +62,21 @@ def _widths(model: nn.Module, spec: Mapping[str, Any]) -> Any:
     """Widths of the spec; the classifier has as many outputs as there are classes, whatever it was recorded with."""
     widths = spec["widths"]
     if isinstance(widths, Mapping) and hasattr(model, "get_classifier"):
-        head = next((name for name, module in model.named_modules() if module is model.get_classifier()), "")  # type: ignore[operator]
+        head = _head_place(model)
         sizes = widths.get(head)
         if isinstance(sizes, list) and len(sizes) == 2:
             return {**widths, head: [len(spec["classes"]), sizes[1]]}
     return widths
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Names of the classifier's weights in the network's state."""
+    return [f"{_head_place(model)}.{name}" for name in model.get_classifier().state_dict()]  # type: ignore[operator]
+
+
+def _head_place(model: nn.Module) -> str:
+    head = model.get_classifier()  # type: ignore[operator]
+    return next((name for name, module in model.named_modules() if module is head), "")
 
 
 def save_model(directory: Path, model: nn.Module, spec: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -10,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain import engine, flops, train
+from pretrain import engine, flops, pretraining, train
 from pretrain.inputs import adapted, check
+from pretrain.learner import Learner
 from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
 from prune.arrays import open_arrays
 from prune.index import PrunedIndex
 from prune.manifest import Manifest, manifest_path
 from prune.networks import load_model
-from prune.run import InputError, read_json
+from prune.run import InputError, read_json, write_json
 
 
 @pytest.fixture
@@ -196,6 +198,80 @@ def test_warm_start_takes_the_weights_and_scratch_does_not(settings, tmp_path):
     train.run(warm)
     train.run(cold)
     assert lines(warm)[0]["loss"] < lines(cold)[0]["loss"]
+
+
+def changed_model(source, out, **changes):
+    """A copy of a model directory with other entries in model.json."""
+    shutil.copytree(source, out)
+    spec = {**read_json(out / "model.json"), **changes}
+    write_json(out / "model.json", spec)
+    return out
+
+
+def test_a_head_of_other_classes_is_drawn_anew_even_when_there_are_as_many(settings, tmp_path, capsys):
+    train.run(settings)
+    classes = read_json(settings.out / "model.json")["classes"]
+    for name, given, new in (("same", classes, False), ("other", [f"{c} seen" for c in classes], True)):
+        start = changed_model(settings.out, tmp_path / f"{name}-model", classes=given)
+        capsys.readouterr()
+        train.run(replace(settings, out=tmp_path / name, init=start, steps=1, epochs=None))
+        assert ("drawn anew: fc.bias, fc.weight" in capsys.readouterr().err) == new
+
+
+def test_weights_of_another_width_are_refused_and_those_of_a_compressed_model(settings, tmp_path):
+    train.run(settings)
+    for name, changes, words in (
+        ("narrow", {"kwargs": {"channels": [8, 8, 8, 8]}}, r"its channels is \[8, 8, 8, 8\]"),
+        ("pruned", {"widths": [1]}, "is a compressed model"),
+    ):
+        config = replace(settings, out=tmp_path / "out", init=changed_model(settings.out, tmp_path / name, **changes))
+        with pytest.raises(InputError, match=words):
+            train.run(config)
+    (tmp_path / "list").mkdir()
+    write_json(tmp_path / "list/model.json", [])
+    with pytest.raises(InputError, match="does not describe a model"):
+        train.run(replace(settings, out=tmp_path / "out", init=tmp_path / "list"))
+    write_json(tmp_path / "list/model.json", read_json(settings.out / "model.json"))
+    with pytest.raises(InputError, match=r"model\.safetensors: no such file"):
+        train.run(replace(settings, out=tmp_path / "out", init=tmp_path / "list"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_ran_out_of_memory_goes_on_with_smaller_parts(settings, monkeypatch, capsys):
+    config = replace(settings, checkpoint_minutes=0.0)
+    step, sizes = Learner.step, []
+
+    def too_large(self, *values, **named):
+        sizes.append(named["micro_batch"])
+        if named["number"] == 2 and named["micro_batch"] > 32:
+            raise torch.OutOfMemoryError
+        step(self, *values, **named)
+
+    monkeypatch.setattr(Learner, "step", too_large)
+    with pytest.raises(
+        InputError, match="out of memory with 64 images in one forward pass: try --micro-batch 32"
+    ):
+        train.run(config)
+    train.run(replace(config, micro_batch=32))
+    assert sizes == [64, 64, 64, 32, 32]
+    assert "going on from step 2" in capsys.readouterr().err
+    assert lines(config)[-1]["step"] == 4
+
+
+def test_a_validation_loss_that_is_not_finite_leaves_no_model(settings, val_beton, monkeypatch):
+    monkeypatch.setattr(pretraining.evaluation, "evaluate", lambda *_: {"top1": 0.25, "loss": float("nan")})
+    config = replace(settings, val=val_beton)
+    with pytest.raises(InputError, match="the validation loss after epoch 1 is not finite"):
+        train.run(config)
+    assert not (config.out / "model.safetensors").exists()
+
+
+def test_a_batch_that_cannot_be_shared_or_normalised_is_refused(settings, monkeypatch):
+    with pytest.raises(InputError, match="batch norm cannot learn from one image alone"):
+        train.run(replace(settings, batch_size=1, resolution=16, steps=1, epochs=None))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="1 images a step cannot feed 2 processes"):
+        check(replace(settings, batch_size=1))
 
 
 def test_a_non_finite_loss_names_the_step_and_leaves_no_model(settings, monkeypatch):

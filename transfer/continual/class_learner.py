@@ -52,7 +52,7 @@ def fresh(spec: dict[str, Any], init: Path | None, seed: int, ranks: Ranks) -> n
         torch.manual_seed(seed)
         network = networks.build(spec).to(ranks.device)
     if init is not None:
-        warm_start(network, init)
+        warm_start(network, init, spec["classes"])
     return network
 
 

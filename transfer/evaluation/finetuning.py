@@ -106,8 +106,8 @@ def with_head(backbone: nn.Module, spec: dict[str, Any]) -> nn.Module:
     """The backbone with an empty (zero) classifier for the classes of `spec`."""
     network = networks.build(spec)
     head = network.get_classifier()  # type: ignore[operator]
-    prefix = next(name for name, module in network.named_modules() if module is head)
-    given = {k: v for k, v in backbone.state_dict().items() if not k.startswith(f"{prefix}.")}
+    own = networks.head_names(network)
+    given = {k: v for k, v in backbone.state_dict().items() if k not in own}
     network.load_state_dict({**network.state_dict(), **given})
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
