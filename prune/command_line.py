@@ -50,15 +50,33 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     try:
         step.run(config)
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{program}: {error}", file=sys.stderr)
+        _tell(program, str(error))
         return 2
     except KeyboardInterrupt:
         print(f"{program}: stopped; the same command goes on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, no permission, a folder where a file is wanted
+        named = f"{error.filename}: " if error.filename else ""
+        a_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        _tell(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
+        return 2
     return 0
+
+
+def _tell(program: str, mistake: str) -> None:
+    """Print a mistake, once where all processes of a run make it.
+
+    All of them check their inputs before they join each other, and rank 0 speaks for them. What a process meets later,
+    such as a damaged image, it meets alone.
+    """
+    rank = os.environ.get("RANK", "0")
+    distributed = sys.modules.get("torch.distributed")
+    if rank == "0":
+        print(f"{program}: {mistake}", file=sys.stderr)
+    elif distributed and distributed.is_available() and distributed.is_initialized():
+        print(f"{program}, process {rank}: {mistake}", file=sys.stderr)
 
 
 def parse(program: str, step: object, argv: Sequence[str]):

@@ -115,3 +115,32 @@ def test_a_run_directory_belongs_to_one_config(tmp_path):
     with pytest.raises(InputError, match=r"keep: 0\.3 -> 0\.5"):
         claim(tmp_path / "run", Config("a", keep=0.5))
     assert identity(Config("a")) == {"keep": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("out", "words"), [("file/x.index.npz", "a file lies where a folder is needed"), ("folder", "is a directory")]
+)
+def test_an_output_that_cannot_be_written_gets_one_line(places, tmp_path, out, words, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    scores = str(places["root"] / "scores.npz")
+    command = ["select", "--scores", scores, "--keep", "0.5", "--out", str(tmp_path / out)]
+    assert import_module("prune.__main__").main(command) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert words in said[-1], said
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_mistake_that_all_processes_see_is_told_once_and_one_that_one_meets_by_that_one(monkeypatch, capsys):
+    import torch.distributed as dist
+
+    from prune import command_line
+
+    monkeypatch.setenv("RANK", "1")
+    main = import_module("prune.__main__").main
+    assert main(["show", "nothing.npz"]) == 2
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    assert main(["show", "nothing.npz"]) == 2
+    assert capsys.readouterr().err.startswith("prune show, process 1: nothing.npz")
+    assert command_line.sys.modules["torch.distributed"] is dist
