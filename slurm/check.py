@@ -58,8 +58,7 @@ def check(words: Sequence[str]) -> None:
 
 def _script(name: str, arguments: list[str]) -> None:
     if name in ("submit", "study"):
-        while arguments[:1] in (["--dry-run"], ["--limit"]):
-            arguments = arguments[2 if arguments[0] == "--limit" else 1 :]
+        arguments = _without_own_flags(name, arguments)
         if name == "study" or arguments[:1] == [] or arguments[0] not in STAGES:
             return _program("transfer", ["study", *arguments])
         name, *arguments = arguments
@@ -69,6 +68,14 @@ def _script(name: str, arguments: list[str]) -> None:
         return None  # a study's directory
     first, *rest = (*STAGES[name], *arguments)
     return _program(first, rest)
+
+
+def _without_own_flags(name: str, arguments: list[str]) -> list[str]:
+    words = [word for word in arguments if word != "--dry-run"]
+    if name == "study" and "--limit" in words:
+        place = words.index("--limit")
+        del words[place : place + 2]
+    return words
 
 
 def _program(program: str, arguments: list[str]) -> None:
@@ -128,6 +135,9 @@ def _plan(text: str) -> list[list[str]]:
 
 def main() -> int:
     """Check what standard input holds; the exit code."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        return 0
     text = sys.stdin.read()
     if not text.strip():  # what should have written it has said why it did not
         return 2

@@ -14,7 +14,8 @@ export WINNOW_LOCAL=${WINNOW_LOCAL-} # '$SLURM_TMPDIR', or '/scratch/$USER'
 EVERY=() # (--partition=gpu --account=vision --mail-type=FAIL)
 
 # And of each stage's jobs. One process (task) for each GPU; --cpus-per-task are its decoding threads. Pretraining takes
-# as many nodes as you give it. --time: a job that needs more saves, goes back to the queue and goes on.
+# as many nodes as you give it. --time: a job that needs more goes back to the queue and goes on. It must be enough for
+# a step that cannot be saved half done: writing a beton, features, a probe.
 WRITE=(--nodes=1 --ntasks=1 --cpus-per-task=16 --mem=32G --time=08:00:00)
 SURROGATE=(--nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --cpus-per-task=12 --mem=64G --time=08:00:00)
 PRUNE=(--nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --cpus-per-task=12 --mem=64G --time=04:00:00)

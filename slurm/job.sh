@@ -6,13 +6,19 @@ export WINNOW
 # shellcheck source=slurm/env.sh
 . "${WINNOW_ENV:-$WINNOW/slurm/env.sh}"
 
+FINISHED=0 # lines of the plan that this start has finished
+
 say() { echo "winnow: $*" >&2; }
+
+# usage: what the script that runs says about itself at its head.
+usage() { sed -nE '2,$ { /^(# shellcheck|#SBATCH|[^#]|$)/q; s/^# ?//; p; }' "$0"; }
 
 # stage STAGES PROGRAM STUDY: the lines of these stages of the study's plan, or the one that this array task is for.
 # stage STAGES PROGRAM FLAGS...: that program with these flags.
 stage() {
-    local stages=$1 program=$2 number kind out name rows
+    local stages=$1 program=$2 number kind out name rows outs=()
     shift 2
+    case ${1:-} in -h | --help) usage && return ;; esac
     if [ $# -ne 1 ] || [ ! -f "$1/plan.jsonl" ]; then
         out=$(flag --out runs/job "$@")
         guard "$out.slurm" "$out"
@@ -26,22 +32,37 @@ stage() {
         echo "$number" "$kind" "$out" "$name"
     done)
     [ -n "$rows" ] || { say "nothing is left to do here" && return; }
-    # shellcheck disable=SC2046 # one word for each output
-    guard "$1/slurm" $(awk -v study="$1/" '{print study $3}' <<<"$rows")
-    while read -r number kind out name; do
+    while read -r _ _ out _; do outs+=("$1/$out"); done <<<"$rows"
+    guard "$1/slurm" "${outs[@]}"
+    while read -r number kind _ name; do
         say "line $number: $name"
         run "$kind" transfer study --out "$1" --line "$number"
+        FINISHED=$((FINISHED + 1))
     done <<<"$rows"
 }
 
-flag() { # flag NAME DEFAULT WORDS...: the word that follows NAME
+flag() { # flag NAME DEFAULT WORDS...: the value of NAME, given as two words or as NAME=VALUE
     local name=$1 value=$2
     shift 2
-    while [ $# -gt 1 ]; do
-        [ "$1" != "$name" ] || value=$2
+    while [ $# -gt 0 ]; do
+        case $1 in
+            "$name") [ $# -eq 1 ] || value=$2 ;;
+            "$name="*) value=${1#*=} ;;
+        esac
         shift
     done
-    echo "$value"
+    printf '%s\n' "$value"
+}
+
+# progress OUTPUTS...: how far the work on them is, as text that stays the same while nothing gets further: what is
+# still to do, the names of the files and checkpoints that are there, and how far `prune materialize` has copied.
+progress() {
+    local out
+    printf '%s\n' "$@"
+    find "$@" -mindepth 1 -name '.*' -prune -o ! -name config.json -print 2>/dev/null | sort || true
+    for out; do
+        cksum "$(dirname "$out")/.$(basename "$out").journal" 2>/dev/null || true
+    done
 }
 
 # guard LOGS OUTPUTS...: end a job that was put back in the queue twice and is where it was.
@@ -49,7 +70,7 @@ guard() {
     [ -n "${SLURM_JOB_ID:-}" ] || return 0
     local starts=$1/starts-$SLURM_JOB_ID here
     shift
-    here=$({ find "$@" \( -path '*/checkpoint/0*' -prune -o -name DONE \) -print 2>/dev/null || true; } | sort | cksum)
+    here=$(progress "$@" | cksum)
     mkdir -p "$(dirname "$starts")"
     [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || rm -f "$starts"
     echo "$here" >>"$starts"
@@ -62,17 +83,19 @@ guard() {
 
 # run WHAT PROGRAM ARGS...: run it, and save-and-requeue, or say why it ended.
 run() {
-    local code=0
+    local code=0 saved=
     launch "$@" || code=$?
     [ "$code" -ne 0 ] || return 0
-    if [ "$code" -eq 85 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-        say "a checkpoint is written; back to the queue (restart ${SLURM_RESTART_COUNT:-0} so far)"
+    [ "$code" -ne 85 ] || saved="what is done so far is saved"
+    [ "$code" -ne 138 ] || [ "$FINISHED" -eq 0 ] || saved="the time is nearly up, and lines are done ($FINISHED)"
+    if [ -n "$saved" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+        say "$saved; back to the queue (restart ${SLURM_RESTART_COUNT:-0} so far)"
         scontrol requeue "$SLURM_JOB_ID" || say "this job cannot be requeued; submit again to go on"
     elif [ "$code" -eq 137 ] || [ "$code" -eq 125 ]; then
         say "killed (exit code $code): most likely out of memory${SLURM_MEM_PER_NODE:+, the limit is $SLURM_MEM_PER_NODE MB a node}"
         say "Give the stage a larger --mem in slurm/env.sh; sacct -j ${SLURM_JOB_ID:-JOB} -o JobID,State,MaxRSS says more."
     elif [ "$code" -eq 138 ]; then
-        say "ended by SIGUSR1, 180 s before the time limit: this step has no checkpoints; give the stage more --time"
+        say "ended by SIGUSR1, 180 s before the time limit, with nothing saved: give the stage more --time in slurm/env.sh"
     fi
     exit "$code"
 }

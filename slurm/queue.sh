@@ -8,6 +8,24 @@ JOBS=0
 JOB= # id of the job that `submit` made last
 DRY=
 
+# own WORDS...: take --dry-run, --help and study.sh's --limit out of them, wherever they stand; REST are all others.
+own() {
+    REST=()
+    while [ $# -gt 0 ]; do
+        case ${0##*/}:$1 in
+            *:-h | *:--help) usage && exit ;;
+            *:--dry-run | *:--dry_run) DRY=yes ;;
+            study.sh:--limit | study.sh:--limit=*)
+                LIMIT=$(flag --limit "" "${@:1:2}")
+                case $LIMIT in '' | 0* | *[!0-9]*) fail "--limit needs a number: of lines that run at once" ;; esac
+                [ "$1" != --limit ] || shift
+                ;;
+            *) REST+=("$1") ;;
+        esac
+        shift
+    done
+}
+
 check() { python "$WINNOW/slurm/check.py" "$@"; }
 
 fail() { echo "winnow: $*" >&2 && exit 2; }
@@ -56,7 +74,7 @@ plan() {
     if [ -n "$DRY" ]; then
         python -m transfer study "$@" --dry-run --json | check --plan
     else
-        python -m transfer study "$@" --plan-only
+        >&2 python -m transfer study "$@" --plan-only || return # `set -e` does not hold inside of $(plan ...)
         python -m transfer study --out "$out" --todo
     fi
 }

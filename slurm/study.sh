@@ -4,13 +4,8 @@
 # All other flags are those of `transfer study`. Again with the same --out: only what is not done yet.
 # shellcheck source=slurm/queue.sh
 . "$(dirname "$0")/queue.sh"
-while :; do
-    case ${1:-} in
-        --dry-run) DRY=yes && shift ;;
-        --limit) LIMIT=$2 && shift 2 ;;
-        *) break ;;
-    esac
-done
+own "$@"
+set -- "${REST[@]}"
 out=$(flag --out "" "$@")
 [ -n "$out" ] || fail "--out is missing: slurm/study.sh --source photos --targets pets=pets --out runs/pets"
 idle "$out/slurm"

@@ -6,7 +6,8 @@
 # Again with the same --out: only what is not done yet. --dry-run prints the sbatch lines and checks every command.
 # shellcheck source=slurm/queue.sh
 . "$(dirname "$0")/queue.sh"
-[ "${1:-}" != --dry-run ] || { DRY=yes && shift; }
+own "$@"
+set -- "${REST[@]}"
 out=$(flag --out "" "$@")
 [ -n "$out" ] || fail "--out is missing: slurm/submit.sh --source photos --targets pets=pets --out runs/pets"
 

@@ -96,7 +96,7 @@ def test_two_nodes_train_as_one_run_and_each_reads_its_own_copy(cluster, undistu
 
 def test_a_signal_before_the_time_limit_saves_and_requeues(disturbed):
     assert "stopping on a signal: checkpoint of step" in disturbed.warned
-    assert "a checkpoint is written; back to the queue" in disturbed.warned
+    assert "what is done so far is saved; back to the queue" in disturbed.warned
     assert "going on from step" in log(disturbed.logs)
 
 
@@ -137,7 +137,7 @@ def study(cluster, images, tmp_path_factory) -> SimpleNamespace:
     """A chain by submit.sh that study.sh makes larger by a method, and the same study in one local process."""
     root = tmp_path_factory.mktemp("study")
     source = ["--source", images / "source" / "train", "--targets", f"signs={images / 'signs'}", *STUDY]
-    seen = SimpleNamespace(chain=root / "chain", local=root / "local")
+    seen = SimpleNamespace(chain=root / "a chain", local=root / "local")
     seen.jobs = cluster.submit("submit.sh", *source, "--methods", "winnow", "--out", seen.chain, NODES="1")
     seen.states = cluster.ended(*seen.jobs)
     seen.page = (seen.chain / "report.html").read_text() if (seen.chain / "report.html").exists() else ""
@@ -199,6 +199,28 @@ def test_a_job_without_progress_stops_after_two_requeues_with_a_reason(cluster, 
     assert cluster.ended(job) == ["FAILED"]
     assert "no progress in two requeues" in log(tmp_path)
     assert cluster.fact(job, "Restarts") == "2"
+
+
+def test_a_plan_goes_on_where_a_step_that_saves_nothing_met_the_time_limit(cluster, tmp_path):
+    study, shim = tmp_path / "a study", tmp_path / "python"
+    study.mkdir()
+    (study / "plan.jsonl").touch()
+    (study / "todo").write_text("1 0 write a.beton write/a\n2 0 write b.beton write/b\n")
+    shim.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f'*--todo) cat "{study}/todo" ;;\n'
+        f'*"--line 1") sed -i 1d "{study}/todo" ;;\n'
+        f'*) [ -e "{study}/tried" ] || {{ touch "{study}/tried"; kill -USR1 $$; sleep 9; }} ;;\n'
+        "esac\n"
+    )
+    shim.chmod(0o755)
+    line = ["sbatch", "--parsable", f"--output={tmp_path}/%j.log", f"--export=ALL,WINNOW={ROOT}"]
+    job = cluster.ask(*line, str(ROOT / "slurm/write.sh"), str(study), SHIM=str(tmp_path)).strip()
+    cluster.release(job)
+    assert cluster.ended(job) == ["COMPLETED"]
+    assert "lines are done (1); back to the queue" in log(tmp_path)
+    assert cluster.fact(job, "Restarts") == "1"
 
 
 def test_every_sbatch_line_is_one_that_sbatch_takes(cluster, images, tmp_path):

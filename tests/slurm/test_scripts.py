@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,7 @@ def test_the_two_searches_find_commands():
         ("sbatch --nodes 2 slurm/pretrain.sh --beton a --recipe tiny --out b", "word of its own"),
         ("sbatch --nodes=2 slurm/pretrain.sh --beton a --recipe tiny", "--out"),
         ("slurm/study.sh --limit 3 --sorce photos --out b", "--sorce"),
+        ("slurm/submit.sh --limit 3 --out b", "--limit"),
         ("transfer probes --model a", "no step 'probes'"),
         ("slurm/nonsense.sh a", "no script"),
     ],
@@ -92,6 +94,11 @@ def test_the_two_searches_find_commands():
 def test_a_wrong_command_is_refused_and_the_reason_named(line, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         check.check(line.split())
+
+
+def test_a_script_takes_its_own_flags_anywhere():
+    for line in ("slurm/study.sh --out b --limit 3 --keeps 0.2 --dry-run", "slurm/submit.sh pretrain --dry-run"):
+        check.check([*line.split(), *(FLAGS if "pretrain" in line else [])])
 
 
 def test_shellcheck_has_nothing_to_say():
@@ -134,6 +141,23 @@ def pictures(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("pictures") / "data"
     generate.run(generate.Config(out=out, per_class=8, rare=2, target_train=2, target_test=2, duplicates=0))
     return out
+
+
+@pytest.fixture
+def queue(tmp_path) -> SimpleNamespace:
+    """A PATH with an sbatch that takes every job and an empty squeue; `jobs()` are the lines that it was given."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    stub(folder / "sbatch", f'echo "$*" >>{folder}/lines; echo 1')
+    stub(folder / "squeue", "exit 0")
+    path = os.pathsep.join((str(folder), str(Path(sys.executable).parent), "/usr/bin", "/bin"))
+    lines = folder / "lines"
+    return SimpleNamespace(path=path, jobs=lambda: lines.read_text().splitlines() if lines.exists() else [])
+
+
+def stub(place: Path, text: str) -> None:
+    place.write_text(f"#!/bin/bash\n{text}\n")
+    place.chmod(0o755)
 
 
 def asked(pictures: Path, **more: str) -> list[object]:
@@ -191,6 +215,58 @@ def test_a_misspelt_flag_ends_a_dry_run(pictures, without_slurm, tmp_path):
     assert "--out is missing" in done.stderr
 
 
+@pytest.mark.parametrize("script", ["submit.sh", "study.sh"])
+def test_a_study_that_refuses_the_flags_queues_nothing(script, pictures, queue, tmp_path):
+    words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x"), "--plan-only"]
+    assert shell(*words, cwd=tmp_path).returncode == 0
+    for flags, said in ((["--recipe", "rn50-16ep"], "other settings"), (["--seedz", "3"], "--seedz")):
+        done = shell(SLURM / script, "--out", "x", *flags, cwd=tmp_path, path=queue.path)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+    assert queue.jobs() == []
+    assert shell(SLURM / script, "--out=x", cwd=tmp_path, path=queue.path).returncode == 0
+    assert len(queue.jobs()) >= len(STAGES)
+
+
+@pytest.mark.parametrize("script", ["submit.sh", "study.sh"])
+def test_own_flags_may_stand_anywhere_and_paths_may_have_spaces(script, pictures, queue, tmp_path):
+    words = [*asked(pictures), "--out=my runs/x", "--dry-run"]
+    if script == "study.sh":
+        words = [*words[:4], "--limit=3", *words[4:], "--limit", "5"]
+    done = shell(SLURM / script, *words, cwd=tmp_path, path=queue.path)
+    assert done.returncode == 0, done.stderr
+    lines = [check.shlex.split(line) for line in done.stdout.splitlines()]
+    assert {Path(line[-2]).stem for line in lines} == set(STAGES)
+    for line in lines:
+        check.check(line)
+        assert line[-1] == "my runs/x"
+        assert any(word.startswith("--output=my runs/x/slurm/") for word in line)
+        assert script == "submit.sh" or any(re.fullmatch(r"--array=.*%5", word) for word in line)
+    done = shell(SLURM / "submit.sh", "pretrain", *FLAGS[:-1], "my runs/y", "--dry-run", cwd=tmp_path, path=queue.path)
+    assert check.shlex.split(done.stdout)[-1] == "my runs/y", done.stderr
+    assert queue.jobs() == []
+    assert not (tmp_path / "my runs").exists()
+
+
+@pytest.mark.parametrize("words", [["--limit"], ["--out", "x", "--limit"], ["--limit", "--out", "x"], ["--limit=0"]])
+def test_a_limit_that_is_no_number_is_one_line(words, queue, tmp_path):
+    done = shell(SLURM / "study.sh", *words, cwd=tmp_path, path=queue.path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--limit needs a number" in done.stderr
+
+
+@pytest.mark.parametrize("script", [f"{name}.sh" for name in (*STAGES, "submit", "study")])
+def test_help_is_what_the_script_says_at_its_head(script, tmp_path):
+    for word in ("--help", "-h"):
+        done = shell(SLURM / script, word, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"  slurm/{script} " in done.stdout
+        assert not re.search("SBATCH|shellcheck|^#", done.stdout, re.MULTILINE)
+    words = ["--out", "x", "--help"] if script in ("submit.sh", "study.sh") else ["-h"]
+    assert shell(SLURM / script, *words, cwd=tmp_path).stdout == done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_slurm_a_submit_says_what_to_do(without_slurm, tmp_path):
     done = shell(SLURM / "submit.sh", "pretrain", *FLAGS, cwd=tmp_path, path=without_slurm)
     assert done.returncode == 2
@@ -217,7 +293,7 @@ def test_a_stage_runs_with_plain_bash_with_flags_and_with_a_plan(pictures, witho
 
 GUARD = """
 WINNOW={root} WINNOW_ENV=/dev/null; . {root}/slurm/job.sh
-SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$1; guard logs out; echo "goes on"
+SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$1; guard logs "my runs/out"; echo "goes on"
 """
 
 
@@ -227,19 +303,89 @@ def test_the_guard_stops_only_when_two_requeues_brought_nothing(tmp_path):
         assert (done.returncode == 0) == ("goes on" in done.stdout)
         return done.returncode == 0
 
-    def checkpoint(step: int) -> None:
-        (tmp_path / f"out/checkpoint/{step:09d}").mkdir(parents=True)
+    def made(name: str, text: str = "") -> None:
+        (tmp_path / "my runs/out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my runs/out" / name).write_text(text)
 
     assert start(0)
     assert start(1)  # the first requeue without progress
-    checkpoint(5)
-    assert start(2)
-    assert start(3)
-    checkpoint(8)
-    assert start(4)
-    assert start(5)
-    assert not start(6)
+    restarts = 2
+    for name, text in (
+        ("checkpoint/000000005/files.json", ""),
+        ("checkpoint/000000008/files.json", ""),
+        ("source.features.npz", ""),
+        ("work/4/checkpoint/000000003/files.json", ""),  # of `transfer compress`
+        ("cells/raw-s0/checkpoint-02/000000003/files.json", ""),  # of `transfer incremental`
+        ("cells/raw-s0/round-0003/records.json", ""),  # of `transfer stream`
+        ("../.out.journal", "one image"),  # of `prune materialize --out out`
+        ("../.out.journal", "two images"),
+    ):
+        made(name, text)
+        assert start(restarts), name
+        assert start(restarts + 1), name
+        restarts += 2
+    made("config.json")
+    made(".model.safetensors.7.partial")
+    assert not start(restarts)
     assert start(0)  # submitted again
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Start transfer.sh on a plan as Slurm would, in a directory with a space.
+
+    `job(restarts, a=0, b=85)`: the lines that are to run and the exit code of each; a line that ends with 0 is done.
+    """
+    study, folder = tmp_path / "my runs/pets", tmp_path / "stubs"
+    study.mkdir(parents=True)
+    folder.mkdir()
+    (study / "plan.jsonl").touch()
+    stub(folder / "srun", 'while [ "$1" != python ]; do shift; done; exec "$@"')
+    stub(folder / "scontrol", f'echo "$*" >>{folder}/requeued')
+    stub(
+        folder / "python",
+        f'last=${{@: -1}}; cd {folder}; [ "$last" != --todo ] || exec cat rows; exit "$(cat "$last")"',
+    )
+
+    def start(restarts: int, **lines: int) -> SimpleNamespace:
+        (folder / "rows").write_text("".join(f"{k} 0 evaluate {name} {name}\n" for k, name in enumerate(lines)))
+        for k, code in enumerate(lines.values()):
+            (folder / str(k)).write_text(str(code))
+        (folder / "requeued").unlink(missing_ok=True)
+        slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts), "WINNOW_ENV": "/dev/null"}
+        path = os.pathsep.join((str(folder), "/usr/bin", "/bin"))
+        done = shell(SLURM / "transfer.sh", "my runs/pets", cwd=tmp_path, path=path, **slurm)
+        return SimpleNamespace(code=done.returncode, said=done.stderr, requeued=(folder / "requeued").exists())
+
+    return start
+
+
+def test_a_job_that_finishes_lines_is_not_stopped(job):
+    assert "no progress" not in job(0, a=0, b=143, c=0).said  # preempted when a was done
+    assert "no progress" not in job(1, b=0, c=143).said
+    assert "no progress" not in job(2, c=143).said
+    assert "no progress" not in job(3, c=143).said
+    assert "no progress in two requeues" in job(4, c=143).said
+
+
+def test_a_checkpoint_in_a_directory_with_a_space_is_progress(job, tmp_path):
+    for restarts in range(4):
+        assert "no progress" not in job(restarts, a=143).said
+        (tmp_path / f"my runs/pets/a/checkpoint/00000000{restarts}").mkdir(parents=True)
+
+
+def test_only_what_can_go_on_is_put_back_in_the_queue(job):
+    for lines, requeued, said in (
+        ({"a": 85}, True, "what is done so far is saved; back to the queue"),
+        ({"a": 0, "b": 138}, True, "lines are done (1); back to the queue"),
+        ({"a": 138}, False, "with nothing saved: give the stage more --time"),
+        ({"a": 0, "b": 137}, False, "most likely out of memory"),
+        ({"a": 0, "b": 2}, False, ""),
+        ({"a": 0, "b": 0}, False, ""),
+    ):
+        done = job(0, **lines)
+        assert (done.code, done.requeued) == (list(lines.values())[-1], requeued), done.said
+        assert said in done.said
 
 
 def test_a_process_takes_its_place_from_slurm(tmp_path):
