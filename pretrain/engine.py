@@ -138,7 +138,7 @@ class _Run:
             note(f"going on from step {step} (epoch {self.progress.epoch + 1})")
             if self.micro_batch:
                 self.progress.micro_batch = self.micro_batch
-        self._lines()
+        self.hooks.on_lines(self.progress.lines)
 
     def to_the_end(self) -> None:
         """Train until the budget is spent, and leave the published weights in the network."""
@@ -191,8 +191,6 @@ class _Run:
             while (share := self._share(rows)) < 1 and (found := next(stream, None)) is not None:
                 images, labels, part = found
                 p.waited += time.perf_counter() - clock
-                if self.hooks.on_rows:
-                    self.hooks.on_rows(p.epoch, p.step, part.numpy())
                 learner.step(
                     images,
                     labels,
@@ -278,8 +276,4 @@ class _Run:
                 self.hooks.after_epoch(learner.network, line)
         learner.sums.zero_()
         p.next_epoch(line)
-        self._lines()
-
-    def _lines(self) -> None:
-        if self.hooks.on_lines:
-            self.hooks.on_lines(self.progress.lines)
+        self.hooks.on_lines(self.progress.lines)

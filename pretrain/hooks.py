@@ -68,15 +68,12 @@ class Hooks:
         (lines) whenever the lines of metrics.jsonl change, also when a resume takes some back.
     on_step : callable
         (progress, share of the budget) after every step.
-    on_rows : callable
-        (epoch, step, rows) before a rank learns from `rows`.
     """
 
     after_epoch: Callable[[nn.Module, dict[str, Any]], None] | None = None
     on_records: Callable[[int, dict[str, np.ndarray]], None] | None = None
-    on_lines: Callable[[list[dict[str, Any]]], None] | None = None
+    on_lines: Callable[[list[dict[str, Any]]], None] = lambda lines: None
     on_step: Callable[[Progress, float], None] | None = None
-    on_rows: Callable[[int, int, np.ndarray], None] | None = None
 
 
 class NonFinite(InputError):

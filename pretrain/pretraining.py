@@ -21,8 +21,10 @@ from pretrain.ranks import Ranks
 from pretrain.recipe import Recipe
 from prune import crops, networks
 from prune.loading import Batch, Loader, open_loader
+from prune.manifest import manifest_path
 from prune.networks import MEAN, STD
 from prune.run import InputError, atomic, finish, note, plain
+from prune.scores.feature_files import order_fingerprint
 
 if TYPE_CHECKING:
     from pretrain.train import Config
@@ -189,6 +191,7 @@ def _write(
     if config.dynamics:
         labels = np.asarray(plan.source.manifest.labels)[plan.rows]
         meta = {"classes": spec["classes"], "fingerprint": spec["source"], "source_size": len(plan.source)}
+        meta["order"] = order_fingerprint(manifest_path(plan.source.beton.path))
         dynamics.assemble(config.out, len(progress.lines), plan.rows, labels, meta)
     networks.save_model(config.out, network, spec)
     finish(

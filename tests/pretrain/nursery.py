@@ -24,7 +24,8 @@ import timm  # noqa: F401
 import torch.distributed
 
 import prune.loading
-from pretrain import evaluation, inputs, pretraining, stopping, train  # noqa: F401
+from pretrain import evaluation, inputs, order, pretraining, stopping, train  # noqa: F401
+from pretrain.learner import Learner
 from pretrain.ranks import open_ranks
 from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
@@ -106,16 +107,19 @@ def evaluate(config: train.Config, folder: Path) -> None:
 
 def log_positions(folder: Path, rank: int) -> None:
     """Append what each rank learns from to FOLDER/RANK.log: `world epoch step row row ...`."""
-    original = pretraining.Hooks
+    epoch_order, step, epochs = order.epoch_order, Learner.step, [0]
 
-    def hooks(*values, **named):
-        def on_rows(epoch, step, rows):
-            with open(folder / f"{rank}.log", "a") as file:
-                file.write(f"{os.environ.get('WORLD_SIZE', 1)} {epoch} {step} {' '.join(map(str, rows.tolist()))}\n")
+    def begins(rows, seed, epoch, batch):
+        epochs.append(epoch)
+        return epoch_order(rows, seed, epoch, batch)
 
-        return original(*values, **named, on_rows=on_rows)
+    def learns(self, images, labels, rows, **named):
+        with open(folder / f"{rank}.log", "a") as file:
+            words = (os.environ.get("WORLD_SIZE", 1), epochs[-1], named["number"], *rows.tolist())
+            file.write(" ".join(map(str, words)) + "\n")
+        step(self, images, labels, rows, **named)
 
-    pretraining.Hooks = hooks
+    order.epoch_order, Learner.step = begins, learns
 
 
 def serve(request: dict) -> dict:

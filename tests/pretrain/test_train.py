@@ -248,9 +248,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_smaller_parts(settings, monke
         step(self, *values, **named)
 
     monkeypatch.setattr(Learner, "step", too_large)
-    with pytest.raises(
-        InputError, match="out of memory with 64 images in one forward pass: try --micro-batch 32"
-    ):
+    with pytest.raises(InputError, match="out of memory with 64 images in one forward pass: try --micro-batch 32"):
         train.run(config)
     train.run(replace(config, micro_batch=32))
     assert sizes == [64, 64, 64, 32, 32]
