@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from prune.run import InputError, identity, need_file, note, refuse_other
@@ -41,24 +42,21 @@ def run(config: Config) -> Path:
 
     from prune.arrays import open_arrays
     from prune.manifest import Manifest
-    from prune.scores.feature_files import FORMAT, content_fingerprint, save_features
+    from prune.names import read_names
+    from prune.scores.feature_files import FORMAT, content_fingerprint, write_features
 
     manifest = Manifest.load(need_file(config.manifest, "the manifest of the images"))
+    need_file(config.arrays, "an archive of arrays")
     try:
-        arrays = np.load(need_file(config.arrays, "an archive of arrays"), allow_pickle=False)
-        given = {name: arrays[name] for name in ("features", "logits", "id") if name in arrays.files}
+        given = _opened(config.arrays)
         made = {**identity(config), "arrays": content_fingerprint(config.arrays), "manifest": manifest.fingerprint}
-    except InputError:
-        raise
     except Exception as error:  # zipfile, zlib and NumPy's parser raise whatever damage leads them to
         raise InputError(f"{config.arrays}: not a plain .npz archive ({type(error).__name__}: {error})") from None
     logits = given.get("logits", np.empty((len(manifest), 0), np.float16))
-    names = (
-        manifest.classes if config.names is None else need_file(config.names, "names").read_text("utf-8").split("\n")
-    )
-    names = [name.strip() for name in names if name.strip()] if "logits" in given else []
+    names = manifest.classes if config.names is None else read_names(config.names)
+    names = names if "logits" in given else []
     for name, array in (("features", given.get("features")), ("logits", logits)):
-        _check(config.arrays, name, array, len(manifest))
+        _check_table(config.arrays, name, array, len(manifest))
     if logits.shape[1] != len(names):
         raise InputError(f"{config.arrays}: {logits.shape[1]} logits, and {len(names)} class names; see --names")
     made["names"] = names
@@ -66,39 +64,81 @@ def run(config: Config) -> Path:
         refuse_other(config.out, open_arrays(config.out, FORMAT)[1].get("made", {}), made)
         note(f"{config.out}: there already")
         return config.out
-    rows = slice(None) if "id" not in given else _rows(config.arrays, given["id"], manifest)
-    features = given["features"][rows]
-    save_features(
-        config.out, features, logits[rows], config.manifest, logit_classes=names, model=config.model, made=made
-    )
-    note(f"{config.out}: {len(features)} images, {features.shape[1]} features, {len(names)} logits")
+    order = None if "id" not in given else _rows(config.arrays, given["id"], manifest)
+    model = {"arch": config.model, "classes": names, "fingerprint": config.model}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{config.out.name}.", dir=config.out.parent) as folder:
+        features = _halves_in(Path(folder, "features.npy"), given["features"], order)
+        logits = _halves_in(Path(folder, "logits.npy"), logits, order)
+        write_features(config.out, features, logits, manifest, config.manifest, model, made)
+    note(f"{config.out}: {len(manifest)} images, {features.shape[1]} features, {len(names)} logits")
     return config.out
 
 
-def _check(path: Path, name: str, array: np.ndarray | None, n: int) -> None:
+def _halves_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """Rows of a table in the given order as half floats, mapped from a file that is written block by block."""
     import numpy as np
+
+    from prune.scores.feature_files import blocks, forget, halves, read
+
+    if 0 in table.shape:
+        return np.empty(table.shape, np.float16)
+    found = np.lib.format.open_memmap(place, "w+", np.float16, table.shape)
+    for rows in blocks(len(table)):
+        found[rows] = halves(read(table, rows) if order is None else table[order[rows]])
+        forget(table)
+    return found
+
+
+def _opened(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive, their CRC-32 checked: mapped, or read where they are compressed."""
+    import zipfile
+
+    from prune.arrays import check_member, map_member, read_member
+
+    given = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for name in ("features", "logits", "id"):
+            if (info := members.get(name)) is None:
+                continue
+            try:
+                if info.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError("compressed")
+                given[name] = map_member(path, info)
+            except ValueError:  # compressed, or a header that cannot be mapped
+                given[name] = read_member(archive, info)
+            else:
+                check_member(archive, info)
+    return given
+
+
+def _check_table(path: Path, name: str, array: np.ndarray | None, n: int) -> None:
+    import numpy as np
+
+    from prune.scores.feature_files import blocks, read
 
     if array is None or array.ndim != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: {name!r} is missing, or not a table of numbers")
     if len(array) != n:
         raise InputError(f"{path}: {name!r} has {len(array)} rows, and the manifest lists {n} images")
-    bad = [begin for begin in range(0, n, 8192) if not np.isfinite(array[begin : begin + 8192]).all()]
-    if bad:
-        row = bad[0] + int(np.flatnonzero(~np.isfinite(array[bad[0] : bad[0] + 8192]).all(axis=1))[0])
-        raise InputError(f"{path}: {name!r} is not finite, first in row {row}")
+    for rows in blocks(n):
+        finite = np.isfinite(read(array, rows)).all(axis=1)
+        if not finite.all():
+            raise InputError(f"{path}: {name!r} is not finite, first in row {rows.start + int(finite.argmin())}")
 
 
 def _rows(path: Path, ids: np.ndarray, manifest: Manifest) -> np.ndarray:
     """Row of the archive for every row of the manifest, (n,) int64."""
     import numpy as np
 
+    from prune.lookup import find
+
     if ids.dtype.kind not in "SU" or ids.shape != (len(manifest),):
         raise InputError(f"{path}: 'id' must be {len(manifest)} strings")
     ids = ids if ids.dtype.kind == "S" else np.char.encode(ids, "utf-8")
-    order = np.argsort(ids, kind="stable")
-    place = np.minimum(np.searchsorted(ids[order], manifest.ids), len(ids) - 1)
-    found = order[place]
-    if (lost := np.flatnonzero(ids[found] != manifest.ids)).size:
+    found = find(manifest.ids, ids)[0]
+    if (lost := np.flatnonzero(found < 0)).size:
         first = bytes(manifest.ids[lost[0]]).decode(errors="replace")
         raise InputError(f"{path}: {len(lost)} images of the manifest are not among the ids; the first is {first}")
     return found

@@ -93,17 +93,17 @@ def open_arrays(
         raise InputError(f"{path}: no such file")
     try:
         with zipfile.ZipFile(path) as archive:
-            meta = json.loads(_read(archive, archive.getinfo("meta.npy")).tobytes())
+            meta = json.loads(read_member(archive, archive.getinfo("meta.npy")).tobytes())
             _check_format(path, meta, format)
             arrays = {}
             for info in archive.infolist():
                 if info.filename != "meta.npy" and info.filename.endswith(".npy"):
                     if mapped and info.compress_type == 0:
                         if checked:
-                            _check(archive, info)
-                        arrays[info.filename[:-4]] = _map(path, info)
+                            check_member(archive, info)
+                        arrays[info.filename[:-4]] = map_member(path, info)
                     else:
-                        arrays[info.filename[:-4]] = _read(archive, info)
+                        arrays[info.filename[:-4]] = read_member(archive, info)
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever damage leads them to
@@ -123,20 +123,23 @@ def _check_format(path: Path, meta: Any, format: str) -> None:
         raise InputError(f"{path}: format {found} is newer than this program reads ({format}): update winnow")
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """Read an array, its CRC-32 checked."""
     with archive.open(info) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         member.read(1)  # zipfile compares the CRC-32 when it meets the end
         return array
 
 
-def _check(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+def check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Read past a member, in pieces, for its CRC-32 alone."""
     with archive.open(info) as member:
         while member.read(_CHUNK):  # zipfile compares the CRC-32 when it meets the end
             pass
 
 
-def _map(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
+def map_member(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
+    """Map an array that is stored without compression; `ValueError` for a header that cannot be mapped."""
     with open(path, "rb") as file:
         file.seek(info.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))

@@ -72,6 +72,8 @@ def run(config: Config) -> Path:
     need_file(config.index, "an index of `prune select`")
     need_file(config.curves, "curves of `prune curves`")
     inputs.check(config)
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is possible")
     index = PrunedIndex.load(config.index)
     curves = inputs.read_curves(config.curves, index)
     rows = index.positions

@@ -12,7 +12,9 @@ import numpy as np
 
 from prune.arrays import open_arrays
 from prune.index import PrunedIndex
+from prune.quota import floors_of
 from prune.run import InputError
+from prune.scores.feature_files import check_order
 
 if TYPE_CHECKING:
     from prune.storage import Plan
@@ -53,8 +55,11 @@ def check(config: Any) -> None:
         raise InputError(f"--value {config.value}: give --scores, the file that holds this score")
     if config.value is None and config.scores is not None:
         raise InputError("--scores: name the score with --value")
-    if config.floor is not None and not config.floor >= 0:
-        raise InputError(f"--floor {config.floor}: 0 or more is possible")
+    if config.floor is not None:
+        try:
+            floors_of(config.floor, np.empty(0, np.int64))
+        except InputError as error:
+            raise InputError(f"--{error}") from None
 
 
 def budget_of(amount: str | None, ratio: float | None, total: int) -> int:
@@ -71,10 +76,7 @@ def budget_of(amount: str | None, ratio: float | None, total: int) -> int:
 
 def floors(floor: float | None, sizes: np.ndarray) -> np.ndarray | None:
     """Samples that each class must keep, (classes,) int64; a class that is smaller is kept whole."""
-    if not floor:
-        return None
-    wanted = np.ceil(floor * sizes - 1e-9) if floor < 1 else np.full(len(sizes), int(floor))
-    return np.minimum(wanted, sizes).astype(np.int64)
+    return floors_of(floor, sizes) if floor else None
 
 
 def read_curves(path: Path, index: PrunedIndex) -> Curves:
@@ -84,6 +86,11 @@ def read_curves(path: Path, index: PrunedIndex) -> Curves:
         raise InputError(f"{path}: curves of another source than the index's ({meta.get('fingerprint')})")
     if len(index) and (index.positions.min() < 0 or index.positions.max() >= len(arrays["nbytes"])):
         raise InputError("the index does not know the rows of its samples: load it against its manifest first")
+    if "digest" in arrays and not np.array_equal(arrays["digest"][index.positions], index.digests):
+        raise InputError(
+            f"{path}: lists the images in another order than the index; run `prune curves` and `prune select` on the "
+            "same beton"
+        )
     sha = hashlib.sha256()
     for name in ("level", "nbytes", "fmse", "dropped"):
         sha.update(np.ascontiguousarray(arrays[name]).data)
@@ -103,6 +110,9 @@ def weights(config: Any, index: PrunedIndex) -> tuple[np.ndarray | None, dict[st
         name = f"sample/{config.value}"
         if meta.get("fingerprint") != index.source:
             raise InputError(f"{config.scores}: made for another source than the index")
+        order = open_arrays(config.curves, "winnow-curves/1")[1].get("order")
+        way_out = "run `prune score` and `prune curves` on the same beton"
+        check_order(config.scores, meta.get("order"), config.curves, order, way_out)
         if name not in arrays:
             there = ", ".join(sorted(key[7:] for key in arrays if key.startswith("sample/")))
             raise InputError(f"--value {config.value}: the scores file holds {there or 'none'}")
@@ -125,6 +135,10 @@ def exact_source(config: Any, index: PrunedIndex, curves: Curves) -> Any:
     source = open_source(config.source)
     if source.manifest.fingerprint != index.source:
         raise InputError(f"--source {config.source}: not the source of the index")
+    if not np.array_equal(source.manifest.digests[index.positions], index.digests):
+        raise InputError(
+            f"--source {config.source}: lists the images in another order than the index; give its own beton"
+        )
     task_known = curves.measured[index.positions]
     return source, np.repeat(task_known[:, None], len(curves.level), axis=1)
 

@@ -47,8 +47,12 @@ def run(config: Config) -> dict[str, Any]:
 
     if wrong := [name for name in config.codecs if name not in CODECS]:
         raise InputError(f"--codecs {wrong[0]}: {', '.join(CODECS)} are possible")
-    if config.sample < 1 or not config.codecs or any(not 1 <= q <= 100 for q in config.qualities):
-        raise InputError("--sample of 1 or more, --qualities from 1 to 100 and at least one codec are needed")
+    if config.sample < 1 or not config.codecs:
+        raise InputError("--sample of 1 or more and at least one codec are needed")
+    if not config.qualities or any(not 1 <= q <= 100 for q in config.qualities):
+        raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: at least one, from 1 to 100, is needed")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is possible")
     told = ranked(_measured(config))
     if config.json:
         json.dump(told, sys.stdout, indent=1)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prune.lookup import mixed
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -118,20 +120,12 @@ def _asked(
     heights, widths = np.asarray(heights), np.asarray(widths)
     rows = np.arange(len(heights)) if rows is None else np.asarray(rows)
     with np.errstate(over="ignore"):
-        base = _mix(np.uint64(seed) * _GOLDEN + _mix(np.uint64(epoch) + np.uint64(1)))
-        key = _mix(base ^ _mix(rows.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)))
+        base = mixed(np.uint64(seed) * _GOLDEN + mixed(np.uint64(epoch) + np.uint64(1)))
+        key = mixed(base ^ mixed(rows.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)))
     return heights[rows].astype(np.int64), widths[rows].astype(np.int64), key
 
 
 def _uniform(key: np.ndarray, draw: int) -> np.ndarray:
     """Return doubles in [0, 1), one for each key, for the draw of this number."""
     with np.errstate(over="ignore"):
-        return (_mix(key + np.uint64(draw) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(x: np.ndarray | np.uint64) -> np.ndarray:
-    """Finish with SplitMix64 (Steele, Lea and Flood 2014): a bijection of 64-bit integers that leaves no pattern."""
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)))
+        return (mixed(key + np.uint64(draw) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -62,6 +62,8 @@ def run(config: Config) -> Path:
 
     from prune import networks
     from prune.arrays import open_arrays, save_arrays
+    from prune.manifest import manifest_path
+    from prune.scores.feature_files import check_order, order_fingerprint
     from prune.source import open_source
 
     levels = _levels(config)
@@ -72,8 +74,12 @@ def run(config: Config) -> Path:
         "model": networks.fingerprint(config.model),
         "source": source.manifest.fingerprint,
     }
+    manifest = manifest_path(source.beton.path)
+    order = order_fingerprint(manifest)
     if config.out.exists():
-        refuse_other(config.out, open_arrays(config.out, FORMAT)[1].get("made", {}), asked)
+        meta = open_arrays(config.out, FORMAT)[1]
+        refuse_other(config.out, meta.get("made", {}), asked)
+        check_order(config.out, meta.get("order"), manifest, order, "give another --out, or remove it")
         note(f"{config.out}: there already")
         return config.out
     n = len(source)
@@ -82,7 +88,7 @@ def run(config: Config) -> Path:
         count = min(n, max(10, round(config.sample * n)))
         rows = np.sort(np.random.default_rng(config.seed).permutation(n)[:count])
     place = config.out.with_name(f".{config.out.name}.blocks")
-    parts = _blocks(config, place, asked, source, rows, levels, model, spec)
+    parts = _blocks(config, place, {"made": asked, "order": order}, source, rows, levels, model, spec)
     arrays, errors = _joined(parts, source, rows, levels, config)
     meta = {
         "format": FORMAT,
@@ -92,6 +98,7 @@ def run(config: Config) -> Path:
         "measured": len(rows),
         "prediction": errors,
         "made": asked,
+        "order": order,
     }
     save_arrays(config.out, arrays, meta)
     shutil.rmtree(place)
@@ -103,12 +110,21 @@ def run(config: Config) -> Path:
 
 def _levels(config: Config) -> list[int]:
     from prune.image_codecs import HALF
+    from prune.progress import at_least_one
 
     wrong = [quality for quality in config.qualities if not 1 <= quality <= 100]
     if wrong or not config.qualities or len(set(config.qualities)) < len(config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: different ones from 1 to 100 are needed")
     if not 0 < config.sample <= 1:
         raise InputError(f"--sample {config.sample} is outside (0, 1]")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    if config.resolution is not None and config.resolution < 1:
+        raise InputError(f"--resolution {config.resolution}: at least 1 pixel is needed")
+    if config.batch_size < 1:
+        raise InputError(f"--batch-size {config.batch_size}: at least 1 is needed")
+    if config.workers is not None:
+        at_least_one(config.workers)
     if config.out.suffix != ".npz":
         raise InputError(f"--out {config.out}: the name must end in .npz")
     ladder = sorted(config.qualities, reverse=True)
@@ -118,14 +134,14 @@ def _levels(config: Config) -> list[int]:
 def _blocks(
     config: Config,
     place: Path,
-    asked: dict[str, Any],
+    same: dict[str, Any],
     source: Source,
     rows: np.ndarray,
     levels: list[int],
     model: Any,
     spec: dict[str, Any],
 ) -> list[Path]:
-    """Measure block by block; blocks of an earlier run of the same work stay."""
+    """Measure block by block; blocks of an earlier run whose meta says the `same` stay."""
     from prune.arrays import open_arrays, save_arrays
     from prune.progress import track
 
@@ -134,12 +150,13 @@ def _blocks(
         path = place / f"{begin:09d}.npz"
         paths.append(path)
         try:
-            if open_arrays(path, "winnow-curve-block/1", mapped=False)[1]["made"] == asked:
+            meta = open_arrays(path, "winnow-curve-block/1", mapped=False)[1]
+            if {key: meta.get(key) for key in same} == same:
                 continue
         except InputError:  # not there, or not whole
             pass
         arrays = measure(source, rows[begin : begin + _BLOCK], levels, model, spec, config)
-        save_arrays(path, arrays, {"format": "winnow-curve-block/1", "made": asked})
+        save_arrays(path, arrays, {"format": "winnow-curve-block/1", **same})
     return paths
 
 
@@ -216,7 +233,12 @@ def _joined(
     nbytes, distortion = (np.concatenate(list(column(name))) for name in ("nbytes", "fmse"))
     noise = np.full((n, len(levels)), np.nan, np.float32)
     noise[rows] = np.concatenate(list(column("psnr")))
-    everywhere: dict[str, np.ndarray] = {"psnr": noise, "level": np.array(levels, np.uint8), "measured": measured}
+    everywhere: dict[str, np.ndarray] = {
+        "psnr": noise,
+        "level": np.array(levels, np.uint8),
+        "measured": measured,
+        "digest": np.asarray(source.manifest.digests),  # which image a row is, whatever the order of the source
+    }
     labels = np.asarray(source.manifest.labels, np.int32)
     if len(rows) == n:
         return {"nbytes": nbytes, "fmse": distortion, "dropped": lost, "label": labels, **everywhere}, None

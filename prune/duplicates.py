@@ -33,6 +33,7 @@ _ONE_LEVEL = 64
 """Clusters that one k-means gives; more are made in two levels."""
 _BLOCK_BYTES = 1 << 28
 """Size of a first-level cluster's features on average at most."""
+_PAIR = np.dtype([("test", np.int64), ("row", np.int64), ("cosine", np.float32)])
 
 
 def near_duplicates(
@@ -234,21 +235,39 @@ def leaks(
         Row of the test image that a source image nearly duplicates (the most alike), or -1.
     """
     ready = unit(tests, centre)
+    found = np.full(len(features), -1, np.int64)
+    if not len(ready):
+        return found
     top = np.full((len(ready), NEIGHBOUR + 1), -1.0, np.float32)  # the copy itself, and the neighbours to compare with
-    close: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    maybe = np.empty(0, _PAIR)
     for rows, x in stream(features, "leaks"):
         cosines = ready @ unit(x, centre).T
         both = np.concatenate([top, cosines], axis=1)
-        top = np.partition(both, -top.shape[1], axis=1)[:, -top.shape[1] :]
-        test, row = np.nonzero(cosines >= similar)
-        close.append((test, row + rows.start, cosines[test, row]))
-    around = 1.0 - top.min(axis=1)
-    test, row, cosine = (np.concatenate(parts) for parts in zip(*close))
-    out = np.ones(len(test), bool)
-    if stand_out:
-        out = _stands_out(1.0 - cosine, around[test], around[test], similar)
-    found, best = np.full(len(features), -1, np.int64), np.full(len(features), -2.0)
-    for t, r, c in zip(test[out], row[out], cosine[out]):
-        if c > best[r]:
-            found[r], best[r] = t, c
+        both.partition(-top.shape[1], axis=1)
+        top = both[:, -top.shape[1] :].copy()
+        nearest = cosines.argmax(axis=0)
+        cosine = cosines[nearest, np.arange(len(nearest))]
+        certain = (cosine >= similar) & (not stand_out or 1.0 - cosine <= (1.0 - similar) / _CERTAIN)
+        found[rows] = np.where(certain, nearest, -1)
+        if stand_out:
+            # As rows come the neighbours come nearer: a pair that does not stand out so far never will.
+            around = 1.0 - top.min(axis=1)
+            maybe = np.concatenate([maybe, _uncertain(cosines, around, certain, rows.start, similar)])
+            usual = around[maybe["test"]]
+            maybe = maybe[_stands_out(1.0 - maybe["cosine"], usual, usual, similar)]
+    maybe = maybe[np.lexsort((maybe["test"], -maybe["cosine"], maybe["row"]))]
+    row, first = np.unique(maybe["row"], return_index=True)
+    found[row] = maybe["test"][first]
     return found
+
+
+def _uncertain(cosines: np.ndarray, around: np.ndarray, certain: np.ndarray, start: int, similar: float) -> np.ndarray:
+    """Pairs of a block, (m, b) cosines from row `start` on, that stand out so far: at most five a test image.
+
+    None of rows whose test image is `certain`, (b,) bool; `around`, (m,), is 1 - cosine to each test image's neighbour.
+    """
+    usual = around[:, None]
+    test, row = np.nonzero((cosines >= similar) & _stands_out(1.0 - cosines, usual, usual, similar) & ~certain)
+    pairs = np.empty(len(test), _PAIR)
+    pairs["test"], pairs["row"], pairs["cosine"] = test, row + start, cosines[test, row]
+    return pairs

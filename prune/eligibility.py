@@ -10,13 +10,9 @@ from prune.rank import places
 from prune.run import InputError
 
 
-def dropped(
-    arrays: Mapping[str, np.ndarray], n: int, *, duplicates: bool, leaks: bool, suspects: bool
-) -> np.ndarray | None:
+def dropped(arrays: Mapping[str, np.ndarray], n: int, *, leaks: bool, suspects: bool) -> np.ndarray | None:
     """Mark what the flags drop, (n,) bool; `InputError` when the scores file does not know it."""
     gone = np.zeros(n, bool)
-    if duplicates:
-        gone |= _need(arrays, "duplicate_of", "--drop-duplicates", "`prune score --also duplicates`") >= 0
     if suspects:
         gone |= _need(arrays, "looks_like", "--drop-suspects", "`prune score --also suspects`") >= 0
     if leaks:
@@ -26,6 +22,11 @@ def dropped(
         for name in names:
             gone |= arrays[name] > 0
     return gone if gone.any() else None
+
+
+def originals(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`duplicate_of` of the scores file, (n,) int; `InputError` when it does not know it."""
+    return _need(arrays, "duplicate_of", "--drop-duplicates", "`prune score --also duplicates`")
 
 
 def _need(arrays: Mapping[str, np.ndarray], name: str, flag: str, way_out: str) -> np.ndarray:
@@ -46,6 +47,32 @@ def eligible(n: int, never: np.ndarray | None, gone: np.ndarray | None, always: 
     if never is not None:
         may &= ~never
     return may
+
+
+def copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None) -> np.ndarray:
+    """Mark near-duplicates of samples that may be kept, (n,) bool.
+
+    Where an original may not be kept, one of its copies takes its place and is not marked: one of `always`, else the
+    lowest row that may be kept.
+
+    Parameters
+    ----------
+    duplicate_of : (n,) int
+        Row of the original; -1 for originals, which duplicate nothing, and for samples without a near-duplicate.
+    may : (n,) bool
+        Samples that may be kept otherwise.
+    always : (n,) bool, optional
+        Samples that are kept whatever they duplicate; none of them is marked.
+    """
+    found = duplicate_of >= 0
+    rows = np.flatnonzero(found & may)
+    rows = rows[~may[duplicate_of[rows]]]
+    if always is not None:
+        rows = rows[np.argsort(~always[rows], kind="stable")]
+        found &= ~always
+    _, first = np.unique(duplicate_of[rows], return_index=True)
+    found[rows[first]] = False
+    return found
 
 
 def spare_duplicates(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from prune.source import Source
 
 FORMAT = "winnow-features/1"
+_KINDS = ("features", "logits")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,7 @@ def run(config: Config) -> None:
     from prune import networks
     from prune.source import open_source
 
-    if not config.betons:
-        raise InputError("--betons: name at least one")
+    _check(config)
     names = [path.name.removesuffix(".beton") for path in config.betons]
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"--betons: two are named {min(twice)!r}; their features would overwrite each other")
@@ -62,17 +63,33 @@ def run(config: Config) -> None:
         _features(config, source, model, spec, facts)
 
 
+def _check(config: Config) -> None:
+    from prune.progress import at_least_one
+
+    if not config.betons:
+        raise InputError("--betons: name at least one")
+    if config.resolution is not None and config.resolution < 1:
+        raise InputError(f"--resolution {config.resolution}: at least 1 pixel is needed")
+    if config.batch_size < 1:
+        raise InputError(f"--batch-size {config.batch_size}: at least 1 is needed")
+    if config.workers is not None:
+        at_least_one(config.workers)
+
+
 def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], facts: dict[str, Any]) -> None:
     from accelerate import PartialState
 
     from prune.arrays import open_arrays
+    from prune.manifest import manifest_path
+    from prune.scores.feature_files import check_order, order_fingerprint, write_features
 
-    place = config.out / f"{source.name}.features.npz"
+    place, manifest = config.out / f"{source.name}.features.npz", manifest_path(source.beton.path)
     options = {k: v for k, v in identity(config).items() if k not in ("model", "betons", "batch_size")}
     asked = {**options, "model": facts["fingerprint"], "source": source.manifest.fingerprint}
     if place.exists():
         meta = open_arrays(place, FORMAT)[1]
         refuse_other(place, meta["made"], asked)
+        check_order(place, meta.get("order"), manifest, order_fingerprint(manifest), "give another --out, or remove it")
         note(f"{place}: there already")
         return
     begin = time.perf_counter()
@@ -80,25 +97,19 @@ def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], 
     n, rank, world = len(source), state.process_index, state.num_processes
     rows = range(rank * n // world, (rank + 1) * n // world)
     config.out.mkdir(parents=True, exist_ok=True)
-    parts = [config.out / f".{source.name}.{kind}.{rank}.partial.npy" for kind in ("features", "logits")]
+    whole = [config.out / f".{source.name}.{kind}.partial" for kind in _KINDS]
+    parts = [[config.out / f".{source.name}.{kind}.{r}.partial.npy" for r in range(world)] for kind in _KINDS]
+    mine = [paths[rank] for paths in parts]
     try:
-        _extract_to(parts, config, source, rows, model, spec, state.device)
+        _extract_to(mine, config, source, rows, model, spec, state.device)
         state.wait_for_everyone()
         if state.is_main_process:
-            meta = {
-                "format": FORMAT,
-                "name": source.name,
-                "classes": source.manifest.classes,
-                "fingerprint": source.manifest.fingerprint,
-                "manifest": os.path.relpath(source.beton.path.with_suffix(".manifest.npz"), config.out),
-                "model": facts,
-                "made": asked,
-            }
-            _join(place, source, world, config.out, meta)
+            features, logits = (joined(path, n, of) for path, of in zip(whole, parts))
+            write_features(place, features, logits, source.manifest, manifest, facts, asked)
         state.wait_for_everyone()
     finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        for path in (*mine, *(whole if state.is_main_process else ())):
+            path.unlink(missing_ok=True)
     seconds = time.perf_counter() - begin
     if state.is_main_process:  # beside the arrays: those hold no time, and are the same bytes each time
         write_json(config.out / f"{source.name}.features.json", {"seconds": round(seconds, 3), "samples": n})
@@ -162,6 +173,8 @@ def _extract_to(
 ) -> None:
     import numpy as np
 
+    from prune.scores.feature_files import halves
+
     passes = extract(
         model,
         source,
@@ -181,26 +194,30 @@ def _extract_to(
             shapes = [(len(rows), a.shape[1]) for a in (features, logits)]
             files = [np.lib.format.open_memmap(p, "w+", np.float16, s) for p, s in zip(parts, shapes)]
         at = which - rows.start
-        # Half floats end at 65,504: a larger logit keeps its sign and its rank among the largest.
-        files[0][at], files[1][at] = np.clip(features, -65504, 65504), np.clip(logits, -65504, 65504)
+        files[0][at], files[1][at] = halves(features), halves(logits)
     for file in files:
         file.flush()
 
 
-def _join(place: Path, source: Source, world: int, out: Path, meta: dict[str, Any]) -> None:
+def joined(whole: Path, n: int, parts: Sequence[Path]) -> np.ndarray:
+    """Append the ranks' parts, each removed once it is copied, in a file at `whole`; (n, d) float16, mapped.
+
+    A rank without rows (fewer images than processes) leaves no part.
+    """
     import numpy as np
 
-    from prune.arrays import save_arrays
+    from prune.scores.feature_files import blocks, read
 
-    arrays: dict[str, np.ndarray] = {}
-    for kind in ("features", "logits"):
-        # A rank without rows (fewer images than processes) leaves no file.
-        paths = [p for r in range(world) if (p := out / f".{source.name}.{kind}.{r}.partial.npy").exists()]
-        parts = [np.load(p, mmap_mode="r", allow_pickle=False) for p in paths]
-        arrays[kind] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    arrays["label"] = np.asarray(source.manifest.labels, np.int32)
-    arrays["position"] = np.arange(len(source), dtype=np.int64)
-    save_arrays(place, arrays, meta)
+    there = [path for path in parts if path.exists()]
+    if len(there) == 1:
+        return np.load(there[0], mmap_mode="r", allow_pickle=False)
+    with open(whole, "wb") as file:
+        for path in there:
+            part = np.load(path, mmap_mode="r", allow_pickle=False)
+            for rows in blocks(len(part), 8192):
+                file.write(read(part, rows).tobytes())
+            path.unlink()
+    return np.memmap(whole, np.float16, "r", shape=(n, part.shape[1]))
 
 
 def _cuda() -> bool:

@@ -24,15 +24,22 @@ def fmse(features: np.ndarray, original: np.ndarray) -> np.ndarray:
 def psnr(pixels: np.ndarray, original: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio in dB, peak 255; infinite for equal images.
 
+    Memory: the result, and one image in float32 at a time.
+
     Parameters
     ----------
     pixels, original : (..., h, w, 3) uint8
+        Broadcast against each other.
 
     Returns
     -------
     (...) float32
     """
-    error = np.square(np.subtract(pixels, original, dtype=np.float32)).mean((-3, -2, -1), dtype=np.float64)
+    pixels, original = np.broadcast_arrays(pixels, original)
+    error = np.empty(pixels.shape[:-3])
+    for at in np.ndindex(error.shape):
+        gap = np.subtract(pixels[at], original[at], dtype=np.float32)
+        error[at] = np.square(gap, out=gap).mean(dtype=np.float64)
     with np.errstate(divide="ignore"):
         return (10 * np.log10(255.0**2 / error)).astype(np.float32)
 

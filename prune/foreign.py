@@ -38,10 +38,13 @@ class Given:
         "rows", "ids" or "digests".
     values : (m,) int64, bytes or uint64
         In the list's order, repetitions included.
+    mask : int, optional
+        Length of the mask that the rows were marked in; a mask speaks of every sample, so it must fit their number.
     """
 
     kind: Kind
     values: np.ndarray
+    mask: int | None = None
 
 
 def read_list(path: Path, kind: Kind | None = None) -> Given:
@@ -96,7 +99,7 @@ def _of_array(path: Path, array: np.ndarray, kind: Kind | None) -> Given:
     if array.ndim != 1:
         raise InputError(f"{path}: an array of the shape {array.shape}; a list of samples has one dimension")
     if array.dtype.kind == "b":
-        return Given("rows", np.flatnonzero(array))
+        return Given("rows", np.flatnonzero(array), len(array))
     if array.dtype.kind in "iu":
         if kind == "digests":
             return Given("digests", array.astype(np.uint64))

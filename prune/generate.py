@@ -54,6 +54,8 @@ def run(config: Config) -> None:
         raise InputError("--duplicates and --mislabelled must lie in [0, 0.5)")
     if not 1 <= config.irrelevant <= 24:
         raise InputError(f"--irrelevant {config.irrelevant}: 1 to 24 patterns are possible")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is possible")
     if claim(config.out, config):
         note(f"{config.out}: there already")
         return

@@ -26,7 +26,6 @@ QUALITIES = (95, 85, 75, 60, 45, 30, 20, 10)
 """The ladder on which curves are measured; 0 stands for the original bytes."""
 HALF = 100
 """Levels above this are the quality `level - HALF` at half the height and width, rounded up."""
-TOP_LEVEL = 200
 _BOTH_TABLES = 256 * 256
 """Pixels up to which both kinds of Huffman tables are tried; the standard ones do not win beyond."""
 # fmt: off

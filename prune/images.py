@@ -12,6 +12,8 @@ from PIL import Image
 from prune.image_codecs import Unreadable, encode, to_rgb, unreadable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+_JPEG = ("JPEG", "MPO")
+"""MPO is Pillow's name for a JPEG with more pictures behind its end, as phones write them; decoders read the first."""
 _DEFAULT_QUALITY = 95
 
 
@@ -29,8 +31,9 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
     """Check one encoded image by decoding it, and turn it into what is stored.
 
     A JPEG with one or three components keeps its bytes, unless `side` or `quality` asks for others. A lossless image is
-    stored as raw pixels, or as a JPEG when `quality` is given. The first frame of an animation counts; 16-bit
-    grey becomes 8-bit; transparency is dropped; CMYK becomes an RGB JPEG of quality 95.
+    stored as raw pixels, or as a JPEG when `quality` is given. The first frame of an animation counts, and the first
+    picture of a JPEG with several; 16-bit grey becomes 8-bit; transparency is dropped; CMYK becomes an RGB JPEG of
+    quality 95.
 
     Parameters
     ----------
@@ -52,7 +55,7 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
-            lossy = image.format == "JPEG"
+            lossy = image.format in _JPEG
             bands = len(image.getbands())
             image.load()
             shrunk = _shrink(image, side)

@@ -96,8 +96,10 @@ def listed_rows(given: Given, manifest: Manifest, config: Config) -> tuple[np.nd
 
     if given.kind == "rows":
         if config.listing is None:
+            _check_mask(given, len(manifest), config)
             return checked(np.sort(given.values), len(manifest)), 0
         ids = _listing(config)
+        _check_mask(given, len(ids), config)
         ids = ids[checked(np.sort(given.values), len(ids))]
         return _by_id(ids, manifest, config)
     if config.listing is not None:
@@ -105,6 +107,14 @@ def listed_rows(given: Given, manifest: Manifest, config: Config) -> tuple[np.nd
     if given.kind == "ids":
         return _by_id(_without_root(given.values, config), manifest, config)
     return _by_digest(given.values, manifest, config)
+
+
+def _check_mask(given: Given, n: int, config: Config) -> None:
+    if given.mask not in (None, n):
+        raise InputError(
+            f"{config.samples}: a mask of {given.mask} entries for {n} images; one entry for each is needed, "
+            "in the manifest's order or in that of --listing"
+        )
 
 
 def _listing(config: Config) -> np.ndarray:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,18 +104,28 @@ def _torchvision(place: str) -> Listing:
     import torchvision
 
     _, name, root, split = [*place.split(":"), "train"][:4] if place.count(":") >= 2 else ("", "", "", "")
-    maker = getattr(torchvision.datasets, name, None)
-    if maker is None:
+    if name not in torchvision.datasets.__all__:
         raise InputError(f"{place}: no such data set; torchvision:NAME:ROOT[:SPLIT] is expected")
+    maker = getattr(torchvision.datasets, name)
     accepts = inspect.signature(maker).parameters
-    chosen = {"split": split} if "split" in accepts else {"train": split == "train"} if "train" in accepts else {}
+    chosen: dict[str, Any] = {}
+    if "split" in accepts:
+        chosen["split"] = split
+    elif "train" in accepts:
+        chosen["train"] = split == "train"
+    if "download" in accepts:
+        chosen["download"] = False
+    many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = {key for key, value in accepts.items() if value.default is value.empty and value.kind not in many}
+    if "root" not in accepts or needed - {"root", *chosen}:
+        raise InputError(f"{place}: {name} is not a set of images with a class each that a folder alone describes")
     try:
-        data = maker(root, download=False, **chosen) if "download" in accepts else maker(root, **chosen)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(f"{place}: {str(error).splitlines()[0]} (it must be on disk already)") from None
-    targets = getattr(data, "targets", None) or getattr(data, "_labels", None) or getattr(data, "labels", None)
-    labels = np.array(targets if targets is not None else [data[i][1] for i in range(len(data))], np.int32)
-    classes = [str(c) for c in getattr(data, "classes", range(int(labels.max()) + 1))]
+        data = maker(root, **chosen)
+        labels = _labels(data)
+    except Exception as error:  # data sets raise whatever missing or damaged files lead them to
+        raise InputError(f"{place}: {_reason(error)} (it must be on disk already)") from None
+    classes = [str(c) for c in getattr(data, "classes", range(int(labels.max(initial=-1)) + 1))]
+    _check_labels(place, labels, classes)
     width = len(str(len(data) - 1))
 
     def read(row: int) -> bytes:
@@ -125,6 +136,24 @@ def _torchvision(place: str) -> Listing:
     return Listing([f"{split}/{i:0{width}d}" for i in range(len(data))], labels, classes, read)
 
 
+def _labels(data: Any) -> np.ndarray:
+    """Labels of a torchvision data set, (n,) int32: a list, array or tensor of them, or one by one."""
+    for name in ("targets", "_labels", "labels"):
+        found = getattr(data, name, None)
+        if found is not None and np.ndim(found) == 1:
+            return np.array(found, np.int32)
+    return np.array([data[i][1] for i in range(len(data))], np.int32)
+
+
+def _check_labels(place: str | Path, labels: np.ndarray, classes: list[str]) -> None:
+    if labels.ndim != 1 or (len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)):
+        raise InputError(f"{place}: does not give every image one class of {len(classes)}")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _parquet(path: Path) -> Listing:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -132,19 +161,27 @@ def _parquet(path: Path) -> Listing:
         import pyarrow.parquet as parquet
     except ImportError:
         raise InputError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
-    table = parquet.read_table(path)
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:  # pyarrow raises whatever damage leads it to
+        raise InputError(f"{path}: damaged, or not a parquet file ({_reason(error)})") from None
     image = next((n for n in ("image", "img", "jpg", "png") if n in table.column_names), None)
     label = next((n for n in ("label", "labels", "fine_label", "cls") if n in table.column_names), None)
     if image is None or label is None:
         raise InputError(f"{path}: columns image and label are expected; found {', '.join(table.column_names)}")
     column = table[image]
-    labels = np.array(table[label].to_pylist(), np.int32)
-    classes = [f"{i:0{len(str(labels.max()))}d}" for i in range(int(labels.max()) + 1)]
+    try:
+        labels = np.array(table[label].to_pylist(), np.int32)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{path}: column {label} must hold a whole number for every image") from None
+    most = int(labels.max(initial=-1))
+    classes = [f"{i:0{len(str(most))}d}" for i in range(most + 1)]
+    _check_labels(path, labels, classes)
     width = len(str(len(labels) - 1))
 
     def read(row: int) -> bytes:
         cell = column[row].as_py()
-        return (cell["bytes"] if isinstance(cell, dict) else cell) or b""
+        return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
 
     return Listing([f"{path.stem}/{i:0{width}d}" for i in range(len(labels))], labels, classes, read)
 

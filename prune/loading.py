@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from prune.crops import Crops, center_crops
 from prune.images import Stored, decode
 from prune.node_copy import on_this_node
+from prune.progress import at_least_one, share_of_cores
 from prune.run import InputError
 from prune.source import Source, damaged, open_source
 
@@ -102,7 +103,8 @@ def open_loader(
     source = beton if isinstance(beton, Source) else open_source(beton)
     if resolution < 1 or batch_size < 1:
         raise InputError(f"resolution {resolution} and batch size {batch_size} must be at least 1")
-    source, workers = on_this_node(source), workers or share_of_cores()
+    workers = share_of_cores() if workers is None else at_least_one(workers)
+    source = on_this_node(source)
     if loader == "torch":
         return TorchLoader(source, resolution, batch_size, workers)
     if loader != "ffcv":
@@ -112,16 +114,6 @@ def open_loader(
     except (ImportError, OSError) as error:
         raise InputError(f"FFCV cannot be imported ({error}): use --loader torch") from None
     return FfcvLoader(source, resolution, batch_size, min(workers, len(os.sched_getaffinity(0))))
-
-
-def share_of_cores() -> int:
-    """Count the cores that this process may use: those it may run on, divided among the processes of this node.
-
-    A launcher that knows the process's own share, as Slurm does, names it in WINNOW_CORES.
-    """
-    if own := os.environ.get("WINNOW_CORES"):
-        return max(1, min(int(own), len(os.sched_getaffinity(0))))
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def drawing(source: Source, crops: Crops | Draw | None) -> Draw:

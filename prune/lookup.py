@@ -83,8 +83,11 @@ def hashes(ids: np.ndarray, seed: int = 0) -> np.ndarray:
     return out
 
 
-def mixed(values: np.ndarray) -> np.ndarray:
-    """Mix the bits of (n,) uint64 so that each output bit depends on all (splitmix64's last step)."""
+def mixed(values: np.ndarray | np.uint64) -> Any:
+    """Mix the bits of (n,) uint64, or of one, so that each output bit depends on all.
+
+    The last step of SplitMix64 (Steele, Lea and Flood 2014): a bijection of 64-bit integers that leaves no pattern.
+    """
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -11,29 +11,29 @@ from dataclasses import dataclass
 
 from prune.run import InputError
 
-QUOTAS = {
-    "size": "every class its share of the source",
-    "equal": "every class the same",
-    "threshold": "no quota: one threshold of the rank over all samples",
-    "lm": "hard LM votes",
-    "lm-soft": "soft LM votes",
-    "lm-whole": "whole classes in order of LM votes",
-    "fm": "hard FM votes",
-    "fm-soft": "soft FM votes",
-    "fm-whole": "whole classes in order of FM votes",
-    "soft": "the mean of soft LM and FM votes, each sharpened to the breadth of the hard votes",
-    "soft-whole": "whole classes in order of those",
-    "votes-whole": "whole classes in order of hard LM votes, or FM votes where LM cannot be had",
-    "weights": "the weights of --weights",
-}
-WAYS = {
-    "top": "largest first",
-    "bottom": "smallest first",
-    "middle": "nearest the class's median rank first",
-    "ccs": "the hardest cut, then evenly from strata of the score",
-    "beta": "drawn by score and a Beta density of the confidence that suits the keep",
-    "d2": "message passing on the k-NN graph of the class",
-}
+QUOTAS = (
+    "size",  # every class its share of the source
+    "equal",  # every class the same
+    "threshold",  # no quota: one threshold of the rank over all samples
+    "lm",  # hard LM votes
+    "lm-soft",  # soft LM votes
+    "lm-whole",  # whole classes in order of LM votes
+    "fm",  # hard FM votes
+    "fm-soft",  # soft FM votes
+    "fm-whole",  # whole classes in order of FM votes
+    "soft",  # the mean of soft LM and FM votes, each sharpened to the breadth of the hard votes
+    "soft-whole",  # whole classes in order of those
+    "votes-whole",  # whole classes in order of hard LM votes, or FM votes where LM cannot be had
+    "weights",  # the weights of --weights
+)
+WAYS = (
+    "top",  # largest first
+    "bottom",  # smallest first
+    "middle",  # nearest the class's median rank first
+    "ccs",  # the hardest cut, then evenly from strata of the score
+    "beta",  # drawn by score and a Beta density of the confidence that suits the keep
+    "d2",  # message passing on the k-NN graph of the class
+)
 PLAIN = ("random", "k-center", "herding", "facility-location")
 """Ranks without a score."""
 UNSCORED = ("size", "equal", "weights")

@@ -9,8 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from prune.run import note
 from prune.source import Source
@@ -21,8 +24,9 @@ _SPARE = 1.05  # a full disk ends other people's jobs too
 def on_this_node(source: Source) -> Source:
     """Give the source whose images are read from the node's disk; the source itself where that is not asked for.
 
-    The copy is named by the manifest's fingerprint and the file's size, so another beton never stands in for it. A
-    disk that is too small, or that cannot be written, is no error: a note, and the images are read where they are.
+    The copy is named by the manifest's fingerprint, by which image lies where, and by the file's size, so another
+    beton never stands in for it, not even one of the same images in another order. A disk that is too small, or that
+    cannot be written, is no error: a note, and the images are read where they are.
     """
     folder = os.path.expandvars(os.environ.get("WINNOW_LOCAL", ""))
     if not folder:
@@ -37,10 +41,15 @@ def on_this_node(source: Source) -> Source:
         return source
 
 
+def _layout(source: Source) -> int:
+    """CRC-32 of the images' records and checksums, in their order: the fingerprint depends on neither."""
+    return zlib.crc32(source.beton.samples.view(np.uint8).data, zlib.crc32(source.manifest.crc32.data))
+
+
 def _copied(source: Source, folder: Path) -> Path:
     origin = source.beton.path
     size = origin.stat().st_size
-    place = folder / f"{source.manifest.fingerprint}-{size}.beton"
+    place = folder / f"{source.manifest.fingerprint}-{_layout(source):08x}-{size}.beton"
     if place.exists():
         return place
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,11 +33,11 @@ def floors_of(floor: float, class_size: np.ndarray) -> np.ndarray:
         Below 1: a fraction of the class, rounded up. From 1: a whole number of samples.
     class_size : (c,) int
     """
-    if floor < 0 or (floor >= 1 and floor != int(floor)):
+    if not (0 <= floor < 1 or (floor >= 1 and float(floor).is_integer())):  # NaN and infinity are neither
         raise InputError(f"floor {floor} is neither a fraction below 1 nor a whole number of samples")
     size = np.asarray(class_size, np.int64)
     if floor >= 1:
-        return np.minimum(int(floor), size)
+        return np.minimum(int(min(floor, 2**62)), size)
     share = Decimal(repr(float(floor)))
     up, down = share.as_integer_ratio()
     return np.array([-(-int(s) * up // down) for s in size], np.int64)

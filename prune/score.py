@@ -115,12 +115,14 @@ _PATHS = ("source", "targets", "dynamics", "leaks", "findings")
 
 
 def _check(config: Config) -> None:
+    from prune.arrays import open_arrays
+
     if not config.source:
         raise InputError("--source: name at least one features file")
     for path in (*config.source, *config.targets, *config.leaks):
         need_file(path, "a features file of `prune features`")
     for path in config.dynamics:
-        need_file(path, "dynamics.npz of `pretrain --dynamics`")
+        open_arrays(need_file(path, "dynamics.npz of `pretrain --dynamics`"), "winnow-dynamics/1")
     if not config.temperature > 0:
         raise InputError(f"--temperature {config.temperature} must be above 0")
     if not 0 < config.similar <= 1:
@@ -129,10 +131,16 @@ def _check(config: Config) -> None:
         raise InputError(f"--clusters {config.clusters}: give 0 for none, or at least 2")
     if config.clusters and len(config.source) > 1:
         raise InputError("--clusters goes with one surrogate: clusters of several cannot be averaged")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    if config.workers < 0:
+        raise InputError(f"--workers {config.workers}: 0 or more is possible")
 
 
 def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[Features]) -> dict[str, list[Features]]:
     """Targets of each surrogate by its fingerprint, after checking that they fit together."""
+    from prune.scores.feature_files import check_order
+
     first = sources[0]
     if not len(first):
         raise InputError(f"{first.path}: no images")
@@ -140,6 +148,8 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
     for source in sources:
         if source.source != first.source:
             raise InputError(f"{source.path}: features of another source than {first.path}")
+        way_out = "run `prune features` for both with the same beton"
+        check_order(source.path, source.order, first.path, first.order, way_out)
         if source.model["fingerprint"] in each:
             raise InputError(f"{source.path}: a second file by the same surrogate")
         each[source.model["fingerprint"]] = []
@@ -163,6 +173,10 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
             source = next(s for s in sources if s.model["fingerprint"] == fingerprint)
             raise InputError(f"target {min(lost)}: no features by the surrogate of {source.path}")
     for test in tests:
+        if [t.name for t in tests].count(test.name) > 1:
+            raise InputError(
+                f"--leaks: two test sets are named {test.name}; write one under another name, or leave it out"
+            )
         if test.source in [t.source for t in targets]:
             raise InputError(f"{test.path}: the images of a target that guides the pruning are no test images")
         if test.model["fingerprint"] != first.model["fingerprint"]:
@@ -193,12 +207,7 @@ def _meta(
     arrays: dict[str, Any],
     agreed: dict[str, float],
 ) -> dict[str, Any]:
-    import os
-
-    from prune.scores.feature_files import order_fingerprint
-
-    def beside(path: Path) -> str:
-        return os.path.relpath(path.resolve(), config.out.resolve().parent)
+    from prune.scores.feature_files import beside, order_fingerprint
 
     clusters = int(arrays["group"].max()) + 1 if "group" in arrays else 0
     return {
@@ -206,9 +215,9 @@ def _meta(
         "classes": source.classes,
         "groups": [f"cluster-{k:05d}" for k in range(clusters)],
         "fingerprint": source.source,
-        "manifest": beside(source.manifest),
-        "order": order_fingerprint(source.manifest),
-        "features": beside(source.path),
+        "manifest": beside(source.manifest, config.out),
+        "order": source.order or order_fingerprint(source.manifest),
+        "features": beside(source.path, config.out),
         "targets": targets,
         "surrogate": {k: source.model.get(k) for k in ("arch", "fingerprint")},
         "agreement": agreed,

@@ -96,11 +96,15 @@ def run(config: Config) -> Path:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:
         raise InputError(f"--complexity {config.complexity} must be above 0")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is possible")
     given = selection_inputs.read(config.scores, config.manifest)
     n = len(given.manifest)
     budget = _budget(config, n)
     method = _method(config, budget / n if config.keep is None else config.keep, given)
     wishes, prints = selection_inputs.wishes(given, config.never, config.always, config.weights)
+    if _looks(method):
+        prints["features"] = selection_inputs.features_print(config.scores, given, config.features)
     facts = {"method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}}
     settings = {k: v for k, v in identity(config).items() if k not in _PATHS}
     step = record("select", settings, {**given.prints, **prints}, **facts)
@@ -129,7 +133,6 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
     from prune import eligibility
     from prune import selection_inputs as inputs_of
     from prune.choice import Source, choose
-    from prune.methods import PLAIN
 
     arrays, label, count = given.arrays, given.label, len(given.classes)
     weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
@@ -137,17 +140,14 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
         weights["weights"] = wishes.weights
     protected = inputs_of.protected(config.protect, given.classes)
     floor = inputs_of.floors(config.floor, np.bincount(label, minlength=count), budget)
-    gone = eligibility.dropped(
-        arrays, len(label), duplicates=config.drop_duplicates, leaks=config.drop_leaks, suspects=config.drop_suspects
-    )
+    gone = eligibility.dropped(arrays, len(label), leaks=config.drop_leaks, suspects=config.drop_suspects)
     eligible = eligibility.eligible(len(label), wishes.never, gone, wishes.always)
-    if method.without_duplicates and "duplicate_of" in arrays and not config.drop_duplicates:
-        copies = np.asarray(arrays["duplicate_of"]) >= 0
-        if wishes.always is not None:
-            copies &= ~wishes.always
+    if config.drop_duplicates:
+        eligible &= ~eligibility.copies(eligibility.originals(arrays), eligible, wishes.always)
+    elif method.without_duplicates and "duplicate_of" in arrays:
+        copies = eligibility.copies(np.asarray(arrays["duplicate_of"]), eligible, wishes.always)
         low = np.zeros(count, np.int64) if floor is None else floor
         eligible &= ~eligibility.spare_duplicates(copies, eligible, label, budget, low, protected)
-    looks = method.rank.partition(":")[2] == "d2" or method.rank in PLAIN[1:]
     source = Source(
         label,
         count,
@@ -155,7 +155,7 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
         weights,
         eligible,
         wishes.always,
-        inputs_of.features_of(config.scores, given.manifest, given.meta, config.features) if looks else None,
+        inputs_of.features_of(config.scores, given, config.features).features if _looks(method) else None,
     )
     return choose(
         source,
@@ -167,6 +167,13 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
         complexity=config.complexity,
         seed=config.seed,
     )
+
+
+def _looks(method: Method) -> bool:
+    """Whether the rank looks at the source's features."""
+    from prune.methods import PLAIN
+
+    return method.rank.partition(":")[2] == "d2" or method.rank in PLAIN[1:]
 
 
 _PATHS = ("scores", "manifest", "features", "weights", "always", "never", "report")

@@ -14,7 +14,7 @@ from prune.arrays import open_arrays
 from prune.manifest import Manifest
 from prune.quota import floors_of, largest_floor
 from prune.run import InputError, need_file, read_json
-from prune.scores.feature_files import content_fingerprint, open_features, order_fingerprint
+from prune.scores.feature_files import Features, check_order, content_fingerprint, open_features, order_fingerprint
 from prune.scores.mapping import combine, sharpen
 
 
@@ -34,6 +34,8 @@ class Given:
         Place in `classes` of every sample.
     prints : dict of str to str
         Fingerprints.
+    order : str, optional
+        `order_fingerprint` of the manifest.
     """
 
     arrays: dict[str, np.ndarray]
@@ -42,6 +44,7 @@ class Given:
     classes: list[str]
     label: np.ndarray
     prints: dict[str, Any]
+    order: str | None
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,14 @@ def read(scores: Path | None, place: Path | None) -> Given:
     if scores is not None:
         arrays, meta = open_arrays(need_file(scores, "a scores file of `prune score`"), "winnow-scores/1")
         prints["scores"] = content_fingerprint(scores)
+    place = manifest_place(scores, meta, place)
     manifest = manifest_of(scores, meta, place)
     check_lengths(scores, arrays, len(manifest))
     prints["source"] = manifest.fingerprint
     grouped = "group" in arrays
     classes = list(meta["groups"] if grouped else manifest.classes)
     label = np.asarray(arrays["group"] if grouped else manifest.labels, np.int64)
-    return Given(arrays, meta, manifest, classes, label, prints)
+    return Given(arrays, meta, manifest, classes, label, prints, order_fingerprint(place))
 
 
 def wishes(
@@ -80,23 +84,39 @@ def wishes(
     return Wishes(no, yes, weight), {"never": no_print, "always": yes_print, "weights": weight_print}
 
 
-def manifest_of(scores: Path | None, meta: Mapping[str, Any], given: Path | None) -> Manifest:
-    """The source's manifest: where the user says, or the scores file."""
+def manifest_place(scores: Path | None, meta: Mapping[str, Any], given: Path | None) -> Path:
+    """Where the source's manifest is: where the user says, or the scores file."""
+    if given is None and scores is None:
+        raise InputError("give --scores, or --manifest for a random draw")
+    return need_file(_place(scores, meta, "manifest", given), "the manifest of the source")
+
+
+def _place(scores: Path | None, meta: Mapping[str, Any], what: str, given: Path | None) -> Path:
+    """Where the source's manifest or features are: where the user says, or the scores file."""
+    if given is not None or scores is None:
+        return Path(given or "")
+    place = _said(scores, meta, what)
+    if not place.is_file():
+        raise InputError(f"{scores}: no {what} of its source at {place}; say where with --{what}")
+    return place
+
+
+def _said(scores: Path, meta: Mapping[str, Any], what: str) -> Path:
+    return scores.resolve().parent / str(meta.get(what, ""))
+
+
+def manifest_of(scores: Path | None, meta: Mapping[str, Any], place: Path) -> Manifest:
+    """The manifest at `place`, which must be the one that the scores file was made for."""
+    manifest = Manifest.load(place)
     if scores is None:
-        if given is None:
-            raise InputError("give --scores, or --manifest for a random draw")
-        return Manifest.load(need_file(given, "the manifest of the source"))
-    place = scores.resolve().parent / str(meta.get("manifest", "")) if given is None else given
-    if given is None and not place.is_file():
-        raise InputError(f"{scores}: its source's manifest is not at {place}; say where with --manifest")
-    manifest = Manifest.load(need_file(place, "the manifest of the source"))
+        return manifest
     if meta.get("fingerprint") != manifest.fingerprint:
         raise InputError(
             f"{scores}: made for another source (fingerprint {meta.get('fingerprint')}, {place} has "
             f"{manifest.fingerprint}); run `prune features` and `prune score` again"
         )
-    if meta.get("order") not in (None, order_fingerprint(place)):
-        raise InputError(f"{place}: lists the images in another order than {scores} was made for")
+    way_out = "say with --manifest where the one it was made for is"
+    check_order(scores, meta.get("order"), place, order_fingerprint(place), way_out)
     return manifest
 
 
@@ -107,18 +127,24 @@ def check_lengths(scores: Path | None, arrays: Mapping[str, np.ndarray], n: int)
             raise InputError(f"{scores}: {name} has shape {values.shape}, and the source has {n} samples")
 
 
-def features_of(scores: Path | None, manifest: Manifest, meta: Mapping[str, Any], given: Path | None) -> np.ndarray:
+def features_of(scores: Path | None, given: Given, place: Path | None) -> Features:
     """The source's features, mapped: where the user says, or the scores file."""
-    if given is None and scores is None:
+    if place is None and scores is None:
         raise InputError("this rank looks at the source's features: say where they are with --features")
-    place = given if given is not None or scores is None else scores.resolve().parent / str(meta.get("features", ""))
-    assert place is not None
-    if given is None and not place.is_file():
-        raise InputError(f"{scores}: its source's features are not at {place}; say where with --features")
-    found = open_features(place)
-    if found.source != manifest.fingerprint:
-        raise InputError(f"{place}: features of another source than the manifest's")
-    return found.features
+    found = open_features(_place(scores, given.meta, "features", place))
+    if found.source != given.manifest.fingerprint:
+        raise InputError(f"{found.path}: features of another source than the manifest's")
+    other = scores or Path("the manifest")
+    check_order(found.path, found.order, other, given.order, "run `prune features` for the beton of this manifest")
+    return found
+
+
+def features_print(scores: Path | None, given: Given, place: Path | None) -> str | None:
+    """Fingerprint of the features that a rank looks at; None for those that the fingerprint of the scores covers."""
+    if place is None and (scores is None or not _said(scores, given.meta, "features").is_file()):
+        return None  # an index that stands needs them no more; to make one, they are asked for later
+    content = features_of(scores, given, place).content
+    return None if [content] == given.meta.get("inputs", {}).get("source", [])[:1] else content
 
 
 def class_weights(

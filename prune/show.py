@@ -117,10 +117,17 @@ def _scores(config: Config, index: PrunedIndex, manifest: Any) -> tuple[str, np.
     if config.scores is None:
         return ranked, None, None
     from prune.arrays import open_arrays
+    from prune.manifest import manifest_path
+    from prune.scores.feature_files import check_order, order_fingerprint
 
+    assert config.source is not None
     arrays, meta = open_arrays(config.scores, "winnow-scores/1")
     if meta.get("fingerprint") != manifest.fingerprint:
         raise InputError(f"{config.scores}: made for another source than {config.source}")
+    place = manifest_path(config.source)
+    check_order(
+        config.scores, meta.get("order"), place, order_fingerprint(place), "give --source the beton that was scored"
+    )
     names = [key[7:] for key, value in arrays.items() if key.startswith("sample/") and value.shape == (len(manifest),)]
     name = config.score or (ranked if ranked in names else next(iter(sorted(names)), ""))
     if name not in names:

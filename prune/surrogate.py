@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.names import read_names
 from prune.run import InputError, claim, finish, identity, need_file, note
 
 if TYPE_CHECKING:
@@ -40,26 +41,29 @@ def run(config: Config) -> None:
 
     from prune import networks
 
+    if config.resolution is not None and config.resolution < 1:
+        raise InputError(f"--resolution {config.resolution}: 1 or more is possible")
     facts: dict[str, Any] = identity(config)
-    names = _names(config.names) if config.names is not None else None
+    names = read_names(config.names) if config.names is not None else None
     if config.weights is not None:
         with open(need_file(config.weights, "a file of weights"), "rb") as file:
             facts["weights"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     facts["names"] = names
+    if (config.out / "DONE").exists() and claim(config.out, facts):  # asked first: weights by name need a network
+        note(f"{config.out}: there already")
+        return
     model, cfg = _load(config)
     count = model.num_classes
     if names is not None and len(names) != count:
         raise InputError(f"{config.names}: {len(names)} names for a model of {count} classes")
     classes = names or _imagenet(model, count) or [f"class-{k:05d}" for k in range(count)]
-    if claim(config.out, facts):
-        note(f"{config.out}: there already")
-        return
+    claim(config.out, facts)
     spec = {
         "arch": config.arch,
         "kwargs": {},
         "stem": "imagenet",
         "classes": classes,
-        "resolution": config.resolution or int(cfg["input_size"][-1]),
+        "resolution": int(cfg["input_size"][-1]) if config.resolution is None else config.resolution,
         "mean": [255 * v for v in cfg["mean"]],
         "std": [255 * v for v in cfg["std"]],
         "recipe": None,
@@ -70,14 +74,6 @@ def run(config: Config) -> None:
     finish(config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out))
     known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features alone: it has no classes"
     note(f"{config.out}: {config.arch}, {known}")
-
-
-def _names(path: Path) -> list[str]:
-    names = [line.strip() for line in need_file(path, "a list of class names").read_text("utf-8").splitlines()]
-    names = [name for name in names if name]
-    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
-        raise InputError(f"{path}: names {min(twice)!r} twice")
-    return names
 
 
 def _load(config: Config) -> tuple[Any, dict[str, Any]]:

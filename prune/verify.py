@@ -37,8 +37,11 @@ class Config:
 
 def run(config: Config) -> None:
     """Print what was found; raise InputError when something is damaged."""
+    from prune.progress import at_least_one
     from prune.source import open_source
 
+    if config.workers is not None:
+        at_least_one(config.workers)
     source = open_source(config.beton)
     stated, found = source.manifest.meta.get("fingerprint"), _fingerprint(source)
     if stated != found:

@@ -10,6 +10,7 @@ About 2,000 images of 256 px a second and core.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from prune.run import InputError, atomic, identity, note, refuse_other
 
 if TYPE_CHECKING:
     from prune.listing import Listing
+    from prune.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,19 @@ def run(config: Config) -> None:
 
     _check(config)
     place = manifest_path(config.out)
-    asked = identity(config) | {"classes": None}
-    if config.out.exists() and place.exists():
-        manifest = Manifest.load(place)
-        refuse_other(config.out, manifest.meta.get("config", {}), asked)
-        note(f"{config.out}: {len(manifest)} images are there already")
-        return
     classes = Manifest.load(config.classes).classes if config.classes else None
+    asked = identity(config) | {"classes": classes and _fingerprint(classes)}
+    del asked["images"]  # the same images may lie elsewhere later; what is listed is compared instead
+    if config.out.exists():
+        if not place.exists():
+            raise InputError(f"{config.out}: is there without its manifest {place}; remove it, or give another --out")
+        manifest = Manifest.load(place)
+        made = {k: v for k, v in manifest.meta.get("config", {}).items() if k != "images"}
+        if classes == manifest.classes:  # the same labels, whoever named them
+            made = made | {"classes": asked["classes"]}
+        refuse_other(config.out, made, asked)
+        _stands(config, manifest, classes)
+        return
     listing = list_images(config.images, classes)
     if len(listing.classes) < 2:
         raise InputError(f"{config.images}: holds one class, {listing.classes[0]!r}; at least two are needed")
@@ -72,15 +80,61 @@ def run(config: Config) -> None:
         note(f"{config.out}: left out {len(skipped)} unreadable images, first {skipped[0][0]!r} ({skipped[0][1]})")
 
 
+def _stands(config: Config, manifest: Manifest, classes: list[str] | None) -> None:
+    """Say that the beton is there; `InputError` when other images lie at its source by now."""
+    from prune.listing import list_images
+
+    looked = ""
+    try:
+        listing = list_images(config.images, classes)
+    except InputError as error:
+        looked = f" (not compared with its source: {error})"
+    else:
+        if found := difference(listing, manifest):
+            raise InputError(
+                f"{config.images}: {found} since {config.out} was written: remove it, or give another --out"
+            )
+    skipped = len(manifest.meta.get("skipped", []))
+    left_out = f", {skipped} unreadable ones left out" if skipped else ""
+    note(f"{config.out}: {len(manifest)} images are there already{left_out}{looked}")
+
+
+def difference(listing: Listing, manifest: Manifest) -> str:
+    """Say how the names and classes at a source differ from those that a beton was written from; '' when they do not.
+
+    Unreadable images, which the beton does without, count as known.
+    """
+    import numpy as np
+
+    if listing.classes != manifest.classes:
+        changed = sorted(set(listing.classes) ^ set(manifest.classes))
+        return f"its classes changed (for instance {changed[0]!r})" if changed else "its classes changed their order"
+    known = {name.decode("utf-8", "surrogateescape") for name in np.asarray(manifest.ids).tolist()}
+    known.update(name for name, _ in manifest.meta.get("skipped", []))
+    listed = set(listing.ids)
+    new, gone = len(listed - known), len(known - listed)
+    return f"{new} images came and {gone} went" if new or gone else ""
+
+
 def _check(config: Config) -> None:
+    from prune.progress import at_least_one
+
     if config.out.suffix != ".beton":
         raise InputError(f"--out {config.out}: the name must end in .beton")
+    if config.out.is_dir():
+        raise InputError(f"--out {config.out}: is a directory; it names the beton")
     if config.quality is not None and not 1 <= config.quality <= 100:
         raise InputError(f"--quality {config.quality}: 1 to 100 is possible")
     if config.side is not None and not 1 <= config.side <= 65535:
         raise InputError(f"--side {config.side}: 1 to 65535 pixels are possible")
+    if config.workers is not None:
+        at_least_one(config.workers)
     if config.page_mib < 2 or config.page_mib & (config.page_mib - 1) or config.page_mib > 2048:
         raise InputError(f"--page-mib {config.page_mib}: a power of two from 2 to 2048 is needed")
+
+
+def _fingerprint(classes: list[str]) -> str:
+    return hashlib.sha256("\0".join(classes).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _name(images: str) -> str:

@@ -13,7 +13,7 @@ from prune.progress import track
 from prune.run import InputError
 from prune.scores import dynamics, geometry, mapping
 from prune.scores.clusters import kmeans, nearest, stream
-from prune.scores.feature_files import Features, read
+from prune.scores.feature_files import Features, check_order, read
 from prune.scores.one_pass import Pass, one_pass
 from prune.suspects import suspects
 
@@ -139,6 +139,9 @@ def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
     arrays, meta = open_arrays(path, "winnow-dynamics/1")
     if meta.get("fingerprint") != source.source:
         raise InputError(f"{path}: dynamics of another source than {source.path}'s")
+    check_order(
+        path, meta.get("order"), source.path, source.order, "run `prune features` with the beton of the training"
+    )
     position = np.asarray(arrays["position"])
     if len(position) and position.max() >= len(source):
         raise InputError(f"{path}: positions beyond the source's {len(source)} samples")

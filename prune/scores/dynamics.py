@@ -96,6 +96,9 @@ def dual(probability: np.ndarray, length: int) -> np.ndarray:
 
     Cho et al., "Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction Uncertainty",
     ICML 2025, section 3. (b,) float32.
+
+    All epochs that are given count. The authors take the first 30 of a training of 200 epochs: record so many alone
+    for that.
     """
     mean, deviation = windows(probability, length)
     return _mean((1.0 - mean) * deviation)
@@ -107,9 +110,12 @@ def tdds(probability: np.ndarray, length: int, decay: float = 0.9) -> np.ndarray
     Zhang et al., "Spanning Training Progress: Temporal Dual-Depth Scoring (TDDS) for Enhanced Dataset Pruning", CVPR
     2024, section 3. (b,) float32. Inner depth: the steps of a window's epochs, each the divergence of the earlier
     prediction from the later one, sum of p(t) log(p(t) / p(t-1)), and the norm of their deviations from the window's
-    mean. Outer depth: the windows averaged with weights decay (1 - decay)^age, age 0 being the last. The predictions
-    are those for the label and for all other classes together: exact for two classes, and for more a lower bound of
-    the divergence of whole predictions, which would have to be kept for every sample and epoch.
+    mean. Outer depth: the windows averaged with weights decay (1 - decay)^age, age 0 being the last.
+
+    Not the authors' numbers. The predictions here are two, the label's and all other classes' together, which gives a
+    lower bound of the divergence of whole predictions (those would have to be kept for every sample and epoch). The
+    authors' code takes whole predictions, and the absolute value of each class's term before it adds them. For two
+    classes the order of the samples is nearly the same; for ten or more it can be quite another.
     """
     p = np.clip(probability.astype(np.float32), 1e-6, 1.0 - 1e-6)
     q = 1.0 - p

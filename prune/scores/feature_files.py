@@ -39,8 +39,25 @@ def order_fingerprint(manifest: Path) -> str | None:
     """
     if not Path(manifest).is_file():
         return None
-    with zipfile.ZipFile(manifest) as archive:
-        return f"{archive.getinfo('id.npy').CRC:08x}"
+    try:
+        with zipfile.ZipFile(manifest) as archive:
+            return f"{archive.getinfo('id.npy').CRC:08x}"
+    except (zipfile.BadZipFile, KeyError):
+        raise InputError(f"{manifest}: damaged, or not a manifest of `prune write`") from None
+
+
+def check_order(path: Path, order: str | None, other: Path, other_order: str | None, way_out: str) -> None:
+    """Raise `InputError` when two files on one source list its images in different orders.
+
+    The orders are `order_fingerprint`s; older files have None, and nothing is compared.
+    """
+    if None not in (order, other_order) and order != other_order:
+        raise InputError(f"{path}: lists the images in another order than {other}; {way_out}")
+
+
+def beside(path: Path, place: Path) -> str:
+    """Say where `path` lies seen from the folder of the file `place`, wherever links lead."""
+    return os.path.relpath(Path(path).resolve(), Path(place).resolve().parent)
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class Features:
     manifest : Path
     content : str
         Fingerprint of this file.
+    order : str, optional
+        `order_fingerprint` of the manifest that the rows follow; older files do not tell.
     """
 
     path: Path
@@ -76,6 +95,7 @@ class Features:
     source: str
     manifest: Path
     content: str
+    order: str | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -120,8 +140,9 @@ def open_features(path: Path) -> Features:
         model=meta["model"],
         name=str(meta["name"]),
         source=str(meta["fingerprint"]),
-        manifest=(path.parent / meta["manifest"]).resolve(),
+        manifest=(path.resolve().parent / meta["manifest"]).resolve(),
         content=content_fingerprint(path),
+        order=meta.get("order"),
     )
 
 
@@ -157,9 +178,26 @@ def save_features(
     held = Manifest.load(manifest)
     if not len(features) == len(logits) == len(held):
         raise InputError(f"{path}: {len(features)} features and {len(logits)} logits for {len(held)} images")
+    facts = {"arch": model, "classes": list(logit_classes), "fingerprint": model}
+    write_features(path, halves(features), halves(logits), held, manifest, facts, made)
+
+
+def write_features(
+    path: Path,
+    features: np.ndarray,
+    logits: np.ndarray,
+    held: Manifest,
+    manifest: Path,
+    model: Mapping[str, Any],
+    made: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a features file of half floats, (n, d) and (n, k), mapped ones in pieces.
+
+    `held` is the manifest that lies at `manifest`, `model` has the keys "arch", "classes" and "fingerprint".
+    """
     arrays: dict[str, np.ndarray] = {
-        "features": _halves(features),
-        "logits": _halves(logits),
+        "features": features,
+        "logits": logits,
         "label": np.asarray(held.labels, np.int32),
         "position": np.arange(len(held), dtype=np.int64),
     }
@@ -168,14 +206,16 @@ def save_features(
         "name": path.name.removesuffix(".features.npz").removesuffix(".npz"),
         "classes": held.classes,
         "fingerprint": held.fingerprint,
-        "manifest": os.path.relpath(manifest.resolve(), path.resolve().parent),
-        "model": {"arch": model, "classes": list(logit_classes), "fingerprint": model},
+        "manifest": beside(manifest, path),
+        "order": order_fingerprint(manifest),
+        "model": dict(model),
         **({} if made is None else {"made": dict(made)}),
     }
     save_arrays(path, arrays, meta)
 
 
-def _halves(array: np.ndarray) -> np.ndarray:
+def halves(array: np.ndarray) -> np.ndarray:
+    """A float16 copy. Half floats end at 65,504: a larger value keeps its sign and its rank among the largest."""
     found = np.empty(np.shape(array), np.float16)
     for rows in blocks(len(found), 8192):
         found[rows] = np.clip(array[rows], -65504, 65504)

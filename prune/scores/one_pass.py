@@ -84,7 +84,8 @@ def one_pass(
         present, block = class_sums(x, groups[rows])
         return rows, part, present, block, found
 
-    for rows, part, present, block, found in track(in_order(work, blocks(n), workers), -(-n // ROWS), "scores"):
+    results = in_order(work, blocks(n), workers, ahead=2)  # each holds sums of up to a block's rows: megabytes
+    for rows, part, present, block, found in track(results, -(-n // ROWS), "scores"):
         for name, values in part.items():
             scores.setdefault(name, np.empty(n, np.float32))[rows] = values
         sums[present] += block

@@ -1,5 +1,7 @@
 """`prune adopt`: features and logits from elsewhere become a features file, in the manifest's order."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,64 @@ def test_names_say_what_the_logits_stand_for(manifests):
     (manifests / "names.txt").write_text("cat\nbee\n")
     with pytest.raises(InputError, match="4 logits, and 2 class names"):
         adopted(manifests, features=FEATURES, logits=logits)
+
+
+def test_names_that_are_no_text_are_one_clear_line(manifests):
+    (manifests / "names.txt").write_bytes("bär\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"names\.txt: is not text in UTF-8 \(byte 1\)"):
+        adopted(manifests, features=FEATURES, logits=LOGITS)
+    assert not (manifests / "s.features.npz").exists()
+
+
+def test_compressed_and_transposed_archives_are_taken_over_alike(manifests):
+    given = {"features": FEATURES, "logits": LOGITS, "id": np.array([f"{i}.jpg" for i in range(6)])}
+    whole = adopted(manifests, **given)
+    expected = {name: array.tolist() for name, array in open_arrays(whole, "winnow-features/1")[0].items()}
+    for save, arrays in ((np.savez_compressed, given), (np.savez, given | {"features": np.asfortranarray(FEATURES)})):
+        whole.unlink()
+        save(manifests / "given.npz", **arrays)
+        adopt.run(adopt.Config(manifests / "given.npz", manifests / "s.manifest.npz", "clip", whole))
+        found = open_arrays(whole, "winnow-features/1")[0]
+        assert {name: array.tolist() for name, array in found.items()} == expected
+
+
+def test_a_damaged_archive_is_named(manifests):
+    adopted(manifests, features=FEATURES).unlink()
+    place = manifests / "given.npz"
+    data = bytearray(place.read_bytes())
+    data[data.index(FEATURES.tobytes()) + 9] ^= 1
+    place.write_bytes(data)
+    with pytest.raises(InputError, match=r"given\.npz: not a plain \.npz archive .*CRC"):
+        adopt.run(adopt.Config(place, manifests / "s.manifest.npz", "clip", manifests / "s.features.npz"))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_large_tables_are_never_held_whole(tmp_path, shuffled):
+    n, d = 40_000, 400
+    Manifest(
+        ids=np.array([f"{i:05d}.jpg".encode() for i in range(n)]),
+        labels=(np.arange(n) % 2).astype(np.int32),
+        nbytes=np.full(n, 10, np.int32),
+        width=np.full(n, 8, np.int32),
+        height=np.full(n, 8, np.int32),
+        digests=np.arange(n, dtype=np.uint64),
+        crc32=np.zeros(n, np.uint32),
+        classes=["a", "b"],
+    ).save(tmp_path / "s.manifest.npz")
+    order = np.random.default_rng(0).permutation(n)
+    features = np.arange(n * d, dtype=np.float64).reshape(n, d) % 2048
+    ids = np.array([f"{i:05d}.jpg".encode() for i in order])
+    arrays = {"features": features[order], "id": ids} if shuffled else {"features": features}
+    np.savez(tmp_path / "a.npz", **arrays)
+    del arrays
+    out = tmp_path / "s.features.npz"
+    tracemalloc.start()
+    adopt.run(adopt.Config(tmp_path / "a.npz", tmp_path / "s.manifest.npz", "clip", out))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(open_features(out).features, features.astype(np.float16))
+    assert [entry.name for entry in sorted(tmp_path.iterdir())] == ["a.npz", "s.features.npz", "s.manifest.npz"]
+    assert peak < features.nbytes / 4  # 32 MB, less than the half floats alone
 
 
 def test_numbers_beyond_half_floats_become_their_largest(manifests):

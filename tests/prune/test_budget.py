@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from prune.index import PrunedIndex
 from prune.manifest import Manifest
 from prune.provenance import record
 from prune.run import InputError
+from prune.scores.feature_files import order_fingerprint
 from prune.source import open_source
 
 N = 48
@@ -70,6 +72,20 @@ def test_fidelity_by_hand():
     assert psnr(np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 15, np.uint8)) == pytest.approx(34.15, abs=0.01)
     assert psnr(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3), np.uint8)) == np.inf
     np.testing.assert_allclose(dropped(np.array([[0.0, 0], [2, 0]]), np.array([1.0, 0])), [0.5, 0.5])
+
+
+def test_psnr_holds_one_image_in_float_at_a_time():
+    stack = np.random.default_rng(0).integers(0, 256, (6, 5, 200, 200, 3), dtype=np.uint8)
+    tracemalloc.start()
+    found = psnr(stack, stack[:, :1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (6, 5)
+    assert found.dtype == np.float32
+    assert np.isinf(found[:, 0]).all()
+    error = (stack[4, 3].astype(float) - stack[4, 0]) ** 2
+    assert found[4, 3] == pytest.approx(10 * np.log10(255**2 / error.mean()), abs=1e-4)
+    assert peak < 3 * 200 * 200 * 3 * 4
 
 
 def test_curves_say_what_the_encoder_makes(made):
@@ -247,6 +263,11 @@ def test_amounts_and_floors_by_hand():
         ({"ratio": 0.5, "value": "el2n"}, "give --scores"),
         ({"ratio": 0.5, "policy": "uniform", "quality": 33}, "measured are 0 10 50 90"),
         ({"ratio": 0.001, "floor": 16}, "the floors alone need"),
+        ({"ratio": 0.5, "seed": -1}, "--seed -1"),
+        ({"ratio": 0.5, "floor": float("inf")}, "floor inf is neither"),
+        ({"ratio": 0.5, "floor": float("nan")}, "floor nan is neither"),
+        ({"ratio": 0.5, "floor": -1.0}, "--floor -1.0"),
+        ({"ratio": 0.5, "floor": 2.7}, "--floor 2.7 is neither"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(made, tmp_path, change, message):
@@ -260,6 +281,58 @@ def test_curves_of_another_source_are_refused(made, tmp_path):
     save_arrays(tmp_path / "o.npz", arrays, {**meta, "fingerprint": "other"})
     with pytest.raises(InputError, match="curves of another source"):
         budget.run(settings(made, tmp_path, curves=tmp_path / "o.npz", ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"workers": -1}, "--workers -1"),
+        ({"resolution": 0}, "--resolution 0"),
+        ({"seed": -1}, "--seed -1"),
+    ],
+)
+def test_curves_name_mistakes_before_they_measure(made, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        curves.run(curves.Config(**{**vars(made.config), "out": tmp_path / "c.npz", **change}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def permuted(made, folder, **changes):
+    """Curves of the source with the images in the opposite order."""
+    arrays, meta = open_arrays(made.config.out, "winnow-curves/1")
+    turned = {name: values[::-1] if len(values) == N else values for name, values in arrays.items()}
+    save_arrays(folder / "turned.curves.npz", turned, {**meta, **changes})
+    return folder / "turned.curves.npz"
+
+
+def test_curves_in_another_order_of_the_images_are_refused(made, tmp_path):
+    with pytest.raises(InputError, match=r"turned.* in another order than the index; run `prune curves`"):
+        budget.run(settings(made, tmp_path, curves=permuted(made, tmp_path), ratio=0.5))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["turned.curves.npz"]
+    with pytest.raises(InputError, match=r"turned.* in another order than .*manifest\.npz; give another --out"):
+        curves.run(curves.Config(**{**vars(made.config), "out": permuted(made, tmp_path, order="00000000")}))
+
+
+def test_curves_of_before_orders_were_noted_are_read(made, tmp_path):
+    arrays, meta = open_arrays(made.config.out, "winnow-curves/1")
+    old = {name: values for name, values in arrays.items() if name != "digest"}
+    save_arrays(tmp_path / "old.npz", old, {key: value for key, value in meta.items() if key != "order"})
+    budget.run(settings(made, tmp_path, curves=tmp_path / "old.npz", ratio=0.5))
+    budget.run(settings(made, tmp_path, ratio=0.5))  # into the same --out: the same curves
+
+
+def test_scores_in_another_order_than_the_curves_are_refused(made, tmp_path):
+    scores = {"sample/el2n": np.arange(N, dtype=np.float32)}
+    for order, fits in ((None, True), (order_fingerprint(made.root / "s.manifest.npz"), True), ("00000000", False)):
+        meta = {"format": "winnow-scores/1", "fingerprint": made.index.source, "order": order}
+        save_arrays(tmp_path / "scores.npz", scores, meta)
+        config = settings(made, tmp_path, ratio=0.5, scores=tmp_path / "scores.npz", value="el2n")
+        if fits:
+            budget.run(config)
+        else:
+            with pytest.raises(InputError, match=r"scores\.npz: lists the images in another order than .*curves"):
+                budget.run(config)
 
 
 def test_codecs_are_ranked_at_equal_bytes(made, capsys):
@@ -278,3 +351,17 @@ def test_codecs_are_ranked_at_equal_bytes(made, capsys):
     for size in told["at"]:
         errors = [row["fmse"] for row in size["codecs"]]
         assert errors == sorted(errors)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"qualities": ()}, "--qualities : at least one"),
+        ({"qualities": (90, 101)}, "--qualities 90 101"),
+        ({"codecs": ()}, "at least one codec"),
+        ({"seed": -1}, "--seed -1"),
+    ],
+)
+def test_codecs_named_wrongly_are_refused(made, change, message):
+    with pytest.raises(InputError, match=message):
+        codec_table.run(codec_table.Config(made.root / "s.beton", made.root / "model", **change))

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,33 @@ def test_leaks_name_the_test_image_and_ignore_look_alikes():
     tests = np.r_[rng.normal(size=(5, 32)), x[[7, 2500]] + 0.05 * rng.normal(size=(2, 32))]
     found = leaks(x.astype(np.float16), tests, x.mean(axis=0))
     assert {int(r): int(found[r]) for r in np.flatnonzero(found >= 0)} == {7: 5, 2500: 6}
+
+
+def test_a_crowd_of_leaks_costs_no_memory_for_its_pairs():
+    # All 2,000 x 2,000 cosines are above 0.95: as index and cosine of each pair they would take 80 MB.
+    rng = np.random.default_rng(5)
+    crowd = 30 * np.eye(1, 32) + rng.normal(size=(2000, 32))
+    tests = np.r_[crowd[[1500]] + 0.001, 30 * np.eye(1, 32) + rng.normal(size=(1999, 32))]
+    tracemalloc.start()
+    found = leaks(crowd.astype(np.float32), tests, np.zeros(32), 0.9)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert {int(r): int(found[r]) for r in np.flatnonzero(found >= 0)} == {1500: 0}
+    assert peak < 60e6
+
+
+def test_a_leak_is_judged_by_neighbours_that_come_later():
+    # 1 - cosine to the fifth neighbour falls from 1 to that of 9 degrees: 8 degrees stood out of it, and do no more.
+    first, later = at(8, *[90] * 2000), at(*[9] * 6)
+    assert leaks(first, at(0), np.zeros(2)).tolist()[0] == 0
+    assert (leaks(np.r_[first, later], at(0), np.zeros(2)) == -1).all()
+
+
+def test_the_most_alike_of_several_test_images_is_named():
+    x, tests = at(0, 40, 80, 120, 160, 200), at(41, 40.5, 40.5, 300)
+    assert leaks(x, tests, np.zeros(2), 0.99).tolist() == [-1, 1, -1, -1, -1, -1]
+    assert leaks(x, tests, np.zeros(2), 0.99, stand_out=False).tolist() == [-1, 1, -1, -1, -1, -1]
+    assert leaks(x, tests[:0], np.zeros(2)).tolist() == [-1] * 6
 
 
 def test_groups_list_the_original_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prune import features, networks
-from prune.arrays import open_arrays
+from prune.arrays import open_arrays, save_arrays
 from prune.images import Stored, decode
+from prune.manifest import manifest_path
 from prune.run import InputError, read_json, write_json
+from prune.scores.feature_files import open_features, order_fingerprint
 from prune.source import open_source
 
 SPEC = {
@@ -87,6 +90,56 @@ def test_no_parts_are_left_and_a_second_call_returns_at_once(done, model, toy, c
     assert (done / "train.features.npz").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="resolution: None -> 16"):
         features.run(features.Config(model=model, betons=(toy.train,), out=done, resolution=16))
+
+
+def test_features_below_a_linked_folder_find_their_manifest(model, toy, tmp_path):
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far/away")
+    run = features.Config(model=model, betons=(toy.train,), out=tmp_path / "link", loader="torch", workers=1)
+    features.run(run)
+    manifest = manifest_path(toy.train).resolve()
+    for folder in ("link", "far/away"):
+        found = open_features(tmp_path / folder / "train.features.npz")
+        assert found.manifest == manifest
+        assert found.order == order_fingerprint(manifest)
+    (tmp_path / "one.features.npz").symlink_to(tmp_path / "far/away/train.features.npz")
+    assert open_features(tmp_path / "one.features.npz").manifest == manifest
+
+
+def test_features_that_stand_are_not_taken_for_those_of_another_order(done, model, toy, tmp_path):
+    arrays, meta = open_arrays(done / "train.features.npz", features.FORMAT)
+    config = features.Config(model=model, betons=(toy.train,), out=tmp_path)
+    save_arrays(tmp_path / "train.features.npz", arrays, {k: v for k, v in meta.items() if k != "order"})
+    features.run(config)  # older files do not tell
+    save_arrays(tmp_path / "train.features.npz", arrays, {**meta, "order": "00000000"})
+    with pytest.raises(InputError, match=r"in another order than .*train\.manifest\.npz; give another --out"):
+        features.run(config)
+
+
+def test_parts_of_the_ranks_are_joined_in_pieces_and_without_a_copy_in_memory(tmp_path):
+    whole = (np.arange(30_000 * 64) % 1999).reshape(30_000, 64).astype(np.float16)
+    parts = [tmp_path / f"{rank}.npy" for rank in range(4)]
+    for part, rows in zip(parts, (whole[:9_000], whole[9_000:29_999], None, whole[29_999:])):
+        if rows is not None:  # a rank without rows leaves no part
+            np.save(part, rows)
+    tracemalloc.start()
+    found = features.joined(tmp_path / "whole", len(whole), parts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found, np.memmap)
+    assert np.array_equal(found, whole)
+    assert peak < 2.5 * 8192 * 64 * 2  # a block as an array and as bytes
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"resolution": 0}, "--resolution 0"), ({"batch_size": 0}, "--batch-size 0"), ({"workers": -1}, "--workers -1")],
+)
+def test_mistakes_are_named_before_the_output_is_touched(model, toy, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        features.run(features.Config(model=model, betons=(toy.train,), out=tmp_path / "new", **change))
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_plain_loader_gives_nearly_the_same(done, model, toy, tmp_path):

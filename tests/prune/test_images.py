@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -119,6 +120,58 @@ def test_places_without_images_are_named(tmp_path):
                          ("hollow", "no images"), ("x.parquet", "no such file")]:  # fmt: skip
         with pytest.raises(InputError, match=words):
             list_images(str(tmp_path / place))
+
+
+def idx(place, values):
+    """Write an array as MNIST's files have it: two zeros, the type, the dimensions, the bytes."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    place.write_bytes(head + values.astype(np.uint8).tobytes())
+
+
+def test_a_torchvision_data_set_whose_labels_are_a_tensor_is_read(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28))
+    for split in ("train", "t10k"):
+        idx(tmp_path / f"MNIST/raw/{split}-images-idx3-ubyte", pixels)
+        idx(tmp_path / f"MNIST/raw/{split}-labels-idx1-ubyte", np.array([7, 0, 2]))
+    listing = list_images(f"torchvision:MNIST:{tmp_path}")
+    assert listing.labels.tolist() == [7, 0, 2]
+    assert listing.labels.dtype == np.int32
+    assert listing.classes[7] == "7 - seven"
+    assert listing.ids == ["train/0", "train/1", "train/2"]
+    np.testing.assert_array_equal(decode(prepare(listing.read(1)))[..., 0], pixels[1])
+
+
+@pytest.mark.parametrize("name", ["utils", "CocoDetection", "FakeData", "VisionDataset", "DatasetFolder"])
+def test_what_is_no_set_of_labelled_images_on_disk_is_one_clear_line(tmp_path, name):
+    with pytest.raises(InputError) as error:
+        list_images(f"torchvision:{name}:{tmp_path}")
+    assert str(error.value).startswith(f"torchvision:{name}:{tmp_path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_files_are_read_and_bad_ones_named(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    cells = [{"bytes": encoded(PIXELS), "path": None}, {"bytes": encoded(PIXELS[:9]), "path": None}]
+
+    def table(name, labels, images=cells):
+        parquet.write_table(arrow.table({"image": images, "label": labels}), tmp_path / name)
+        return str(tmp_path / name)
+
+    listing = list_images(table("x.parquet", [1, 0]))
+    assert (listing.ids, listing.classes, listing.labels.tolist()) == (["x/0", "x/1"], ["0", "1"], [1, 0])
+    assert listing.read(1) == encoded(PIXELS[:9])
+    damaged = bytearray((tmp_path / "x.parquet").read_bytes())
+    (tmp_path / "cut.parquet").write_bytes(damaged[: len(damaged) // 2])
+    bad = [(str(tmp_path / "cut.parquet"), "damaged, or not a parquet file"),
+           (table("words.parquet", ["cat", "dog"]), "column label must hold a whole number"),
+           (table("gap.parquet", [1, None]), "column label must hold a whole number"),
+           (table("below.parquet", [1, -1]), "one class of 2"),
+           (table("none.parquet", arrow.array([], arrow.int64()), []), "holds no images")]  # fmt: skip
+    for place, words in bad:
+        with pytest.raises(InputError, match=words) as error:
+            list_images(place)
+        assert "\n" not in str(error.value)
 
 
 def test_a_torchvision_data_set_is_read_by_name(tmp_path):

@@ -102,6 +102,14 @@ def test_rows_of_another_order_are_brought_over_by_a_listing(source, tmp_path):
         brought(source, text(tmp_path, "ant/1.jpg\n"), listing=listing)
 
 
+def test_a_mask_has_an_entry_for_each_image_of_the_listing(source, tmp_path):
+    listing = text(tmp_path, "bee/3.jpg\nant/1.jpg\n", "files.txt")
+    assert brought(source, saved(tmp_path, [True, False]), listing=listing).ids.tolist() == [IDS[4]]
+    for mask in ([True], [False, True, False]):
+        with pytest.raises(InputError, match=f"a mask of {len(mask)} entries for 2 images"):
+            brought(source, saved(tmp_path, mask), listing=listing, holds="remove")
+
+
 def test_a_digest_stands_for_every_image_with_these_bytes(source, tmp_path):
     index = brought(source, text(tmp_path, "000000000000000c\n"))
     assert index.ids.tolist() == [IDS[2], IDS[3]]
@@ -131,7 +139,9 @@ def test_samples_that_the_source_lacks_are_left_out_only_when_the_user_insists(s
         ([[1, 2]], "one dimension"),
         ([], "float64"),
         (np.zeros(0, np.int64), "lists no samples"),
-        ([True] * 6, "1 rows are beyond"),
+        ([True] * 6, "a mask of 6 entries for 5 images"),
+        ([True] * 4, "a mask of 4 entries for 5 images"),
+        ([True, False, False, False, False, False], "a mask of 6 entries for 5 images"),
         (["ant/1.jpg", "ant/1.jpg"], r"1 ids are repeated \(first: 'ant/1.jpg'\)"),
     ],
 )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from prune import node_copy
+from prune.beton import BetonWriter
 from prune.loading import open_loader, share_of_cores
+from prune.manifest import Manifest, digest
 from prune.node_copy import on_this_node
 from prune.source import open_source
 
@@ -47,6 +50,33 @@ def test_another_beton_of_the_same_name_gets_a_copy_of_its_own(toy, monkeypatch,
         for place in (beton, beton.with_suffix(".manifest.npz")):
             shutil.copy(place, folder / place.name.replace(beton.stem, "same"))
         on_this_node(open_source(folder / "same.beton"))
+    assert len(list((tmp_path / "fast").glob("*.beton"))) == 2
+
+
+def reordered(root, rows):
+    """Raw images of one size and class, written in the order of `rows`."""
+    root.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+    with BetonWriter(root / "x.beton", 4) as writer:
+        for row in rows:
+            writer.add(pixels[row].tobytes(), jpeg=False, height=6, width=6, label=0)
+    data = [pixels[row].tobytes() for row in rows]
+    Manifest(
+        np.array([b"%d.png" % row for row in rows]), np.zeros(4, np.int32), np.full(4, 108, np.int32),
+        np.full(4, 6, np.int32), np.full(4, 6, np.int32), np.array([digest(d) for d in data], np.uint64),
+        np.array([zlib.crc32(d) for d in data], np.uint32), ["a"],
+    ).save(root / "x.manifest.npz")  # fmt: skip
+    return open_source(root / "x.beton")
+
+
+def test_the_same_images_in_another_order_get_a_copy_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("WINNOW_LOCAL", str(tmp_path / "fast"))
+    for place, rows in (("a", [0, 1, 2, 3]), ("b", [2, 0, 3, 1])):
+        source = reordered(tmp_path / place, rows)
+        loader = open_loader(source, resolution=6, batch_size=4, workers=1, loader="torch")
+        (batch,) = loader.epoch(np.arange(4))  # an image of the other order would count as damaged
+        stored = np.frombuffer(source.beton.stored(1)[0], np.uint8).reshape(6, 6, 3)
+        assert np.array_equal(batch[0][1].permute(1, 2, 0).numpy(), stored)
     assert len(list((tmp_path / "fast").glob("*.beton"))) == 2
 
 

@@ -46,6 +46,13 @@ def test_weights_that_mean_nothing_are_refused(weight):
         quota(weight, [5, 5], 4)
 
 
+@pytest.mark.parametrize("floor", [float("nan"), float("inf"), -0.5, 1.5])
+def test_floors_that_mean_nothing_are_refused(floor):
+    with pytest.raises(InputError, match=f"floor {floor} is neither"):
+        floors_of(floor, [5, 5])
+    assert floors_of(1e30, [5, 3]).tolist() == [5, 3]
+
+
 def test_a_budget_above_the_samples_is_refused():
     with pytest.raises(InputError, match="a budget of 11 samples, but 10"):
         quota([1, 1], [5, 5], 11)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from prune import score, selection
+from prune.__main__ import main
 from prune.arrays import open_arrays, save_arrays
 from prune.index import PrunedIndex
 from prune.manifest import Manifest
 from prune.run import InputError
-from prune.scores.feature_files import save_features
+from prune.scores.feature_files import order_fingerprint, save_features
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -156,8 +157,7 @@ def test_winnow_keeps_the_floor_of_a_class_made_of_near_duplicates(case):
 
 def test_several_surrogates_are_averaged_by_rank_and_their_agreement_is_told(case, capsys):
     both, meta = scored(case, case.one, case.two, also=("prototype",))
-    assert both["sample/el2n"].min() > 0
-    assert both["sample/el2n"].max() < 1
+    assert 1 < both["sample/el2n"].max() <= 2**0.5  # in EL2N's own units
     assert 0.8 < meta["agreement"]["sample/el2n"] < 1
     assert "the surrogates agree at 0." in capsys.readouterr().err
     case.out.unlink()
@@ -260,6 +260,85 @@ def test_dynamics_of_a_part_of_the_source_leave_the_rest_unknown(case):
         scored(case, dynamics=(case.folder / "dynamics.npz",))
 
 
+def test_dynamics_of_another_order_of_the_images_are_refused(case):
+    manifest = Manifest.load(case.folder / "s.manifest.npz")
+    tables = {name: np.full((4, 300), 0.5, np.float16) for name in ("probability", "margin")}
+    tables |= {"correct": np.ones((4, 300), np.uint8), "position": np.arange(300), "label": case.label}
+    meta = {"format": "winnow-dynamics/1", "fingerprint": manifest.fingerprint}
+    for order in (None, order_fingerprint(case.folder / "s.manifest.npz")):  # older files do not tell
+        save_arrays(case.folder / "dynamics.npz", tables, meta | {"order": order})
+        case.out.unlink(missing_ok=True)
+        scored(case, dynamics=(case.folder / "dynamics.npz",), also=())
+    case.out.unlink()
+    save_arrays(case.folder / "dynamics.npz", tables, meta | {"order": "00000000"})
+    with pytest.raises(InputError, match=r"dynamics\.npz: lists the images in another order"):
+        scored(case, dynamics=(case.folder / "dynamics.npz",), also=())
+    assert not case.out.exists()
+
+
+def turned(place):
+    """The same source in the opposite order, at `place`."""
+    manifest = Manifest.load(place.with_name("s.manifest.npz"))
+    names = ("ids", "labels", "nbytes", "width", "height", "digests", "crc32")
+    other = Manifest(**{name: getattr(manifest, name)[::-1] for name in names}, classes=manifest.classes)
+    other.save(place)
+    assert other.fingerprint == manifest.fingerprint
+    return place
+
+
+def test_surrogates_that_saw_the_images_in_different_orders_are_not_averaged(case):
+    manifest = turned(case.folder / "turned.manifest.npz")
+    arrays, _ = open_arrays(case.two["s"], "winnow-features/1", mapped=False)
+    rows = [arrays[name][::-1] for name in ("features", "logits")]
+    save_features(case.two["s"], *rows, manifest, logit_classes=CLASSES, model="two")
+    with pytest.raises(InputError, match=r"two.* in another order than .*one.*; run `prune features` for both"):
+        scored(case, case.one, case.two)
+    assert not case.out.exists()
+
+
+def test_two_test_sets_of_one_name_are_refused(case):
+    (case.folder / "other").mkdir()
+    arrays, _ = open_arrays(case.one["t.test"], "winnow-features/1", mapped=False)
+    other, manifest = case.folder / "other/t.test.features.npz", case.folder / "t.test.manifest.npz"
+    save_features(other, -arrays["features"], arrays["logits"], manifest, logit_classes=CLASSES, model="one")
+    with pytest.raises(InputError, match=r"two test sets are named t\.test"):
+        scored(case, leaks=(case.one["t.test"], other))
+    assert not case.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dynamics", "{folder}/text.npz"], "text.npz: damaged, or not a winnow-dynamics file"),
+        (["--dynamics", "{folder}/one/s.features.npz"], "winnow-dynamics is expected"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--workers", "-1"], "--workers -1"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(case, capsys, flags, message):
+    (case.folder / "text.npz").write_text("no archive")
+    given = [flag.format(folder=case.folder) for flag in flags]
+    assert main(["score", "--source", str(case.one["s"]), "--out", str(case.out), *given]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not case.out.exists()
+
+
+def test_of_a_group_whose_original_is_dropped_one_copy_stays(case):
+    arrays, meta = open_arrays(scored(case) and case.out, "winnow-scores/1", mapped=False)
+    arrays["duplicate_of"][:] = -1
+    arrays["duplicate_of"][[3, 7, 9]] = 50
+    arrays["leak/x"] = (np.arange(300) == 50).astype("u1")
+    save_arrays(case.out, arrays, meta)
+    (case.folder / "never.txt").write_bytes(bytes(Manifest.load(case.folder / "s.manifest.npz").ids[50]) + b"\n")
+    group = {3, 7, 9, 50}  # 297 of 300 are all but three of them
+    for flags in ({"never": case.folder / "never.txt"}, {"drop_leaks": True}):
+        index = kept(case, method="random", keep=297 / 300, drop_duplicates=True, **flags)
+        assert group & set(index.positions) == {3}
+        assert 3 in kept(case, method="semdedup", keep=297 / 300, **flags).positions
+
+
 def test_coverage_ranks_find_the_features_and_say_why(case):
     scored(case, also=())
     index = kept(case, method="k-center", keep=0.1)
@@ -272,10 +351,5 @@ def test_coverage_ranks_find_the_features_and_say_why(case):
 
 def test_the_images_in_another_order_are_refused(case):
     scored(case, also=())
-    manifest = Manifest.load(case.folder / "s.manifest.npz")
-    names = ("ids", "labels", "nbytes", "width", "height", "digests", "crc32")
-    turned = Manifest(**{name: getattr(manifest, name)[::-1] for name in names}, classes=manifest.classes)
-    assert turned.fingerprint == manifest.fingerprint
-    turned.save(case.folder / "turned.manifest.npz")
     with pytest.raises(InputError, match="another order"):
-        kept(case, method="random", manifest=case.folder / "turned.manifest.npz")
+        kept(case, method="random", manifest=turned(case.folder / "turned.manifest.npz"))

@@ -14,6 +14,7 @@ from prune.index import PrunedIndex
 from prune.manifest import Manifest
 from prune.methods import NAMES, method
 from prune.run import InputError
+from prune.scores.feature_files import content_fingerprint, order_fingerprint
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 SIZES = [40, 30, 20, 10]
@@ -331,6 +332,42 @@ def test_same_out_and_settings_return_at_once_and_others_are_refused(case, capsy
         selected(case, method="random", keep=0.3)
 
 
+def test_other_features_under_the_same_settings_are_refused(case):
+    scored(case)
+    arrays, meta = open_arrays(case.source, "winnow-features/1", mapped=False)
+    other = case.folder / "other.features.npz"
+    save_arrays(other, arrays | {"features": arrays["features"][:, ::-1] * np.arange(8)}, meta)
+    index = selected(case, method="k-center")
+    assert selected(case, method="k-center", features=case.source).fingerprint == index.fingerprint
+    with pytest.raises(InputError, match=r"inputs\.features: None -> '[0-9a-f]{32}'"):
+        selected(case, method="k-center", features=other)
+    step = selected(case, "b", method="k-center", features=other).provenance[-1]
+    assert step["inputs"]["features"] == content_fingerprint(other)
+    with pytest.raises(InputError, match=r"inputs\.features"):
+        selected(case, "b", method="k-center")
+    selected(case, "c", method="random")
+    selected(case, "c", method="random", features=other)  # a rank that looks at no features is the same with others
+
+
+def test_an_index_that_stands_needs_its_features_no_more(case, capsys):
+    scored(case)
+    selected(case, method="k-center")
+    case.source.unlink()
+    selected(case, method="k-center")
+    assert "already made" in capsys.readouterr().err
+
+
+def test_features_in_another_order_of_the_images_are_refused(case):
+    scored(case)
+    arrays, meta = open_arrays(case.source, "winnow-features/1", mapped=False)
+    own = order_fingerprint(case.folder / "s.manifest.npz")
+    for name, order in (("same", own), ("turned", "00000000")):
+        save_arrays(case.folder / f"{name}.features.npz", arrays, meta | {"order": order})
+    selected(case, method="k-center", features=case.folder / "same.features.npz")
+    with pytest.raises(InputError, match=r"turned.* in another order than .*scores\.npz; run `prune features`"):
+        selected(case, "b", method="k-center", features=case.folder / "turned.features.npz")
+
+
 def test_a_random_draw_needs_the_manifest_alone(case):
     from prune.arrays import open_arrays
 
@@ -387,6 +424,10 @@ def test_the_report_lists_every_class_with_its_reasons(case):
         ({"base": 1.5}, "--base"),
         ({"floor": 9}, "needs 36 samples and the budget is 20; the largest floor that fits is 5 samples"),
         ({"floor": 0.5}, "the largest floor that fits is 0.200"),
+        ({"floor": 2.7}, "2.7 is neither"),
+        ({"floor": float("inf")}, "inf is neither"),
+        ({"floor": float("nan")}, "nan is neither"),
+        ({"seed": -1}, "--seed -1"),
         ({"protect": ("cow",)}, "cow"),
         ({"protect": ("ant",)}, "protected"),
         ({"targets": ("pets",)}, "t.train"),

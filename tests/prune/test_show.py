@@ -22,6 +22,7 @@ from prune.images import Stored
 from prune.index import PrunedIndex
 from prune.manifest import Manifest, digest
 from prune.provenance import record
+from prune.scores.feature_files import order_fingerprint
 from prune.thumbnails import data_uri
 
 EVIL = "<script>alert(1)<∕script>"
@@ -176,6 +177,16 @@ def test_best_and_worst_of_both_sides_come_from_the_scores_file(made, tmp_path):
     _, text = page(made, tmp_path, "--scores", str(made.root / "scores.npz"), "--score", "margin")
     assert "highest margin" in text
     assert "best: highest margin" not in text  # the rank was by el2n
+
+
+def test_scores_of_another_order_of_the_images_are_refused(made, tmp_path, capsys):
+    manifest = made.root / "s.manifest.npz"
+    for order, code in ((order_fingerprint(manifest), 0), ("00000000", 2)):
+        meta = {"format": "winnow-scores/1", "fingerprint": made.manifest.fingerprint, "order": order}
+        save_arrays(tmp_path / "scores.npz", {"sample/el2n": np.zeros(len(made.manifest), np.float32)}, meta)
+        flags = ["--source", str(made.root / "s.beton"), "--scores", str(tmp_path / "scores.npz")]
+        assert show(made, "--html", str(tmp_path / "p.html"), *flags) == code
+    assert "in another order than" in capsys.readouterr().err
 
 
 def test_without_scores_of_dropped_images_a_random_draw_is_shown_and_said(made, tmp_path):

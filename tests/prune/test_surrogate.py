@@ -77,11 +77,28 @@ def test_same_out_and_weights_return_at_once_and_others_are_refused(weights, tmp
         surrogate.run(surrogate.Config(ARCH, tmp_path / "model", folder / "m.safetensors"))
 
 
+def test_a_finished_directory_is_seen_before_weights_are_fetched(weights, tmp_path, monkeypatch, capsys):
+    _, model = weights
+    monkeypatch.setattr(timm, "create_model", lambda arch, pretrained: model)
+    surrogate.run(surrogate.Config(ARCH, tmp_path / "model"))
+
+    def no_network(*args, **kwargs):
+        raise OSError("we couldn't connect")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    capsys.readouterr()
+    surrogate.run(surrogate.Config(ARCH, tmp_path / "model"))
+    assert "there already" in capsys.readouterr().err
+    with pytest.raises(InputError, match="resolution: None -> 64"):
+        surrogate.run(surrogate.Config(ARCH, tmp_path / "model", resolution=64))
+
+
 def test_what_is_no_such_model_is_one_clear_line(weights, tmp_path, monkeypatch):
     folder, _ = weights
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "two.txt").write_text("ant\nbee\n")
     (tmp_path / "same.txt").write_text("ant\nant\n")
+    (tmp_path / "latin.txt").write_bytes("bär\n".encode("latin-1"))
 
     class Code:
         def __reduce__(self):
@@ -96,6 +113,8 @@ def test_what_is_no_such_model_is_one_clear_line(weights, tmp_path, monkeypatch)
         ({"arch": "resnet18"}, "no classifier 'fc'"),
         ({"names": tmp_path / "two.txt"}, "2 names for a model of 18 classes"),
         ({"names": tmp_path / "same.txt"}, "'ant' twice"),
+        ({"names": tmp_path / "latin.txt"}, r"latin\.txt: is not text in UTF-8"),
+        ({"resolution": 0}, "--resolution 0"),
     ]
     for change, message in wrong:
         config = {"arch": ARCH, "out": tmp_path / "model", "weights": folder / "m.pth"} | change

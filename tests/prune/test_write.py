@@ -97,6 +97,39 @@ def test_the_same_command_returns_at_once_and_another_is_refused(images, tmp_pat
         written(images, tmp_path, quality=50)
 
 
+def test_another_class_list_over_a_beton_is_refused(images, tmp_path):
+    rng = np.random.default_rng(1)
+    lists = {}
+    for name in ("elk", "cow"):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(images / "cat/more.png")
+        (images / name).mkdir()
+        (images / "cat/more.png").rename(images / name / "1.png")
+        write.run(write.Config(images=str(images), out=tmp_path / f"{name}.beton"))
+        lists[name] = tmp_path / f"{name}.manifest.npz"
+    out = written(images, tmp_path, classes=lists["cow"])
+    stamp = out.stat().st_mtime_ns
+    written(images, tmp_path, classes=lists["cow"])
+    assert out.stat().st_mtime_ns == stamp
+    for other in (tmp_path / "elk.manifest.npz", None):
+        with pytest.raises(InputError, match=r"classes: '[0-9a-f]{32}' -> "):
+            written(images, tmp_path, classes=other)
+
+
+def test_a_beton_of_before_class_lists_were_noted_counts_as_made_when_its_own_list_is_asked(images, tmp_path):
+    write.run(write.Config(images=str(images), out=tmp_path / "a.beton"))
+    out = written(images, tmp_path)
+    stamp = out.stat().st_mtime_ns
+    written(images, tmp_path, classes=tmp_path / "a.manifest.npz")
+    assert out.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_writing_needs_at_least_one_thread(images, tmp_path, workers):
+    with pytest.raises(InputError, match=f"--workers {workers}"):
+        written(images, tmp_path, workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_writing_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "images/a").mkdir(parents=True)
     (tmp_path / "images/b").mkdir()
@@ -129,6 +162,31 @@ def test_deep_verification_names_each_damaged_image(images, tmp_path, capsys):
     verify.run(verify.Config(path))  # the structure is sound
     with pytest.raises(InputError, match=r"2 of 4 images are damaged, first 'cat/2.png' \(row 1"):
         verify.run(verify.Config(path, deep=True))
+
+
+def test_fewer_than_one_thread_are_refused(images, tmp_path):
+    path = written(images, tmp_path)
+    for workers in (0, -1):
+        with pytest.raises(InputError, match=f"--workers {workers}: 1 or more"):
+            verify.run(verify.Config(path, workers=workers))
+
+
+def test_a_jpeg_with_more_pictures_behind_it_keeps_its_bytes_and_is_read_as_its_first(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for _ in range(3)]
+    for name in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        pictures[0].save(tmp_path / "images" / name, "MPO", save_all=True, append_images=pictures[1:], quality=90)
+    assert Image.open(tmp_path / "images/a/1.jpg").format == "MPO"
+    source = open_source(written(tmp_path / "images", tmp_path))
+    assert source.beton.stored(0) == ((tmp_path / "images/a/1.jpg").read_bytes(), True)
+    expected = np.asarray(Image.open(tmp_path / "images/a/1.jpg").convert("RGB"))[:, 8:56]
+    for kind, off in (("torch", 0), ("ffcv", 6)):  # FFCV decodes with the fast DCT
+        loader = open_loader(source, resolution=48, batch_size=2, workers=1, loader=kind)
+        (batch,) = loader.epoch(np.arange(2))
+        loader.close()
+        assert np.abs(batch[0][0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= off
+    verify.run(verify.Config(source.beton.path, deep=True))
 
 
 def test_five_hundred_damaged_betons_are_refused_or_harmless(images, tmp_path, capsys):
@@ -227,3 +285,34 @@ def test_wrong_values_are_refused_before_anything_is_written(images, tmp_path, o
 def test_one_class_is_not_enough(images, tmp_path):
     with pytest.raises(InputError, match="one class"):
         written(images.parent, tmp_path)
+
+
+def test_a_source_that_changed_is_noticed_and_one_that_moved_is_not(images, tmp_path, capsys):
+    place = images
+    config = write.Config(images=str(place), out=tmp_path / "x.beton", workers=1)
+    write.run(config)
+    capsys.readouterr()
+    write.run(replace(config, images=f"{place}/"))
+    assert "are there already" in capsys.readouterr().err
+    moved = place.rename(tmp_path / "moved")
+    write.run(replace(config, images=str(moved)))
+    write.run(config)  # nothing lies there any more
+    assert f"not compared with its source: {place}: no such directory" in capsys.readouterr().err
+    first = next(p for p in sorted(moved.rglob("*")) if p.is_file())
+    first.rename(first.with_name("new" + first.suffix))
+    with pytest.raises(InputError, match="1 images came and 1 went since"):
+        write.run(replace(config, images=str(moved)))
+    (moved / "more").mkdir()
+    with pytest.raises(InputError, match=r"its classes changed \(for instance 'more'\)"):
+        write.run(replace(config, images=str(moved), dry_run=True))
+
+
+def test_what_is_no_beton_of_ours_is_not_overwritten(images, tmp_path):
+    (tmp_path / "x.beton").write_text("precious")
+    with pytest.raises(InputError, match=r"x\.beton: is there without its manifest"):
+        write.run(write.Config(images=str(images), out=tmp_path / "x.beton"))
+    assert (tmp_path / "x.beton").read_text() == "precious"
+    (tmp_path / "d.beton").mkdir()
+    with pytest.raises(InputError, match=r"d\.beton: is a directory; it names the beton"):
+        write.run(write.Config(images=str(images), out=tmp_path / "d.beton"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.beton", "images", "x.beton"]
