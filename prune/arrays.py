@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from prune.run import InputError, atomic
+from prune.run import InputError, atomic, need_file
 
 _CHUNK = 1 << 24
 
@@ -88,9 +88,9 @@ def open_arrays(
     InputError
         No such file, damaged, not of this format, or a newer version of it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    path = need_file(path, f"a {format.split('/')[0]} file")
+    if path.suffix == ".beton":
+        raise InputError(f"{path}: is a beton; a {format.split('/')[0]} file is expected")
     try:
         with zipfile.ZipFile(path) as archive:
             meta = json.loads(read_member(archive, archive.getinfo("meta.npy")).tobytes())

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from prune.run import InputError
+from prune.run import InputError, need_file
 
 HEADER = np.dtype(
     [("version", "<u2"), ("fields", "<u2"), ("page_size", "<u4"), ("samples", "<u8"), ("allocations", "<u8")],
@@ -196,9 +196,7 @@ def open_beton(path: Path) -> BetonFile:
     InputError
         Missing, cut short, of another version, with other fields, or with a pointer or size that cannot be.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a beton of `prune write` is expected")
+    path = need_file(path, "a beton of `prune write`")
     total = path.stat().st_size
     if total < DATA_START:
         raise InputError(f"{path}: damaged: {total} bytes are too few for a beton")

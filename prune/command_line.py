@@ -45,10 +45,9 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
 
 def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     """Parse `argv` for the step in `module` and run it; the exit code."""
-    step = importlib.import_module(module)
-    config = parse(program, step, argv)
     try:
-        step.run(config)
+        step = importlib.import_module(module)
+        step.run(parse(program, step, argv))
     except InputError as error:
         _tell(program, str(error))
         return 2

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prune.run import InputError
+from prune.run import InputError, read_json
 
 Kind = Literal["rows", "ids", "digests"]
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
@@ -55,7 +55,8 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
     path : Path
         .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv with a header: the first of
         the columns id, path, file, filename, digest, row, position, index that is there. .indices, .pt, .pth: a tensor
-        or list of rows saved by torch. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
+        or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one as "indices", as
+        `prune export` writes it. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
     kind : str, optional
         What the list holds, where its form does not say (ids that look like numbers).
 
@@ -71,6 +72,8 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
         given = _torch(path)
     elif suffix == ".npz":
         raise InputError(f"{path}: an archive of arrays; an index needs no import, and of others give the one .npy")
+    elif suffix == ".json":
+        given = _json(path, kind)
     elif suffix == ".csv":
         given = _csv(path, kind)
     else:
@@ -93,6 +96,14 @@ def _numpy(path: Path, kind: Kind | None) -> Given:
     except Exception as error:  # a damaged header reaches any line of NumPy's parser
         raise InputError(f"{path}: not a plain .npy array ({type(error).__name__}: {error})") from None
     return _of_array(path, array, kind)
+
+
+def _json(path: Path, kind: Kind | None) -> Given:
+    listed = read_json(path)
+    listed = listed.get("indices") if isinstance(listed, dict) else listed
+    if not isinstance(listed, list) or {type(value) for value in listed} not in ({int}, {str}):
+        raise InputError(f"{path}: a list of rows or of ids is expected, or an object that holds one as 'indices'")
+    return _of_array(path, np.array(listed), kind)
 
 
 def _of_array(path: Path, array: np.ndarray, kind: Kind | None) -> Given:

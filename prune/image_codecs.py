@@ -12,6 +12,7 @@ which any decoder built on libjpeg-turbo minds (Pillow, OpenCV, torchvision, FFC
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from functools import cache
@@ -99,7 +100,8 @@ def decode(data: bytes) -> np.ndarray:
 
 def unreadable(error: Exception) -> Unreadable:
     """Turn a decoder's exception into its reason on one line."""
-    return Unreadable(f"{type(error).__name__}: {error}".splitlines()[0][:200])
+    text = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error))  # an address is another one in every run
+    return Unreadable(f"{type(error).__name__}: {text}".splitlines()[0][:200])
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

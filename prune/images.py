@@ -11,7 +11,9 @@ from PIL import Image
 
 from prune.image_codecs import Unreadable, encode, to_rgb, unreadable
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+)
 _JPEG = ("JPEG", "MPO")
 """MPO is Pillow's name for a JPEG with more pictures behind its end, as phones write them; decoders read the first."""
 _DEFAULT_QUALITY = 95

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     samples: Annotated[Path, tyro.conf.Positional]
-    """The list: .npy, .txt, .csv, .indices or .pt."""
+    """The list: .npy, .txt, .csv, .json, .indices or .pt."""
     source: Path
     """Beton (with its manifest) or manifest of the source."""
     holds: Literal["keep", "remove"]

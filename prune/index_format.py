@@ -237,5 +237,6 @@ def _check_meta(meta: Mapping[str, Any]) -> None:
 
 
 def shown(name: bytes) -> str:
-    """A stored id as text for messages."""
-    return repr(bytes(name).decode("utf-8", "backslashreplace"))
+    """A stored id as text for messages, cut where it is long."""
+    text = repr(bytes(name).decode("utf-8", "backslashreplace"))
+    return text if len(text) <= 120 else f"{text[:119]}…"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ class Listing:
     classes : list of str
     read : callable
         Row to the encoded bytes; may raise OSError.
+    ignored : mapping of str to int
+        Files of a folder that are not listed, counted by suffix.
     """
 
     ids: list[str]
     labels: np.ndarray
     classes: list[str]
     read: Callable[[int], bytes]
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 def list_images(place: str, classes: Sequence[str] | None = None) -> Listing:
@@ -73,18 +77,33 @@ def _folder(root: Path) -> Listing:
     classes = sorted((e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")), key=os.fsencode)
     if not classes:
         raise InputError(f"{root}: holds no class folders; root/<class>/<image> is expected")
+    if _are_splits(root, classes):
+        raise InputError(
+            f"{root}: holds {', '.join(classes)}, not classes: name one of them, as in {root / classes[0]}"
+        )
     ids: list[str] = []
     labels: list[int] = []
+    ignored = Counter(_suffix(e.name) for e in os.scandir(root) if e.is_file() and not e.name.startswith("."))
     for label, name in enumerate(classes):
-        found = sorted(_files_below(root / name, name), key=os.fsencode)
+        found = sorted(_files_below(root / name, name, ignored), key=os.fsencode)
         ids += found
         labels += [label] * len(found)
     order = sorted(range(len(ids)), key=lambda i: os.fsencode(ids[i]))  # "a b/" sorts before "a/", unlike "a b" and "a"
     ids = [ids[i] for i in order]
-    return Listing(ids, np.array(labels, np.int32)[order], classes, lambda row: (root / ids[row]).read_bytes())
+    return Listing(ids, np.array(labels, np.int32)[order], classes, lambda row: (root / ids[row]).read_bytes(), ignored)
 
 
-def _files_below(folder: Path, prefix: str) -> list[str]:
+def _are_splits(root: Path, folders: list[str]) -> bool:
+    """Whether these are the parts of a data set, each with class folders of its own, and not classes."""
+    named = {folder.lower() for folder in folders} <= {"train", "training", "val", "valid", "validation", "test"}
+    return named and all(any(e.is_dir() for e in os.scandir(root / folder)) for folder in folders)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _files_below(folder: Path, prefix: str, ignored: Counter[str]) -> list[str]:
     found: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -92,9 +111,11 @@ def _files_below(folder: Path, prefix: str) -> list[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                found += _files_below(folder / entry.name, name)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                found += _files_below(folder / entry.name, name, ignored)
+            elif _suffix(entry.name) in SUFFIXES:
                 found.append(name)
+            else:
+                ignored[_suffix(entry.name)] += 1
     return found
 
 
@@ -192,4 +213,4 @@ def _relabel(listing: Listing, classes: list[str], place: str) -> Listing:
     if missing:
         raise InputError(f"{place}: {len(missing)} classes are not in the given class list, first {missing[0]!r}")
     table = np.array([place_of[name] for name in listing.classes], np.int32)
-    return Listing(listing.ids, table[listing.labels], classes, listing.read)
+    return Listing(listing.ids, table[listing.labels], classes, listing.read, listing.ignored)

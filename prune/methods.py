@@ -103,7 +103,7 @@ SPREAD_BY_SIZE = 0.1
 """Share of `winnow`'s budget that is spread by size under mild pruning, so that every class keeps a part."""
 
 
-def winnow(keep: float, *, guided: bool = True, dynamics: bool = False) -> Method:
+def winnow(keep: float, *, guided: bool = True, dynamics: bool = False, hardness: str = "el2n/entropy") -> Method:
     """The project's own default for a keep.
 
     Strong pruning: whole classes in the order of the targets' votes, each without its hardest quarter, so that the
@@ -123,21 +123,26 @@ def winnow(keep: float, *, guided: bool = True, dynamics: bool = False) -> Metho
         Targets have voted. Without them every class keeps its share of the source.
     dynamics : bool
         DUAL's score is there, which then draws the samples of a source without targets: it adapts to the keep itself.
+    hardness : str
+        Score, or alternatives, that tells easy samples from hard ones.
     """
     mild = keep >= HARDEST_FIRST_FROM
     if not guided:
-        rank = "dual:beta" if dynamics else f"el2n/entropy:{'top' if mild else 'bottom'}"
+        rank = "dual:beta" if dynamics else f"{hardness}:{'top' if mild else 'bottom'}"
         return Method("size", rank, without_duplicates=True)
     if mild:
-        return Method("soft", "el2n/entropy:top", SPREAD_BY_SIZE, without_duplicates=True)
-    return Method("votes-whole", "el2n/entropy:bottom", trim=TRIM, without_duplicates=True)
+        return Method("soft", f"{hardness}:top", SPREAD_BY_SIZE, without_duplicates=True)
+    return Method("votes-whole", f"{hardness}:bottom", trim=TRIM, without_duplicates=True)
 
 
 def method(name: str, keep: float, scores: Collection[str] = ("class/",)) -> Method:
     """Look up a method by its name, for a keep and the arrays of a scores file; `InputError` for an unknown one."""
     if name == "winnow":
         guided = any(array.startswith("class/") for array in scores)
-        return winnow(keep, guided=guided, dynamics={"sample/dual", "sample/confidence"} <= set(scores))
+        known = "sample/prototype" not in scores or {"sample/el2n", "sample/entropy"} & set(scores)
+        hardness = "el2n/entropy" if known else "prototype"  # what features without logits can tell
+        dynamics = {"sample/dual", "sample/confidence"} <= set(scores)
+        return winnow(keep, guided=guided, dynamics=dynamics, hardness=hardness)
     if name not in PRESETS:
         raise InputError(f"no method {name!r}; there are {', '.join(NAMES)}")
     return PRESETS[name]

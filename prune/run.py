@@ -101,7 +101,7 @@ def claim(out: Path, config: Any) -> bool:
     Raises
     ------
     InputError
-        The directory holds a run with another config, or is a file.
+        The directory holds a run with another config, or other things, or is a file.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -110,6 +110,8 @@ def claim(out: Path, config: Any) -> bool:
     if place.exists():
         refuse_other(out, read_json(place), identity(config))
     else:
+        if out.is_dir() and (foreign := next((p.name for p in sorted(out.iterdir()) if p.name[0] != "."), None)):
+            raise InputError(f"{out}: holds {foreign!r} and no run of ours; give another --out")
         out.mkdir(parents=True, exist_ok=True)
         write_json(place, identity(config))
     return (out / "DONE").exists()

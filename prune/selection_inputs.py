@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prune.arrays import open_arrays
-from prune.manifest import Manifest
+from prune.manifest import Manifest, manifest_path
 from prune.quota import floors_of, largest_floor
 from prune.run import InputError, need_file, read_json
 from prune.scores.feature_files import Features, check_order, content_fingerprint, open_features, order_fingerprint
@@ -88,7 +88,8 @@ def manifest_place(scores: Path | None, meta: Mapping[str, Any], given: Path | N
     """Where the source's manifest is: where the user says, or the scores file."""
     if given is None and scores is None:
         raise InputError("give --scores, or --manifest for a random draw")
-    return need_file(_place(scores, meta, "manifest", given), "the manifest of the source")
+    place = _place(scores, meta, "manifest", given)
+    return need_file(manifest_path(place) if place.suffix == ".beton" else place, "the manifest of the source")
 
 
 def _place(scores: Path | None, meta: Mapping[str, Any], what: str, given: Path | None) -> Path:

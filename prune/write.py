@@ -30,7 +30,7 @@ class Config:
     out: Path
     """Beton to write, `X.beton`; `X.manifest.npz` goes beside it."""
     classes: Path | None = None
-    """Manifest whose class list to use, so that a test split's labels match its train split's."""
+    """Manifest (or its beton) whose class list to use, so that a test split's labels match its train split's."""
     side: int | None = None
     """Shrink images whose shorter side is longer than this many pixels."""
     quality: int | None = None
@@ -46,11 +46,11 @@ class Config:
 def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
     from prune.listing import list_images
-    from prune.manifest import Manifest, manifest_path
+    from prune.manifest import Manifest, manifest_path, open_manifest
 
     _check(config)
     place = manifest_path(config.out)
-    classes = Manifest.load(config.classes).classes if config.classes else None
+    classes = open_manifest(config.classes).classes if config.classes else None
     asked = identity(config) | {"classes": classes and _fingerprint(classes)}
     del asked["images"]  # the same images may lie elsewhere later; what is listed is compared instead
     if config.out.exists():
@@ -68,6 +68,7 @@ def run(config: Config) -> None:
         raise InputError(f"{config.images}: holds one class, {listing.classes[0]!r}; at least two are needed")
     if config.dry_run:
         note(f"{config.images}: {len(listing.ids)} images in {len(listing.classes)} classes; nothing is written")
+        _say_left_alone(config, listing)
         return
     with atomic(config.out) as partial:
         manifest = _write(listing, partial, config, {"source": _name(config.images), "config": asked})
@@ -76,8 +77,22 @@ def run(config: Config) -> None:
     skipped = manifest.meta["skipped"]
     megabytes = manifest.nbytes.sum(dtype="i8") / 1e6
     note(f"{config.out}: {len(manifest)} images, {megabytes:,.1f} MB, {len(listing.classes)} classes")
+    _say_left_alone(config, listing)
     if skipped:
         note(f"{config.out}: left out {len(skipped)} unreadable images, first {skipped[0][0]!r} ({skipped[0][1]})")
+
+
+def _say_left_alone(config: Config, listing: Listing) -> None:
+    """Name the files that a folder holds and nobody reads, and classes without images."""
+    import numpy as np
+
+    if listing.ignored:
+        most = sorted(listing.ignored.items(), key=lambda kind: (-kind[1], kind[0]))[:5]
+        kinds = ", ".join(f"{count} {ascii(suffix)[1:-1] or 'without a suffix'}" for suffix, count in most)
+        note(f"{config.images}: left alone what is no image by its name, or lies outside the class folders: {kinds}")
+    counts = np.bincount(listing.labels, minlength=len(listing.classes))
+    if len(empty := np.flatnonzero(counts == 0)) and config.classes is None:
+        note(f"{config.images}: {len(empty)} classes have no images (first {listing.classes[empty[0]]!r})")
 
 
 def _stands(config: Config, manifest: Manifest, classes: list[str] | None) -> None:

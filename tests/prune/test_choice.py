@@ -158,5 +158,7 @@ def test_winnow_takes_the_hardest_first_only_under_mild_pruning():
     assert winnow(0.59).rank == "el2n/entropy:bottom"
     assert winnow(0.6).rank.endswith(":top")
     assert winnow(0.6, guided=False) == Method("size", "el2n/entropy:top", without_duplicates=True)
+    assert method("winnow", 0.2, ["class/fm/pets", "sample/prototype"]).rank == "prototype:bottom"  # without logits
+    assert method("winnow", 0.2, ["class/fm/pets", "sample/prototype", "sample/el2n"]).rank == "el2n/entropy:bottom"
     assert {method(name, 0.5) for name in PRESETS} == set(PRESETS.values())
     assert set(NAMES) == {*PRESETS, "winnow"}

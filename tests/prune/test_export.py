@@ -98,7 +98,7 @@ def test_json_holds_rows_for_dataset_select_and_says_that_they_are_kept(place, t
     assert found["index"] == PrunedIndex.load(place).fingerprint
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "ids.txt", "all.csv", "top.indices"])
+@pytest.mark.parametrize("name", ["rows.npy", "ids.txt", "all.csv", "top.indices", "rows.json"])
 def test_what_is_exported_can_be_imported_again(place, source, tmp_path, name):
     run(Config(place, tmp_path / name))
     out = bring(Import(tmp_path / name, source=source, holds="keep", out=tmp_path / "back.index.npz"))

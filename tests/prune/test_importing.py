@@ -61,6 +61,8 @@ def test_every_form_of_a_list_gives_the_same_index(source, tmp_path):
         text(tmp_path, "abcdef0123456789\n000000000000000b\n", "digests.txt"),
         text(tmp_path, "Path,note\nant/2.jpg,\nbee/3.jpg,x\n", "a.csv"),
         text(tmp_path, "weight,row\n0.5,4\n0.25,1\n", "b.csv"),
+        text(tmp_path, "[4, 1]", "rows.json"),
+        text(tmp_path, '{"indices": ["bee/3.jpg", "ant/2.jpg"]}', "ids.json"),
     ]
     indices = [brought(source, form) for form in forms]
     for form, array in (("mask", [False, True, False, False, True]), ("strings", ["bee/3.jpg", "ant/2.jpg"])):

@@ -316,3 +316,32 @@ def test_what_is_no_beton_of_ours_is_not_overwritten(images, tmp_path):
     with pytest.raises(InputError, match=r"d\.beton: is a directory; it names the beton"):
         write.run(write.Config(images=str(images), out=tmp_path / "d.beton"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.beton", "images", "x.beton"]
+
+
+def test_what_is_left_alone_is_said_and_splits_are_no_classes(images, tmp_path, capsys):
+    for name in ("cat/5.heic", "dog/notes.txt", "dog/more.txt", "stray.png", "dog/.hidden"):
+        (images / name).write_bytes(b"x")
+    Image.new("RGB", (8, 8)).save(images / "dog/6.jfif", "JPEG")
+    Image.new("RGB", (8, 8)).save(images / "dog/7.avif")
+    (images / "elk").mkdir()
+    out = written(images, tmp_path)
+    said = capsys.readouterr().err
+    assert "lies outside the class folders: 2 .txt, 1 .heic, 1 .png\n" in said
+    assert "1 classes have no images (first 'elk')" in said
+    assert {b"dog/6.jfif", b"dog/7.avif"} < set(Manifest.load(manifest_path(out)).ids.tolist())
+    images.rename(tmp_path / "train")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "train").rename(tmp_path / "both/train")
+    with pytest.raises(InputError, match=r"holds train, not classes: name one of them, as in .*both/train"):
+        written(tmp_path / "both", tmp_path / "other")
+
+
+def test_reasons_hold_no_address_and_a_beton_stands_for_its_manifest(images, tmp_path):
+    out = written(images, tmp_path)
+    reasons = [reason for _, reason in Manifest.load(manifest_path(out)).meta["skipped"]]
+    assert any("cannot identify image file" in reason for reason in reasons)
+    assert not any("0x" in reason for reason in reasons)
+    write.run(write.Config(images=str(images), out=tmp_path / "y.beton", classes=out))
+    assert Manifest.load(tmp_path / "y.manifest.npz").fingerprint == Manifest.load(manifest_path(out)).fingerprint
+    with pytest.raises(InputError, match=r"x\.beton: is a beton; a winnow-manifest file is expected"):
+        Manifest.load(out)
