@@ -2,11 +2,13 @@
 
 python examples/run_onnx.py model.int8.onnx picture.npy [more.npy ...]
 
-A picture is a uint8 array (height, width, 3), RGB, as a camera or any decoder gives it; the file knows the rest.
+A picture is a uint8 array (height, width, 3), RGB, as a camera or any decoder gives it, or several of one size,
+(n, height, width, 3); the file knows the rest.
 """
 
 import json
 import sys
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
@@ -27,21 +29,38 @@ def fitted(picture: np.ndarray, side: int) -> np.ndarray:
     return np.rint(square).astype(np.uint8)
 
 
+def refuse(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(2)
+
+
+def read(name: str) -> np.ndarray:
+    """Open pictures: (n, height, width, 3) uint8."""
+    try:
+        pictures = np.asarray(np.load(name, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        refuse(f"{name}: {error}")
+    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4) or pictures.shape[-1] != 3 or not pictures.size:
+        found = f"{pictures.dtype} {pictures.shape}"
+        refuse(f"{name}: uint8 (height, width, 3) or (n, height, width, 3), RGB, is expected; this is {found}")
+    return pictures[None] if pictures.ndim == 3 else pictures
+
+
 def main(file: str, *pictures: str) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     network = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     facts = json.loads(network.get_modelmeta().custom_metadata_map["winnow"])
     for name in pictures:
-        image = fitted(np.load(name, allow_pickle=False), facts["resolution"])
-        logits = network.run(["logits"], {"images": image[None]})[0][0]
-        likely = np.exp(logits - logits.max())
-        likely /= likely.sum()
-        best = np.argsort(-likely, kind="stable")[:3]
-        print(name, *(f"{facts['classes'][k]} {likely[k]:.3f}" for k in best), sep="  ")
+        for image in read(name):
+            logits = network.run(["logits"], {"images": fitted(image, facts["resolution"])[None]})[0][0]
+            likely = np.exp(logits - logits.max())
+            likely /= likely.sum()
+            best = np.argsort(-likely, kind="stable")[:3]
+            print(name, *(f"{facts['classes'][k]} {likely[k]:.3f}" for k in best), sep="  ")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
+        refuse(__doc__)
     main(*sys.argv[1:])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 
+from pretrain import stopping
 from prune import command_line
 
 STEPS = {
@@ -24,10 +26,15 @@ STEPS = {
     "bytes": "transfer.bytes_report: accuracy against bytes, qualities, the images most and least hurt, as a page",
     "show": "transfer.show: a study's verdicts as a table",
 }
+TRAINING = ("finetune", "compress", "incremental", "stream")
+"""Steps that a signal ends at a point from which they can go on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a step; the exit code."""
+    """Run a step; the exit code: 0, 2 for a mistake that the user can mend, 85 when a signal ended the training."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in TRAINING and threading.current_thread() is threading.main_thread():
+        stopping.listen()  # before the slow imports: until then either signal would end the process
     return command_line.main("transfer", "Judge a pretrained backbone where it counts: on the targets.", STEPS, argv)
 
 

@@ -1,4 +1,4 @@
-"""Shrink a model step by step; a preservation set can veto each step, and every accepted step can be gone back to.
+r"""Shrink a model step by step; a preservation set can veto each step, and every accepted step can be gone back to.
 
     python -m transfer compress --model runs/pets-model --train pets.train.beton --preserve pets.preserve.index.npz \
         --size 0.5 --out runs/pets-small
@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prune.run import InputError, claim, identity, note
+
+if TYPE_CHECKING:
+    from transfer.compression.loop import Job
 
 
 @dataclass(frozen=True)
@@ -82,21 +85,38 @@ class Config:
 
 
 _HOW = ("model", "train", "preserve", "index", "loader", "workers", "threads", "checkpoint_minutes", "latency")
+_WRITTEN = ("original", "steps", "work")  # directories of OUT
 
 
 def run(config: Config) -> None:
     """Compress, or go on, or return at once when the run is done."""
-    _check(config)
-    if "int8" in config.kinds or config.latency == "onnx":
-        from transfer.compression.device import need_device
+    from transfer.evaluation.output import alone
 
-        need_device()
+    _check(config)
+    job = _opened(config)
+    from transfer.compression import loop, staircase
+
+    facts = {k: v for k, v in identity(config).items() if k not in _HOW}
+    with alone(config.out, "`transfer compress` or `transfer rollback`"):
+        if claim(config.out, {**facts, **job.inputs}):
+            return note(f"{config.out}: done already, step {staircase.current(staircase.read(config.out))} stands")
+        if job.spec.get("source") == job.source.manifest.fingerprint and job.spec.get("index") is None:
+            note(
+                f"{config.model}: was trained on the preservation set too and may know it by heart: steps will look "
+                "worse than they are. Better: `transfer preserve --rest`, then `transfer finetune --index`"
+            )
+        loop.compress(job)
+
+
+def _opened(config: Config) -> Job:
+    """Open the inputs and check that they go together."""
     import numpy as np
 
     from prune import networks
-    from prune.index import PrunedIndex
     from prune.source import open_source
-    from transfer.compression import loop, recovery, staircase
+    from transfer.compression import recovery
+    from transfer.compression.loop import Job
+    from transfer.evaluation.target_pair import kept_rows
 
     source = open_source(config.train)
     model, spec = networks.load_model(config.model)
@@ -106,34 +126,22 @@ def run(config: Config) -> None:
         )
     if config.recovery_epochs or config.last_epochs:
         recovery.recipe_for(spec, model, config.recipe, 1.0, config.learning_rate, config.batch_size)
-    preserved = np.sort(PrunedIndex.load(config.preserve).rows_in(source.manifest)).astype(np.int64)
-    rows = np.arange(len(source), dtype=np.int64)
     inputs: dict[str, Any] = {"model": networks.fingerprint(config.model), "train": source.manifest.fingerprint}
-    inputs["preserve"], inputs["index"] = PrunedIndex.load(config.preserve).fingerprint, None
-    if config.index is not None:
-        index = PrunedIndex.load(config.index)
-        rows, inputs["index"] = np.sort(index.rows_in(source.manifest)).astype(np.int64), index.fingerprint
+    preserved, inputs["preserve"] = kept_rows(source.manifest, config.preserve)
+    rows, inputs["index"] = kept_rows(source.manifest, config.index)
     rows = np.setdiff1d(rows, preserved)
-    if not len(preserved):
-        raise InputError(f"{config.preserve}: holds no image")
     if not len(rows):
         raise InputError("no training image is left outside the preservation set: make it smaller")
     if spec.get("widths") and "rewind" in config.kinds:
         raise InputError(f"{config.model}: its channels were pruned: --kinds rewind goes with a network at full width")
-    facts = {k: v for k, v in identity(config).items() if k not in _HOW}
-    if claim(config.out, {**facts, **inputs}):
-        lines = staircase.read(config.out)
-        return note(f"{config.out}: done already, step {staircase.current(lines)} stands")
-    if spec.get("source") == source.manifest.fingerprint and spec.get("index") is None:
-        note(
-            f"{config.model}: was trained on the preservation set too and may know it by heart: steps will look worse "
-            "than they are. Better: `transfer preserve --rest`, then `transfer finetune --index`"
-        )
-    job = loop.Job(config, source, model, spec, preserved, rows, inputs)
-    loop.compress(job)
+    return Job(config, source, model, spec, preserved, rows, inputs)
 
 
 def _check(config: Config) -> None:
+    from transfer.evaluation.output import need_one_process
+
+    need_one_process()
+    _check_places(config.model.resolve(), config.out.resolve())
     for name, low, high in (("size", 0.0, 1.0), ("ratio", 0.0, 0.95), ("least", 0.0, 0.95)):
         if not low < (value := getattr(config, name)) <= high:
             raise InputError(f"--{name} {value}: a share in ({low:g}, {high:g}] is needed")
@@ -142,12 +150,24 @@ def _check(config: Config) -> None:
     for name in ("margin", "class_margin", "slack", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"):
         if (number := getattr(config, name)) is not None and not 0 <= number < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} {number}: 0 or more is needed")
-    for name in ("steps", "importance_images"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1 is needed")
+    for name in ("steps", "importance_images", "batch_size", "workers", "threads"):
+        if (number := getattr(config, name)) is not None and number < 1:
+            raise InputError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
     if not config.kinds or len(set(config.kinds)) < len(config.kinds):
         raise InputError("--kinds: name each kind once, and at least one")
     if "int8" in config.kinds[:-1]:
         raise InputError("--kinds: int8 comes last: a quantised network cannot be shrunk")
     if "rewind" in config.kinds and {"channels", "inner"} & set(config.kinds):
         raise InputError("--kinds: rewind removes single weights of the whole network; it does not go with channels")
+    if "int8" in config.kinds or config.latency == "onnx":
+        from transfer.compression.device import need_device
+
+        need_device()
+
+
+def _check_places(model: Path, out: Path) -> None:
+    """Refuse an OUT whose files would replace the model's, or come to lie among them."""
+    if out == model or model in out.parents:
+        raise InputError(f"--out {out}: lies in the directory of --model, which is only read; give another")
+    if out in model.parents and model.relative_to(out).parts[0] in _WRITTEN:
+        raise InputError(f"--model {model}: lies where --out {out} keeps its own steps; give another --out")

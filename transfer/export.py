@@ -63,6 +63,8 @@ def run(config: Config) -> dict[str, Any]:
     model, spec = load_model(config.model)
     images, test = (None if path is None else open_source(path) for path in (config.images, config.test))
     assert images is not None
+    if config.int8:
+        exporting.need_layers(model, config.keep_float)
     rows, index = exporting.calibration_rows(config, images)
     inputs = {
         "model": fingerprint(config.model),
@@ -86,5 +88,7 @@ def _check(config: Config) -> None:
     for flag in ("calibrate", "compare", "threads"):
         if (value := getattr(config, flag)) < 1:
             raise InputError(f"--{flag} {value}: at least 1 is needed")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is needed")
     if not 0 <= config.agreement <= 1:
         raise InputError(f"--agreement {config.agreement}: a share in [0, 1] is needed")

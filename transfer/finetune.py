@@ -57,27 +57,24 @@ class Config:
 
 def run(config: Config) -> None:
     """Fine-tune, or go on, or return at once when the run is done."""
-    import numpy as np
-
-    from prune.index import PrunedIndex
     from prune.networks import load_model
-    from transfer.evaluation.target_pair import fingerprints, open_pair
+    from transfer.evaluation.output import need_other
+    from transfer.evaluation.target_pair import fingerprints, kept_rows, open_pair
 
     for flag in ("epochs", "lr", "batch_size", "micro_batch"):
         value = getattr(config, flag)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is needed")
     if config.features is not None and config.head != "probe":
         raise InputError("--features: serves --head probe alone")
+    need_other(config.out, config.model)
     load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
     inputs = fingerprints(config.model, train, test)
-    rows = np.arange(len(train), dtype=np.int64)
-    if config.index is not None:
-        index = PrunedIndex.load(config.index)
-        rows, inputs["index"] = np.sort(index.rows_in(train.manifest)).astype(np.int64), index.fingerprint
-        if not len(rows):
-            raise InputError(f"{config.index}: keeps no image")
+    rows, index = kept_rows(train.manifest, config.index)
+    inputs |= {"index": index} if index else {}
     decides = ("recipe", "head", "epochs", "lr", "batch_size", "micro_batch", "seed", "precision")
     if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
         result = read_json(config.out / "result.json")

@@ -1,4 +1,4 @@
-"""Class-incremental learning with a memory in bytes: classes come in tasks, a few images of earlier ones are replayed.
+r"""Class-incremental learning with a memory in bytes: classes come in tasks, a few images of earlier ones are replayed.
 
     transfer incremental --train cifar100.beton --test cifar100-test.beton --tasks 10 --memory 2000raw 500raw \
         --forms raw compressed same-codec --quality 30 --seeds 0 1 2 --out runs/incremental
@@ -13,7 +13,7 @@ added later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,7 +60,8 @@ class Config:
     codec: Literal["jpeg", "webp", "avif"] = "jpeg"
     """Of compressed exemplars."""
     quality: int = 0
-    """1 to 100; 0: after the first task, the one with the largest effective number of exemplars (count x kept FMSE)."""
+    """1 to 100; 0: the one with the largest effective number of exemplars (count x kept FMSE), as the network sees them
+    after the first task, for same-codec before it."""
     files: bool = False
     """Keep every compressed exemplar as a file of its own instead of keeping common headers once."""
     rank: str = "herding"
@@ -81,8 +82,10 @@ class Config:
 
 def run(config: Config) -> None:
     """Run what is missing, or return at once when nothing is."""
+    from transfer.evaluation.output import need_one_process
     from transfer.evaluation.target_pair import open_pair
 
+    need_one_process()
     setting = check(config)
     cells = _cells(config, setting)
     check_classes(config.train, config.test, config.tasks)
@@ -120,8 +123,9 @@ def check(config: Config) -> Setting:
     if not 0 <= config.quality <= 100:
         raise InputError(f"--quality {config.quality}: 1 to 100 is possible, or 0 to have it chosen")
     need_rank(config.rank)
-    if config.distillation < 0 or config.checkpoint_minutes < 0:
-        raise InputError("--distillation and --checkpoint-minutes: 0 or more is needed")
+    for name in ("distillation", "checkpoint_minutes"):
+        if not 0 <= (value := getattr(config, name)) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} {value}: 0 or more is needed")
     if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
         raise InputError("--seeds, --memory and --forms: name at least one each, seeds not below 0")
     return Setting(
@@ -157,10 +161,14 @@ def recipe_of(config: Any) -> tuple[Recipe, int]:
 
 
 def _cells(config: Config, setting: Setting) -> list[Cell]:
-    from transfer.continual.exemplars import memory_bytes
+    from transfer.continual.exemplars import memory_bytes, need_room
     from transfer.continual.incremental_setting import Cell
 
-    sizes = dict.fromkeys(memory_bytes(text, setting.side) for text in config.memory)
+    # Shared headers are as long at any quality.
+    forms = [replace(setting, quality=setting.quality or 1).form(form) for form in config.forms]
+    sizes = {memory_bytes(text, setting.side): text for text in config.memory}
+    for size, text in sizes.items():
+        need_room(text, size, [[form] for form in forms])
     return [Cell(size, form, seed) for seed in dict.fromkeys(config.seeds) for size in sizes for form in config.forms]
 
 
@@ -193,8 +201,6 @@ def _learn(config: Config, setting: Setting, cells: list[Cell], train: Source, t
     from transfer.continual.incremental_run import run_cell
 
     with open_ranks(config.precision, config.threads) as ranks:
-        if ranks.world > 1:
-            raise InputError(f"started with {ranks.world} processes: one process, with one GPU, runs this step")
         for cell in cells:
             run_cell(setting, cell, train, test, config.out / "cells" / cell.name, ranks)
 

@@ -38,6 +38,9 @@ class Config:
     """Decoding threads; this process's share of the cores when absent."""
 
 
+_COLDEST = 1e-30  # a single-precision number by which cosines can be divided
+
+
 def run(config: Config) -> None:
     """Classify, or return at once when the run is done."""
     from prune.networks import load_model
@@ -52,8 +55,8 @@ def run(config: Config) -> None:
 
     if config.k < 1:
         raise InputError(f"--k {config.k}: at least 1 is needed")
-    if not 0 < config.temperature < float("inf"):
-        raise InputError(f"--temperature {config.temperature}: a positive number is needed")
+    if not _COLDEST <= config.temperature < float("inf"):
+        raise InputError(f"--temperature {config.temperature}: a number of at least {_COLDEST:g} is needed")
     network, spec = load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
     inputs = fingerprints(config.model, train, test)

@@ -1,4 +1,4 @@
-"""Build the preservation set: cases of a target's train split on which a compressed model must not lose.
+r"""Build the preservation set: cases of a target's train split on which a compressed model must not lose.
 
     python -m transfer preserve --model runs/first --train pets.train.beton --out pets.preserve.index.npz \
         --rest pets.rest.index.npz
@@ -143,11 +143,9 @@ def _listed(config: Config, manifest: Manifest) -> np.ndarray:
 
 
 def _allowed(config: Config, manifest: Manifest) -> np.ndarray | None:
-    import numpy as np
+    from transfer.evaluation.target_pair import kept_rows
 
-    from prune.index import PrunedIndex
-
-    return None if config.index is None else np.sort(PrunedIndex.load(config.index).rows_in(manifest))
+    return None if config.index is None else kept_rows(manifest, config.index)[0]
 
 
 def _digest(rows: np.ndarray) -> str:

@@ -51,6 +51,8 @@ def run(config: Config) -> None:
 
     if config.shots is not None and config.shots < 1:
         raise InputError(f"--shots {config.shots}: at least 1 is needed")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: 0 or more is needed")
     network, spec = load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
     inputs = fingerprints(config.model, train, test)

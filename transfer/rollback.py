@@ -26,11 +26,19 @@ class Config:
 def run(config: Config) -> None:
     """Check the step's files and make them the run's model."""
     from transfer.compression import staircase
+    from transfer.evaluation.output import alone
+
+    if not staircase.read(config.run):
+        raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
+    with alone(config.run, "`transfer compress` or `transfer rollback`"):
+        _go_back(config)
+
+
+def _go_back(config: Config) -> None:
+    from transfer.compression import staircase
     from transfer.compression.loop import show, summary
 
     lines = staircase.read(config.run)
-    if not lines:
-        raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
     steps = staircase.accepted(lines)
     if config.to not in steps:
         raise InputError(f"--to {config.to}: the steps of {config.run} that stand are {', '.join(map(str, steps))}")

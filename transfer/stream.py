@@ -1,4 +1,4 @@
-"""Learning from a stream on a small device: samples come in order, a byte budget holds at every moment.
+r"""Learning from a stream on a small device: samples come in order, a byte budget holds at every moment.
 
     transfer stream --train cifar100.beton --test cifar100-test.beton --memory 1MB --order classes --every 500 \
         --steps 50 --policies raw uniform adaptive --seeds 0 1 2 --out runs/stream
@@ -74,11 +74,13 @@ class Config:
 
 def run(config: Config) -> None:
     """Run what is missing, or return at once when nothing is."""
-    from transfer.continual.exemplars import memory_bytes, need_rank
+    from transfer.continual.exemplars import memory_bytes, need_rank, need_room
     from transfer.continual.stream_run import Setting, ladder
+    from transfer.evaluation.output import need_one_process
     from transfer.evaluation.target_pair import open_pair
     from transfer.incremental import check_classes, initial, recipe_of
 
+    need_one_process()
     recipe, side = recipe_of(config)
     need_rank(config.rank)
     for flag in ("every", "steps", "per_class", "threads", "workers"):
@@ -108,9 +110,7 @@ def run(config: Config) -> None:
         init=config.init,
         workers=config.workers,
     )
-    fixed = max(sum(form.fixed for form in ladder(setting, policy)) for policy in config.policies)
-    if memory <= fixed:
-        raise InputError(f"--memory {config.memory}: shared headers alone take {fixed} bytes")
+    need_room(config.memory, memory, [ladder(setting, policy) for policy in config.policies])
     check_classes(config.train, config.test, 1)
     train, test = open_pair(config.train, config.test, config.out)
     made = {k: v for k, v in identity(config).items() if k not in FREE} | {"memory": memory}
@@ -130,8 +130,6 @@ def _learn(config: Config, setting: Setting, places: dict[tuple[str, int], Path]
     from transfer.continual.stream_run import run_stream
 
     with open_ranks(config.precision, config.threads) as ranks:
-        if ranks.world > 1:
-            raise InputError(f"started with {ranks.world} processes: one process, with one GPU, runs this step")
         for (policy, seed), place in places.items():
             run_stream(setting, policy, seed, train, test, place, ranks)
 

@@ -217,6 +217,84 @@ def test_a_killed_run_goes_on_to_the_same_weights(case, done, tmp_path):
     assert files(out) == files(done)
 
 
+SIGNALLED = """
+import os, signal, sys
+from pretrain import checkpoint
+from transfer.__main__ import main
+save = checkpoint.save
+def signalled(*args, **values):
+    save(*args, **values)
+    os.kill(os.getpid(), signal.SIGUSR1)
+checkpoint.save = signalled
+sys.exit(main(["compress", *sys.argv[1:]]))
+"""
+
+
+def test_a_signal_ends_a_recovery_at_a_checkpoint_with_code_85(case, done, tmp_path):
+    asked = config(case, tmp_path / "run", checkpoint_minutes=0.0)
+    names = [name for name in vars(asked) if name != "kinds" and getattr(asked, name) is not None]
+    flags = [f"--{name.replace('_', '-')}={getattr(asked, name)}" for name in names] + ["--kinds", "channels"]
+    here = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *flags], cwd=here, env={**os.environ, "PYTHONPATH": str(here)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 85, ended.stderr
+    assert "checkpoint of step 2 written; the same command goes on" in ended.stderr
+    assert (tmp_path / "run/work/1/checkpoint/000000002").is_dir()
+    compress.run(asked)
+    assert files(tmp_path / "run") == files(done)
+
+
+def test_a_signal_between_steps_is_heeded_when_nothing_trains(case, tmp_path, monkeypatch, capsys):
+    from pretrain import stopping
+
+    asked = config(case, tmp_path / "run", recovery_epochs=0.0, steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "asked", lambda: True)
+        with pytest.raises(stopping.Requeue):
+            compress.run(asked)
+    assert len(staircase.read(tmp_path / "run")) == 2
+    assert "stopping on a signal after step 1; the same command goes on" in capsys.readouterr().err
+    compress.run(asked)
+    assert len(staircase.read(tmp_path / "run")) == 3
+
+
+def test_several_processes_are_refused_and_nothing_is_written(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="started with 2 processes"):
+        compress.run(config(case, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_at_work_is_left_alone(case, done, tmp_path):
+    from transfer.evaluation.output import alone
+
+    run = shutil.copytree(done, tmp_path / "run")
+    with alone(run, "`transfer compress`"):
+        for step in (lambda: rollback.run(rollback.Config(run, 1)), lambda: compress.run(config(case, run))):
+            with pytest.raises(InputError, match="run: `transfer compress` or `transfer rollback` is at work there"):
+                step()
+    assert staircase.read(run) == staircase.read(done)
+    rollback.run(rollback.Config(run, 1))
+    assert staircase.current(staircase.read(run)) == 1
+
+
+def test_a_model_is_never_where_the_run_writes(case, tmp_path):
+    model = tmp_path / "run" / "original"
+    model.mkdir(parents=True)
+    for name in ("model.safetensors", "model.json"):  # without config.json, as a step of a compression is
+        shutil.copyfile(case / "model" / name, model / name)
+    (tmp_path / "link").symlink_to(model)
+    for out in (model, tmp_path / "link", model / "small"):
+        with pytest.raises(InputError, match="lies in the directory of --model"):
+            compress.run(config(case, out, model=model))
+    with pytest.raises(InputError, match="keeps its own steps"):
+        compress.run(config(case, tmp_path / "run", model=model))
+    assert files(model) == files(case / "model")
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["model.json", "model.safetensors", "original"]
+
+
 def test_a_step_whose_line_was_not_yet_written_is_taken_from_its_directory(case, done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
     (run / "DONE").unlink()
@@ -288,6 +366,8 @@ def _noted(seen, loader, rows):
         ({"kinds": ("int8", "channels")}, "int8 comes last"),
         ({"kinds": ("channels", "rewind")}, "rewind removes single weights"),
         ({"recipe": "huge"}, "--recipe: 'huge'"),
+        ({"threads": -1}, "--threads -1"),
+        ({"workers": 0}, "--workers 0"),
     ],
 )
 def test_mistakes_get_one_line_and_nothing_is_written(case, tmp_path, more, said):

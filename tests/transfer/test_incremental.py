@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain import stopping
 from pretrain.learner import Learner
 from prune.run import InputError, read_json
 from prune.source import open_source
 from transfer import incremental, stream
-from transfer.continual import exemplars, stream_memory, stream_run
+from transfer.continual import class_learner, exemplars, incremental_run, stream_memory, stream_run
+from transfer.continual.exemplar_form import Form
 
 FORMS = ("raw", "compressed", "same-codec")
 
@@ -151,6 +153,11 @@ def test_the_quality_can_be_chosen_by_the_effective_count(toy, tmp_path):
         ({"epochs": 1.0}, "give one budget"),
         ({"recipe": "simsiam-rn18"}, "supervised"),
         ({"seeds": ()}, "--seeds"),
+        ({"distillation": float("nan")}, "--distillation nan"),
+        ({"checkpoint_minutes": float("nan")}, "--checkpoint-minutes nan"),
+        ({"memory": ("8raw", "100")}, "--memory 100: shared headers alone take"),
+        ({"memory": ("100",), "quality": 0}, "--memory 100: shared headers alone take"),
+        ({"memory": ("700",)}, "--memory 700: one raw image takes 768 bytes"),
         ({"test": Path("nothing.beton")}, "nothing.beton"),
     ],
 )
@@ -158,6 +165,60 @@ def test_mistakes_are_named_before_anything_is_written(toy, tmp_path, change, wo
     with pytest.raises(InputError, match=words):
         incremental.run(replace(settings(toy, tmp_path / "out"), **change))
     assert not (tmp_path / "out").exists()
+
+
+def test_every_image_of_a_same_codec_run_shares_a_chosen_quality(toy, tmp_path, monkeypatch):
+    seen, learn = [], class_learner.learn
+
+    def noted(network, pool, *arguments, **named):
+        seen.append(pool)
+        return learn(network, pool, *arguments, **named)
+
+    monkeypatch.setattr(class_learner, "learn", noted)
+    for form in ("raw", "same-codec"):
+        incremental.run(replace(settings(toy, tmp_path / form), forms=(form,), quality=0))
+    records = read_json(next((tmp_path / "same-codec").glob("cells/*/result.json")))["records"]
+    best = max(records[0]["choice"], key=lambda line: line["effective"])
+    assert [record["quality"] for record in records] == [best["quality"]] * 2
+    assert "choice" not in records[1]
+    form = Form("jpeg", best["quality"], 16)
+    for raw, same, record in zip(seen[:2], seen[2:], records):
+        new = record["new_images"]
+        np.testing.assert_array_equal(same.images[:new], form.through(raw.images[:new]))
+
+
+@pytest.mark.parametrize("step", ["incremental", "stream"])
+def test_several_processes_are_refused_and_nothing_is_written(toy, tmp_path, monkeypatch, step):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    module, config = {"incremental": (incremental, settings), "stream": (stream, stream_settings)}[step]
+    with pytest.raises(InputError, match="started with 2 processes"):
+        module.run(config(toy, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_ends_a_run_where_it_can_go_on_and_says_so(toy, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(incremental_run, "_judge", signalled(incremental_run._judge, patch))
+        with pytest.raises(stopping.Requeue):
+            incremental.run(replace(settings(toy, tmp_path / "a"), forms=("raw",)))
+    assert "stopping on a signal after task 1; the same command goes on" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_run, "_judge", signalled(stream_run._judge, patch))
+        with pytest.raises(stopping.Requeue):
+            stream.run(replace(stream_settings(toy, tmp_path / "b"), policies=("raw",)))
+    assert "raw-s0: stopping on a signal; the same command goes on after round 1" in capsys.readouterr().err
+    stream.run(replace(stream_settings(toy, tmp_path / "b"), policies=("raw",)))
+    assert "goes on after 12 samples" in capsys.readouterr().err
+
+
+def signalled(function, patch):
+    """The function, in whose course a signal comes."""
+
+    def called(*arguments):
+        patch.setattr(stopping, "asked", lambda: True)
+        return function(*arguments)
+
+    return called
 
 
 def stream_settings(toy, out: Path) -> stream.Config:
@@ -224,8 +285,9 @@ def test_a_killed_stream_goes_on_to_the_same_end(toy, streamed, tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"memory": "300"}, "shared headers"), ({"ladder": (10, 50)}, "--ladder 10 50"), ({"every": 0}, "--every 0")],
-)
+    [({"memory": "300"}, "shared headers"), ({"memory": "700", "policies": ("raw",)}, "one raw image takes 768"),
+     ({"ladder": (10, 50)}, "--ladder 10 50"), ({"every": 0}, "--every 0")],
+)  # fmt: skip
 def test_mistakes_of_a_stream_are_named_before_anything_is_written(toy, tmp_path, change, words):
     with pytest.raises(InputError, match=words):
         stream.run(replace(stream_settings(toy, tmp_path / "out"), **change))

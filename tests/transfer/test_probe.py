@@ -171,6 +171,7 @@ def test_a_torchvision_set_by_name_is_probed(case, tmp_path, monkeypatch):
             self.targets = [i % 2 for i in range(self.size)]
 
     monkeypatch.setattr(torchvision.datasets, "Dots", Dots, raising=False)
+    monkeypatch.setattr(torchvision.datasets, "__all__", (*torchvision.datasets.__all__, "Dots"))
     places = {half: f"torchvision:Dots:{tmp_path}:{half}" for half in ("train", "test")}
     probe.run(config(case, tmp_path / "out", **{half: Path(place) for half, place in places.items()}))
     found = result_of(tmp_path / "out")
@@ -270,6 +271,7 @@ def test_fine_tuning_that_was_stopped_goes_on_to_the_same_weights(case, tmp_path
 @pytest.mark.parametrize(
     ("more", "said"),
     [({"epochs": 0}, "--epochs 0"), ({"lr": -1.0}, "--lr -1"), ({"features": "x"}, "--head probe"),
+     ({"seed": -1}, "--seed -1"),
      ({"test": "other.test.beton"}, "class list")],
 )  # fmt: skip
 def test_fine_tuning_refuses_before_it_writes(case, tmp_path, more, said):
@@ -279,14 +281,53 @@ def test_fine_tuning_refuses_before_it_writes(case, tmp_path, more, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_fine_tuning_never_replaces_the_model_that_it_reads(case, tmp_path):
+    network, spec = networks.load_model(case / "model")
+    networks.save_model(tmp_path / "model", network, spec)
+    before = (tmp_path / "model/model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="is the directory of --model"):
+        finetune.run(tuned(case, tmp_path / "model", model=tmp_path / "model"))
+    assert (tmp_path / "model/model.safetensors").read_bytes() == before
+    assert not (tmp_path / "model/config.json").exists()
+
+
+def test_a_short_fine_tuning_says_that_it_begins_anew(case, tmp_path, monkeypatch, capsys):
+    from pretrain import stopping
+
+    steps = iter(range(99))
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "asked", lambda: next(steps) == 4)
+        with pytest.raises(stopping.Requeue):
+            finetune.run(tuned(case, tmp_path / "cut"))
+    assert "has no checkpoint; the same command begins it anew" in capsys.readouterr().err
+    assert not (tmp_path / "cut/checkpoint").exists()
+    finetune.run(tuned(case, tmp_path / "cut"))
+    assert result_of(tmp_path / "cut")["samples"] == 3 * 36 + 9
+
+
 def test_a_target_is_named_after_its_place():
     names = [name_of(Path(p)) for p in ("x/pets.train.beton", "x/pets/train", "torchvision:CIFAR10:sets:train")]
     assert names == ["pets", "pets", "cifar10"]
 
 
-def test_a_mistake_of_shots_is_refused(case, tmp_path):
+def test_numbers_that_are_impossible_are_refused_before_anything_is_written(case, tmp_path):
     with pytest.raises(InputError, match="--shots 0"):
         probe.run(config(case, tmp_path / "out", shots=0))
+    with pytest.raises(InputError, match="--seed -1"):
+        probe.run(config(case, tmp_path / "out", seed=-1))
+    values = {"model": case / "model", "train": case / "pets.train.beton", "test": case / "pets.test.beton"}
+    for value in (1e-320, 0.0, float("nan")):
+        with pytest.raises(InputError, match="--temperature"):
+            knn.run(knn.Config(**values, out=tmp_path / "out", temperature=value))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_least_temperature_gives_the_nearest_image_all_of_the_vote():
+    from transfer.evaluation.neighbours import classify
+
+    train, test = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.1]])
+    found = classify(train, np.array([1, 0]), test, classes=2, temperature=knn._COLDEST)
+    assert (found[0].tolist(), found[1].tolist()) == ([1], [1.0])
 
 
 def test_flops_of_inference_are_counted_on_the_network():

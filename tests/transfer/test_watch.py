@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from prune import networks, write
 from transfer.__main__ import main
 from transfer.compression import recovery, staircase
-from transfer.watching import comparison
+from transfer.watching import comparison, display
 
 TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
 SIDE = 12
@@ -114,6 +115,58 @@ def test_a_lost_class_alarms_and_the_newest_sound_step_is_named(case, tmp_path, 
     assert f"transfer rollback --run {case / 'run'} --to 1" in printed
 
 
+def reference(folder: Path, rows: dict[str, list[Path]]) -> Path:
+    """Write a beton of copies: class name to pictures."""
+    for name, pictures in rows.items():
+        (folder / "images" / name).mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            shutil.copyfile(picture, folder / "images" / name / f"{i:02d}.png")
+    write.run(write.Config(images=str(folder / "images"), out=folder / "reference.beton", workers=1))
+    return folder / "reference.beton"
+
+
+def alarms(case: Path, tmp_path: Path, known: Path, capsys, *, labels: bool = True) -> list[str]:
+    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 1), labels=labels)
+    assert watch(case, images, "--reference", str(known), "--json") == 0
+    return json.loads(capsys.readouterr().out)["alarms"]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_one_image_of_the_reference_does_not_excuse_a_whole_class(case, tmp_path, capsys, labels):
+    pictures = {name: sorted((case / "known" / name).iterdir()) for name in TONES}
+    known = reference(tmp_path / "few", {**pictures, "red": pictures["red"][:1]})
+    assert alarms(case, tmp_path, known, capsys, labels=labels) == ["red"]
+
+
+def test_answers_that_change_without_loss_on_the_reference_excuse_no_lost_answers(case, tmp_path, capsys):
+    # Red pictures that the reference calls blue: both models are wrong there, each in its own way.
+    pictures = {name: sorted((case / "known" / name).iterdir()) for name in TONES}
+    known = reference(tmp_path / "harmless", {"blue": pictures["red"], "green": pictures["green"]})
+    assert alarms(case, tmp_path, known, capsys) == ["red"]
+
+
+def test_the_reference_s_classes_are_matched_by_name(case, tmp_path, capsys):
+    pictures = {name: sorted((case / "known" / name).iterdir()) for name in TONES}
+    known = reference(tmp_path / "more", {"aqua": pictures["blue"][:3], **pictures})
+    assert alarms(case, tmp_path, known, capsys) == []
+
+
+def test_the_way_back_can_be_pasted_into_a_shell(case, tmp_path, capsys):
+    run = shutil.copytree(case / "run", tmp_path / "my run; it's")
+    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 1))
+    assert main(["watch", "--run", str(run), "--images", str(images), "--json"]) == 0
+    command = json.loads(capsys.readouterr().out)["rollback"]["command"]
+    assert shlex.split(command) == ["transfer", "rollback", "--run", str(run), "--to", "1"]
+
+
+def test_a_table_program_finds_no_formula_in_what_is_written(tmp_path):
+    lines = [{"path": "=HYPERLINK(0)", "label": "@SUM(A1)", "agree": 1}, {"path": "-1", "label": "-cat", "agree": -1}]
+    display.write_lines(tmp_path / "seen.csv", lines)
+    with open(tmp_path / "seen.csv", newline="", encoding="utf-8") as file:
+        found = list(csv.reader(file))
+    assert found[1:] == [["'=HYPERLINK(0)", "'@SUM(A1)", "1"], ["-1", "'-cat", "-1"]]
+
+
 def test_two_equal_models_never_alarm(case, tmp_path, capsys):
     images = listed(tmp_path / "new", draw(tmp_path / "new", 6, 2))
     command = ["watch", "--original", str(case / "run" / "original"), "--images", str(images)]
@@ -134,11 +187,11 @@ def test_features_drift_when_the_light_changes_and_not_by_chance(case, tmp_path,
 def test_images_that_cannot_be_read_are_counted_and_left_out(case, tmp_path, capsys):
     rows = draw(tmp_path / "new", 2, 4)
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
-    images = listed(tmp_path / "new", [*rows, ("broken.png", "red"), ("gone.png", "red")])
+    images = listed(tmp_path / "new", [*rows, ("broken.png", "red"), ("gone.png", "red"), ("nul\0.png", "red")])
     assert watch(case, images, "--json") == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["unreadable"] == ["broken.png", "gone.png"]
-    assert "2 of 8 images cannot be read, first broken.png" in said.err
+    assert json.loads(said.out)["unreadable"] == ["broken.png", "gone.png", "nul\0.png"]
+    assert "3 of 9 images cannot be read, first broken.png" in said.err
 
 
 BAD = {
@@ -189,6 +242,18 @@ def test_a_class_alarms_only_where_it_surely_goes_wrong_more_than_allowed():
     # a: 20 % of 100, surely above 5 %; b: 6 % of 100 may be 5 %; c: too few; d: none.
     assert [row["alarm"] for row in rows] == [True, False, False, False]
     assert [row["wrong"] for row in rows] == [0.2, 0.06, 1.0, None]
+
+
+def test_what_counts_against_the_compressed_model_by_hand():
+    original, compressed, labels = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 2, 0]), np.array([0, 0, 1, 2, -1])
+    groups, wrong = comparison.mistakes(original, compressed)
+    assert (groups.tolist(), wrong.tolist()) == ([0, 0, 1, 1, 2], [False, True, True, True, True])
+    # With labels: the second and third were right before; the fourth is mended, the fifth has no label.
+    groups, wrong = comparison.mistakes(original, compressed, labels)
+    assert (groups.tolist(), wrong.tolist()) == ([0, 0, 1, 2], [False, True, True, False])
+    # Class 0 has two images, of which one went wrong; the others are too few and get the share of all, 2 of 4.
+    assert comparison.shares(groups, wrong, 4, least=2).tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert comparison.shares(groups, wrong, 4, least=1).tolist() == [0.5, 1.0, 0.0, 0.5]
 
 
 def test_similarity_ignores_rotation_scale_and_width_and_sees_other_features():

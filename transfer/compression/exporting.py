@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from prune.index import PrunedIndex
 from prune.loading import open_loader
 from prune.run import InputError, note
 from prune.source import Source
@@ -18,6 +18,7 @@ from transfer.compression.guard import predicted
 from transfer.compression.quantization import Quantizer, put_back
 from transfer.compression.recovery import balanced, images_of, predictor
 from transfer.evaluation.metrics import per_class
+from transfer.evaluation.target_pair import kept_rows, multiply_adds
 
 if TYPE_CHECKING:
     from transfer.export import Config
@@ -28,14 +29,24 @@ PARITY = 1e-3
 
 def calibration_rows(config: Config, images: Source) -> tuple[np.ndarray, str | None]:
     """Rows of the calibration images, ascending, and the index's fingerprint."""
-    rows, fingerprint = np.arange(len(images), dtype=np.int64), None
-    if config.index is not None:
-        index = PrunedIndex.load(config.index)
-        rows, fingerprint = np.sort(index.rows_in(images.manifest)).astype(np.int64), index.fingerprint
-    if not len(rows):
-        raise InputError(f"{config.index or config.images}: no images to calibrate on")
+    rows, fingerprint = kept_rows(images.manifest, config.index)
     labels = np.asarray(images.manifest.labels)[rows]
     return balanced(rows, labels, config.calibrate, config.seed), fingerprint
+
+
+def need_layers(model: nn.Module, keep_float: Sequence[str]) -> None:
+    """Check the names of the layers that are to stay in fp32.
+
+    Raises
+    ------
+    InputError
+        A layer that the network does not have, or none left to quantise.
+    """
+    there = [name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    if unknown := [name for name in keep_float if name not in there]:
+        raise InputError(f"--keep-float {unknown[0]}: no such layer; there are {', '.join(there)}")
+    if set(there) <= set(keep_float):
+        raise InputError("--keep-float: names every layer: there is nothing to quantise")
 
 
 def export(
@@ -65,7 +76,7 @@ def export(
         "task": "export",
         "arch": spec["arch"],
         "resolution": side,
-        "macs": onnx_model.macs(model, side),
+        "macs": multiply_adds(model, side),
         "params": sum(p.numel() for p in model.parameters()),
         "compared": len(shown),
         "threads": config.threads,

@@ -6,8 +6,7 @@ It sees labels and predictions and nothing else, so it judges a torch network, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -64,10 +63,6 @@ class Verdict:
     class_used: float | None
     nearest: str
     beyond: float | None
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {**asdict(self), "per_class": list(self.per_class)}
 
 
 def predicted(logits: np.ndarray) -> np.ndarray:

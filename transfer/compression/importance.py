@@ -15,8 +15,6 @@ from torch.nn import functional
 
 from transfer.compression.channel_pruning import Channels
 
-KINDS = ("data", "magnitude", "random")
-
 
 def taylor(
     model: nn.Module, found: Sequence[Channels], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]

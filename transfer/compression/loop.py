@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from pretrain import stopping
 from pretrain.ranks import Ranks, open_ranks
 from prune import networks
 from prune.loading import Loader, open_loader
@@ -26,7 +27,7 @@ from transfer.compression import guard, recovery, staircase
 from transfer.compression.guard import Margins, Verdict
 from transfer.compression.shrinking import parameters, recipe_of, shrunk
 from transfer.compression.staircase import ACCEPTED, INT8, ROLLED_BACK, SPEC, WEIGHTS, Line, Plan, Trial
-from transfer.evaluation.target_pair import SMALL, forward_flops
+from transfer.evaluation.target_pair import SMALL, multiply_adds
 
 
 @dataclass
@@ -94,6 +95,9 @@ def compress(job: Job) -> None:
             lines.append(line)
             staircase.write(job.out, lines)
             note(said(line))
+            if stopping.asked():
+                note(f"stopping on a signal after step {line['step']}; the same command goes on")
+                raise stopping.Requeue
     _finish(job, lines)
 
 
@@ -193,7 +197,7 @@ def _line(
         "what": plain(what),
         "params": parameters(model),
         "bytes": file.stat().st_size,
-        "macs": int(forward_flops(model, int(spec["resolution"])) // 2),
+        "macs": multiply_adds(model, int(spec["resolution"])),
         "latency_ms": _latency(job, directory, model, spec) if verdict.accepted else None,
         "accuracy": verdict.accuracy,
         "per_class": dict(zip(spec["classes"], verdict.per_class)),

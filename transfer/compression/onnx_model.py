@@ -26,7 +26,6 @@ import torch
 from torch import nn
 
 from prune.run import InputError, atomic
-from transfer.evaluation.target_pair import forward_flops
 
 FORMAT = "winnow-onnx/1"
 INPUT, OUTPUT = "images", "logits"
@@ -226,11 +225,6 @@ def latency_ms(path: Path, resolution: int | None = None, threads: int = 1, *, r
             times.append(time.perf_counter() - begin)
         medians.append(statistics.median(times))
     return 1000 * min(medians[1:])
-
-
-def macs(model: nn.Module, resolution: int) -> int:
-    """Multiply-adds of one image, counted by torch on the meta device."""
-    return round(forward_flops(model, resolution) / 2)
 
 
 _PEAK = """

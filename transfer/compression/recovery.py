@@ -47,8 +47,7 @@ def recipe_for(
     wanted = name or str(spec.get("recipe"))
     tuned = wanted.removeprefix(_TUNED)
     if tuned != wanted and tuned in finetune_recipes.RECIPES:
-        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        known = finetune_recipes.adapted(tuned, spec, batch_norm=batch_norm)
+        known = finetune_recipes.adapted(tuned, spec, batch_norm=finetune_recipes.has_batch_norm(model))
     elif wanted in RECIPES:
         known = RECIPES[wanted]
     else:

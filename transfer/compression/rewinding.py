@@ -73,7 +73,8 @@ def hold(model: nn.Module, masked: Weights) -> None:
     """Set what is masked to zero, in place."""
     with torch.no_grad():
         for name, mask in masked.items():
-            model.get_parameter(name).mul_(mask)
+            weight = model.get_parameter(name)
+            weight.mul_(mask.to(weight.device))
 
 
 def held(model: nn.Module, masked: Weights):
@@ -81,4 +82,11 @@ def held(model: nn.Module, masked: Weights):
 
     Not after every step: a checkpoint may lie between a step and what follows it, and a resumed run must go on alike.
     """
-    return model.register_forward_pre_hook(lambda *_: hold(model, masked))
+    near = dict(masked)
+
+    def before(*_: object) -> None:
+        # Moved to the network's device once: from then on they are there.
+        near.update({name: mask.to(model.get_parameter(name).device) for name, mask in near.items()})
+        hold(model, near)
+
+    return model.register_forward_pre_hook(before)

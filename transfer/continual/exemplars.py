@@ -19,7 +19,7 @@ from prune.budget_inputs import budget_of
 from prune.run import InputError
 from prune.scores.clusters import unit
 from prune.scores.difficulty import difficulty
-from transfer.continual.exemplar_form import ALONE, Form
+from transfer.continual.exemplar_form import ALONE, RAW, Form
 
 FORMAT = "winnow-exemplars/1"
 RANKS = ("herding", "random", "k-center", "facility-location")
@@ -198,6 +198,29 @@ def memory_bytes(text: str, side: int) -> int:
     if value < 1:
         raise InputError(f"--memory {text}: bytes (6MB, 500kB, 6144000) or raw exemplars (2000raw) are expected")
     return value
+
+
+def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]]) -> None:
+    """Check that `memory` bytes (`text`, as they were given) hold more than the headers that exemplars share.
+
+    Parameters
+    ----------
+    text : str
+    memory : int
+    runs : sequence of sequences of Form
+        The forms that each run's memory takes.
+
+    Raises
+    ------
+    InputError
+        Shared headers leave no room, or a memory of pixels alone has none for one image.
+    """
+    fixed = max(sum(form.fixed for form in forms) for forms in runs)
+    if memory <= fixed:
+        raise InputError(f"--memory {text}: shared headers alone take {fixed} bytes")
+    image = max((3 * forms[0].side ** 2 for forms in runs if {form.codec for form in forms} == {RAW}), default=0)
+    if memory < image:
+        raise InputError(f"--memory {text}: one raw image takes {image} bytes")
 
 
 def need_rank(rank: str) -> None:

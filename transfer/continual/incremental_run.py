@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from pretrain import stopping
 from pretrain.hooks import Hooks
 from pretrain.progress_bar import bar
 from pretrain.ranks import Ranks
@@ -26,6 +27,8 @@ from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.exemplars import Exemplars
 from transfer.continual.incremental_setting import HEADS, Cell, Setting, assembled
 from transfer.continual.pool import Pool, read
+
+_Choice = list[dict[str, Any]]
 
 
 @dataclass
@@ -55,6 +58,9 @@ def run_cell(setting: Setting, cell: Cell, train: Source, test: Source, out: Pat
         _judge(state, cell, tests, task, ranks)
         _save(out, task, state, setting, [names[c] for c in arrival[: int(labels.max()) + 1]])
         _say(cell, state.records[-1])
+        if stopping.asked() and task + 1 < setting.tasks:
+            note(f"{cell.name}: stopping on a signal after task {task + 1}; the same command goes on")
+            raise stopping.Requeue
     result = assembled(setting, cell, state.records, [[names[c] for c in group] for group in groups])
     write_json(out / "result.json", result)
     return result
@@ -81,7 +87,7 @@ def _learn_task(
     ranks: Ranks,
 ) -> None:
     """Train on the task and on what is remembered; then take its exemplars into the memory."""
-    form = _form(setting, cell, state)
+    form, choice = _form(setting, cell, state, new.images, ranks)
     packed = None
     if form is not None:
         packed = exemplars.pack(form, new.images, new.labels, np.zeros(len(new)), rows)
@@ -120,10 +126,10 @@ def _learn_task(
         "loss": done.lines[-1]["loss"],
     }
     if packed is None:
-        form, record["choice"] = exemplar_quality.choose(
-            setting.codec, setting.side, setting.shared, state.network, new.images, cell.memory, setting.tasks, ranks
-        )
+        form, choice = _chosen(setting, cell, state.network, new.images, ranks)
         packed = exemplars.pack(form, new.images, new.labels, place, rows)
+    if choice:
+        record["choice"] = choice
     candidates = Exemplars(packed.form, packed.data, packed.kind, packed.label, place, packed.row)
     state.memory = exemplars.within(state.memory.joined(candidates) if state.memory else candidates, cell.memory)
     counts = np.bincount(state.memory.label, minlength=classes)
@@ -142,13 +148,25 @@ def _learn_task(
     )
 
 
-def _form(setting: Setting, cell: Cell, state: _State) -> Form | None:
-    """How exemplars are stored; None while the quality is yet to be chosen."""
+def _form(setting: Setting, cell: Cell, state: _State, images: np.ndarray, ranks: Ranks) -> tuple[Form | None, _Choice]:
+    """How exemplars are stored, and the table of a choice made here; None while the network has to learn first.
+
+    With same-codec the new images pass through the codec before they are learnt from, so the quality is chosen by the
+    network as the run begins with it.
+    """
     if state.memory is not None:
-        return state.memory.form
-    if cell.form == RAW:
-        return Form(RAW, 0, setting.side)
-    return Form(setting.codec, setting.quality, setting.side, setting.shared) if setting.quality else None
+        return state.memory.form, []
+    if cell.form == RAW or setting.quality:
+        return setting.form(cell.form), []
+    if cell.form == "same-codec":
+        return _chosen(setting, cell, state.network, images, ranks)
+    return None, []
+
+
+def _chosen(setting: Setting, cell: Cell, network: nn.Module, images: np.ndarray, ranks: Ranks) -> tuple[Form, _Choice]:
+    return exemplar_quality.choose(
+        setting.codec, setting.side, setting.shared, network, images, cell.memory, setting.tasks, ranks
+    )
 
 
 class _Tests:

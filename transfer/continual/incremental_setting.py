@@ -11,7 +11,7 @@ import numpy as np
 
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
-from transfer.continual.exemplar_form import RAW
+from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.forgetting import average_incremental_accuracy, forgetting, seen_accuracies
 
 HEADS = ("linear", "nearest-mean")
@@ -28,7 +28,7 @@ class Setting:
     side : int
         Height and width at which images are seen, stored and tested.
     quality : int
-        0: chosen after the first task.
+        0: chosen from the images of the first task.
     """
 
     recipe_name: str
@@ -45,6 +45,10 @@ class Setting:
     init: Path | None
     checkpoint_seconds: float
     workers: int | None
+
+    def form(self, name: str) -> Form:
+        """How exemplars of "raw", "compressed" or "same-codec" are stored, the quality being known."""
+        return Form(RAW, 0, self.side) if name == RAW else Form(self.codec, self.quality, self.side, self.shared)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from pretrain.recipe import Recipe
 from prune import crops
 from prune.loading import Batch, open_loader, render
 from prune.source import Source
-
-SMALL = 10_000
-"""Images up to which no FFCV is used to read them: it compiles for seconds first."""
+from transfer.evaluation.target_pair import SMALL
 
 
 @dataclass(frozen=True)

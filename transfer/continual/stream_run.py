@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from pretrain import stopping
 from pretrain.ranks import Ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
@@ -111,7 +112,11 @@ def run_stream(
     shown = _tests(setting, test)
     begin = len(state.records)
     for number in track(range(begin, len(rounds)), len(rounds) - begin, f"{policy}, seed {seed}"):
-        _round(setting, seed, number, rounds[number], labels, train, state, ranks)
+        try:
+            _round(setting, seed, number, rounds[number], labels, train, state, ranks)
+        except stopping.Requeue:
+            note(f"{policy}-s{seed}: stopping on a signal; the same command goes on after round {number}")
+            raise
         _judge(state, shown, ranks)
         _save(setting, out, number, state, train)
         last = state.records[-1]

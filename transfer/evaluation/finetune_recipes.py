@@ -7,9 +7,12 @@ numbers here are for networks of any size, the rate measured on small ResNets at
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RECIPES: dict[str, Recipe] = {
     # transfer finetune --recipe small --model runs/backbone --train pets/train --test pets/test --out runs/tuned
@@ -62,6 +65,13 @@ def size_of(n: int) -> str:
     ('small', 'medium', 'large')
     """
     return next((name for name, below in SIZES if n < below), "large")
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Does any layer normalise over the batch?"""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def adapted(name: str, spec: dict[str, Any], *, batch_norm: bool) -> Recipe:

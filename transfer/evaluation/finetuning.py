@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -26,7 +25,7 @@ from prune import networks
 from prune.loading import open_loader
 from prune.run import atomic, finish, note, plain, write_json
 from prune.source import Source
-from transfer.evaluation.finetune_recipes import adapted, size_of
+from transfer.evaluation.finetune_recipes import adapted, has_batch_norm, size_of
 from transfer.evaluation.logistic import Linear
 from transfer.evaluation.target_pair import SMALL, forward_flops, name_of, pair_features, save_predictions
 
@@ -40,14 +39,12 @@ _FAR_BELOW = 10.0  # how far below all others the bias of a class lies that the 
 
 def finetune(config: Config, train: Source, test: Source, rows: np.ndarray, inputs: dict[str, str]) -> None:
     """Train on these rows, (n,) int64 ascending, and judge; every process calls this."""
-    if threading.current_thread() is threading.main_thread():
-        stopping.listen()
     dtype_of(config.precision)
     begin = time.perf_counter()
     backbone, spec = networks.load_model(config.model)
     classes = train.manifest.classes
     name = size_of(len(rows)) if config.recipe == "auto" else config.recipe
-    recipe = changed(adapted(name, spec, batch_norm=_has_batch_norm(backbone)), config)
+    recipe = changed(adapted(name, spec, batch_norm=has_batch_norm(backbone)), config)
     spec = {**spec, "classes": classes, "recipe": f"finetune-{name}"}
     spec |= {"index": inputs.get("index"), "source": inputs["train"]}
     network = with_head(backbone, spec)
@@ -130,10 +127,6 @@ def set_head(network: nn.Module, linear: Linear) -> None:
     head.bias[rows] = torch.from_numpy(bias.astype(np.float32))
 
 
-def _has_batch_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-
-
 def _probed_head(
     config: Config, network: nn.Module, train: Source, test: Source, rows: np.ndarray, ranks: Ranks
 ) -> None:
@@ -165,24 +158,31 @@ def _train(
                 partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     short = len(rows) * recipe.epochs * recipe.resolution**2 < _SHORT
-    with ExitStack() as opened:
-        loader = open_loader(train, resolution=recipe.resolution, batch_size=size, **_reading(config, train, recipe))
-        opened.callback(loader.close)
-        on_step = opened.enter_context(bar(Path(config.out).name))
-        return engine.train(
-            network,
-            augmented(loader, recipe, config.seed),
-            rows,
-            recipe,
-            ranks,
-            budget=Budget(epochs=recipe.epochs),
-            mean=spec["mean"],
-            std=spec["std"],
-            seed=config.seed,
-            micro_batch=config.micro_batch,
-            checkpoints=None if short else config.out / "checkpoint",
-            hooks=Hooks(on_lines=on_lines, on_step=on_step),
-        )
+    try:
+        with ExitStack() as opened:
+            loader = open_loader(
+                train, resolution=recipe.resolution, batch_size=size, **_reading(config, train, recipe)
+            )
+            opened.callback(loader.close)
+            on_step = opened.enter_context(bar(Path(config.out).name))
+            return engine.train(
+                network,
+                augmented(loader, recipe, config.seed),
+                rows,
+                recipe,
+                ranks,
+                budget=Budget(epochs=recipe.epochs),
+                mean=spec["mean"],
+                std=spec["std"],
+                seed=config.seed,
+                micro_batch=config.micro_batch,
+                checkpoints=None if short else config.out / "checkpoint",
+                hooks=Hooks(on_lines=on_lines, on_step=on_step),
+            )
+    except stopping.Requeue:
+        if short:
+            note("stopping on a signal: so short a training has no checkpoint; the same command begins it anew")
+        raise
 
 
 def _reading(config: Config, source: Source, recipe: Recipe) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from prune.arrays import save_arrays
+from prune.index import PrunedIndex
+from prune.manifest import Manifest
 from prune.run import InputError
 from prune.scores.feature_files import Features, open_features
 from prune.source import Source, open_source
@@ -92,6 +94,22 @@ def fingerprints(model: Path, train: Source, test: Source) -> dict[str, str]:
     }
 
 
+def kept_rows(manifest: Manifest, index: Path | None) -> tuple[np.ndarray, str | None]:
+    """Rows of the images that an index keeps, (n,) int64 ascending, and its fingerprint; all rows and None without one.
+
+    Raises
+    ------
+    InputError
+        It keeps no image, or is of other images.
+    """
+    if index is None:
+        return np.arange(len(manifest), dtype=np.int64), None
+    kept = PrunedIndex.load(index)
+    if not len(kept):
+        raise InputError(f"{index}: keeps no image")
+    return np.sort(kept.rows_in(manifest)).astype(np.int64), kept.fingerprint
+
+
 def pair_features(
     model: Path, train: Source, test: Source, place: Path, loader: str, workers: int | None
 ) -> tuple[Features, Features]:
@@ -159,3 +177,8 @@ def forward_flops(network: Any, resolution: int) -> float:
     with counter, torch.no_grad():
         copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, resolution, resolution, device="meta"))
     return float(counter.get_total_flops())
+
+
+def multiply_adds(network: Any, resolution: int) -> int:
+    """Multiply-adds of one image of inference."""
+    return round(forward_flops(network, resolution) / 2)

@@ -28,6 +28,48 @@ def wilson(count: int, n: int, confidence: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def mistakes(
+    original: np.ndarray, compressed: np.ndarray, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the compressed model's answers count against it, and the class that each belongs to.
+
+    Without labels: those that differ, in the class that the original says. With labels: those that the original has
+    right and the compressed model wrong, in the class of the label; an answer that was wrong before may change, which
+    loses nothing.
+
+    Parameters
+    ----------
+    original, compressed : (n,) int
+        Answers.
+    labels : (n,) int, optional
+        Images whose label is -1 are left out.
+
+    Returns
+    -------
+    groups : (k,) int
+    wrong : (k,) bool
+    """
+    if labels is None:
+        return original, original != compressed
+    known = labels >= 0
+    return labels[known], ((original != compressed) & (original == labels))[known]
+
+
+def shares(groups: np.ndarray, wrong: np.ndarray, classes: int, *, least: int = 5) -> np.ndarray:
+    """Share of each class's images that go wrong, (classes,) float64; of all images for a class of fewer than `least`.
+
+    One image that goes wrong says little of a class that has no other.
+
+    Examples
+    --------
+    >>> shares(np.array([0, 0, 0, 1]), np.array([True, False, False, True]), 3, least=3).round(2).tolist()
+    [0.33, 0.5, 0.5]
+    """
+    n = np.bincount(groups, minlength=classes)
+    count = np.bincount(groups[wrong], minlength=classes)
+    return np.where(n >= least, count / np.maximum(n, 1), count.sum() / max(len(groups), 1))
+
+
 def by_class(
     groups: np.ndarray,
     wrong: np.ndarray,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.run import atomic
+from transfer.watching.csv_text import csv_cell
 
 _SHOWN = 20
 
@@ -60,4 +61,4 @@ def write_lines(place: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     with atomic(place) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prune.crops import center_crops
-from prune.images import Unreadable, decode, prepare
+from prune.images import decode, prepare
 from prune.loading import render
 from prune.run import InputError, note
 
@@ -51,7 +51,7 @@ def read_images(place: Path, classes: list[str], side: int) -> New:
             raise InputError(f"{place}: line {number}: the model has no class {label!r}")
         try:
             pixels = decode(prepare((place.parent / (row["path"] or "")).read_bytes()))
-        except (OSError, Unreadable):
+        except (OSError, ValueError):  # no image, or no path: it may hold a NUL byte
             unreadable.append(row["path"] or f"line {number}")
             continue
         box = center_crops(np.array([pixels.shape[0]]), np.array([pixels.shape[1]])).boxes[0]

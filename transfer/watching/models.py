@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ import numpy as np
 import torch
 
 from prune import networks
-from prune.index import PrunedIndex
 from prune.loading import open_loader
 from prune.run import InputError
 from prune.source import open_source
 from transfer.compression import recovery, staircase
 from transfer.compression.device import need_device
 from transfer.compression.guard import predicted
+from transfer.evaluation.target_pair import kept_rows
 from transfer.watching import comparison
 from transfer.watching.images import New, read_images
 
@@ -70,16 +71,32 @@ def open_model(place: Path) -> Model:
     return Model(str(place), list(spec["classes"]), int(spec["resolution"]), run)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Images as the models were made for, (m, r, r, 3) uint8, and what the original says of them.
+
+    Attributes
+    ----------
+    labels : (m,) int64
+        By the models' classes; -1 for an image of another class.
+    features, logits : (m, d), (m, c) float32
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+
+
 def watch(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Compare the two models; what there is to say, and a line for each image."""
     original, compressed = _models(config)
     new = read_images(config.images, original.classes, original.resolution)
-    old = _reference(config, original)
+    known = _reference(config, original)
     features, logits = original.answer(new.images)
-    answers = predicted(logits)
-    seen = None if old is None else original.answer(old)
     mine = compressed.answer(new.images)
-    report = _report(config, original, new, answers, old, seen, compressed)(mine)
+    theirs = None if known is None else compressed.answer(known.images)
+    report = _report(config, original.classes, new, logits, mine[1], known, theirs and theirs[1])
     report |= {
         "original": original.name,
         "compressed": compressed.name,
@@ -88,16 +105,15 @@ def watch(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "unreadable": new.unreadable,
         "similarity": comparison.similarity(features, mine[0]),
     }
-    if old is not None and seen is not None:
-        theirs = compressed.answer(old)[0]
-        report["reference_similarity"] = comparison.similarity(seen[0], theirs)
+    if known is not None and theirs is not None:
+        report["reference_similarity"] = comparison.similarity(known.features, theirs[0])
         report["drift"] = {
-            "original": comparison.drift(seen[0], features),
-            "compressed": comparison.drift(theirs, mine[0]),
+            "original": comparison.drift(known.features, features),
+            "compressed": comparison.drift(theirs[0], mine[0]),
         }
     report["rollback"] = None
     if config.run is not None and config.compressed is None and report["alarms"]:
-        report["rollback"] = _earlier(config, original, new, answers, old, seen)
+        report["rollback"] = _earlier(config, original.classes, new, logits, known)
     return report, _lines(new, original.classes, logits, mine[1])
 
 
@@ -114,78 +130,74 @@ def _models(config: Config) -> tuple[Model, Model]:
     return original, compressed
 
 
-def _reference(config: Config, original: Model) -> np.ndarray | None:
-    """Images of the reference, (m, r, r, 3) uint8."""
+def _reference(config: Config, original: Model) -> Reference | None:
     if config.reference is None:
         return None
     source = open_source(config.reference)
-    rows = np.arange(len(source), dtype=np.int64)
-    if config.index is not None:
-        rows = np.sort(PrunedIndex.load(config.index).rows_in(source.manifest)).astype(np.int64)
+    rows, _ = kept_rows(source.manifest, config.index)
     rows = np.sort(np.random.default_rng(0).permutation(rows)[: config.most])
-    if not len(rows):
-        raise InputError(f"{config.index}: keeps no image of {config.reference}")
     loader = open_loader(source, resolution=original.resolution, batch_size=256, loader="torch", workers=1)
     with closing(loader):
-        return recovery.images_of(loader, rows)[0]
+        images, labels = recovery.images_of(loader, rows)
+    place = {name: label for label, name in enumerate(original.classes)}
+    table = np.array([place.get(name, -1) for name in source.manifest.classes])
+    return Reference(images, table[labels], *original.answer(images))
 
 
 def _report(
     config: Config,
-    original: Model,
+    names: list[str],
     new: New,
-    answers: np.ndarray,
-    old: np.ndarray | None,
-    seen: tuple[np.ndarray, np.ndarray] | None,
-    compressed: Model,
-) -> Any:
-    """A function from the compressed model's features and logits to classes, disagreement and alarms."""
-    count = len(original.classes)
-    allowed = np.full(count, config.allowed / 100)
-    if old is not None and seen is not None:
-        before = predicted(seen[1])
-        apart = before != predicted(compressed.answer(old)[1])
-        total = np.bincount(before, minlength=count)
-        allowed += np.divide(np.bincount(before[apart], minlength=count), total, out=np.zeros(count), where=total > 0)
-    labelled = new.labels >= 0
+    logits: np.ndarray,
+    mine: np.ndarray,
+    known: Reference | None,
+    theirs: np.ndarray | None,
+) -> dict[str, Any]:
+    """Classes, disagreement and alarms.
+
+    Parameters
+    ----------
+    logits, mine : (n, c) float32
+        Of the original and of the compressed model on the new images.
+    theirs : (m, c) float32, optional
+        Of the compressed model on the reference.
+    """
+    answers, found, labelled = predicted(logits), predicted(mine), new.labels >= 0
     whole = bool(labelled.all())
-
-    def report(mine: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-        theirs = predicted(mine[1])
-        apart = theirs != answers
-        # With labels an answer that was wrong before may change: that loses nothing.
-        wrong, groups = (apart & (answers == new.labels), new.labels) if whole else (apart, answers)
-        classes = comparison.by_class(groups, wrong, original.classes, allowed, least=config.least)
-        found: dict[str, Any] = {
-            "measure": "lost answers" if whole else "disagreement",
-            "disagreement": float(apart.mean()),
-            "classes": classes,
-            "alarms": [row["class"] for row in classes if row["alarm"]],
+    allowed = np.full(len(names), config.allowed / 100)
+    if known is not None and theirs is not None:
+        mistakes = comparison.mistakes(predicted(known.logits), predicted(theirs), known.labels if whole else None)
+        allowed += comparison.shares(*mistakes, len(names), least=config.least)
+    groups, wrong = comparison.mistakes(answers, found, new.labels if whole else None)
+    classes = comparison.by_class(groups, wrong, names, allowed, least=config.least)
+    report: dict[str, Any] = {
+        "measure": "lost answers" if whole else "disagreement",
+        "disagreement": float((answers != found).mean()),
+        "classes": classes,
+        "alarms": [row["class"] for row in classes if row["alarm"]],
+    }
+    if labelled.any():
+        labels = new.labels[labelled]
+        report["top1"] = {
+            "original": float((answers[labelled] == labels).mean()),
+            "compressed": float((found[labelled] == labels).mean()),
         }
-        if labelled.any():
-            labels = new.labels[labelled]
-            found["top1"] = {
-                "original": float((answers[labelled] == labels).mean()),
-                "compressed": float((theirs[labelled] == labels).mean()),
-            }
-        return found
-
     return report
 
 
-def _earlier(
-    config: Config, original: Model, new: New, answers: np.ndarray, old: np.ndarray | None, seen: Any
-) -> dict[str, Any]:
+def _earlier(config: Config, names: list[str], new: New, logits: np.ndarray, known: Reference | None) -> dict[str, Any]:
     """The newest accepted step before the one that stands that would not alarm on these images; else the original."""
     assert config.run is not None
     lines = staircase.read(config.run)
     stands, step = staircase.current(lines), lines[staircase.current(lines)].get("base", 0)
     while step:
         model = open_model(staircase.place(config.run, step))
-        if not _report(config, original, new, answers, old, seen, model)(model.answer(new.images))["alarms"]:
+        theirs = None if known is None else model.answer(known.images)[1]
+        if not _report(config, names, new, logits, model.answer(new.images)[1], known, theirs)["alarms"]:
             break
         step = lines[step]["base"]
-    return {"from": stands, "to": step, "command": f"transfer rollback --run {config.run} --to {step}"}
+    command = f"transfer rollback --run {shlex.quote(str(config.run))} --to {step}"
+    return {"from": stands, "to": step, "command": command}
 
 
 def _lines(new: New, classes: list[str], first: np.ndarray, second: np.ndarray) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from prune.beton import BetonWriter
 from prune.manifest import Manifest
 from prune.run import InputError
 from transfer.__main__ import main
-from transfer.compression import onnx_model, qat, quantization, recovery
+from transfer.compression import exporting, onnx_model, qat, quantization, recovery
+from transfer.evaluation.target_pair import multiply_adds
 
 ROOT = Path(__file__).parents[3]
 SIDE = 16
@@ -225,7 +226,7 @@ def test_costs_are_measured_and_multiply_adds_counted(trained):
     _, _, _, path = trained
     assert onnx_model.latency_ms(path, runs=10) > 0
     assert onnx_model.peak_memory(path) > path.stat().st_size / 2
-    assert onnx_model.macs(torch.nn.Conv2d(3, 5, 3, padding=1), 8) == 8 * 8 * 5 * 3 * 9
+    assert multiply_adds(torch.nn.Conv2d(3, 5, 3, padding=1), 8) == 8 * 8 * 5 * 3 * 9
 
 
 def test_export_step_writes_compares_measures_and_runs_once(trained, tmp_path, capsys):
@@ -251,6 +252,21 @@ def test_export_step_writes_compares_measures_and_runs_once(trained, tmp_path, c
     assert json.loads(again.out) == result
     assert main([*command, "--seed", "1"]) == 2
     assert "seed: 0 -> 1" in capsys.readouterr().err
+
+
+def test_layers_that_are_to_stay_in_fp32_are_checked_before_anything_is_written(trained, tmp_path, capsys):
+    folder, model, _, path = trained
+    train = write_beton(tmp_path / "colours.train.beton", *pictures(24, 6))
+    command = ["export", "--model", str(folder / "model"), "--images", str(train), "--out", str(tmp_path / "device")]
+    there = onnx_model.layers(path)
+    for names, said in (([there[0], "nosuch"], "--keep-float nosuch: no such layer"), (there, "names every layer")):
+        assert main([*command, "--keep-float", *names]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*command, "--seed", "-1"]) == 2
+    assert "--seed -1" in capsys.readouterr().err
+    assert not (tmp_path / "device").exists()
+    for name in there:
+        exporting.need_layers(model, [name])
 
 
 def test_an_export_that_answers_otherwise_is_refused_and_removed(tmp_path):
@@ -329,6 +345,34 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     first, second = (line.split("  ", 1) for line in done.stdout.splitlines())
     assert first[1].startswith(best)
     assert second[1] == first[1]  # three times as large by repeating: the same picture after averaging
+
+
+def example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_example_takes_one_picture_or_several_and_refuses_what_is_none(trained, tmp_path):
+    _, _, _, path = trained
+    images, _ = pictures(2, 8)
+    wrong = {"grey": images[0, :, :, 0], "float": images[0] / 255, "alpha": np.zeros((8, 8, 4), np.uint8)}
+    for name, pixels in {**wrong, "several": images}.items():
+        np.save(tmp_path / f"{name}.npy", pixels)
+    (tmp_path / "text.npy").write_text("no array")
+    for name in (*wrong, "text", "gone"):
+        done = example("run_onnx.py", path, tmp_path / f"{name}.npy")
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+        assert f"{name}.npy" in done.stderr
+    done = example("run_onnx.py", path, tmp_path / "several.npy")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
+
+
+@pytest.mark.parametrize("name", ["run_onnx.py", "reuse_index.py"])
+def test_examples_without_arguments_show_how_they_are_used(name):
+    done = example(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"python examples/{name}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_takes_pixels_and_normalises_them_itself(trained):

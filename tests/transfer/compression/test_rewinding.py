@@ -63,6 +63,18 @@ def test_masks_hold_while_an_optimiser_moves_the_weights():
     assert model.body.weight[0, 0] != 1
 
 
+def test_masks_follow_the_network_to_its_device():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():  # has CUDA's rules without a GPU
+        model = nn.Linear(2, 2, bias=False, device="cuda")
+        masked = {"weight": torch.ones(2, 2, dtype=torch.bool)}
+        handle = rewinding.held(model, masked)
+        assert model(torch.ones(1, 2, device="cuda")).device.type == "cuda"
+        handle.remove()
+        rewinding.hold(model, masked)
+
+
 def test_saliency_is_weight_times_gradient_and_the_classifier_is_spared():
     model = Small()
     assert rewinding.prunable(model) == ["body.weight"]
