@@ -24,7 +24,7 @@ class Config:
     study: Path
     """Directory of `transfer study`."""
     out: Path | None = None
-    """Page to write; report.html in the study's directory when absent. results.csv comes to stand beside it."""
+    """Page to write, X.html, with the table as X.csv beside it; the study's report.html and results.csv when absent."""
     margin: float | None = None
     """Points that a method may lie below full data and still hold; the study's own margin (0.5) when absent."""
     price: float | None = None
@@ -46,11 +46,12 @@ def run(config: Config) -> Path:
     if not config.study.is_dir():
         raise InputError(f"--study {config.study}: no such directory")
     out = config.out or config.study / "report.html"
-    for place in (out, config.markdown):
+    table_place = config.study / "results.csv" if config.out is None else out.parent / f"{out.stem}.csv"
+    if len({place.resolve() for place in (out, table_place, config.markdown or config.study)}) < 3:
+        raise InputError(f"--out {out}: page, table and --markdown need names of their own")
+    for place in (out, table_place, config.markdown):
         if place is not None and place.is_dir():
             raise InputError(f"{place}: is a directory; a file is expected")
-    if config.price is not None and not config.price >= 0:
-        raise InputError(f"--price {config.price} must not be negative")
     results = load(config.study)
     analysis = analyse(results, config.study, margin=config.margin, price=config.price)
     kept, pictures = _kept(config, results, analysis)
@@ -60,7 +61,7 @@ def run(config: Config) -> Path:
     text = page(
         analysis, line=line, date=date, table=table, selections=kept, pictures=pictures, calibration=trust
     )  # fmt: skip
-    made = {out: text, out.with_name("results.csv"): table}
+    made = {out: text, table_place: table}
     if config.markdown is not None:
         made[config.markdown] = markdown(analysis, line, date)
     for place, content in made.items():

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONTROLS = ("full", "random", "random-equal-time")
+from transfer.studies.settings import UNGUIDED
+from transfer.verdicts.headline import (
+    against,
+    alone_holding,
+    bill_of,
+    headline_rows,
+    name,
+    pruned_rows,
+    smallest_holding,
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def verdict_line(results: Mapping[str, Any], folder: Path | None = None) -> str:
 
         results = analyse(results, folder)
     rows = headline_rows(results)
-    tried = [row for row in rows if row["method"] not in CONTROLS]
+    tried = pruned_rows(results)
     judged = [row for row in tried if row["full"] is not None]
     if not tried:
         return "No verdict: the study holds controls alone, no pruning method."
@@ -71,6 +80,11 @@ def verdict_line(results: Mapping[str, Any], folder: Path | None = None) -> str:
     holding = smallest_holding(results)
     if holding is not None:
         return _it_holds(results, holding, rows)
+    if isolated := alone_holding(results):
+        return (
+            f"Undecided: {name(isolated)} holds, {against(isolated)} against full data, but no pruning method is shown "
+            "to hold at a larger keep, where it should be easier. More seeds or test images would decide."
+        )
     best = max(judged, key=lambda row: row["full"]["value"])
     alone = [row for row in rows if row["method"] == "random" and row["verdict"] == "holds"]
     there = f" Random alone holds at keep {min(r['keep'] for r in alone):g}." if alone else ""
@@ -87,35 +101,6 @@ def verdict_line(results: Mapping[str, Any], folder: Path | None = None) -> str:
         f"Undecided: no keep tried ({keeps}) is shown to hold within {margin}; closest is {closest}. "
         f"More seeds or test images would decide.{there}"
     )
-
-
-def headline_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows that the one-line verdict is about: first evaluation, mean over targets (or the only target)."""
-    first = [row for row in analysis["rows"] if row["evaluation"] == analysis["evaluations"][0]]
-    return [row for row in first if row["target"] is None] or first
-
-
-def smallest_holding(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The row with the smallest keep at which a pruning method holds; the more accurate one of several."""
-    rows = [row for row in headline_rows(analysis) if row["method"] not in CONTROLS and row["verdict"] == "holds"]
-    return min(rows, key=lambda row: (row["keep"], -row["mean"]), default=None)
-
-
-def bill_of(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The ledger's row for the condition of `row`."""
-    condition = (row["method"], row["keep"])
-    return next((b for b in analysis["ledger"]["rows"] if (b["method"], b["keep"]) == condition), None)
-
-
-def name(row: Mapping[str, Any]) -> str:
-    """`winnow at keep 0.2`."""
-    return "full data" if row["method"] == "full" else f"{row['method']} at keep {row['keep']:g}"
-
-
-def against(row: Mapping[str, Any], control: str = "full") -> str:
-    """`-0.3 points (95 %: -0.9 to +0.2)`."""
-    one = row[control]
-    return f"{one['value']:+.1f} points (95 %: {one['low']:+.1f} to {one['high']:+.1f})"
 
 
 def _it_holds(results: Mapping[str, Any], row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -175,5 +160,5 @@ def _print(analysis: Mapping[str, Any]) -> None:
                 table.add_column(head, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0)
             for row in rows:
                 cells = cells_of(row, bill_of(analysis, row), digits=1)
-                table.add_row(*map(Text, cells), style="dim" if row["method"] in CONTROLS else "")
+                table.add_row(*map(Text, cells), style="dim" if row["method"] in UNGUIDED else "")
             console.print(table)

@@ -91,6 +91,8 @@ def run(config: Config) -> None:
     """Do what the study still lacks."""
     if config.jobs < 1:
         raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
+    if config.json and not config.dry_run:
+        raise InputError("--json: serves --dry-run; `transfer show --json` prints a study's figures")
     if config.collect:
         from transfer.studies.results import collect
 

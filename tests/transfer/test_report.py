@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prune.run import read_json, write_json
 from transfer.__main__ import main
 
 HOSTILE = "<b>bird</b><img src=x onerror=alert(1)>"
@@ -212,7 +213,9 @@ def test_a_study_without_full_data_indices_or_pictures_has_a_page_too(study, bro
     [
         (["--margin", "-1"], "--margin -1.0 must not be negative"),
         (["--price", "-1"], "--price -1.0 must not be negative"),
+        (["--price", "nan"], "--price nan must not be negative or without end"),
         (["--out", "."], "is a directory; a file is expected"),
+        (["--out", "x.csv"], "--out x.csv: page, table and --markdown need names of their own"),
         (["--source", "nowhere.beton"], "nowhere.beton: no such file"),
     ],
 )
@@ -221,3 +224,21 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(study, capsys, flags: li
     assert main(["report", "--study", str(folder), *flags]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (folder / "report.html").exists()
+
+
+def test_pages_of_two_studies_in_one_folder_keep_their_tables(study, tmp_path):
+    folder = study({("full", 1.0): 0.6, ("winnow", 0.5): 0.55}, images=50, targets=("birds",), classes=("a", "b"))
+    for name in ("one", "two"):
+        assert main(["report", "--study", str(folder), "--out", str(tmp_path / "pages" / f"{name}.html")]) == 0
+    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["one.csv", "one.html", "two.csv", "two.html"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"cells": 3}, "its cells are no list"), ({"config": {"margin": "much"}}, "its margin is 'much'")],
+)
+def test_damaged_results_are_one_line(study, changes, message, capsys):
+    folder = study({("full", 1.0): 0.6, ("winnow", 0.5): 0.55}, images=50, targets=("birds",))
+    write_json(folder / "results.json", {**read_json(folder / "results.json"), **changes})
+    assert main(["show", "--study", str(folder)]) == 2
+    assert message in capsys.readouterr().err

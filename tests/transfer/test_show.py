@@ -8,6 +8,7 @@ import pytest
 from prune.run import read_json
 from transfer.__main__ import main
 from transfer.show import verdict_line
+from transfer.verdicts.advice import plain_words
 from transfer.verdicts.analysis import analyse, load
 
 CONTROLS = {("full", 1.0): 0.6, ("random", 0.2): 0.4, ("random", 0.5): 0.5}
@@ -45,6 +46,18 @@ def test_the_line_says_when_random_alone_holds(study):
 def test_the_line_is_undecided_where_the_interval_reaches_both_sides(study):
     line = line_of(study({**CONTROLS, ("winnow", 0.5): 0.595}, noise=0.01, images=500))
     assert line.startswith("Undecided: no keep tried (0.5) is shown to hold within 0.5 points")
+
+
+def test_a_keep_that_holds_below_one_that_does_not_is_not_named_the_smallest(study):
+    folder = study({**CONTROLS, ("winnow", 0.2): 0.63, ("winnow", 0.5): 0.55})
+    assert line_of(folder).startswith("Undecided: winnow at keep 0.2 holds, +")
+    words = plain_words(analyse(load(folder), folder))
+    assert words[0].startswith("winnow at keep 0.2 is shown to hold and no larger keep is")
+
+
+def test_a_keep_of_many_digits_finds_its_bill(study):
+    line = line_of(study({("full", 1.0): 0.6, ("random", 1 / 3): 0.5, ("winnow", 1 / 3): 0.63}))
+    assert "at 2.6x less compute" in line  # 1 / (1/3 + 0.05)
 
 
 def test_one_seed_is_undecided_in_so_many_words(study):

@@ -7,9 +7,9 @@ import pytest
 from prune import generate
 from prune.run import read_json
 from transfer.__main__ import main
-from transfer.show import headline_rows
 from transfer.verdicts.advice import plain_words
 from transfer.verdicts.analysis import analyse, load
+from transfer.verdicts.headline import headline_rows
 from transfer.verdicts.keep_search import answer, held
 
 LADDER = (0.12, 0.25, 0.5)

@@ -76,7 +76,10 @@ def source_parts(place: str) -> Parts:
 
 
 def target_parts(name: str, place: str) -> Parts:
-    """Split a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons."""
+    """Split a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons.
+
+    Where both are there, the directory is meant: X.train.beton names the betons.
+    """
     if place.startswith("torchvision:"):
         return _torchvision(place)
     if betons := _betons(name, place):
@@ -149,7 +152,7 @@ def _betons(name: str, place: str) -> Parts | None:
     """The betons of a target that is written already; None for any other place."""
     stem = place.removesuffix(".beton").removesuffix(".train")
     parts = [f"{stem}.{half}.beton" for half in ("train", "test")]
-    if place.endswith(".beton") or Path(parts[0]).is_file():
+    if place.endswith(".beton") or (Path(parts[0]).is_file() and not Path(place).is_dir()):
         for part in parts:
             if not Path(part).is_file():
                 raise InputError(

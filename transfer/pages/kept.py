@@ -47,7 +47,7 @@ def selections(results: Mapping[str, Any], folder: Path) -> list[Selection]:
     """Open one index of each method and keep, that of the lowest seed; an index that is gone is passed over."""
     found: dict[tuple[str, float], Selection] = {}
     for entry in sorted(results.get("selections", []), key=lambda entry: entry["seed"] or 0):
-        key = (entry["method"], float(entry["keep"]))
+        key = (entry["method"], round(float(entry["keep"]), 9))
         place = folder / entry["index"]
         if key in found or not place.is_file():
             continue

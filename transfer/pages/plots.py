@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from transfer.show import bill_of
+from transfer.verdicts.headline import bill_of
 
 
 class Look(NamedTuple):

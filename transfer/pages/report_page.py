@@ -19,8 +19,16 @@ from transfer.pages import kept, plots, tables
 from transfer.pages.kept import CLASSES, Selection
 from transfer.pages.report_charts import charts_of
 from transfer.pages.reproduce import study_command
-from transfer.show import CONTROLS, against, bill_of, headline_rows, name, smallest_holding
+from transfer.studies.settings import UNGUIDED
 from transfer.verdicts.advice import plain_words
+from transfer.verdicts.headline import (
+    against,
+    alone_holding,
+    bill_of,
+    name,
+    pruned_rows,
+    smallest_holding,
+)
 
 _HERE = Path(__file__).parent
 _TILED = (("flops", "1"), ("seconds", "1"), ("flops", "10"))
@@ -75,7 +83,7 @@ def page(
         ],
         figures=figures,
         looks=looks,
-        controls=CONTROLS,
+        controls=UNGUIDED,
         rows=[_row(analysis, row) for row in analysis["rows"]],
         signs=_SIGNS,
         ledger=tables.ledger_table(analysis["ledger"]),
@@ -95,7 +103,7 @@ def page(
 
 def headline_condition(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
     """The row that the tiles are about: the smallest keep that holds, else the one nearest to full data."""
-    tried = [row for row in headline_rows(analysis) if row["method"] not in CONTROLS]
+    tried = pruned_rows(analysis)
     nearest = max(tried, key=lambda row: row["full"]["value"] if row["full"] else row["mean"], default=None)
     return smallest_holding(analysis) or nearest
 
@@ -103,18 +111,20 @@ def headline_condition(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
 def _tone(analysis: Mapping[str, Any]) -> str:
     if smallest_holding(analysis):
         return "holds"
-    judged = [row["verdict"] for row in headline_rows(analysis) if row["method"] not in CONTROLS]
+    judged = [row["verdict"] for row in pruned_rows(analysis)]
     return "loses" if judged and all(one == "loses" for one in judged) else "undecided"
 
 
 def _tiles(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
-    row, holding = headline_condition(analysis), smallest_holding(analysis)
+    row, holding, alone = headline_condition(analysis), smallest_holding(analysis), alone_holding(analysis)
     tiles = [
         {
             "head": "Smallest keep that holds",
             "value": f"{holding['keep']:g}" if holding else "none",
             "text": f"{holding['method']}, {against(holding)} against full data"
             if holding
+            else f"{name(alone)} holds, and no larger keep is shown to"
+            if alone
             else f"no pruned run is shown to stay within {analysis['margin']:g} points of full data",
         }
     ]
@@ -153,7 +163,7 @@ def _warnings(analysis: Mapping[str, Any]) -> list[str]:
         found.append("One seed: intervals cover the test images alone, and every verdict stays undecided.")
     elif len(analysis["seeds"]) < 3:
         found.append("Two seeds: intervals are wide for want of a third. Three are the least for a claim.")
-    for control in CONTROLS:
+    for control in UNGUIDED:
         if control not in analysis["methods"]:
             found.append(f"The control {control} is missing from this study.")
     return found
@@ -174,7 +184,7 @@ def _row(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("evaluation", "method", "keep", "verdict", "verdict_corrected")},
         "target": row["target"] or "mean",
-        "control": row["method"] in CONTROLS,
+        "control": row["method"] in UNGUIDED,
         "accuracy": f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else ""),
         "mean": row["mean"],
         "seeds": len(row["seeds"]),
@@ -213,7 +223,7 @@ def chosen(analysis: Mapping[str, Any], selections: Sequence[Selection]) -> int:
     for place, one in enumerate(selections):
         if row and (one.method, one.keep) == (row["method"], row["keep"]):
             return place
-    return next((place for place, one in enumerate(selections) if one.method not in CONTROLS), 0)
+    return next((place for place, one in enumerate(selections) if one.method not in UNGUIDED), 0)
 
 
 def _classes_csv(selections: Sequence[Selection]) -> str:

@@ -33,12 +33,16 @@ def study_command(config: Mapping[str, Any]) -> str | None:
             continue
         texts = [_text(one) for one in value] if isinstance(value, list) else [_text(value)]
         words += ["--" + name.replace("_", "-"), *texts]
+    if config.get("ladder"):
+        words += ["--keep", "auto", "--ladder", *map(_text, config["ladder"])]
     return shlex.join(words)
 
 
 def _root(parts: Mapping[str, Any]) -> str:
-    """The place that was given for a data set: above its train part where it has two."""
+    """The place that was given for a data set: above its train part where it has two; a beton names both."""
     train, test = str(parts["train"]), parts.get("test")
+    if train.endswith(".beton"):
+        return train
     if train.startswith("torchvision:"):
         return train.rsplit(":", 1)[0]
     return str(PurePosixPath(train).parent) if test else train

@@ -87,7 +87,7 @@ def _seen(line: Line, out: Path) -> tuple[int, float]:
     if line.stage in ("evaluate", "search"):
         result = read_json(place / "result.json")
         shared = any(need.split("/")[0] not in ("pretrain", "write", "ladder") for need in line.needs)
-        if shared and "finetune" not in line.name:  # another evaluation has computed the features
+        if shared and "finetune" not in line.name.split("/")[0]:  # another evaluation has computed the features
             return 0, 0.0
         return result["samples"], result["flops"]
     return 0, 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune.run import need_file
+from prune.run import InputError, need_file
 from transfer.studies.settings import Study
 
 WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # what an image costs, in forward passes: only shares of the whole matter
@@ -67,10 +67,15 @@ def read_plan(out: Path) -> list[Line]:
     """Lines of the plan in the study's directory `out`; `InputError` when there is none."""
     place = need_file(out / "plan.jsonl", "the plan of `transfer study`")
     lines = []
-    for text in place.read_text(encoding="utf-8").splitlines():
-        record = json.loads(text)
-        known = {name: record.pop(name) for name in ("level", "name", "stage", "out")}
-        command, needs = tuple(record.pop("command")), tuple(record.pop("needs"))
+    for number, text in enumerate(place.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(text)
+            known = {name: record.pop(name) for name in ("level", "name", "stage", "out")}
+            command, needs = tuple(record.pop("command")), tuple(record.pop("needs"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"{place}: line {number} is damaged; `transfer study --plan-only` writes it anew"
+            ) from None
         lines.append(Line(**known, command=command, needs=needs, facts=record))
     return lines
 

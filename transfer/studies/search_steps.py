@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from prune.run import read_json
-from transfer.studies.settings import Study, cell_name
+from transfer.studies.settings import UNGUIDED, Study, cell_name
 from transfer.verdicts import keep_search
 
 
 def conditions(study: Study) -> list[tuple[str, float, int]]:
     """(method, keep, seed) of the ladder: full data and every rung; none without a ladder."""
-    method = next((m for m in study.methods if m not in keep_search.CONTROLS), None)
+    method = next((m for m in study.methods if m not in UNGUIDED), None)
     if not study.ladder or method is None:
         return []
     seed = study.seeds[0]
@@ -44,8 +44,8 @@ def next_keep(study: Study, out: Path, margin: float) -> float | None:
     start = prediction(study, out, margin)
     if start is None:
         return None
-    from transfer.show import headline_rows
     from transfer.verdicts.analysis import analyse, load
+    from transfer.verdicts.headline import headline_rows
 
     holds = keep_search.held(headline_rows(analyse(load(out), out, margin=margin)))
     return keep_search.next_rung(study.ladder, holds, start)

@@ -152,6 +152,11 @@ def check(study: Study) -> None:
         raise InputError(f"--keeps {' '.join(map(str, study.keeps))}: two are the same to six digits")
     if negative := [seed for seed in study.seeds if seed < 0]:
         raise InputError(f"--seeds {negative[0]}: 0 or more is needed")
+    for flag, value in (("epochs", study.epochs), ("surrogate-epochs", study.surrogate_epochs)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{flag} {value}: a positive number is needed")
+    if study.side is not None and not 1 <= study.side <= 65535:
+        raise InputError(f"--side {study.side}: 1 to 65535 pixels are possible")
     for keep in study.keeps:
         if not 0 < keep <= 1:
             raise InputError(f"--keeps {keep}: a fraction in (0, 1] is needed")
@@ -163,9 +168,12 @@ def check(study: Study) -> None:
         raise InputError(f"--methods {EQUAL_TIME}: needs a method beside it whose surrogate it makes up for")
     if unknown := [name for name in study.guides if name not in study.targets]:
         raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
-    stems = [Path(parts.train).name for parts in study.targets.values() if parts.train.endswith(".beton")]
+    stems = [Path(place).name if (place := study.source.train).endswith(".beton") else "source.beton"]
+    stems += [Path(parts.train).name for parts in study.targets.values() if parts.train.endswith(".beton")]
     stems += [f"{name}.train.beton" for name, parts in study.targets.items() if not parts.train.endswith(".beton")]
     if len(set(stems)) != len(stems):
-        raise InputError("--targets: two betons have the same file name; their features would overwrite each other")
+        raise InputError(
+            "--source and --targets: two betons have the same file name; their features would overwrite each other"
+        )
     if not study.guides and set(study.methods) - set(UNGUIDED):
         raise InputError("--guides: at least one target must guide the selection")

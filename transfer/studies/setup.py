@@ -84,6 +84,8 @@ def study_of(settings: dict[str, Any], out: Path) -> Study:
         places |= {f"{name}.train": parts.train, f"{name}.test": parts.test}
     sizes = {name: count(place, name, out) for name, place in places.items() if place is not None}
     taken = {"format", "source", "targets", "margin"}
+    if not 0 <= settings["margin"] < float("inf"):
+        raise InputError(f"--margin {settings['margin']}: 0 points or more are needed")
     settings = {**settings, "ladder": settings.get("ladder") or []}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k not in taken}
     epochs = {name: recipe.epochs for name, recipe in RECIPES.items()}

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transfer.show import CONTROLS, bill_of, headline_rows, name, smallest_holding
+from transfer.verdicts.headline import (
+    alone_holding,
+    bill_of,
+    headline_rows,
+    name,
+    pruned_rows,
+    smallest_holding,
+)
 from transfer.verdicts.keep_search import answer, held
 
 
 def plain_words(analysis: Mapping[str, Any]) -> list[str]:
     """One to three sentences about the smallest keep that holds; empty where nothing was compared with full data."""
-    tried = [r for r in headline_rows(analysis) if r["method"] not in CONTROLS and r["full"] is not None]
+    tried = [r for r in pruned_rows(analysis) if r["full"] is not None]
     if not tried:
         return []
     row = smallest_holding(analysis)
@@ -22,6 +29,11 @@ def plain_words(analysis: Mapping[str, Any]) -> list[str]:
             f"the images, the backbone is shown to stay within {margin} of full data."
         ]
         words += _saving(analysis, row)
+    elif isolated := alone_holding(analysis):
+        words = [
+            f"{name(isolated)} is shown to hold and no larger keep is: no smallest keep is named before more seeds or "
+            "test images have decided."
+        ]
     else:
         keeps = ", ".join(f"{keep:g}" for keep in sorted({r["keep"] for r in tried}))
         lost = all(r["verdict"] == "loses" for r in tried)

@@ -14,14 +14,14 @@ import numpy as np
 
 from prune.arrays import open_arrays
 from prune.run import InputError, read_json
+from transfer.studies.results import FORMAT
 from transfer.verdicts import estimates, ledger
 from transfer.verdicts.estimates import Estimate, Layout
 from transfer.verdicts.sample_efficiency import efficiency
 
-FORMAT = "winnow-study/1"
 MARGIN = 0.5
 SIGNIFICANT = 1 - estimates.LEVEL
-CONTROLS = {"random": "random", "equal_time": "random-equal-time"}
+COMPARED = {"random": "random", "equal_time": "random-equal-time"}
 _CELL: dict[str, Any] = {
     "method": str,
     "keep": (int, float),
@@ -51,6 +51,8 @@ def load(study: Path) -> dict[str, Any]:
         raise InputError(f"{place}: is {found or 'no study file'}; {FORMAT} is expected")
     for name, wanted in (("cells", _CELL), ("ledger", _ENTRY)):
         entries = results.setdefault(name, [])
+        if not isinstance(entries, list):
+            raise InputError(f"{place}: its {name} are no list")
         for number, entry in enumerate(entries):
             bad = [k for k, kind in wanted.items() if not isinstance(entry, dict) or not isinstance(entry.get(k), kind)]
             if bad:
@@ -90,9 +92,13 @@ def analyse(
     """
     config = results.get("config") or {}
     if margin is None:
-        margin = MARGIN if config.get("margin") is None else float(config["margin"])
-    if not margin >= 0:
-        raise InputError(f"--margin {margin} must not be negative")
+        stated = config.get("margin")
+        if not isinstance(stated, (int, float, type(None))):
+            raise InputError(f"results.json: its margin is {stated!r}; a number is needed")
+        margin = MARGIN if stated is None else float(stated)
+    for flag, amount in (("margin", margin), ("price", price or 0.0)):
+        if not 0 <= amount < float("inf"):
+            raise InputError(f"--{flag} {amount} must not be negative" + ("" if amount < 0 else " or without end"))
     cells = results["cells"]
     targets = _in_order((c["target"] for c in cells), config.get("targets"))
     evaluations = _in_order((c["evaluation"] for c in cells), config.get("evaluations"))
@@ -194,11 +200,11 @@ def _rows(runs: Layout, conditions: list[Condition], seeds: list[int], margin: f
             against = estimates.difference(runs, row, place["full", 1.0], -margin / 100)
         entry["full"] = _points(against)
         entry["verdict"] = estimates.verdict(against, margin / 100)
-        for name, control in CONTROLS.items():
+        for name, control in COMPARED.items():
             other = place.get((control, keep))
-            fits = other is not None and other != row and method not in ("full", *CONTROLS.values())
+            fits = other is not None and other != row and method not in ("full", *COMPARED.values())
             entry[name] = _points(estimates.difference(runs, row, other)) if fits and other is not None else None
-        guided = method not in ("full", *CONTROLS.values())
+        guided = method not in ("full", *COMPARED.values())
         gain = efficiency(runs, row, keep, curve) if guided else None
         entry["efficiency"] = gain._asdict() if gain else None
         found.append(entry)
@@ -226,12 +232,12 @@ def _correct(rows: list[dict[str, Any]]) -> None:
     """Add the p-values and claims that stand after Holm's correction; cells and means over targets are two families."""
     for is_mean in (False, True):
         family = [row for row in rows if (row["target"] is None) == is_mean]
-        for name in ("full", *CONTROLS):
+        for name in ("full", *COMPARED):
             tested = [row[name] for row in family if row[name] is not None and row[name]["p"] is not None]
             for one, p in zip(tested, estimates.holm([one["p"] for one in tested])):
                 one["p_corrected"] = p
     for row in rows:
-        for name in CONTROLS:
+        for name in COMPARED:
             one = row[name]
             claim = one is not None and one.get("p_corrected", 1.0) < SIGNIFICANT
             row[f"beats_{name}"] = None if one is None else bool(claim and one["value"] > 0)

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transfer.studies.settings import UNGUIDED
+
 LADDER = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-CONTROLS = ("full", "random", "random-equal-time")
 
 
 def predicted(values: Mapping[float, float], full: float, margin: float) -> float:
@@ -78,6 +79,6 @@ def held(rows: Sequence[Mapping[str, Any]]) -> dict[float, bool]:
     """From the headline rows of an analysis: which keeps hold with any pruning method."""
     found: dict[float, bool] = {}
     for row in rows:
-        if row["method"] not in CONTROLS and row["verdict"] is not None:
+        if row["method"] not in UNGUIDED and row["verdict"] is not None:
             found[row["keep"]] = found.get(row["keep"], False) or row["verdict"] == "holds"
     return found

@@ -79,7 +79,7 @@ def _row(
 ) -> dict[str, Any]:
     once, each = _preparation(ledger, method, keep), _pretraining(ledger, method, keep)
     assert each is not None
-    row: dict[str, Any] = {"method": method, "keep": keep, "preparation": once, "pretraining": each}
+    row: dict[str, Any] = {"method": method, "keep": round(keep, 9), "preparation": once, "pretraining": each}
     for unit in UNITS:
         whole = full[unit] if full else 0.0
         known = whole > 0 and each[unit] > 0
