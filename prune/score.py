@@ -1,13 +1,14 @@
-"""Score the source: what its classes are worth to the targets (LM, FM), and how hard, typical or new each sample is.
+r"""Score the source: what its classes are worth to the targets (LM, FM), and how hard, typical or new each sample is.
 
     python -m prune score --source runs/features/source.features.npz \
         --targets runs/features/pets.train.features.npz --out runs/scores.npz
 
 Always scored: lm, lm-soft, fm, fm-soft for every class and target; entropy, margin, least-confidence, el2n, grand for
 every sample (el2n, grand, lm where the surrogate knows the source's classes). More by --also and --dynamics. Several
-surrogates: give each one's features of the source and of every target; scores are averaged by rank, votes as they are,
-and how well the surrogates agree is told. Targets' test images never guide; --leaks only compares them with the source.
-Streams the features: ImageNet takes seconds on two cores, near-duplicates a minute or two.
+surrogates: give each one's features of the source and of every target; scores are averaged by rank and keep their
+distribution, votes are averaged as they are, and how well the surrogates agree is told. Targets' test images never
+guide; --leaks only compares them with the source. Streams the features: ImageNet takes seconds on two cores,
+near-duplicates a minute or two.
 """
 
 from __future__ import annotations

@@ -101,6 +101,7 @@ def run(config: Config) -> None:
         return _one_line(config.out, config.line)
     if config.todo:
         return _todo(config.out)
+    from transfer.evaluation.output import alone
     from transfer.studies.plan import plan
     from transfer.studies.search_steps import next_keep
     from transfer.studies.setup import check_floor, settings_of, study_of
@@ -113,8 +114,7 @@ def run(config: Config) -> None:
         from transfer.studies.display import show_plan
 
         return show_plan(lines, config.json)
-    config.out.mkdir(parents=True, exist_ok=True)
-    with _alone(config.out):
+    with alone(config.out, "another `transfer study`"):
         _write_settings(settings, lines, config.out)
         if config.plan_only:
             _forget_outstanding(config.out)
@@ -225,20 +225,3 @@ def _forget_outstanding(out: Path) -> None:
 
     for line in outstanding([resolve(line, out) for line in read_plan(out)], out):
         forget(line, out)
-
-
-def _alone(out: Path) -> Any:
-    """Hold the study's directory: a second `transfer study` in it is refused until this one ends."""
-    import contextlib
-    import fcntl
-
-    @contextlib.contextmanager
-    def held() -> Any:
-        with open(out / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"{out}: another `transfer study` is running there") from None
-            yield
-
-    return held()

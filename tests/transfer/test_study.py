@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -127,6 +128,13 @@ def test_a_line_runs_alone_and_waits_for_what_it_needs(images, tmp_path, capsys)
     assert (out / "data" / "near.test.beton").exists()
     assert run("write/near.test") == 0
     assert "done already" in capsys.readouterr().err
+    settings = (out / "study.json").read_bytes()
+    assert main(["study", "--out", str(out), "--targets", f"near={images / 'far'}", "--plan-only"]) == 2
+    assert "does not hold what" in (said := capsys.readouterr().err)
+    assert "give another --out or another name" in said
+    assert (out / "study.json").read_bytes() == settings
+    shutil.copytree(images / "near", tmp_path / "moved")
+    assert main(["study", "--out", str(out), "--targets", f"near={tmp_path / 'moved'}", "--plan-only"]) == 0
     assert main(["study", "--out", str(out), "--line", "999"]) == 2
     assert main(["study", "--out", str(out), "--collect"]) == 2
     assert "no evaluation is done" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from transfer.pages import kept, plots, tables
+from transfer.pages.csv_text import csv_cell
 from transfer.pages.kept import CLASSES, Selection
 from transfer.pages.report_charts import charts_of
 from transfer.pages.reproduce import study_command
@@ -236,7 +237,7 @@ def _classes_csv(selections: Sequence[Selection]) -> str:
     for one in selections:
         for row in kept.classes(one):
             cells = [row[key] for key in ("class", "weight", "size", "kept", "reasons")]
-            writer.writerow([one.method, one.keep, *cells])
+            writer.writerow([one.method, one.keep, *map(csv_cell, cells)])
     return text.getvalue()
 
 

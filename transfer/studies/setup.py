@@ -47,6 +47,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         if old.get("format") != FORMAT:
             raise InputError(f"{config.out / 'study.json'}: is not a study's settings file")
         merged = grown(config.out, old, asked)
+        _check_places(config.out, old, merged)
         merged.setdefault("evaluations", DEFAULTS["evaluations"])  # of a study from before there were others
         if late := [name for name in merged["targets"] if name not in old["targets"]]:
             note(f"{', '.join(late)}: evaluated, and does not guide the selection (guides: {', '.join(old['guides'])})")
@@ -61,6 +62,47 @@ def settings_of(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {name: DEFAULTS.get(name) if value is None else value for name, value in asked.items()}
     settings["guides"] = settings["guides"] or list(settings["targets"])
     return {"format": FORMAT, **settings}
+
+
+def _check_places(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Data may move; what lies at the new place must be what the study was made from."""
+    halves = {"source": ("source", "source-val"), **{n: (f"{n}.train", f"{n}.test") for n in old["targets"]}}
+    for name, betons in halves.items():
+        before = old["source"] if name == "source" else old["targets"][name]
+        after = new["source"] if name == "source" else new["targets"][name]
+        if before == after:
+            continue
+        for half, beton in zip(("train", "test"), betons):
+            if found := _other_images(out, beton, before[half], after[half]):
+                flag = "--source" if name == "source" else f"--targets {name}=..."
+                raise InputError(
+                    f"{flag}: {after[half]} does not hold what {out} was made from, {before[half]} ({found}); "
+                    "give another --out" + ("" if name == "source" else " or another name")
+                )
+
+
+def _other_images(out: Path, beton: str, before: str | None, after: str | None) -> str:
+    """How the images at `after` differ from those of a study's beton, once at `before`; '' where they are the same."""
+    from prune.listing import list_images
+    from prune.manifest import open_manifest
+    from prune.write import difference
+
+    if before is None or after is None:
+        return "" if before == after else "a test part came or went"
+    here = Path()
+    written, place = out / "data" / f"{beton}.beton", moved(after, out, here)
+    if after.endswith(".beton") or before.endswith(".beton"):
+        known = Path(moved(before, out, here)) if before.endswith(".beton") else written
+        if not known.exists() or not after.endswith(".beton"):
+            return "" if after.endswith(".beton") else "images and betons do not stand for each other"
+        return "" if open_manifest(known).fingerprint == open_manifest(Path(place)).fingerprint else "other images"
+    if not written.exists():
+        return ""
+    manifest = open_manifest(written)
+    try:
+        return difference(list_images(place, manifest.classes), manifest)
+    except InputError as error:
+        return str(error)
 
 
 def _ladder(config: Config) -> list[float] | None:

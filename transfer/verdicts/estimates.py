@@ -11,6 +11,11 @@ would differ if it were repeated: the seeds and the test images, as readers and 
 * images: the mean over images is drawn from a normal with the covariance of the conditions over images, less what the
   seeds already account for. This is the multiplier bootstrap in closed form; the same images serve all conditions.
 
+What this cannot give: where one condition varies several times as much from seed to seed as the others, three seeds
+are too few to know it, and its intervals are too narrow. In simulations of ten conditions with three seeds, 95 %
+intervals of a difference cover 94 to 97 % when all vary alike, about 91 % when one varies three times as much and 84 %
+at five times.
+
 Accuracies are fractions, 0 to 1. NaN marks a run that is missing.
 """
 
@@ -199,7 +204,10 @@ def verdict(against_full: Estimate | None, margin: float) -> Verdict | None:
 
 
 def holm(p: list[float]) -> list[float]:
-    """Adjust p-values for being many (Holm 1979): with a cut at 0.05, any false claim at all has a chance of 5 %."""
+    """Adjust p-values for being many (Holm 1979): with a cut at 0.05, any false claim at all has a chance of 5 %.
+
+    A p-value of `DRAWS` draws is 1e-4 at least: among more than 500 nothing can be claimed.
+    """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     worst = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.run import atomic
-from transfer.watching.csv_text import csv_cell
+from transfer.pages.csv_text import csv_cell
 
 _SHOWN = 20
 
