@@ -13,8 +13,8 @@ would differ if it were repeated: the seeds and the test images, as readers and 
 
 What this cannot give: where one condition varies several times as much from seed to seed as the others, three seeds
 are too few to know it, and its intervals are too narrow. In simulations of ten conditions with three seeds, 95 %
-intervals of a difference cover 94 to 97 % when all vary alike, about 91 % when one varies three times as much and 84 %
-at five times.
+intervals of a difference cover 95 % when all vary alike, about 90 % when one of the two varies three times as much and
+about 85 % at five times.
 
 Accuracies are fractions, 0 to 1. NaN marks a run that is missing.
 """
