@@ -13,7 +13,7 @@ from pretrain import order
 from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
-from prune.run import InputError, need_file, plain, read_json
+from prune.run import InputError, at_least, need_file, plain, read_json
 from prune.source import Source, open_source
 
 if TYPE_CHECKING:
@@ -62,11 +62,8 @@ def check(config: Config) -> Plan:
     recipe, budget = adapted(config), _budget(config)
     if not 0 < config.sample <= 1:
         raise InputError(f"--sample {config.sample}: a share in (0, 1] is needed")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is needed")
-    for flag in ("workers", "threads", "micro_batch"):
-        if (value := getattr(config, flag)) is not None and value < 1:
-            raise InputError(f"--{flag.replace('_', '-')} {value}: at least 1 is needed")
+    at_least(config, 0, "seed")
+    at_least(config, 1, "workers", "threads", "micro_batch")
     if config.checkpoint_minutes < 0:
         raise InputError(f"--checkpoint-minutes {config.checkpoint_minutes}: 0 or more is needed")
     if config.tracker != "none" and importlib.util.find_spec(config.tracker) is None:
@@ -114,8 +111,7 @@ def adapted(config: Config) -> Recipe:
         raise InputError(f"--recipe {config.recipe}: there is none of this name; there are {', '.join(RECIPES)}")
     recipe = RECIPES[config.recipe]
     if config.batch_size is not None:
-        if config.batch_size < 1:
-            raise InputError(f"--batch-size {config.batch_size}: at least 1 is needed")
+        at_least(config, 1, "batch_size")
         recipe = replace(recipe, batch=config.batch_size, lr=recipe.lr * config.batch_size / recipe.batch)
     if config.resolution is not None:
         recipe = _resized(recipe, config.resolution)

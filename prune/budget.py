@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from prune.run import InputError, need_file, note
+from prune.run import InputError, at_least, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,8 +72,7 @@ def run(config: Config) -> Path:
     need_file(config.index, "an index of `prune select`")
     need_file(config.curves, "curves of `prune curves`")
     inputs.check(config)
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    at_least(config, 0, "seed")
     index = PrunedIndex.load(config.index)
     curves = inputs.read_curves(config.curves, index)
     rows = index.positions

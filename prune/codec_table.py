@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError
+from prune.run import InputError, at_least
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +51,7 @@ def run(config: Config) -> dict[str, Any]:
         raise InputError("--sample of 1 or more and at least one codec are needed")
     if not config.qualities or any(not 1 <= q <= 100 for q in config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: at least one, from 1 to 100, is needed")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    at_least(config, 0, "seed")
     told = ranked(_measured(config))
     if config.json:
         json.dump(told, sys.stdout, indent=1)

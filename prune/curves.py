@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError, identity, note, refuse_other
+from prune.run import InputError, at_least, identity, note, refuse_other
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,21 +110,14 @@ def run(config: Config) -> Path:
 
 def _levels(config: Config) -> list[int]:
     from prune.image_codecs import HALF
-    from prune.progress import at_least_one
 
     wrong = [quality for quality in config.qualities if not 1 <= quality <= 100]
     if wrong or not config.qualities or len(set(config.qualities)) < len(config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: different ones from 1 to 100 are needed")
     if not 0 < config.sample <= 1:
         raise InputError(f"--sample {config.sample} is outside (0, 1]")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is possible")
-    if config.resolution is not None and config.resolution < 1:
-        raise InputError(f"--resolution {config.resolution}: at least 1 pixel is needed")
-    if config.batch_size < 1:
-        raise InputError(f"--batch-size {config.batch_size}: at least 1 is needed")
-    if config.workers is not None:
-        at_least_one(config.workers)
+    at_least(config, 0, "seed")
+    at_least(config, 1, "resolution", "batch_size", "workers")
     if config.out.suffix != ".npz":
         raise InputError(f"--out {config.out}: the name must end in .npz")
     ladder = sorted(config.qualities, reverse=True)

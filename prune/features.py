@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, identity, note, refuse_other, write_json
+from prune.run import InputError, at_least, identity, note, refuse_other, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,16 +64,10 @@ def run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    from prune.progress import at_least_one
 
     if not config.betons:
         raise InputError("--betons: name at least one")
-    if config.resolution is not None and config.resolution < 1:
-        raise InputError(f"--resolution {config.resolution}: at least 1 pixel is needed")
-    if config.batch_size < 1:
-        raise InputError(f"--batch-size {config.batch_size}: at least 1 is needed")
-    if config.workers is not None:
-        at_least_one(config.workers)
+    at_least(config, 1, "resolution", "batch_size", "workers")
 
 
 def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, claim, finish, note, write_json
+from prune.run import InputError, at_least, claim, finish, note, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,8 +54,7 @@ def run(config: Config) -> None:
         raise InputError("--duplicates and --mislabelled must lie in [0, 0.5)")
     if not 1 <= config.irrelevant <= 24:
         raise InputError(f"--irrelevant {config.irrelevant}: 1 to 24 patterns are possible")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    at_least(config, 0, "seed")
     if claim(config.out, config):
         note(f"{config.out}: there already")
         return

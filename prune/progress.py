@@ -76,5 +76,5 @@ def share_of_cores() -> int:
 def at_least_one(workers: int) -> int:
     """Return `workers`; `InputError` when there are none."""
     if workers < 1:
-        raise InputError(f"--workers {workers}: 1 or more is possible")
+        raise InputError(f"--workers {workers}: at least 1 is needed")
     return workers

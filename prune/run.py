@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 VERSION = "0.1.0"
 _VERSIONED = ("numpy", "torch", "timm", "ffcv", "accelerate", "faiss-cpu")
@@ -142,6 +142,13 @@ def note(text: str) -> None:
     """Say something on standard error, once: from rank 0 alone."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
+
+
+def at_least(config: Any, least: Literal[0, 1], *flags: str) -> None:
+    """Check that numbers of a config are at least `least`, where they are given; `InputError` names the first below."""
+    for flag in flags:
+        if (value := getattr(config, flag)) is not None and not value >= least:
+            raise InputError(f"--{flag.replace('_', '-')} {value}: {'at least 1' if least else '0 or more'} is needed")
 
 
 def need_file(path: Path, what: str) -> Path:

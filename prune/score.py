@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, identity, need_file, note, refuse_other
+from prune.run import InputError, at_least, identity, need_file, note, refuse_other
 
 if TYPE_CHECKING:
     from prune.scores.feature_files import Features
@@ -132,8 +132,7 @@ def _check(config: Config) -> None:
         raise InputError(f"--clusters {config.clusters}: give 0 for none, or at least 2")
     if config.clusters and len(config.source) > 1:
         raise InputError("--clusters goes with one surrogate: clusters of several cannot be averaged")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    at_least(config, 0, "seed")
     if config.workers < 0:
         raise InputError(f"--workers {config.workers}: 0 or more is possible")
 

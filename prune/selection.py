@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from prune.run import InputError, identity, note
+from prune.run import InputError, at_least, identity, note
 
 if TYPE_CHECKING:
     from prune.choice import Choice
@@ -96,8 +96,7 @@ def run(config: Config) -> Path:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:
         raise InputError(f"--complexity {config.complexity} must be above 0")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is possible")
+    at_least(config, 0, "seed")
     given = selection_inputs.read(config.scores, config.manifest)
     n = len(given.manifest)
     budget = _budget(config, n)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError, atomic, need_file, note
+from prune.run import InputError, at_least, atomic, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,8 +57,7 @@ def run(config: Config) -> None:
         raise InputError("--html and --source go together: the page shows images of the beton")
     if config.html is None and (config.scores or config.score or config.classes):
         raise InputError("--scores, --score and --classes are for the page: give --html and --source too")
-    if config.pictures < 1:
-        raise InputError(f"--pictures {config.pictures}: at least 1 is needed")
+    at_least(config, 1, "pictures")
     index = PrunedIndex.load(config.index)
     numbers = summary(index)
     if config.html is not None:

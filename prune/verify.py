@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prune.run import InputError
+from prune.run import InputError, at_least
 
 if TYPE_CHECKING:
     from prune.source import Source
@@ -37,11 +37,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Print what was found; raise InputError when something is damaged."""
-    from prune.progress import at_least_one
     from prune.source import open_source
 
-    if config.workers is not None:
-        at_least_one(config.workers)
+    at_least(config, 1, "workers")
     source = open_source(config.beton)
     stated, found = source.manifest.meta.get("fingerprint"), _fingerprint(source)
     if stated != found:

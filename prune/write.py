@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.run import InputError, atomic, identity, note, refuse_other
+from prune.run import InputError, at_least, atomic, identity, note, refuse_other
 
 if TYPE_CHECKING:
     from prune.listing import Listing
@@ -132,7 +132,6 @@ def difference(listing: Listing, manifest: Manifest) -> str:
 
 
 def _check(config: Config) -> None:
-    from prune.progress import at_least_one
 
     if config.out.suffix != ".beton":
         raise InputError(f"--out {config.out}: the name must end in .beton")
@@ -142,8 +141,7 @@ def _check(config: Config) -> None:
         raise InputError(f"--quality {config.quality}: 1 to 100 is possible")
     if config.side is not None and not 1 <= config.side <= 65535:
         raise InputError(f"--side {config.side}: 1 to 65535 pixels are possible")
-    if config.workers is not None:
-        at_least_one(config.workers)
+    at_least(config, 1, "workers")
     if config.page_mib < 2 or config.page_mib & (config.page_mib - 1) or config.page_mib > 2048:
         raise InputError(f"--page-mib {config.page_mib}: a power of two from 2 to 2048 is needed")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from prune.run import InputError, atomic, note, read_json
+from prune.run import InputError, at_least, atomic, note, read_json
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def run(config: Config) -> None:
 
     if (config.curves is None) != (config.source is None):
         raise InputError("--curves and --source go together")
-    if config.pictures < 1:
-        raise InputError(f"--pictures {config.pictures}: at least 1 is needed")
+    at_least(config, 1, "pictures")
     result = read_json(config.result)
     if not isinstance(result, dict) or not isinstance(result.get("cells"), list):
         raise InputError(f"{config.result}: not a table of tests/benchmarks/storage.py accuracy: it holds no cells")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, claim, identity, note
+from prune.run import InputError, at_least, claim, identity, note
 
 if TYPE_CHECKING:
     from transfer.compression.loop import Job
@@ -150,9 +150,7 @@ def _check(config: Config) -> None:
     for name in ("margin", "class_margin", "slack", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"):
         if (number := getattr(config, name)) is not None and not 0 <= number < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} {number}: 0 or more is needed")
-    for name in ("steps", "importance_images", "batch_size", "workers", "threads"):
-        if (number := getattr(config, name)) is not None and number < 1:
-            raise InputError(f"--{name.replace('_', '-')} {number}: at least 1 is needed")
+    at_least(config, 1, "steps", "importance_images", "batch_size", "workers", "threads")
     if not config.kinds or len(set(config.kinds)) < len(config.kinds):
         raise InputError("--kinds: name each kind once, and at least one")
     if "int8" in config.kinds[:-1]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune.run import InputError, claim, finish, note, read_json, write_json
+from prune.run import InputError, at_least, claim, finish, note, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _check(config: Config) -> None:
-    for flag in ("calibrate", "compare", "threads"):
-        if (value := getattr(config, flag)) < 1:
-            raise InputError(f"--{flag} {value}: at least 1 is needed")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is needed")
+    at_least(config, 1, "calibrate", "compare", "threads")
+    at_least(config, 0, "seed")
     if not 0 <= config.agreement <= 1:
         raise InputError(f"--agreement {config.agreement}: a share in [0, 1] is needed")

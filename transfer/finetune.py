@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prune.run import InputError, claim, note, read_json
+from prune.run import InputError, at_least, claim, note, read_json
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def run(config: Config) -> None:
         value = getattr(config, flag)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is needed")
+    at_least(config, 0, "seed")
     if config.features is not None and config.head != "probe":
         raise InputError("--features: serves --head probe alone")
     need_other(config.out, config.model)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prune.run import InputError, claim, finish, note, read_json, write_json
+from prune.run import InputError, at_least, claim, finish, note, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def run(config: Config) -> None:
         save_predictions,
     )
 
-    if config.k < 1:
-        raise InputError(f"--k {config.k}: at least 1 is needed")
+    at_least(config, 1, "k")
     if not _COLDEST <= config.temperature < float("inf"):
         raise InputError(f"--temperature {config.temperature}: a number of at least {_COLDEST:g} is needed")
     network, spec = load_model(config.model)

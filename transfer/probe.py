@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, claim, finish, note, read_json, write_json
+from prune.run import at_least, claim, finish, note, read_json, write_json
 
 if TYPE_CHECKING:
     from prune.scores.feature_files import Features
@@ -49,10 +49,8 @@ def run(config: Config) -> None:
     from prune.networks import load_model
     from transfer.evaluation.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features
 
-    if config.shots is not None and config.shots < 1:
-        raise InputError(f"--shots {config.shots}: at least 1 is needed")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: 0 or more is needed")
+    at_least(config, 1, "shots")
+    at_least(config, 0, "seed")
     network, spec = load_model(config.model)
     train, test = open_pair(config.train, config.test, config.out)
     inputs = fingerprints(config.model, train, test)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, claim, identity, note, read_json
+from prune.run import InputError, at_least, claim, identity, note, read_json
 
 if TYPE_CHECKING:
     from prune.source import Source
@@ -83,9 +83,7 @@ def run(config: Config) -> None:
     need_one_process()
     recipe, side = recipe_of(config)
     need_rank(config.rank)
-    for flag in ("every", "steps", "per_class", "threads", "workers"):
-        if (number := getattr(config, flag)) is not None and number < 1:
-            raise InputError(f"--{flag.replace('_', '-')} {number}: at least 1 is needed")
+    at_least(config, 1, "every", "steps", "per_class", "threads", "workers")
     for quality in (config.quality, *config.ladder):
         if not 1 <= quality <= 100:
             raise InputError(f"quality {quality}: 1 to 100 is possible")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, note, read_json, write_json
+from prune.run import InputError, at_least, note, read_json, write_json
 
 if TYPE_CHECKING:
     from transfer.studies.plan import Line
@@ -89,8 +89,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Do what the study still lacks."""
-    if config.jobs < 1:
-        raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
+    at_least(config, 1, "jobs")
     if config.json and not config.dry_run:
         raise InputError("--json: serves --dry-run; `transfer show --json` prints a study's figures")
     if config.collect:

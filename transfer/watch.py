@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune.run import InputError
+from prune.run import InputError, at_least
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def _check(config: Config) -> None:
         raise InputError("--index: says which images of --reference count; give both")
     if not 0 <= config.allowed <= 100:
         raise InputError(f"--allowed {config.allowed}: points from 0 to 100 are needed")
-    for flag in ("least", "most"):
-        if getattr(config, flag) < 1:
-            raise InputError(f"--{flag} {getattr(config, flag)}: at least 1 is needed")
+    at_least(config, 1, "least", "most")
     if config.out is not None and config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; a CSV file is expected")
     if config.out is not None and config.out.resolve() == config.images.resolve():

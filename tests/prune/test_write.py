@@ -167,7 +167,7 @@ def test_deep_verification_names_each_damaged_image(images, tmp_path, capsys):
 def test_fewer_than_one_thread_are_refused(images, tmp_path):
     path = written(images, tmp_path)
     for workers in (0, -1):
-        with pytest.raises(InputError, match=f"--workers {workers}: 1 or more"):
+        with pytest.raises(InputError, match=f"--workers {workers}: at least 1"):
             verify.run(verify.Config(path, workers=workers))
 
 
