@@ -110,11 +110,17 @@ def claim(out: Path, config: Any) -> bool:
     if place.exists():
         refuse_other(out, read_json(place), identity(config))
     else:
-        if out.is_dir() and (foreign := next((p.name for p in sorted(out.iterdir()) if p.name[0] != "."), None)):
-            raise InputError(f"{out}: holds {foreign!r} and no run of ours; give another --out")
+        _refuse_foreign(out)
         out.mkdir(parents=True, exist_ok=True)
         write_json(place, identity(config))
     return (out / "DONE").exists()
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise `InputError` when a directory without a run holds other things; another process may be claiming it now."""
+    there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if foreign := [name for name in there if not name.startswith(".") and name != "config.json"]:
+        raise InputError(f"{out}: holds {foreign[0]!r} and no run of ours; give another --out")
 
 
 def finish(out: Path, **facts: Any) -> None:

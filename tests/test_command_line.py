@@ -115,6 +115,12 @@ def test_a_run_directory_belongs_to_one_config(tmp_path):
     with pytest.raises(InputError, match=r"keep: 0\.3 -> 0\.5"):
         claim(tmp_path / "run", Config("a", keep=0.5))
     assert identity(Config("a")) == {"keep": 0.3}
+    (tmp_path / "photos/cats").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds 'cats' and no run of ours"):
+        claim(tmp_path / "photos", Config("a"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/.lock").touch()
+    assert claim(tmp_path / "empty", Config("a")) is False
 
 
 @pytest.mark.parametrize(
