@@ -14,6 +14,7 @@ STEPS = {
     "features": "prune.features: the surrogate's features and logits of every image",
     "adopt": "prune.adopt: features and logits computed elsewhere",
     "score": "prune.score: class weights and sample scores",
+    "leaks": "prune.leaks: test images that the source also holds",
     "select": "prune.selection: which samples to keep: quota times rank",
     "curves": "prune.curves: bytes and feature error of every image on a ladder of JPEG qualities",
     "budget": "prune.budget: which samples to keep at which quality, so that the bytes fit",

@@ -1,4 +1,4 @@
-"""Near-duplicates inside the source (SemDeDup), and between the source and a target's test images (leaks).
+"""Near-duplicates inside the source (SemDeDup); what it shares with test images is found by `prune.overlap`.
 
 Abbas et al., "SemDeDup: Data-efficient learning at web-scale through semantic deduplication", 2023: k-means splits the
 set into clusters, and only pairs inside a cluster are compared, so the work is about n times the cluster's size.
@@ -24,7 +24,7 @@ NEIGHBOUR = 5
 RATIO = 0.125
 """Most that 1 - cosine of a pair may be of that to the neighbour. Separates copies from look-alikes on generated data
 with surrogates of 3 and 25 epochs, where no one cosine does."""
-_CERTAIN = 25.0
+CERTAIN = 25.0
 """A pair so many times nearer than `similar` asks needs no comparison: larger groups of copies."""
 _SIDE = 2048
 _CLUSTER = 1000
@@ -33,7 +33,6 @@ _ONE_LEVEL = 64
 """Clusters that one k-means gives; more are made in two levels."""
 _BLOCK_BYTES = 1 << 28
 """Size of a first-level cluster's features on average at most."""
-_PAIR = np.dtype([("test", np.int64), ("row", np.int64), ("cosine", np.float32)])
 
 
 def near_duplicates(
@@ -168,7 +167,7 @@ def pairs(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
         involved, which = np.unique(found, return_inverse=True)
         which = which.reshape(found.shape)
         around = np.concatenate([_neighbour(x[part] @ x.T, 1) for part in np.array_split(involved, 1 + n // _SIDE)])
-        found = found[_stands_out(distance, around[which[:, 0]], around[which[:, 1]], similar)]
+        found = found[stands_out(distance, around[which[:, 0]], around[which[:, 1]], similar)]
     return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
@@ -180,10 +179,10 @@ def _neighbour(cosines: np.ndarray, own: int) -> np.ndarray:
     return 1.0 - np.partition(cosines, -rank, axis=1)[:, -rank]
 
 
-def _stands_out(distance: np.ndarray, here: np.ndarray, there: np.ndarray, similar: float) -> np.ndarray:
+def stands_out(distance: np.ndarray, here: np.ndarray, there: np.ndarray, similar: float) -> np.ndarray:
     """Whether pairs are much nearer than both ends' other neighbours (geometric mean), or all but equal."""
     usual = np.sqrt(np.maximum(here, 0.0) * np.maximum(there, 0.0))
-    return (distance <= RATIO * usual) | (distance <= (1.0 - similar) / _CERTAIN)
+    return (distance <= RATIO * usual) | (distance <= (1.0 - similar) / CERTAIN)
 
 
 def leaders(n: int, pairs: np.ndarray) -> np.ndarray:
@@ -209,65 +208,3 @@ def groups(duplicate_of: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(which, kind="stable")
     parts = np.split(copies[order], np.cumsum(np.bincount(which, minlength=len(originals)))[:-1]) if len(copies) else []
     return [np.r_[first, rest] for first, rest in zip(originals, parts)]
-
-
-def leaks(
-    features: np.ndarray, tests: np.ndarray, centre: np.ndarray, similar: float = SIMILAR, stand_out: bool = True
-) -> np.ndarray:
-    """Find the source images that nearly duplicate a test image.
-
-    Parameters
-    ----------
-    features : (n, d) float
-        Of the source; may be mapped.
-    tests : (m, d) float
-        Of a target's test images by the same surrogate.
-    centre : (d,) float
-        Mean feature of the source.
-    similar : float
-        Least cosine.
-    stand_out : bool
-        Whether a pair must also be much nearer than its neighbours.
-
-    Returns
-    -------
-    (n,) int64
-        Row of the test image that a source image nearly duplicates (the most alike), or -1.
-    """
-    ready = unit(tests, centre)
-    found = np.full(len(features), -1, np.int64)
-    if not len(ready):
-        return found
-    top = np.full((len(ready), NEIGHBOUR + 1), -1.0, np.float32)  # the copy itself, and the neighbours to compare with
-    maybe = np.empty(0, _PAIR)
-    for rows, x in stream(features, "leaks"):
-        cosines = ready @ unit(x, centre).T
-        both = np.concatenate([top, cosines], axis=1)
-        both.partition(-top.shape[1], axis=1)
-        top = both[:, -top.shape[1] :].copy()
-        nearest = cosines.argmax(axis=0)
-        cosine = cosines[nearest, np.arange(len(nearest))]
-        certain = (cosine >= similar) & (not stand_out or 1.0 - cosine <= (1.0 - similar) / _CERTAIN)
-        found[rows] = np.where(certain, nearest, -1)
-        if stand_out:
-            # As rows come the neighbours come nearer: a pair that does not stand out so far never will.
-            around = 1.0 - top.min(axis=1)
-            maybe = np.concatenate([maybe, _uncertain(cosines, around, certain, rows.start, similar)])
-            usual = around[maybe["test"]]
-            maybe = maybe[_stands_out(1.0 - maybe["cosine"], usual, usual, similar)]
-    maybe = maybe[np.lexsort((maybe["test"], -maybe["cosine"], maybe["row"]))]
-    row, first = np.unique(maybe["row"], return_index=True)
-    found[row] = maybe["test"][first]
-    return found
-
-
-def _uncertain(cosines: np.ndarray, around: np.ndarray, certain: np.ndarray, start: int, similar: float) -> np.ndarray:
-    """Pairs of a block, (m, b) cosines from row `start` on, that stand out so far: at most five a test image.
-
-    None of rows whose test image is `certain`, (b,) bool; `around`, (m,), is 1 - cosine to each test image's neighbour.
-    """
-    usual = around[:, None]
-    test, row = np.nonzero((cosines >= similar) & _stands_out(1.0 - cosines, usual, usual, similar) & ~certain)
-    pairs = np.empty(len(test), _PAIR)
-    pairs["test"], pairs["row"], pairs["cosine"] = test, row + start, cosines[test, row]
-    return pairs

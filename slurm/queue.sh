@@ -81,7 +81,7 @@ plan() {
 
 script_of() { # script_of STAGE-OF-THE-PLAN: the script that runs it
     case $1 in
-        features | score | select) echo prune ;;
+        features | score | select | leaks) echo prune ;;
         evaluate) echo transfer ;;
         collect) echo report ;;
         *) echo "$1" ;;

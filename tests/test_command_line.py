@@ -46,6 +46,15 @@ CASES = {
     "features: no beton": ("prune features --model {root}/model --betons {root}/x.beton --out {out}", "no such file"),
     "score: damaged": ("prune score --source {root}/text.npz --targets {root}/text.npz --out {out}/s", "text.npz"),
     "score: foreign": ("prune score --source {root}/foreign.npz --targets {root}/text.npz --out {out}/s", "foreign"),
+    "leaks: no features": ("prune leaks --source {root}/x.npz --tests {root}/x.npz --out {out}/l.json", "no such file"),
+    "leaks: foreign": (
+        "prune leaks --source {root}/foreign.npz --tests {root}/foreign.npz --out {out}/l.json",
+        "foreign",
+    ),
+    "leaks: similar": (
+        "prune leaks --source {root}/text.npz --tests {root}/text.npz --similar 2 --out {out}/l.json",
+        "--similar 2",
+    ),
     "select: keep 0": ("prune select --scores {root}/scores.npz --keep 0 --out {out}/x.index.npz", "keep"),
     "select: keep 1.5": ("prune select --scores {root}/scores.npz --keep 1.5 --out {out}/x.index.npz", "1.5"),
     "select: floor": ("prune select --scores {root}/scores.npz --keep .1 --floor 30 --out {out}/x.index.npz", "floor"),

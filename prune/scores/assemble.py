@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune import duplicates
+from prune import duplicates, overlap
 from prune.arrays import open_arrays
 from prune.progress import track
 from prune.run import InputError
@@ -122,7 +122,7 @@ def leaks(
     """Mark source images that nearly duplicate a test image: (n,) u1 under "leak/NAME"."""
     return {
         f"leak/{test.name}": (
-            duplicates.leaks(source.features, np.asarray(test.features), centre, similar, stand_out) >= 0
+            overlap.leaks(source.features, np.asarray(test.features), centre, similar, stand_out) >= 0
         ).astype("u1")
         for test in tests
     }

@@ -1,10 +1,8 @@
-import tracemalloc
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.duplicates import first_of_equals, groups, leaders, leaks, near_duplicates, pairs
+from prune.duplicates import first_of_equals, groups, leaders, near_duplicates, pairs
 from prune.scores.clusters import unit
 
 
@@ -42,41 +40,6 @@ def test_pairs_across_blocks_are_found(monkeypatch):
     assert len(whole) == 20
     monkeypatch.setattr(duplicates, "_SIDE", 7)
     assert pairs(x, 0.95).tolist() == whole
-
-
-def test_leaks_name_the_test_image_and_ignore_look_alikes():
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(3000, 32))
-    tests = np.r_[rng.normal(size=(5, 32)), x[[7, 2500]] + 0.05 * rng.normal(size=(2, 32))]
-    found = leaks(x.astype(np.float16), tests, x.mean(axis=0))
-    assert {int(r): int(found[r]) for r in np.flatnonzero(found >= 0)} == {7: 5, 2500: 6}
-
-
-def test_a_crowd_of_leaks_costs_no_memory_for_its_pairs():
-    # All 2,000 x 2,000 cosines are above 0.95: as index and cosine of each pair they would take 80 MB.
-    rng = np.random.default_rng(5)
-    crowd = 30 * np.eye(1, 32) + rng.normal(size=(2000, 32))
-    tests = np.r_[crowd[[1500]] + 0.001, 30 * np.eye(1, 32) + rng.normal(size=(1999, 32))]
-    tracemalloc.start()
-    found = leaks(crowd.astype(np.float32), tests, np.zeros(32), 0.9)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert {int(r): int(found[r]) for r in np.flatnonzero(found >= 0)} == {1500: 0}
-    assert peak < 60e6
-
-
-def test_a_leak_is_judged_by_neighbours_that_come_later():
-    # 1 - cosine to the fifth neighbour falls from 1 to that of 9 degrees: 8 degrees stood out of it, and do no more.
-    first, later = at(8, *[90] * 2000), at(*[9] * 6)
-    assert leaks(first, at(0), np.zeros(2)).tolist()[0] == 0
-    assert (leaks(np.r_[first, later], at(0), np.zeros(2)) == -1).all()
-
-
-def test_the_most_alike_of_several_test_images_is_named():
-    x, tests = at(0, 40, 80, 120, 160, 200), at(41, 40.5, 40.5, 300)
-    assert leaks(x, tests, np.zeros(2), 0.99).tolist() == [-1, 1, -1, -1, -1, -1]
-    assert leaks(x, tests, np.zeros(2), 0.99, stand_out=False).tolist() == [-1, 1, -1, -1, -1, -1]
-    assert leaks(x, tests[:0], np.zeros(2)).tolist() == [-1] * 6
 
 
 def test_groups_list_the_original_first():
@@ -130,8 +93,6 @@ def test_the_cosine_alone_decides_as_in_the_paper_when_asked():
     assert near_duplicates(fan, np.zeros(2), 0.95, stand_out=False).tolist() == [-1, 0, -1, 4, -1]
     crowd = unit(30 * np.eye(1, 32) + np.random.default_rng(0).normal(size=(40, 32)))
     assert leaders(40, pairs(crowd, 0.9, stand_out=False)).tolist() == [-1] + 39 * [0]
-    assert (leaks(crowd[1:], crowd[:1], np.zeros(32), 0.9, stand_out=False) == 0).all()
-    assert (leaks(crowd[1:], crowd[:1], np.zeros(32), 0.9) == -1).all()
 
 
 @given(st.integers(0, 10_000))

@@ -177,7 +177,8 @@ def test_a_dry_run_prints_every_sbatch_line_without_a_cluster_and_writes_nothing
     for number, line in enumerate(lines[1:], 1):
         assert f"--dependency=afterok:JOB{number}" in line
         assert "--kill-on-invalid-dep=yes" in line
-    assert "11 commands parse" in done.stderr  # 3 betons, surrogate, features, score, select, backbone, probe, page: 2
+    # 3 betons, surrogate, features, score, select, leaks: 2, backbone, probe, page: 2
+    assert "13 commands parse" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,10 +197,23 @@ def test_arrays_follow_the_levels_of_the_plan_with_a_limit(pictures, without_slu
         ("write", "1,2%3", ""),
         ("write", "3%3", "afterok:JOB1"),
         ("surrogate", "4%3", "afterok:JOB1"),
-        ("prune", "5%3", "afterok:JOB2:JOB3"),
-        ("prune", "6%3", "afterok:JOB4"),
+        ("prune", "5,6%3", "afterok:JOB2:JOB3"),  # features of the source and signs.train, and of signs.test
+        ("prune", "7,8%3", "afterok:JOB4"),  # scores, and test images in the source
     ]
     assert shown[-1][0] == "report"
+
+
+def test_every_line_of_a_plan_is_taken_by_the_script_that_its_job_starts(pictures, without_slurm, tmp_path):
+    words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x"), "--plan-only"]
+    assert shell(*words, cwd=tmp_path).returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "x/plan.jsonl").read_text().splitlines()]
+    taken = {}
+    for stage in STAGES:
+        text = (SLURM / f"{stage}.sh").read_text()
+        taken |= dict.fromkeys(re.search(r'^stage "([^"]*)"', text, re.MULTILINE)[1].split(), stage)
+    for kind in {line["stage"] for line in lines}:
+        command = f'WINNOW_ENV=/dev/null; . {SLURM}/queue.sh; script_of "{kind}"'
+        assert shell("bash", "-c", command, cwd=tmp_path).stdout.strip() == taken[kind]
 
 
 def test_a_misspelt_flag_ends_a_dry_run(pictures, without_slurm, tmp_path):

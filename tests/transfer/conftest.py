@@ -36,12 +36,14 @@ def made_up_study(
     flips: float = 0.1,
     surrogate: float = 0.05,
     classes: Sequence[str] = (),
+    leaks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write results.json and predictions of a study whose conditions have these accuracies (0 to 1), on every target.
 
     A run's accuracy varies by `noise` from seed to seed; a share of `flips` of the images is right or wrong by chance.
     The surrogate costs `surrogate` of one pretraining on full data. With `classes`, the selections have index files
-    over a source of 40 images each, with a beton and scores.
+    over a source of 40 images each, with a beton and scores. Without `leaks` the results are those of an older study,
+    which did not look for them.
     """
     rng = np.random.default_rng(5)
     cells: list[dict[str, Any]] = []
@@ -71,7 +73,7 @@ def made_up_study(
         "selections": _selections(folder, list(accuracy), list(classes)) if classes else [],
         "commands": ["transfer study --source photos --targets birds=data/birds --out runs/x"],
     }
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", {**results, **({} if leaks is None else {"leaks": leaks})})
     return folder
 
 

@@ -30,6 +30,11 @@ def big(tmp_path_factory, make_study) -> Path:
     make_study(
         folder, ACCURACY, targets=("birds", "<i>cars</i>"), evaluations=("probe", "finetune"), images=500,
         classes=classes,
+        leaks={
+            "birds": {"images": 500, "leaked": 0, "source_images": 0, "pairs": []},
+            "<i>cars</i>": {"images": 500, "leaked": 21, "source_images": 30, "identical": 7,
+                            "pairs": [[HOSTILE, "x/0.png"]]},
+        },
     )  # fmt: skip
     assert main(["report", "--study", str(folder)]) == 0
     return folder / "report.html"
@@ -130,6 +135,19 @@ def test_pictures_are_there_and_load(big, browser):
     assert browser.run(loaded) == browser.run("document.querySelectorAll('.gallery img').length") == 4 * 24
 
 
+def test_test_images_that_the_source_holds_are_counted_by_target_with_names_as_text(big, browser):
+    browser.open(big)
+    table = "document.querySelector('section[aria-labelledby=leaks] table')"
+    cells = browser.run(f"[...{table}.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.innerText))")
+    assert cells == [["birds", "500", "none found", "", "0"], ["<i>cars</i>", "500", "21", "7", "30"]]
+    examples = browser.run("document.querySelector('section[aria-labelledby=leaks] details').textContent")
+    assert f"source {HOSTILE}, test x/0.png" in examples
+    warned = browser.run("[...document.querySelectorAll('.warning')].map((one) => one.innerText)")
+    said = "21 of 500 test images of <i>cars</i> (7 identical) have a near-duplicate in the source"
+    assert any(said in one for one in warned)
+    assert browser.run("document.querySelectorAll('nav a[href=\"#leaks\"]').length") == 1
+
+
 def test_the_csv_of_the_page_is_the_file_beside_it(big, browser):
     browser.open(big)
     data = browser.run("document.querySelector('a[download=\"results.csv\"]').href")
@@ -205,6 +223,8 @@ def test_a_study_without_full_data_indices_or_pictures_has_a_page_too(study, bro
     assert "No verdict against full data" in text
     assert "The control full is missing from this study." in text
     assert "Two seeds" in text
+    assert "near-duplicate" not in text
+    assert browser.run("document.getElementById('leaks')") is None
     assert (folder / "study.md").read_text(encoding="utf-8").startswith("# Study: birds")
 
 
@@ -226,6 +246,15 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(study, capsys, flags: li
     assert not (folder / "report.html").exists()
 
 
+def test_the_markdown_page_counts_test_images_that_the_source_holds(study):
+    found = {"a|b": {"images": 300, "leaked": 3, "source_images": 4, "pairs": []}}
+    folder = study({("full", 1.0): 0.6, ("winnow", 0.5): 0.55}, targets=("a|b",), images=300, leaks=found)
+    assert main(["report", "--study", str(folder), "--markdown", str(folder / "study.md")]) == 0
+    text = (folder / "study.md").read_text(encoding="utf-8")
+    assert "## Test images that the source also holds" in text
+    assert "| a\\|b | 300 | 3 |  | 4 |" in text
+
+
 def test_pages_of_two_studies_in_one_folder_keep_their_tables(study, tmp_path):
     folder = study({("full", 1.0): 0.6, ("winnow", 0.5): 0.55}, images=50, targets=("birds",), classes=("a", "b"))
     for name in ("one", "two"):
@@ -235,7 +264,13 @@ def test_pages_of_two_studies_in_one_folder_keep_their_tables(study, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"cells": 3}, "its cells are no list"), ({"config": {"margin": "much"}}, "its margin is 'much'")],
+    [
+        ({"leaks": [3]}, "its leaks are no object"),
+        ({"leaks": {"birds": {"leaked": 3}}}, "leaks of 'birds' have no valid images"),
+        ({"leaks": {"birds": {"images": 1, "leaked": 1, "source_images": 1, "pairs": ["ab"]}}}, "and pairs"),
+        ({"cells": 3}, "its cells are no list"),
+        ({"config": {"margin": "much"}}, "its margin is 'much'"),
+    ],
 )
 def test_damaged_results_are_one_line(study, changes, message, capsys):
     folder = study({("full", 1.0): 0.6, ("winnow", 0.5): 0.55}, images=50, targets=("birds",))

@@ -103,6 +103,29 @@ def test_show_prints_everything_as_json(study, capsys):
     assert {"rows", "ledger", "margin", "config"} <= found.keys()
 
 
+def leaks(leaked, images=2000):
+    return {"images": images, "leaked": leaked, "source_images": 2 * leaked, "identical": leaked // 2}
+
+
+def test_test_images_that_the_source_holds_are_told_in_one_line(study, capsys):
+    folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks={"cars": leaks(1), "birds": leaks(12)})
+    assert main(["show", "--study", str(folder)]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "near-duplicate" in line]
+    assert said.startswith(
+        "12 of 2,000 test images of birds (6 identical) and 1 of 2,000 test images of cars (0 identical) have a near-"
+    )
+    assert "`prune score --leaks` and `prune select --drop-leaks`" in said
+    assert main(["show", "--study", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["leaks"]["birds"]["leaked"] == 12
+
+
+@pytest.mark.parametrize("found", [None, {}, {"birds": leaks(0)}])
+def test_without_leaks_nothing_is_said_of_them(study, capsys, found):
+    folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks=found)
+    assert main(["show", "--study", str(folder)]) == 0
+    assert "near-duplicate" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("step", ["show", "report"])
 def test_a_directory_without_results_is_one_clear_line_and_exit_code_2(tmp_path, capsys, step: str):
     assert main([step, "--study", str(tmp_path)]) == 2

@@ -30,6 +30,8 @@ def images(tmp_path_factory):
     for name, classes in (("near", "ab"), ("far", "xyz")):
         tree(root / name / "train", classes, 10)
         tree(root / name / "test", classes, 6, seed=1)
+    for place, name in enumerate("abc"):  # three images of the source stand among the 18 test images of far
+        shutil.copy(root / "source" / "train" / name / "3.png", root / "far" / "test" / "x" / f"{place}.png")
     tree(root / "single" / "train", "a", 3)
     tree(root / "single" / "test", "a", 3)
     (root / "hollow" / "train" / "a").mkdir(parents=True)
@@ -178,6 +180,20 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     grown = results_of(out)
     assert [c for c in grown["cells"] if c["target"] == "near"] == found["cells"]
     assert len(grown["cells"]) == 8
+
+    none = {"images": 12, "leaked": 0, "source_images": 0, "identical": 0, "pairs": []}
+    assert found["leaks"] == {"near": none}
+    pairs = [["a/3.png", "x/0.png"], ["b/3.png", "x/1.png"], ["c/3.png", "x/2.png"]]
+    three = {"images": 18, "leaked": 3, "source_images": 3, "identical": 3, "pairs": pairs}
+    assert grown["leaks"] == {"near": none, "far": three}
+    ran = {p.relative_to(out / "done").as_posix() for p in again if "done" in p.relative_to(out).parts}
+    assert ran == {"collect.json", "report.json"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "3 of 18 test images of far (3 identical) have a near-duplicate" in page
+    names = [row["name"] for row in grown["ledger"] if row["stage"] == "leaks"]
+    assert names == [f"{kind}/{target}" for kind in ("test-features", "leaks") for target in ("near", "far")]
+    seen = {row["name"]: row["samples"] for row in grown["ledger"]}
+    assert [seen[name] for name in names] == [12, 18, 0, 0]
 
 
 def test_a_study_that_is_killed_after_every_line_gives_the_same_results(images, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from transfer.pages.kept import CLASSES, Selection
 from transfer.pages.report_charts import charts_of
 from transfer.pages.reproduce import study_command
 from transfer.studies.settings import UNGUIDED
+from transfer.verdicts import leaks
 from transfer.verdicts.advice import plain_words
 from transfer.verdicts.headline import (
     against,
@@ -89,6 +90,7 @@ def page(
         signs=_SIGNS,
         ledger=tables.ledger_table(analysis["ledger"]),
         stages=tables.stage_table(analysis["ledger"]),
+        leaks=tables.leak_table(analysis["leaks"]),
         selections=[_class_table(one) for one in selections],
         chosen=chosen(analysis, selections),
         pictures=pictures,
@@ -167,6 +169,8 @@ def _warnings(analysis: Mapping[str, Any]) -> list[str]:
     for control in UNGUIDED:
         if control not in analysis["methods"]:
             found.append(f"The control {control} is missing from this study.")
+    if held := leaks.words(analysis):
+        found.append(held)
     return found
 
 

@@ -106,6 +106,8 @@ def markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
                 where = f"{target} ({rows[0]['n']} test images)" if target else "mean over targets"
                 body = [cells_of(row, bills.get((row["method"], row["keep"]))) for row in rows]
                 parts += [f"## {_text(evaluation)}: {_text(where)}", "", *_table(HEADER, body), ""]
+    if analysis["leaks"]:
+        parts += ["## Test images that the source also holds", "", *_table(*leak_table(analysis["leaks"])), ""]
     parts += ["## Ledger", "", *_table(*ledger_table(analysis["ledger"])), ""]
     parts += [*_table(*stage_table(analysis["ledger"])), "", "## Command", ""]
     command = study_command(config)
@@ -152,6 +154,16 @@ def stage_table(ledger: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[s
         for row in (*rows, whole)
     ]
     return ("stage", "steps", unit, "samples seen", "FLOPs", *(("price",) if priced else ())), body
+
+
+def leak_table(leaks: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Header and rows: how many test images of each target the source nearly duplicates, by how many of its own."""
+    header = ("target", "test images", "near-duplicates in the source", "identical", "source images")
+    return header, [
+        [target, f"{one['images']:,}", f"{one['leaked']:,}" if one["leaked"] else "none found"]
+        + ["" if one["identical"] is None else f"{one['identical']:,}", f"{one['source_images']:,}"]
+        for target, one in leaks.items()
+    ]
 
 
 def _unit(durations: Iterable[float]) -> tuple[str, float]:

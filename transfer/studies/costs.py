@@ -82,6 +82,8 @@ def _seen(line: Line, out: Path) -> tuple[int, float]:
         return _trained(place)
     if line.stage == "features":
         return _extracted(place, out / "surrogates" / place.name)
+    if line.stage == "leaks" and place.is_dir():
+        return _extracted(place, out / "surrogates" / f"s{line.facts['seed']}")
     if line.stage == "search" and not (place / "result.json").exists():
         return _trained(place)
     if line.stage in ("evaluate", "search"):

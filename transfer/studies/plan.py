@@ -3,6 +3,9 @@
     write betons -> surrogates (one per seed) -> features -> score -> select -> pretrain -> evaluate -> collect,
     report
 
+Beside the chain stands `leaks`: which test images of the targets the source holds as well. Nothing but the report
+follows from it.
+
 Every command runs in the study's directory, so the plan stays true when the directory moves together with its images.
 """
 
@@ -36,8 +39,8 @@ STEPS_LATER = "{equal-time}"
 def plan(study: Study, *, report: bool = True) -> list[Line]:
     """The lines of `study`, by level; within a level in the order of the chain."""
     check(study)
-    lines = [*_write(study), *_surrogates(study), *_selections(study), *_backbones(study), *evaluation_lines(study)]
-    lines += ladder_lines(study)
+    lines = [*_write(study), *_surrogates(study), *_selections(study), *_leaks(study), *_backbones(study)]
+    lines += [*evaluation_lines(study), *ladder_lines(study)]
     everything = tuple(line.name for line in lines)
     collect = ("python", "-m", "transfer", "study", "--out", ".", "--collect")
     lines.append(Line(0, "collect", "collect", collect, "results.json", everything))
@@ -77,14 +80,18 @@ def _write(study: Study) -> list[Line]:
     return lines
 
 
+def _has_surrogate(study: Study) -> bool:
+    return bool(set(study.methods) - set(UNGUIDED))
+
+
 def _surrogates(study: Study) -> list[Line]:
     """Surrogate, features and scores, for each seed; none when no method looks at them."""
-    if not set(study.methods) - set(UNGUIDED):
+    if not _has_surrogate(study):
         return []
     lines = []
     n, epochs = study.sizes.get("source", 0), epochs_of(study, study.surrogate_recipe, study.surrogate_epochs)
     betons = [source_of(study), *(half_of(study, name, "train") for name in study.guides)]
-    stems = [beton.rsplit("/", 1)[-1].removesuffix(".beton") for beton in betons]
+    stems = [_stem(beton) for beton in betons]
     seen = n + sum(study.sizes.get(f"{name}.train", 0) for name in study.guides)
     for seed in study.seeds:
         model, features, scores = f"surrogates/s{seed}", f"features/s{seed}", f"scores/s{seed}.scores.npz"
@@ -126,6 +133,35 @@ def _selections(study: Study) -> list[Line]:
         facts = {"method": method, "keep": keep, "seed": seed}
         lines.append(Line(0, f"select/{name}", "select", tuple(command), out, needs, facts))
     return lines
+
+
+def _leaks(study: Study) -> list[Line]:
+    """Features of every target's test images by the first surrogate, compared with the source's; none without one.
+
+    Lines of their own: what scores and selects never sees a test image, and a target that comes later changes no line.
+    """
+    if not _has_surrogate(study):
+        return []
+    lines = []
+    seed = study.seeds[0]
+    source = _stem(source_of(study))
+    for target in study.targets:
+        beton, n = half_of(study, target, "test"), study.sizes.get(f"{target}.test", 0)
+        features, facts = f"leaks/{target}", {"seed": seed, "target": target}
+        extract = ["python", "-m", "prune", "features", "--model", f"surrogates/s{seed}", "--betons", beton]
+        extract += [*loader_flags(study), "--out", features]
+        needs = (f"surrogate/s{seed}", *needs_half(study, target, "test"))
+        name = f"test-features/{target}"
+        lines.append(Line(0, name, "leaks", tuple(extract), features, needs, facts, n, n * FORWARD))
+        compare = ["python", "-m", "prune", "leaks", "--source", f"features/s{seed}/{source}.features.npz"]
+        compare += ["--tests", f"{features}/{_stem(beton)}.features.npz", "--out", f"{features}.json"]
+        needs = (f"features/s{seed}", name)
+        lines.append(Line(0, f"leaks/{target}", "leaks", tuple(compare), f"{features}.json", needs, facts))
+    return lines
+
+
+def _stem(beton: str) -> str:
+    return beton.rsplit("/", 1)[-1].removesuffix(".beton")
 
 
 def _backbones(study: Study) -> list[Line]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from prune.run import InputError, note, read_json, write_json
 from transfer.studies.costs import RULE, ledger, resolve
 from transfer.studies.evaluations import DEFAULT
 from transfer.studies.plan import Line, read_plan
+from transfer.studies.run import is_done
 
 FORMAT = "winnow-study/1"
 
@@ -43,6 +45,7 @@ def collect(out: Path) -> None:
         "cells": found,
         "ledger": ledger(lines, out),
         "selections": selections,
+        "leaks": leaks(lines, out),
         "commands": [shlex.join(line.command) for line in lines],
     }
     write_json(out / "results.json", results)
@@ -55,6 +58,17 @@ def cell(line: Line, out: Path) -> dict[str, Any]:
     more = {key: result[key] for key in ("mean_per_class", "ece")}
     facts = {**line.facts, "value": result["value"], **more}
     return {**facts, "n": result["n"], "predictions": f"{line.out}/predictions.npz"}
+
+
+def leaks(lines: Sequence[Line], out: Path) -> dict[str, dict[str, Any]]:
+    """By target: test images, how many of them the source nearly duplicates, by how many of its own, and examples."""
+    keys = ("images", "leaked", "source_images", "identical", "pairs")
+    found = {}
+    for line in lines:
+        if line.stage == "leaks" and line.name.startswith("leaks/") and is_done(line, out):
+            (one,) = read_json(out / line.out)["tests"].values()
+            found[line.facts["target"]] = {key: one[key] for key in keys}
+    return found
 
 
 def machine() -> str:

@@ -17,6 +17,7 @@ from prune.run import InputError, read_json
 from transfer.studies.results import FORMAT
 from transfer.verdicts import estimates, ledger
 from transfer.verdicts.estimates import Estimate, Layout
+from transfer.verdicts.leaks import check_leaks
 from transfer.verdicts.sample_efficiency import efficiency
 
 MARGIN = 0.5
@@ -59,6 +60,7 @@ def load(study: Path) -> dict[str, Any]:
                 raise InputError(f"{place}: {name}[{number}] has no valid {', '.join(bad)}")
     for entry in results["ledger"]:
         entry |= {key: entry.get(key) for key in ("method", "keep", "seed")}
+    results["leaks"] = check_leaks(results, place)
     keys = [(*_condition(c), c["seed"], c["target"], c["evaluation"]) for c in results["cells"]]
     if not keys:
         raise InputError(f"{place}: holds no result; the study has not finished a single evaluation")
@@ -87,8 +89,8 @@ def analyse(
     Returns
     -------
     dict
-        JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "ledger", and the
-        study's "config", "machine" and "commands".
+        JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "ledger",
+        "leaks", and the study's "config", "machine" and "commands".
     """
     config = results.get("config") or {}
     if margin is None:
@@ -100,6 +102,7 @@ def analyse(
         if not 0 <= amount < float("inf"):
             raise InputError(f"--{flag} {amount} must not be negative" + ("" if amount < 0 else " or without end"))
     cells = results["cells"]
+    found = results.get("leaks") or {}
     targets = _in_order((c["target"] for c in cells), config.get("targets"))
     evaluations = _in_order((c["evaluation"] for c in cells), config.get("evaluations"))
     methods = _in_order((c["method"] for c in cells), config.get("methods"))
@@ -134,6 +137,7 @@ def analyse(
         "seeds": sorted({c["seed"] for c in cells}),
         "rows": rows,
         "ledger": ledger.bill(results["ledger"], price),
+        "leaks": {target: found[target] for target in targets if target in found},
         "config": config,
         "search": results.get("search"),
         "machine": results.get("machine", ""),

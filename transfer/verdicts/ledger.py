@@ -1,8 +1,8 @@
 """What a study cost, and what its indices save: the whole bill, in seconds and in FLOPs.
 
 To pretrain on a pruned set costs its pretraining plus, once per index, the preparation: surrogate, features, scores and
-selection. Writing the images and evaluating are the same with and without pruning; they are listed, and stand in no
-factor. Every figure is the mean over the seeds that ran.
+selection. Writing the images, evaluating, and the look for test images in the source are the same with and without
+pruning; they are listed, and stand in no factor. Every figure is the mean over the seeds that ran.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from transfer.studies.settings import UNGUIDED
 
 USES = (1, 3, 10)
 UNITS = ("seconds", "flops")
-ON_BOTH_SIDES = ("write", "evaluate", "collect", "search")
+ON_BOTH_SIDES = ("write", "leaks", "evaluate", "collect", "search")
 """Stages that a study with full data needs as well, and the search for a keep, which is stated by itself."""
-_CHAIN = ("write", "surrogate", "features", "score", "select", "search", "pretrain", "evaluate")
+_CHAIN = ("write", "surrogate", "features", "score", "select", "leaks", "search", "pretrain", "evaluate")
 Entry = Mapping[str, Any]
 
 

@@ -62,6 +62,23 @@ def test_features_that_another_evaluation_computed_are_counted_once(tmp_path):
     assert [row["samples"] for row in ledger(lines, tmp_path)] == [9, 0, 9]
 
 
+def test_the_look_for_leaks_is_listed_with_the_images_that_it_saw(tmp_path):
+    surrogate, *_ = records(tmp_path)
+    arrays = {"label": np.zeros(4, np.int32)}
+    save_arrays(tmp_path / "leaks/pets/pets.test.features.npz", arrays, {"format": "winnow-features/1"})
+    write_json(tmp_path / "leaks/pets.json", {})
+    facts = {"seed": 0, "target": "pets"}
+    lines = [
+        Line(0, "test-features/pets", "leaks", ("a",), "leaks/pets", (), facts),
+        Line(0, "leaks/pets", "leaks", ("b",), "leaks/pets.json", (), facts),
+    ]
+    for one in lines:
+        remember(one, tmp_path, 1.0)
+    # 4 images at a third of the 5 FLOPs of training.
+    found = [(row["name"], row["samples"], row["flops"]) for row in ledger([surrogate, *lines], tmp_path)]
+    assert found == [("test-features/pets", 4, 20 / 3), ("leaks/pets", 0, 0.0)]
+
+
 def test_seconds_of_features_are_their_own(tmp_path):
     lines = records(tmp_path)
     remember(lines[1], tmp_path, 9.0)

@@ -40,6 +40,7 @@ def test_every_stage_has_its_lines():
     stages = [line.stage for line in plan.plan(STUDY)]
     # Betons: source, its test part, 2 x 2 of the targets. Cells: full 2 seeds; random, winnow 2 keeps x 2 seeds.
     expected = {"write": 6, "surrogate": 2, "features": 2, "score": 2, "select": 8, "pretrain": 10, "evaluate": 20}
+    expected["leaks"] = 4  # features of each target's test images, and what the source shares with them
     assert {stage: stages.count(stage) for stage in expected} == expected
     assert stages[-2:] == ["collect", "collect"]
 
@@ -107,6 +108,25 @@ def test_target_tests_guide_nothing():
     assert not any(".test.beton" in word for n in guided for word in lines[n].command)
 
 
+def test_the_source_is_compared_with_every_targets_test_images_and_nothing_but_the_report_follows():
+    lines = by_name(replace(STUDY, guides=("pets",), loader="torch"))
+    assert command(lines["test-features/birds"]) == (
+        "python -m prune features --model surrogates/s0 --betons data/birds.test.beton --loader torch --out leaks/birds"
+    )
+    assert command(lines["leaks/birds"]) == (
+        "python -m prune leaks --source features/s0/source.features.npz --tests leaks/birds/birds.test.features.npz "
+        "--out leaks/birds.json"
+    )
+    assert lines["test-features/birds"].needs == ("surrogate/s0", "write/birds.test")
+    assert lines["test-features/birds"].samples == 20
+    assert lines["leaks/birds"].needs == ("features/s0", "test-features/birds")
+    checks = {line.name for line in lines.values() if line.stage == "leaks"}
+    followers = {name for name, line in lines.items() if checks & set(line.needs)} - checks
+    assert followers == {"collect"}
+    # Without a surrogate there is nothing to compare by.
+    assert not any(line.stage == "leaks" for line in by_name(replace(STUDY, methods=("full", "random"))).values())
+
+
 def test_a_target_that_does_not_guide_is_evaluated_alone():
     lines = by_name(replace(STUDY, guides=("pets",)))
     assert "data/birds.train.beton" not in lines["features/s0"].command
@@ -163,6 +183,8 @@ def test_a_target_that_is_written_already_is_used_where_it_lies():
     assert "features/s0/p.train.features.npz" in lines["score/s0"].command
     assert lines["probe/full-s0/pets"].command[6:10] == ("--train", "../x/p.train.beton", "--test", "../x/p.test.beton")
     assert lines["probe/full-s0/pets"].needs == ("pretrain/full-s0",)
+    assert lines["test-features/pets"].command[7] == "../x/p.test.beton"
+    assert lines["leaks/pets"].command[7] == "leaks/pets/p.test.features.npz"
 
 
 def test_the_cheap_ladder_trains_the_surrogates_recipe_on_every_rung():
@@ -191,6 +213,7 @@ def test_a_source_beton_is_used_where_it_lies():
     assert "../big.beton" in lines["pretrain/full-s0"].command
     assert "--val" not in lines["pretrain/full-s0"].command
     assert lines["score/s0"].command[5] == "features/s0/big.features.npz"
+    assert lines["leaks/pets"].command[5] == "features/s0/big.features.npz"
 
 
 def test_only_our_own_method_gets_the_floor():
@@ -218,8 +241,9 @@ def test_cost_counts_images_seen():
     assert by_name(replace(STUDY, epochs=3))["pretrain/full-s0"].samples == 3000
 
 
-def test_more_seeds_and_targets_leave_every_old_line_but_the_last_as_it_was():
-    larger = replace(STUDY, seeds=(0, 1, 2), targets={**STUDY.targets, "cars": Parts("../cars/train", "../cars/test")})
+def test_more_seeds_keeps_and_targets_leave_every_old_line_but_the_last_as_it_was():
+    cars = Parts("../cars/train", "../cars/test")
+    larger = replace(STUDY, seeds=(0, 1, 2), keeps=(0.2, 0.5, 0.1), targets={**STUDY.targets, "cars": cars})
     old, new = by_name(), by_name(larger)
     changed = [n for n in old if (old[n].command, old[n].needs) != (new[n].command, new[n].needs)]
     assert changed == ["collect"]

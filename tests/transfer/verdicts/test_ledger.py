@@ -75,6 +75,13 @@ def test_writing_and_evaluating_stand_in_the_stages_and_in_no_factor():
     assert bill(without)["rows"] == bill(LEDGER)["rows"]
 
 
+def test_the_look_for_leaks_stands_in_the_stages_and_in_no_factor():
+    found = bill([*LEDGER, entry("leaks", 7.0, seed=0)])
+    assert found["rows"] == bill(LEDGER)["rows"]
+    stages = [one["stage"] for one in found["stages"]]
+    assert stages[stages.index("select") + 1] == "leaks"
+
+
 def test_break_even_uses_worked_by_hand():
     # 290 once, 200 instead of 400 each time: paid back after 1.45 uses, so with the second.
     assert break_even_uses(290, 200, 400) == 2

@@ -1,0 +1,150 @@
+"""Report the test images that the source also holds: near-duplicates between targets' test images and the source.
+
+    python -m prune leaks --source runs/features/source.features.npz --tests runs/tests/pets.test.features.npz \
+        --out runs/leaks.json
+
+Reads features of `prune features`, all by one surrogate, and writes counts and examples by id. By the rule of `prune
+score --leaks`, which marks the same source images in its scores, so that `prune select --drop-leaks` leaves them out. A
+cheap surrogate also takes some for near-duplicates that merely look alike: how many are identical, bytes or pixels, is
+counted as well. Nothing is selected or dropped here. Streams the source once for each test set: seconds for ImageNet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune.run import InputError, identity, need_file, note, read_json, refuse_other, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from prune.manifest import Manifest
+    from prune.scores.feature_files import Features
+
+FORMAT = "winnow-leaks/1"
+EXAMPLES = 20
+"""Pairs that are listed for each test set; all are counted."""
+
+
+@dataclass(frozen=True)
+class Config:
+    source: Path
+    """Features of the source, from `prune features`."""
+    tests: tuple[Path, ...]
+    """Features of targets' test images by the same surrogate."""
+    out: Path
+    """File to write (.json)."""
+    similar: float = 0.95
+    """Least cosine of near-duplicates, the source's mean feature taken off."""
+    stand_out: bool = True
+    """Pairs must also be far nearer than the test image's other neighbours in the source; off: the cosine decides."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Write the counts; returns what the file holds."""
+    from prune.overlap import mean_feature
+    from prune.scores.feature_files import open_features
+
+    _check(config)
+    source, tests = open_features(config.source), [open_features(path) for path in config.tests]
+    _fit(source, tests)
+    settings = {name: value for name, value in identity(config).items() if name not in ("source", "tests")}
+    inputs = {"source": source.content, "tests": {test.name: test.content for test in tests}}
+    if config.out.exists():
+        made = read_json(config.out)
+        if not isinstance(made, dict) or made.get("format") != FORMAT:
+            raise InputError(f"{config.out}: is there already and is not a file of `prune leaks`; give another --out")
+        refuse_other(config.out, {**made.get("config", {}), **made.get("inputs", {})}, {**settings, **inputs})
+        note(f"{config.out}: there already")
+        return made
+    centre = mean_feature(source.features)
+    each = {test.name: _compared(config, source, test, centre) for test in tests}
+    found = {
+        "format": FORMAT,
+        "config": settings,
+        "inputs": inputs,
+        "surrogate": {key: source.model.get(key) for key in ("arch", "fingerprint")},
+        "source": {"name": source.name, "images": len(source), "fingerprint": source.source},
+        "tests": each,
+    }
+    write_json(config.out, found)
+    note(f"{config.out}: {'; '.join(_words(name, one) for name, one in each.items())}")
+    return found
+
+
+def _check(config: Config) -> None:
+    if not config.tests:
+        raise InputError("--tests: name at least one features file")
+    for path in (config.source, *config.tests):
+        need_file(path, "a features file of `prune features`")
+    if not 0 < config.similar <= 1:
+        raise InputError(f"--similar {config.similar} is outside (0, 1]")
+    if config.out.is_dir():
+        raise InputError(f"--out {config.out}: is a directory; a file is expected")
+
+
+def _fit(source: Features, tests: list[Features]) -> None:
+    for one in (source, *tests):
+        if not len(one):
+            raise InputError(f"{one.path}: no images")
+    for test in tests:
+        same = test.features.shape[1] == source.features.shape[1]
+        if test.model["fingerprint"] != source.model["fingerprint"] or not same:
+            raise InputError(
+                f"{test.path}: another surrogate than {source.path}'s made these features; "
+                "run `prune features` for both with one --model"
+            )
+        if [other.name for other in tests].count(test.name) > 1:
+            raise InputError(f"--tests: two test sets are named {test.name}; compare one of them by itself")
+
+
+def _compared(config: Config, source: Features, test: Features, centre: np.ndarray) -> dict[str, Any]:
+    """What the file says of one test set."""
+    import numpy as np
+
+    from prune.overlap import both_sides
+
+    features = np.asarray(test.features)
+    for path, values in ((source.path, centre), (test.path, features)):
+        if not np.isfinite(values).all():
+            raise InputError(f"{path}: features that are not finite; the surrogate has diverged")
+    of_source, of_test = both_sides(source.features, features, centre, config.similar, config.stand_out)
+    leaked = np.flatnonzero(of_test >= 0)
+    pairs: list[list[str]] = []
+    identical = None
+    if (ours := _manifest(source)) is not None and (theirs := _manifest(test)) is not None:
+        same = np.isin(theirs.digests, ours.digests)
+        identical = int(same.sum())
+        listed = leaked[np.argsort(~same[leaked], kind="stable")][:EXAMPLES]
+        pairs = [[_text(ours.ids[of_test[row]]), _text(theirs.ids[row])] for row in listed]
+    return {
+        "images": len(test),
+        "leaked": len(leaked),
+        "source_images": int((of_source >= 0).sum()),
+        "identical": identical,
+        "pairs": pairs,
+        "fingerprint": test.source,
+    }
+
+
+def _text(name: bytes) -> str:
+    return bytes(name).decode(errors="replace")
+
+
+def _manifest(one: Features) -> Manifest | None:
+    """The manifest that the features' rows follow; None where it is not at hand."""
+    from prune.manifest import Manifest
+    from prune.scores.feature_files import order_fingerprint
+
+    if not one.manifest.is_file() or one.order not in (None, order_fingerprint(one.manifest)):
+        return None
+    manifest = Manifest.load(one.manifest)
+    return manifest if manifest.fingerprint == one.source else None
+
+
+def _words(name: str, one: dict[str, Any]) -> str:
+    held = f"{one['leaked']:,} of {one['images']:,} images of {name}"
+    sure = "" if one["identical"] is None else f", {one['identical']:,} identical"
+    return f"{held} have a near-duplicate in the source ({one['source_images']:,} of its images{sure})"
