@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pretrain backbones, on all nodes and GPUs of the job.
-#   slurm/pretrain.sh STUDY        the backbones of the study's plan
+#   slurm/pretrain.sh STUDY        the backbones of the study's plan, and the small networks of --keep auto
 #   slurm/pretrain.sh FLAGS...     `pretrain FLAGS`
 # With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
 #SBATCH --requeue
@@ -9,4 +9,4 @@
 WINNOW=${WINNOW:-${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}
 # shellcheck source=slurm/job.sh
 . "$WINNOW/slurm/job.sh"
-stage "pretrain" "pretrain" "$@"
+stage "pretrain search" "pretrain" "$@"

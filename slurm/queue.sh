@@ -82,6 +82,7 @@ plan() {
 script_of() { # script_of STAGE-OF-THE-PLAN: the script that runs it
     case $1 in
         features | score | select | leaks) echo prune ;;
+        search) echo pretrain ;;
         evaluate) echo transfer ;;
         collect) echo report ;;
         *) echo "$1" ;;

@@ -24,6 +24,7 @@ from prune.run import InputError, at_least, note, read_json, write_json
 
 if TYPE_CHECKING:
     from transfer.studies.plan import Line
+    from transfer.studies.settings import Study
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ def run(config: Config) -> None:
 
         return show_plan(lines, config.json)
     with alone(config.out, "another `transfer study`"):
+        if config.plan_only and (keep := _found_so_far(study, config.out, settings["margin"])) is not None:
+            settings = {**settings, "keeps": [*settings["keeps"], keep]}
+            lines = plan(study_of(settings, config.out))
         _write_settings(settings, lines, config.out)
         if config.plan_only:
             _forget_outstanding(config.out)
@@ -143,12 +147,27 @@ def _write_settings(settings: dict[str, Any], lines: list[Line], out: Path) -> N
     _write_plan([resolve(line, out) for line in lines], out)
 
 
+def _found_so_far(study: Study, out: Path, margin: float) -> float | None:
+    """The keep that --keep auto asks for next by the results that are there; None when it has none, or runs already."""
+    from transfer.studies.search_steps import next_keep
+
+    keep = next_keep(study, out, margin) if (out / "results.json").exists() else None
+    if keep is None or keep in study.keeps:
+        return None
+    note(f"--keep auto: the backbone is to confirm keep {keep:g}")
+    return keep
+
+
 def _say_verdict(out: Path, lines: int) -> None:
     from transfer.show import verdict_line
+    from transfer.verdicts import leaks
     from transfer.verdicts.analysis import load
 
     note(f"{out / 'results.json'}: {lines} lines of the plan are done; the page is {out / 'report.html'}")
-    note(verdict_line(load(out), out))
+    results = load(out)
+    if held := leaks.words(results):
+        note(held)
+    note(verdict_line(results, out))
 
 
 def _run(lines: list[Line], config: Config) -> None:

@@ -182,6 +182,25 @@ def test_a_dry_run_prints_every_sbatch_line_without_a_cluster_and_writes_nothing
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_line_of_a_search_for_a_keep_has_a_script(pictures, without_slurm, tmp_path):
+    words = asked(pictures, out="x", keep="auto")
+    words += ["--ladder", "0.5", "0.7", "--methods", "full", "winnow", "--seeds", "0", "1"]
+    words = [word for i, word in enumerate(words) if "--keeps" not in words[max(0, i - 1) : i + 1]]
+    done = shell(SLURM / "study.sh", "--dry-run", *words, cwd=tmp_path, path=without_slurm)
+    assert done.returncode == 0, done.stderr
+    tasks = []
+    for line in done.stdout.splitlines():
+        shown = line.split()
+        assert Path(shown[-2]).stem in STAGES
+        array = next(word for word in shown if word.startswith("--array="))
+        tasks += map(int, array.removeprefix("--array=").partition("%")[0].split(","))
+    assert sorted(tasks) == list(range(1, len(tasks) + 1))
+    stages = [line.split()[-2] for line in done.stdout.splitlines()]
+    assert sum(stage.endswith("pretrain.sh") for stage in stages) >= 2  # the small networks, and then their probes
+    chain = shell(SLURM / "submit.sh", "--dry-run", *words, cwd=tmp_path, path=without_slurm)
+    assert chain.returncode == 0, chain.stderr
+
+
 def test_arrays_follow_the_levels_of_the_plan_with_a_limit(pictures, without_slurm, tmp_path):
     done = shell(SLURM / "study.sh", "--dry-run", "--limit", 3, *asked(pictures, out="x"), cwd=tmp_path,
                  path=without_slurm)  # fmt: skip

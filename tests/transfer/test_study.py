@@ -114,6 +114,21 @@ def test_a_plan_can_be_written_and_grown_without_running(images, tmp_path, capsy
     assert "recipe: 'tiny' -> 'small-rn18'" in capsys.readouterr().err
 
 
+def test_a_plan_alone_takes_up_the_keep_that_the_search_asks_for_next(images, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    more = ("--seeds", "0", "1", "--keep", "auto", "--ladder", "0.25", "0.5", "--plan-only")
+    assert study(images, out, *more, methods=("full", "winnow")) == 0
+    assert json.loads((out / "study.json").read_text())["keeps"] == []
+    (out / "results.json").write_text("{}")
+    monkeypatch.setattr("transfer.studies.search_steps.next_keep", lambda study, out, margin: 0.5)
+    for _ in range(2):
+        assert main(["study", "--out", str(out), "--plan-only"]) == 0
+        assert json.loads((out / "study.json").read_text())["keeps"] == [0.5]
+    assert capsys.readouterr().err.count("the backbone is to confirm keep 0.5") == 1
+    names = [json.loads(line)["name"] for line in (out / "plan.jsonl").read_text().splitlines()]
+    assert "pretrain/winnow-k0.5-s1" in names
+
+
 def test_a_line_runs_alone_and_waits_for_what_it_needs(images, tmp_path, capsys):
     out = tmp_path / "out"
     study(images, out, "--seeds", "0", "--keeps", "0.5", "--plan-only")

@@ -154,9 +154,9 @@ def _leaks(study: Study) -> list[Line]:
         name = f"test-features/{target}"
         lines.append(Line(0, name, "leaks", tuple(extract), features, needs, facts, n, n * FORWARD))
         compare = ["python", "-m", "prune", "leaks", "--source", f"features/s{seed}/{source}.features.npz"]
-        compare += ["--tests", f"{features}/{_stem(beton)}.features.npz", "--out", f"{features}.json"]
+        compare += ["--tests", f"{features}/{_stem(beton)}.features.npz", "--out", f"{features}/leaks.json"]
         needs = (f"features/s{seed}", name)
-        lines.append(Line(0, f"leaks/{target}", "leaks", tuple(compare), f"{features}.json", needs, facts))
+        lines.append(Line(0, f"leaks/{target}", "leaks", tuple(compare), f"{features}/leaks.json", needs, facts))
     return lines
 
 

@@ -66,11 +66,11 @@ def test_the_look_for_leaks_is_listed_with_the_images_that_it_saw(tmp_path):
     surrogate, *_ = records(tmp_path)
     arrays = {"label": np.zeros(4, np.int32)}
     save_arrays(tmp_path / "leaks/pets/pets.test.features.npz", arrays, {"format": "winnow-features/1"})
-    write_json(tmp_path / "leaks/pets.json", {})
+    write_json(tmp_path / "leaks/pets/leaks.json", {})
     facts = {"seed": 0, "target": "pets"}
     lines = [
         Line(0, "test-features/pets", "leaks", ("a",), "leaks/pets", (), facts),
-        Line(0, "leaks/pets", "leaks", ("b",), "leaks/pets.json", (), facts),
+        Line(0, "leaks/pets", "leaks", ("b",), "leaks/pets/leaks.json", (), facts),
     ]
     for one in lines:
         remember(one, tmp_path, 1.0)

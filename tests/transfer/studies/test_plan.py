@@ -115,7 +115,7 @@ def test_the_source_is_compared_with_every_targets_test_images_and_nothing_but_t
     )
     assert command(lines["leaks/birds"]) == (
         "python -m prune leaks --source features/s0/source.features.npz --tests leaks/birds/birds.test.features.npz "
-        "--out leaks/birds.json"
+        "--out leaks/birds/leaks.json"
     )
     assert lines["test-features/birds"].needs == ("surrogate/s0", "write/birds.test")
     assert lines["test-features/birds"].samples == 20
