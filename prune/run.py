@@ -117,9 +117,12 @@ def claim(out: Path, config: Any) -> bool:
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Raise `InputError` when a directory without a run holds other things; another process may be claiming it now."""
+    """Raise `InputError` when a directory without a run holds other things than a run that begins.
+
+    Another process may be claiming it now, and betons of target folders are written to data/ before.
+    """
     there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
-    if foreign := [name for name in there if not name.startswith(".") and name != "config.json"]:
+    if foreign := [name for name in there if not name.startswith(".") and name not in ("config.json", "data")]:
         raise InputError(f"{out}: holds {foreign[0]!r} and no run of ours; give another --out")
 
 
