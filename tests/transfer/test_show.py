@@ -119,6 +119,14 @@ def test_test_images_that_the_source_holds_are_told_in_one_line(study, capsys):
     assert json.loads(capsys.readouterr().out)["leaks"]["birds"]["leaked"] == 12
 
 
+def test_look_alikes_of_which_none_is_identical_are_called_no_more_than_that(study, capsys):
+    folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks={"birds": leaks(1)})
+    assert main(["show", "--study", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2,000 test images of birds look to the surrogate like a copy of a source image; none is identical." in said
+    assert "flatters" not in said
+
+
 @pytest.mark.parametrize("found", [None, {}, {"birds": leaks(0)}])
 def test_without_leaks_nothing_is_said_of_them(study, capsys, found):
     folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks=found)

@@ -27,16 +27,19 @@ def check_leaks(results: Mapping[str, Any], place: Path) -> dict[str, dict[str, 
 
 def words(analysis: Mapping[str, Any]) -> str:
     """One line that counts the test images which the source nearly duplicates; empty where it holds none."""
+    leaky = {target: one for target, one in analysis["leaks"].items() if one["leaked"]}
+    none_sure = all(one["identical"] == 0 for one in leaky.values())
     found = [
         f"{one['leaked']:,} of {one['images']:,} test images of {target}"
-        + ("" if one["identical"] is None else f" ({one['identical']:,} identical)")
-        for target, one in analysis["leaks"].items()
-        if one["leaked"]
+        + ("" if one["identical"] is None or none_sure else f" ({one['identical']:,} identical)")
+        for target, one in leaky.items()
     ]
     if not found:
         return ""
     *most, last = found
     held = f"{', '.join(most)} and {last}" if most else last
+    if none_sure:
+        return f"{held} look to the surrogate like a copy of a source image; none is identical. The page names examples."
     return (
         f"{held} have a near-duplicate in the source, as the surrogate sees it. A copy flatters whatever was trained "
         "on it, full data too; `prune score --leaks` and `prune select --drop-leaks` leave such source images out."
