@@ -123,7 +123,10 @@ def test_look_alikes_of_which_none_is_identical_are_called_no_more_than_that(stu
     folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks={"birds": leaks(1)})
     assert main(["show", "--study", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "1 of 2,000 test images of birds look to the surrogate like a copy of a source image; none is identical." in said
+    assert (
+        "1 of 2,000 test images of birds look to the surrogate like a copy of a source image; none is identical."
+        in said
+    )
     assert "flatters" not in said
 
 

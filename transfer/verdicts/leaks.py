@@ -39,7 +39,9 @@ def words(analysis: Mapping[str, Any]) -> str:
     *most, last = found
     held = f"{', '.join(most)} and {last}" if most else last
     if none_sure:
-        return f"{held} look to the surrogate like a copy of a source image; none is identical. The page names examples."
+        return (
+            f"{held} look to the surrogate like a copy of a source image; none is identical. The page names examples."
+        )
     return (
         f"{held} have a near-duplicate in the source, as the surrogate sees it. A copy flatters whatever was trained "
         "on it, full data too; `prune score --leaks` and `prune select --drop-leaks` leave such source images out."
