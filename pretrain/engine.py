@@ -98,9 +98,8 @@ def train(
             directory=checkpoints,
             every=checkpoint_seconds,
             progress=Progress(micro_batch=micro_batch or order.rank_batch(batch, 0, ranks.world)),
-            micro_batch=micro_batch,
         )
-        run.resume()
+        run.resume(micro_batch)
         run.learner.wrap()
         run.to_the_end()
     return run.progress
@@ -119,11 +118,10 @@ class _Run:
     directory: Path | None
     every: float
     progress: Progress
-    micro_batch: int | None
     saved: float = 0.0
 
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint, if there is one."""
+    def resume(self, micro_batch: int | None) -> None:
+        """Go on from the newest whole checkpoint, if there is one; in parts of `micro_batch` images from here on."""
         if self.directory is None:
             return
         ranks = self.learner.ranks
@@ -136,8 +134,7 @@ class _Run:
                 self.infobatch.losses = shared["infobatch"].numpy()
             self.progress = Progress(**progress)
             note(f"going on from step {step} (epoch {self.progress.epoch + 1})")
-            if self.micro_batch:
-                self.progress.micro_batch = self.micro_batch
+            self.progress.micro_batch = micro_batch or self.progress.micro_batch
         self.hooks.on_lines(self.progress.lines)
 
     def to_the_end(self) -> None:

@@ -13,7 +13,7 @@ from pretrain import order
 from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
-from prune.run import InputError, at_least, need_file, plain, read_json
+from prune.run import InputError, at_least, need_file, plain, positive, read_json
 from prune.source import Source, open_source
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ def _budget(config: Config) -> Budget | None:
     given = {k: v for k in ("epochs", "steps", "seconds") if (v := getattr(config, k)) is not None}
     if len(given) > 1:
         raise InputError(f"--{' and --'.join(given)}: give one budget")
-    for name, value in given.items():
-        if not 0 < value < float("inf"):
-            raise InputError(f"--{name} {value}: a positive number is needed")
+    positive(config, *given)
     return Budget(**given) if given else None
 
 

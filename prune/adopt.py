@@ -94,7 +94,7 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an archive, their CRC-32 checked: mapped, or read where they are compressed."""
     import zipfile
 
-    from prune.arrays import check_member, map_member, read_member
+    from prune.arrays import map_member, read_member
 
     given = {}
     with zipfile.ZipFile(path) as archive:
@@ -105,11 +105,9 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
             try:
                 if info.compress_type != zipfile.ZIP_STORED:
                     raise ValueError("compressed")
-                given[name] = map_member(path, info)
+                given[name] = map_member(path, archive, info, checked=True)
             except ValueError:  # compressed, or a header that cannot be mapped
                 given[name] = read_member(archive, info)
-            else:
-                check_member(archive, info)
     return given
 
 

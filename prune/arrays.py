@@ -98,12 +98,9 @@ def open_arrays(
             arrays = {}
             for info in archive.infolist():
                 if info.filename != "meta.npy" and info.filename.endswith(".npy"):
-                    if mapped and info.compress_type == 0:
-                        if checked:
-                            check_member(archive, info)
-                        arrays[info.filename[:-4]] = map_member(path, info)
-                    else:
-                        arrays[info.filename[:-4]] = read_member(archive, info)
+                    stored = mapped and info.compress_type == zipfile.ZIP_STORED
+                    opened = map_member(path, archive, info, checked) if stored else read_member(archive, info)
+                    arrays[info.filename[:-4]] = opened
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever damage leads them to
@@ -131,15 +128,15 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         return array
 
 
-def check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """Read past a member, in pieces, for its CRC-32 alone."""
-    with archive.open(info) as member:
-        while member.read(_CHUNK):  # zipfile compares the CRC-32 when it meets the end
-            pass
+def map_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, checked: bool) -> np.ndarray:
+    """Map an array that is stored without compression; `ValueError` for a header that cannot be mapped.
 
-
-def map_member(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
-    """Map an array that is stored without compression; `ValueError` for a header that cannot be mapped."""
+    With `checked` it is read once, in pieces, for its CRC-32.
+    """
+    if checked:
+        with archive.open(info) as member:
+            while member.read(_CHUNK):  # zipfile compares the CRC-32 when it meets the end
+                pass
     with open(path, "rb") as file:
         file.seek(info.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))

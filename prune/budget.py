@@ -77,7 +77,7 @@ def run(config: Config) -> Path:
     curves = inputs.read_curves(config.curves, index)
     rows = index.positions
     budget = inputs.budget_of(config.bytes, config.ratio, index.source_nbytes)
-    weight, prints = inputs.weights(config, index)
+    weight, prints = inputs.weights(config, index, curves)
     source = inputs.exact_source(config, index, curves)
     settings = {k: v for k, v in identity(config).items() if k not in ("index", "curves", "scores", "source", "bytes")}
     step = record(

@@ -35,6 +35,8 @@ class Curves:
     measured : (n,) bool
     digest : str
         Of levels, bytes and FMSE.
+    order : str, optional
+        `order_fingerprint` of the source; older files do not tell.
     """
 
     level: np.ndarray
@@ -43,6 +45,7 @@ class Curves:
     dropped: np.ndarray
     measured: np.ndarray
     digest: str
+    order: str | None
 
 
 def check(config: Any) -> None:
@@ -95,10 +98,10 @@ def read_curves(path: Path, index: PrunedIndex) -> Curves:
     for name in ("level", "nbytes", "fmse", "dropped"):
         sha.update(np.ascontiguousarray(arrays[name]).data)
     names = ("level", "nbytes", "fmse", "dropped", "measured")
-    return Curves(**{name: arrays[name] for name in names}, digest=sha.hexdigest()[:32])
+    return Curves(**{name: arrays[name] for name in names}, digest=sha.hexdigest()[:32], order=meta.get("order"))
 
 
-def weights(config: Any, index: PrunedIndex) -> tuple[np.ndarray | None, dict[str, str]]:
+def weights(config: Any, index: PrunedIndex, curves: Curves) -> tuple[np.ndarray | None, dict[str, str]]:
     """Worth of each sample, in (0, 1]: the place of its score among the others'; NaN is worth least."""
     if config.value is None:
         return None, {}
@@ -110,9 +113,8 @@ def weights(config: Any, index: PrunedIndex) -> tuple[np.ndarray | None, dict[st
         name = f"sample/{config.value}"
         if meta.get("fingerprint") != index.source:
             raise InputError(f"{config.scores}: made for another source than the index")
-        order = open_arrays(config.curves, "winnow-curves/1")[1].get("order")
         way_out = "run `prune score` and `prune curves` on the same beton"
-        check_order(config.scores, meta.get("order"), config.curves, order, way_out)
+        check_order(config.scores, meta.get("order"), config.curves, curves.order, way_out)
         if name not in arrays:
             there = ", ".join(sorted(key[7:] for key in arrays if key.startswith("sample/")))
             raise InputError(f"--value {config.value}: the scores file holds {there or 'none'}")

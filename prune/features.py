@@ -64,7 +64,6 @@ def run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-
     if not config.betons:
         raise InputError("--betons: name at least one")
     at_least(config, 1, "resolution", "batch_size", "workers")

@@ -154,10 +154,17 @@ def note(text: str) -> None:
 
 
 def at_least(config: Any, least: Literal[0, 1], *flags: str) -> None:
-    """Check that numbers of a config are at least `least`, where they are given; `InputError` names the first below."""
+    """Check that numbers of a config are finite and at least `least`, where they are given; `InputError` if not."""
     for flag in flags:
-        if (value := getattr(config, flag)) is not None and not value >= least:
+        if (value := getattr(config, flag)) is not None and not least <= value < float("inf"):
             raise InputError(f"--{flag.replace('_', '-')} {value}: {'at least 1' if least else '0 or more'} is needed")
+
+
+def positive(config: Any, *flags: str) -> None:
+    """Check that numbers of a config are finite and above 0, where they are given; `InputError` if not."""
+    for flag in flags:
+        if (value := getattr(config, flag)) is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
 
 
 def need_file(path: Path, what: str) -> Path:

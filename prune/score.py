@@ -132,9 +132,7 @@ def _check(config: Config) -> None:
         raise InputError(f"--clusters {config.clusters}: give 0 for none, or at least 2")
     if config.clusters and len(config.source) > 1:
         raise InputError("--clusters goes with one surrogate: clusters of several cannot be averaged")
-    at_least(config, 0, "seed")
-    if config.workers < 0:
-        raise InputError(f"--workers {config.workers}: 0 or more is possible")
+    at_least(config, 0, "seed", "workers")
 
 
 def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[Features]) -> dict[str, list[Features]]:

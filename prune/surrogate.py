@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.names import read_names
-from prune.run import InputError, claim, finish, identity, need_file, note
+from prune.run import InputError, at_least, claim, finish, identity, need_file, note
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,8 +41,7 @@ def run(config: Config) -> None:
 
     from prune import networks
 
-    if config.resolution is not None and config.resolution < 1:
-        raise InputError(f"--resolution {config.resolution}: 1 or more is possible")
+    at_least(config, 1, "resolution")
     facts: dict[str, Any] = identity(config)
     names = read_names(config.names) if config.names is not None else None
     if config.weights is not None:

@@ -132,7 +132,6 @@ def difference(listing: Listing, manifest: Manifest) -> str:
 
 
 def _check(config: Config) -> None:
-
     if config.out.suffix != ".beton":
         raise InputError(f"--out {config.out}: the name must end in .beton")
     if config.out.is_dir():

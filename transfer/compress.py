@@ -147,9 +147,9 @@ def _check(config: Config) -> None:
             raise InputError(f"--{name} {value}: a share in ({low:g}, {high:g}] is needed")
     if not 0 <= config.distil <= 1:
         raise InputError(f"--distil {config.distil}: a weight in [0, 1] is needed")
-    for name in ("margin", "class_margin", "slack", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"):
-        if (number := getattr(config, name)) is not None and not 0 <= number < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} {number}: 0 or more is needed")
+    at_least(
+        config, 0, "margin", "class_margin", "slack", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"
+    )
     at_least(config, 1, "steps", "importance_images", "batch_size", "workers", "threads")
     if not config.kinds or len(set(config.kinds)) < len(config.kinds):
         raise InputError("--kinds: name each kind once, and at least one")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prune.run import InputError, at_least, claim, note, read_json
+from prune.run import InputError, at_least, claim, note, positive, read_json
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,7 @@ def run(config: Config) -> None:
     from transfer.evaluation.output import need_other
     from transfer.evaluation.target_pair import fingerprints, kept_rows, open_pair
 
-    for flag in ("epochs", "lr", "batch_size", "micro_batch"):
-        value = getattr(config, flag)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
+    positive(config, "epochs", "lr", "batch_size", "micro_batch")
     at_least(config, 0, "seed")
     if config.features is not None and config.head != "probe":
         raise InputError("--features: serves --head probe alone")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, claim, identity, note, read_json
+from prune.run import InputError, at_least, claim, identity, note, read_json
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
@@ -123,9 +123,7 @@ def check(config: Config) -> Setting:
     if not 0 <= config.quality <= 100:
         raise InputError(f"--quality {config.quality}: 1 to 100 is possible, or 0 to have it chosen")
     need_rank(config.rank)
-    for name in ("distillation", "checkpoint_minutes"):
-        if not 0 <= (value := getattr(config, name)) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} {value}: 0 or more is needed")
+    at_least(config, 0, "distillation", "checkpoint_minutes")
     if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
         raise InputError("--seeds, --memory and --forms: name at least one each, seeds not below 0")
     return Setting(

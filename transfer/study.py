@@ -116,18 +116,14 @@ def run(config: Config) -> None:
         return show_plan(lines, config.json)
     with alone(config.out, "another `transfer study`"):
         if config.plan_only and (keep := _found_so_far(study, config.out, settings["margin"])) is not None:
-            settings = {**settings, "keeps": [*settings["keeps"], keep]}
-            lines = plan(study_of(settings, config.out))
+            settings, study, lines = _confirming(keep, settings, config.out)
         _write_settings(settings, lines, config.out)
         if config.plan_only:
             _forget_outstanding(config.out)
             return note(f"{config.out / 'plan.jsonl'}: {len(lines)} lines in {lines[-1].level + 1} levels")
         _run(lines, config)
         while (keep := next_keep(study, config.out, settings["margin"])) is not None:
-            note(f"--keep auto: the backbone is to confirm keep {keep:g}")
-            settings = {**settings, "keeps": [*settings["keeps"], keep]}
-            study = study_of(settings, config.out)
-            lines = plan(study)
+            settings, study, lines = _confirming(keep, settings, config.out)
             _write_settings(settings, lines, config.out)
             _run(lines, config)
     _say_verdict(config.out, len(lines))
@@ -152,10 +148,18 @@ def _found_so_far(study: Study, out: Path, margin: float) -> float | None:
     from transfer.studies.search_steps import next_keep
 
     keep = next_keep(study, out, margin) if (out / "results.json").exists() else None
-    if keep is None or keep in study.keeps:
-        return None
+    return None if keep in study.keeps else keep
+
+
+def _confirming(keep: float, settings: dict[str, Any], out: Path) -> tuple[dict[str, Any], Study, list[Line]]:
+    """Settings, study and plan with one keep more, which --keep auto asks for."""
+    from transfer.studies.plan import plan
+    from transfer.studies.setup import study_of
+
     note(f"--keep auto: the backbone is to confirm keep {keep:g}")
-    return keep
+    settings = {**settings, "keeps": [*settings["keeps"], keep]}
+    study = study_of(settings, out)
+    return settings, study, plan(study)
 
 
 def _say_verdict(out: Path, lines: int) -> None:

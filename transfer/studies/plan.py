@@ -28,7 +28,7 @@ from transfer.studies.lines import (
     read_plan,
     source_of,
 )  # fmt: skip
-from transfer.studies.settings import EQUAL_TIME, UNGUIDED, Study, cell_name, cells, check
+from transfer.studies.settings import EQUAL_TIME, Study, cell_name, cells, check
 
 __all__ = ["STEPS_LATER", "Line", "plan", "read_plan"]
 
@@ -80,13 +80,9 @@ def _write(study: Study) -> list[Line]:
     return lines
 
 
-def _has_surrogate(study: Study) -> bool:
-    return bool(set(study.methods) - set(UNGUIDED))
-
-
 def _surrogates(study: Study) -> list[Line]:
     """Surrogate, features and scores, for each seed; none when no method looks at them."""
-    if not _has_surrogate(study):
+    if not study.prunes:
         return []
     lines = []
     n, epochs = study.sizes.get("source", 0), epochs_of(study, study.surrogate_recipe, study.surrogate_epochs)
@@ -140,7 +136,7 @@ def _leaks(study: Study) -> list[Line]:
 
     Lines of their own: what scores and selects never sees a test image, and a target that comes later changes no line.
     """
-    if not _has_surrogate(study):
+    if not study.prunes:
         return []
     lines = []
     seed = study.seeds[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.methods import NAMES
-from prune.run import InputError, refuse_other
+from prune.run import InputError, positive, refuse_other
 from transfer.evaluation.tasks import Parts
 from transfer.studies.evaluations import DEFAULT, check_name
 
@@ -60,6 +60,11 @@ class Study:
     ladder: tuple[float, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     recipe_epochs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether any method looks at a surrogate."""
+        return bool(set(self.methods) - set(UNGUIDED))
 
 
 def cell_name(method: str, keep: float, seed: int) -> str:
@@ -124,7 +129,7 @@ def _check_search(study: Study) -> None:
             raise InputError(f"--ladder {keep}: a fraction in (0, 1) is needed")
     if len({f"{keep:g}" for keep in study.ladder}) != len(study.ladder):
         raise InputError(f"--ladder {' '.join(map(str, study.ladder))}: two are the same to six digits")
-    if "full" not in study.methods or not set(study.methods) - set(UNGUIDED):
+    if "full" not in study.methods or not study.prunes:
         raise InputError("--keep auto: needs full and a pruning method among --methods, to compare them")
     if len(study.seeds) < 2:
         raise InputError("--keep auto: needs two seeds at least; one decides nothing")
@@ -152,9 +157,7 @@ def check(study: Study) -> None:
         raise InputError(f"--keeps {' '.join(map(str, study.keeps))}: two are the same to six digits")
     if negative := [seed for seed in study.seeds if seed < 0]:
         raise InputError(f"--seeds {negative[0]}: 0 or more is needed")
-    for flag, value in (("epochs", study.epochs), ("surrogate-epochs", study.surrogate_epochs)):
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{flag} {value}: a positive number is needed")
+    positive(study, "epochs", "surrogate_epochs")
     if study.side is not None and not 1 <= study.side <= 65535:
         raise InputError(f"--side {study.side}: 1 to 65535 pixels are possible")
     for keep in study.keeps:
@@ -164,7 +167,7 @@ def check(study: Study) -> None:
         raise InputError(f"--surrogate-sample {study.surrogate_sample}: a fraction in (0, 1] is needed")
     if EQUAL_TIME in study.methods and "random" not in study.methods:
         raise InputError(f"--methods {EQUAL_TIME}: needs random beside it, whose training it prolongs")
-    if EQUAL_TIME in study.methods and not set(study.methods) - set(UNGUIDED):
+    if EQUAL_TIME in study.methods and not study.prunes:
         raise InputError(f"--methods {EQUAL_TIME}: needs a method beside it whose surrogate it makes up for")
     if unknown := [name for name in study.guides if name not in study.targets]:
         raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
@@ -175,5 +178,5 @@ def check(study: Study) -> None:
         raise InputError(
             "--source and --targets: two betons have the same file name; their features would overwrite each other"
         )
-    if not study.guides and set(study.methods) - set(UNGUIDED):
+    if not study.guides and study.prunes:
         raise InputError("--guides: at least one target must guide the selection")

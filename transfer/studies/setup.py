@@ -66,19 +66,18 @@ def settings_of(config: Config) -> dict[str, Any]:
 
 def _check_places(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Data may move; what lies at the new place must be what the study was made from."""
-    halves = {"source": ("source", "source-val"), **{n: (f"{n}.train", f"{n}.test") for n in old["targets"]}}
-    for name, betons in halves.items():
-        before = old["source"] if name == "source" else old["targets"][name]
-        after = new["source"] if name == "source" else new["targets"][name]
-        if before == after:
-            continue
+    way_out = "give another --out"
+    places = [("--source", old["source"], new["source"], ("source", "source-val"), way_out)]
+    for name, before in old["targets"].items():
+        betons = (f"{name}.train", f"{name}.test")
+        places.append((f"--targets {name}=...", before, new["targets"][name], betons, f"{way_out} or another name"))
+    for flag, before, after, betons, way_out in places:
         for half, beton in zip(("train", "test"), betons):
-            if found := _other_images(out, beton, before[half], after[half]):
-                flag = "--source" if name == "source" else f"--targets {name}=..."
-                raise InputError(
-                    f"{flag}: {after[half]} does not hold what {out} was made from, {before[half]} ({found}); "
-                    "give another --out" + ("" if name == "source" else " or another name")
-                )
+            if before == after or not (found := _other_images(out, beton, before[half], after[half])):
+                continue
+            raise InputError(
+                f"{flag}: {after[half]} does not hold what {out} was made from, {before[half]} ({found}); {way_out}"
+            )
 
 
 def _other_images(out: Path, beton: str, before: str | None, after: str | None) -> str:
@@ -91,11 +90,12 @@ def _other_images(out: Path, beton: str, before: str | None, after: str | None) 
         return "" if before == after else "a test part came or went"
     here = Path()
     written, place = out / "data" / f"{beton}.beton", moved(after, out, here)
-    if after.endswith(".beton") or before.endswith(".beton"):
+    if after.endswith(".beton"):
         known = Path(moved(before, out, here)) if before.endswith(".beton") else written
-        if not known.exists() or not after.endswith(".beton"):
-            return "" if after.endswith(".beton") else "images and betons do not stand for each other"
-        return "" if open_manifest(known).fingerprint == open_manifest(Path(place)).fingerprint else "other images"
+        same = not known.exists() or open_manifest(known).fingerprint == open_manifest(Path(place)).fingerprint
+        return "" if same else "other images"
+    if before.endswith(".beton"):
+        return "images and betons do not stand for each other"
     if not written.exists():
         return ""
     manifest = open_manifest(written)
