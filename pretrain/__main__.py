@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pretrain import stopping
+from pretrain import preemption
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,14 +14,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--list" in argv:
         print(_recipes())
         return 0
-    stopping.listen()  # before the slow imports: until then either signal would end the process
-    from prune import command_line
+    preemption.listen()  # before the slow imports: until then either signal would end the process
+    from prune.runs import command_line
 
     try:
         return command_line.run_step("pretrain", "pretrain.train", argv)
     finally:
-        if "pretrain.ranks" in sys.modules:
-            sys.modules["pretrain.ranks"].leave()
+        if "pretrain.distributed" in sys.modules:
+            sys.modules["pretrain.distributed"].leave()
 
 
 def _recipes() -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.state_file import read_state, write_state
-from prune.run import note, read_json, write_json
+from prune.runs.files import note, read_json, write_json
 
 KEPT = 2
 

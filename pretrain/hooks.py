@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from prune.loading import Batch
-from prune.run import InputError
+from prune.data.batches import Batch
+from prune.runs.files import InputError
 
 Batches = Callable[[np.ndarray, int, int], Iterator[Batch]]
 """(rows, epoch, resolution) -> batches in this order, each as large as the rank's part of a step."""

@@ -11,9 +11,9 @@ from torch import nn
 
 from pretrain import optimisation, schedule
 from pretrain.adversarial import FreeNoise, perturb
-from pretrain.dynamics import Recorder
+from pretrain.distributed import Ranks
+from pretrain.dynamics_recorder import Recorder
 from pretrain.optimisation import Average, Loss, statistics
-from pretrain.ranks import Ranks
 from pretrain.recipe import Recipe
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from pretrain.hooks import Batches
 from pretrain.optimisation import Loss
-from prune.loading import Batch
-from prune.networks import features_and_logits
+from prune.data.batches import Batch
+from prune.models.networks import features_and_logits
 
 _GREY = (0.299, 0.587, 0.114)
 # Rows of the rotation-free part of the hue change: Y, I, Q of the NTSC standard.

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prune.run import claim, identity, note
+from prune.runs.files import note
+from prune.runs.run_directory import claim, identity
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,11 @@ _HOW = ("workers", "threads", "micro_batch", "checkpoint_minutes", "tracker", "a
 
 def run(config: Config) -> None:
     """Train, or go on training, or return at once when the run is done."""
-    from pretrain import inputs
-    from pretrain.ranks import dtype_of, open_ranks
+    from pretrain.distributed import dtype_of, open_ranks
+    from pretrain.plan import check
 
     dtype_of(config.precision)
-    plan = inputs.check(config)
+    plan = check(config)
     facts = {k: v for k, v in identity(config).items() if k not in _HOW}
     if claim(config.out, {**facts, **plan.fingerprints}):
         note(f"{config.out}: done already")
@@ -93,9 +94,9 @@ def run(config: Config) -> None:
         return
     trackers = () if config.tracker == "none" else (config.tracker,)
     with open_ranks(config.precision, config.threads, trackers, config.out) as ranks:
-        from pretrain import pretraining
+        from pretrain import training_run
 
-        pretraining.pretrain(config, plan, ranks)
+        training_run.pretrain(config, plan, ranks)
         if ranks.rank == 0:
             _clear(config.out)
 

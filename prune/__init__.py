@@ -10,7 +10,7 @@ __all__ = ["PrunedIndex"]
 
 def __getattr__(name: str) -> Any:  # imported at first use: `--help` does not wait for NumPy
     if name == "PrunedIndex":
-        from prune.index import PrunedIndex
+        from prune.index.pruned_index import PrunedIndex
 
         return PrunedIndex
     raise AttributeError(f"module 'prune' has no attribute {name!r}")

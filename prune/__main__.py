@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from prune import command_line
+from prune.runs import command_line
 
 STEPS = {
     "write": "prune.write: images to a beton and its manifest",

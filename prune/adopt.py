@@ -14,12 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from prune.run import InputError, identity, need_file, note, refuse_other
+from prune.runs.files import InputError, need_file, note
+from prune.runs.run_directory import identity, refuse_other
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.manifest import Manifest
+    from prune.index.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def run(config: Config) -> Path:
     """Write the features file; returns its path."""
     import numpy as np
 
-    from prune.arrays import open_arrays
-    from prune.manifest import Manifest
-    from prune.names import read_names
+    from prune.index.manifest import Manifest
+    from prune.index.npz import open_arrays
+    from prune.models.class_names import read_names
     from prune.scores.feature_files import FORMAT, content_fingerprint, write_features
 
     manifest = Manifest.load(need_file(config.manifest, "the manifest of the images"))
@@ -79,7 +80,7 @@ def _halves_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.n
     """Rows of a table in the given order as half floats, mapped from a file that is written block by block."""
     import numpy as np
 
-    from prune.scores.feature_files import blocks, forget, halves, read
+    from prune.scores.streaming import blocks, forget, halves, read
 
     if 0 in table.shape:
         return np.empty(table.shape, np.float16)
@@ -94,7 +95,7 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an archive, their CRC-32 checked: mapped, or read where they are compressed."""
     import zipfile
 
-    from prune.arrays import map_member, read_member
+    from prune.index.npz import map_member, read_member
 
     given = {}
     with zipfile.ZipFile(path) as archive:
@@ -114,7 +115,7 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
 def _check_table(path: Path, name: str, array: np.ndarray | None, n: int) -> None:
     import numpy as np
 
-    from prune.scores.feature_files import blocks, read
+    from prune.scores.streaming import blocks, read
 
     if array is None or array.ndim != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: {name!r} is missing, or not a table of numbers")
@@ -130,7 +131,7 @@ def _rows(path: Path, ids: np.ndarray, manifest: Manifest) -> np.ndarray:
     """Row of the archive for every row of the manifest, (n,) int64."""
     import numpy as np
 
-    from prune.lookup import find
+    from prune.index.matching import find
 
     if ids.dtype.kind not in "SU" or ids.shape != (len(manifest),):
         raise InputError(f"{path}: 'id' must be {len(manifest)} strings")

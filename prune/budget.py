@@ -4,8 +4,9 @@
     prune budget runs/all.index.npz --curves runs/photos.curves.npz --ratio 0.1 --policy uniform --out runs/u.index.npz
 
 adaptive chooses a quality for each sample; uniform one quality for all (the one of the greatest value, or --quality);
-drop keeps original bytes alone. All three are one allocator (prune/storage.py). `prune materialize` writes the result,
-to the planned byte. Curves that were predicted in part need --source: what is chosen is then encoded and counted.
+drop keeps original bytes alone. All three are one allocator (prune/byte_budget/allocation.py). `prune materialize`
+writes the result, to the planned byte. Curves that were predicted in part need --source: what is chosen is then
+encoded and counted.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from prune.run import InputError, at_least, need_file, note
+from prune.runs.files import InputError, at_least, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.index import PrunedIndex
-    from prune.storage import Plan
+    from prune.byte_budget.allocation import Plan
+    from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def run(config: Config) -> Path:
     """Write the index; returns its path."""
     import numpy as np
 
-    from prune import budget_inputs as inputs
-    from prune.budget_report import numbers, show
-    from prune.index import PrunedIndex
-    from prune.provenance import already_made, record
-    from prune.run import identity
+    from prune.byte_budget import budget_inputs as inputs
+    from prune.byte_budget.budget_report import numbers, show
+    from prune.index.provenance import already_made, record
+    from prune.index.pruned_index import PrunedIndex
+    from prune.runs.run_directory import identity
 
     need_file(config.index, "an index of `prune select`")
     need_file(config.curves, "curves of `prune curves`")
@@ -105,7 +106,7 @@ class _Task:
     def __init__(self, config: Config, index: PrunedIndex, level: np.ndarray, nbytes: np.ndarray, budget: int) -> None:
         import numpy as np
 
-        from prune.budget_inputs import floors
+        from prune.byte_budget.budget_inputs import floors
 
         self.config, self.index, self.level, self.nbytes, self.budget = config, index, level, nbytes, budget
         self.floors = floors(config.floor, np.bincount(index.labels, minlength=len(index.classes)))
@@ -113,7 +114,7 @@ class _Task:
 
     def worth(self, fmse: np.ndarray, charge: Any, weight: np.ndarray | None) -> None:
         """Fix the value of every level."""
-        from prune.storage import values
+        from prune.byte_budget.allocation import values
 
         self.value = values(fmse, charge, weight)
 
@@ -141,7 +142,7 @@ class _Task:
         return max(plans, key=lambda found: found[0].value)
 
     def _allocate(self, columns: list[int]) -> Plan:
-        from prune.storage import allocate
+        from prune.byte_budget.allocation import allocate
 
         return allocate(
             self.nbytes[:, columns],
@@ -154,7 +155,7 @@ class _Task:
 
     def fitted(self, source: Any) -> tuple[Plan, list[int]]:
         """`plan`, with the true bytes of what it chooses when `source` is given: encode, count, plan again."""
-        from prune.budget_inputs import count_chosen
+        from prune.byte_budget.budget_inputs import count_chosen
 
         for _ in range(20):
             plan, columns = self.plan()

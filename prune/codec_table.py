@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError, at_least
+from prune.runs.files import InputError, at_least
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def run(config: Config) -> dict[str, Any]:
     """Print the table; returns its numbers."""
     import json
 
-    from prune.image_codecs import CODECS
+    from prune.data.image_codecs import CODECS
 
     if wrong := [name for name in config.codecs if name not in CODECS]:
         raise InputError(f"--codecs {wrong[0]}: {', '.join(CODECS)} are possible")
@@ -101,10 +101,11 @@ def _measured(config: Config) -> list[dict[str, Any]]:
     import numpy as np
     import torch
 
-    from prune import image_codecs, networks
-    from prune.fidelity import fmse, psnr
-    from prune.images import decode
-    from prune.source import checked, open_source
+    from prune.byte_budget.distortion import fmse, psnr
+    from prune.data import image_codecs
+    from prune.data.dataset import checked, open_source
+    from prune.data.stored_images import decode
+    from prune.models import networks
 
     model, spec = networks.load_model(config.model)
     source = open_source(config.beton)
@@ -132,8 +133,8 @@ def _measured(config: Config) -> list[dict[str, Any]]:
 def _shown(images: list[np.ndarray], side: int) -> np.ndarray:
     import numpy as np
 
-    from prune.crops import center_crops
-    from prune.loading import render
+    from prune.data.batches import render
+    from prune.data.crops import center_crops
 
     boxes = center_crops(np.array([i.shape[0] for i in images]), np.array([i.shape[1] for i in images])).boxes
     return np.stack([render(image, box, False, side) for image, box in zip(images, boxes)])

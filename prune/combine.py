@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from prune.run import InputError, note
+from prune.runs.files import InputError, note
 
 if TYPE_CHECKING:
-    from prune.index import PrunedIndex
+    from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def run(config: Config) -> Path:
     from dataclasses import replace
     from functools import reduce
 
-    from prune.index import PrunedIndex
-    from prune.manifest import open_manifest
-    from prune.provenance import already_made, record
+    from prune.index.manifest import open_manifest
+    from prune.index.provenance import already_made, record
+    from prune.index.pruned_index import PrunedIndex
 
     if len(config.indices) < 2:
         raise InputError("combine needs at least two indices")

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError, at_least, identity, note, refuse_other
+from prune.runs.files import InputError, at_least, note
+from prune.runs.run_directory import identity, refuse_other
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.source import Source
+    from prune.data.dataset import Source
 
 FORMAT = "winnow-curves/1"
 _BLOCK = 1024
@@ -60,11 +61,11 @@ def run(config: Config) -> Path:
     import PIL
     from PIL import features as pillow
 
-    from prune import networks
-    from prune.arrays import open_arrays, save_arrays
-    from prune.manifest import manifest_path
+    from prune.data.dataset import open_source
+    from prune.index.manifest import manifest_path
+    from prune.index.npz import open_arrays, save_arrays
+    from prune.models import networks
     from prune.scores.feature_files import check_order, order_fingerprint
-    from prune.source import open_source
 
     levels = _levels(config)
     model, spec = networks.load_model(config.model)
@@ -109,7 +110,7 @@ def run(config: Config) -> Path:
 
 
 def _levels(config: Config) -> list[int]:
-    from prune.image_codecs import HALF
+    from prune.data.image_codecs import HALF
 
     wrong = [quality for quality in config.qualities if not 1 <= quality <= 100]
     if wrong or not config.qualities or len(set(config.qualities)) < len(config.qualities):
@@ -135,8 +136,8 @@ def _blocks(
     spec: dict[str, Any],
 ) -> list[Path]:
     """Measure block by block; blocks of an earlier run whose meta says the `same` stay."""
-    from prune.arrays import open_arrays, save_arrays
-    from prune.progress import track
+    from prune.index.npz import open_arrays, save_arrays
+    from prune.runs.progress import track
 
     paths = []
     for begin in track(range(0, len(rows), _BLOCK), -(-len(rows) // _BLOCK), "measuring"):
@@ -160,9 +161,9 @@ def measure(
     import numpy as np
     import torch
 
-    from prune import networks
-    from prune.fidelity import fmse, psnr
-    from prune.progress import in_order
+    from prune.byte_budget.distortion import fmse, psnr
+    from prune.models import networks
+    from prune.runs.cores import in_order
 
     side = config.resolution or spec["resolution"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -190,11 +191,11 @@ def renditions(source: Source, row: int, levels: list[int], side: int) -> tuple[
     """Stored bytes of one image at every level, and (levels, side, side, 3) uint8 as the loaders show it."""
     import numpy as np
 
-    from prune import image_codecs
-    from prune.crops import center_crops
-    from prune.images import decode
-    from prune.loading import render
-    from prune.source import checked
+    from prune.data import image_codecs
+    from prune.data.batches import render
+    from prune.data.crops import center_crops
+    from prune.data.dataset import checked
+    from prune.data.stored_images import decode
 
     stored = checked(source, row)
     pixels = decode(stored)
@@ -213,8 +214,8 @@ def _joined(
     """The blocks as whole columns, the rows that were not measured predicted."""
     import numpy as np
 
-    from prune.arrays import open_arrays
-    from prune.fidelity import dropped
+    from prune.byte_budget.distortion import dropped
+    from prune.index.npz import open_arrays
 
     def column(name: str) -> Iterator[np.ndarray]:
         return (np.asarray(open_arrays(path, "winnow-curve-block/1")[0][name]) for path in parts)
@@ -235,7 +236,7 @@ def _joined(
     labels = np.asarray(source.manifest.labels, np.int32)
     if len(rows) == n:
         return {"nbytes": nbytes, "fmse": distortion, "dropped": lost, "label": labels, **everywhere}, None
-    from prune.curve_prediction import predict
+    from prune.byte_budget.curve_prediction import predict
 
     rest = np.flatnonzero(~measured)
     facts = _facts(source, levels, config.workers)
@@ -256,10 +257,11 @@ def _facts(source: Source, levels: list[int], workers: int | None) -> np.ndarray
     """Of every image: pixels, stored bytes, bytes at a middle level. (n, 3) float64."""
     import numpy as np
 
-    from prune.image_codecs import encode_level
-    from prune.images import decode
-    from prune.progress import in_order, track
-    from prune.source import checked
+    from prune.data.dataset import checked
+    from prune.data.image_codecs import encode_level
+    from prune.data.stored_images import decode
+    from prune.runs.cores import in_order
+    from prune.runs.progress import track
 
     middle = levels[(len(levels) + 1) // 2]
     sizes = in_order(lambda row: len(encode_level(decode(checked(source, row)), middle)), range(len(source)), workers)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prune.run import InputError, need_file, note
+from prune.runs.files import InputError, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.index import PrunedIndex
+    from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the file; returns its path."""
-    from prune.index import PrunedIndex
+    from prune.index.pruned_index import PrunedIndex
 
     need_file(config.index, "an index of `prune select`")
     suffix = config.out.suffix.lower()
@@ -59,7 +59,7 @@ def run(config: Config) -> Path:
         raise InputError("--allow-changed needs --source")
     index = PrunedIndex.load(config.index)
     if config.shards:
-        from prune.shards import write_kept
+        from prune.index.tar_shards import write_kept
 
         return write_kept(index, config.shards, config.out, config.source)
     index, rows = _rows(config, index)
@@ -70,12 +70,12 @@ def run(config: Config) -> Path:
 def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray | None]:
     """The index and its rows; None where only ids are known and nobody said in whose order rows count."""
     if config.source is not None:
-        from prune.manifest import open_manifest
+        from prune.index.manifest import open_manifest
 
         index = index.rebased(open_manifest(config.source), allow_changed=config.allow_changed)
         return index, index.positions
     if config.listing is not None:
-        from prune.foreign import read_ids
+        from prune.index.sample_lists import read_ids
 
         ids = read_ids(need_file(config.listing, "a listing of ids"))
         try:
@@ -91,7 +91,7 @@ def _write(out: Path, writer, index: PrunedIndex, rows: np.ndarray | None) -> No
     """Write whole or not at all; what stands there with other content stays."""
     import filecmp
 
-    from prune.run import atomic
+    from prune.runs.files import atomic
 
     if not out.exists():
         with atomic(out) as partial:
@@ -161,7 +161,7 @@ def _indices(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
 def _json(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
     import json
 
-    from prune.index_format import MEANING
+    from prune.index.index_file import MEANING
 
     head = {"meaning": MEANING, "index": index.fingerprint, "source": index.source}
     path.write_text(json.dumps({**head, "indices": _ascending(rows).tolist()}) + "\n", encoding="utf-8")

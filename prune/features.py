@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, identity, note, refuse_other, write_json
+from prune.runs.files import InputError, at_least, note, write_json
+from prune.runs.run_directory import identity, refuse_other
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.source import Source
+    from prune.data.dataset import Source
 
 FORMAT = "winnow-features/1"
 _KINDS = ("features", "logits")
@@ -49,8 +50,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Write the features of each beton that has none yet."""
-    from prune import networks
-    from prune.source import open_source
+    from prune.data.dataset import open_source
+    from prune.models import networks
 
     _check(config)
     names = [path.name.removesuffix(".beton") for path in config.betons]
@@ -72,8 +73,8 @@ def _check(config: Config) -> None:
 def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], facts: dict[str, Any]) -> None:
     from accelerate import PartialState
 
-    from prune.arrays import open_arrays
-    from prune.manifest import manifest_path
+    from prune.index.manifest import manifest_path
+    from prune.index.npz import open_arrays
     from prune.scores.feature_files import check_order, order_fingerprint, write_features
 
     place, manifest = config.out / f"{source.name}.features.npz", manifest_path(source.beton.path)
@@ -130,10 +131,10 @@ def extract(
     import numpy as np
     import torch
 
-    from prune import networks
-    from prune.heap import keep_freed_memory
-    from prune.loading import open_loader, share_of_cores
-    from prune.progress import track
+    from prune.data.loader import open_loader, share_of_cores
+    from prune.models import networks
+    from prune.runs.heap import keep_freed_memory
+    from prune.runs.progress import track
 
     device = torch.device("cuda" if _cuda() else "cpu") if device is None else device
     bf16 = networks.pick_precision(precision, device) == "bf16"
@@ -166,7 +167,7 @@ def _extract_to(
 ) -> None:
     import numpy as np
 
-    from prune.scores.feature_files import halves
+    from prune.scores.streaming import halves
 
     passes = extract(
         model,
@@ -199,7 +200,7 @@ def joined(whole: Path, n: int, parts: Sequence[Path]) -> np.ndarray:
     """
     import numpy as np
 
-    from prune.scores.feature_files import blocks, read
+    from prune.scores.streaming import blocks, read
 
     there = [path for path in parts if path.exists()]
     if len(there) == 1:

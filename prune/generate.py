@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, claim, finish, note, write_json
+from prune.runs.files import InputError, at_least, note, write_json
+from prune.runs.run_directory import claim, finish
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +71,7 @@ def draw(config: Config) -> dict[str, Any]:
     """Write all images; returns what truth.json holds."""
     import numpy as np
 
-    from prune.drawing import nearly
+    from prune.data.synthetic_images import nearly
 
     rng = np.random.default_rng(config.seed)
     shared, others, scarce, picture = _world(config)
@@ -112,7 +113,7 @@ def draw(config: Config) -> dict[str, Any]:
 
 def _world(config: Config) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Any]:
     """Classes that the target shares, those that it does not, the rare ones, and what draws a picture of a class."""
-    from prune.drawing import FIGURES, LAMPS, RARE, TEXTURES, figure, lamp, pattern, texture
+    from prune.data.synthetic_images import FIGURES, LAMPS, RARE, TEXTURES, figure, lamp, pattern, texture
 
     if config.world == "signs":
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from prune.run import InputError, need_file, note
+from prune.runs.files import InputError, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.foreign import Given
-    from prune.manifest import Manifest
+    from prune.index.manifest import Manifest
+    from prune.index.sample_lists import Given
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def run(config: Config) -> Path:
     """Write the index; returns its path."""
     import numpy as np
 
-    from prune.foreign import read_list
-    from prune.index import REASONS, PrunedIndex
-    from prune.manifest import open_manifest
-    from prune.provenance import already_made, record
+    from prune.index.manifest import open_manifest
+    from prune.index.provenance import already_made, record
+    from prune.index.pruned_index import REASONS, PrunedIndex
+    from prune.index.sample_lists import read_list
 
     need_file(config.samples, "a list of samples")
     if config.out.is_dir():
@@ -92,7 +92,7 @@ def listed_rows(given: Given, manifest: Manifest, config: Config) -> tuple[np.nd
     """Ascending rows of the manifest that the list names, and how many of its samples the source lacks."""
     import numpy as np
 
-    from prune.index_rows import checked
+    from prune.index.index_rows import checked
 
     if given.kind == "rows":
         if config.listing is None:
@@ -118,14 +118,14 @@ def _check_mask(given: Given, n: int, config: Config) -> None:
 
 
 def _listing(config: Config) -> np.ndarray:
-    from prune.foreign import read_ids
+    from prune.index.sample_lists import read_ids
 
     assert config.listing is not None
     return _without_root(read_ids(config.listing), config)
 
 
 def _without_root(ids: np.ndarray, config: Config) -> np.ndarray:
-    from prune.lookup import as_ids
+    from prune.index.matching import as_ids
 
     if config.root is None:
         return ids
@@ -138,8 +138,8 @@ def _without_root(ids: np.ndarray, config: Config) -> np.ndarray:
 def _by_id(ids: np.ndarray, manifest: Manifest, config: Config) -> tuple[np.ndarray, int]:
     import numpy as np
 
-    from prune.index_format import shown
-    from prune.lookup import find, first_repeat
+    from prune.index.index_file import shown
+    from prune.index.matching import find, first_repeat
 
     if (repeat := first_repeat(ids)) is not None:
         raise InputError(f"{config.samples}: {repeat[0]} ids are repeated (first: {shown(ids[repeat[1]])})")

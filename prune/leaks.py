@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.run import InputError, identity, need_file, note, read_json, refuse_other, write_json
+from prune.runs.files import InputError, need_file, note, read_json, write_json
+from prune.runs.run_directory import identity, refuse_other
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.manifest import Manifest
+    from prune.index.manifest import Manifest
     from prune.scores.feature_files import Features
 
 FORMAT = "winnow-leaks/1"
@@ -44,8 +45,8 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Write the counts; returns what the file holds."""
-    from prune.overlap import mean_feature
     from prune.scores.feature_files import open_features
+    from prune.scores.leakage import mean_feature
 
     _check(config)
     source, tests = open_features(config.source), [open_features(path) for path in config.tests]
@@ -104,7 +105,7 @@ def _compared(config: Config, source: Features, test: Features, centre: np.ndarr
     """What the file says of one test set."""
     import numpy as np
 
-    from prune.overlap import both_sides
+    from prune.scores.leakage import both_sides
 
     features = np.asarray(test.features)
     for path, values in ((source.path, centre), (test.path, features)):
@@ -135,7 +136,7 @@ def _text(name: bytes) -> str:
 
 def _manifest(one: Features) -> Manifest | None:
     """The manifest that the features' rows follow; None where it is not at hand."""
-    from prune.manifest import Manifest
+    from prune.index.manifest import Manifest
     from prune.scores.feature_files import order_fingerprint
 
     if not one.manifest.is_file() or one.order not in (None, order_fingerprint(one.manifest)):

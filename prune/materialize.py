@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError, need_file, note, refuse_other
+from prune.runs.files import InputError, need_file, note
+from prune.runs.run_directory import refuse_other
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.images import Stored
-    from prune.index import PrunedIndex
-    from prune.source import Source
+    from prune.data.dataset import Source
+    from prune.data.stored_images import Stored
+    from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def run(config: Config) -> Path:
     """Write the beton and its manifest; returns the beton's path."""
     import json
 
-    from prune.continued import Continued
-    from prune.index import PrunedIndex
-    from prune.manifest import Manifest, manifest_path
-    from prune.provenance import record
-    from prune.source import open_source
+    from prune.data.dataset import open_source
+    from prune.data.resumable_beton import Continued
+    from prune.index.manifest import Manifest, manifest_path
+    from prune.index.provenance import record
+    from prune.index.pruned_index import PrunedIndex
 
     need_file(config.index, "an index of `prune select`")
     if config.out.suffix != ".beton":
@@ -118,7 +119,7 @@ def beton_bytes(sizes: np.ndarray, page_size: int) -> int:
     """
     import numpy as np
 
-    from prune.beton import ALLOCATION, DATA_START, SAMPLE
+    from prune.data.beton import ALLOCATION, DATA_START, SAMPLE
 
     ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     first, pages = 0, 0
@@ -133,9 +134,10 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
     """Write the images that are not there yet; returns the manifest (not yet saved)."""
     import numpy as np
 
-    from prune.image_codecs import HALF
-    from prune.manifest import Manifest, digest
-    from prune.progress import in_order, track
+    from prune.data.image_codecs import HALF
+    from prune.index.manifest import Manifest, digest
+    from prune.runs.cores import in_order
+    from prune.runs.progress import track
 
     k, old = len(index), source.manifest
     digests, checks = old.digests[index.positions], old.crc32[index.positions]
@@ -174,9 +176,9 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
 
 def _image(index: PrunedIndex, source: Source, row: int) -> Stored:
     """One image as it is to be stored, its bytes checked."""
-    from prune.image_codecs import HALF, encode_level, halved
-    from prune.images import Stored, decode
-    from prune.source import checked
+    from prune.data.dataset import checked
+    from prune.data.image_codecs import HALF, encode_level, halved
+    from prune.data.stored_images import Stored, decode
 
     stored, level = checked(source, int(index.positions[row])), int(index.quality[row])
     if not level:

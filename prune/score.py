@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, identity, need_file, note, refuse_other
+from prune.runs.files import InputError, at_least, need_file, note
+from prune.runs.run_directory import identity, refuse_other
 
 if TYPE_CHECKING:
     from prune.scores.feature_files import Features
@@ -62,8 +63,8 @@ def run(config: Config) -> Path:
     """Write scores.npz; returns its path."""
     import numpy as np
 
-    from prune.arrays import save_arrays
-    from prune.scores import assemble, ensemble
+    from prune.index.npz import save_arrays
+    from prune.scores import ensemble, score_source
     from prune.scores.feature_files import content_fingerprint, open_features
 
     _check(config)
@@ -82,7 +83,7 @@ def run(config: Config) -> Path:
         return config.out
     parts, first = [], sources[0]
     for source in sources:
-        arrays, centre = assemble.score_source(
+        arrays, centre = score_source.score_source(
             source,
             each[source.model["fingerprint"]],
             also=config.also,
@@ -93,16 +94,16 @@ def run(config: Config) -> Path:
         )
         if source is first:
             if "duplicates" in config.also:
-                arrays["duplicate_of"] = assemble.near_duplicates(
+                arrays["duplicate_of"] = score_source.duplicates_of(
                     source, centre, config.similar, config.stand_out, config.seed
                 )
-            arrays |= assemble.leaks(source, tests, centre, config.similar, config.stand_out)
+            arrays |= score_source.leaks(source, tests, centre, config.similar, config.stand_out)
         parts.append(arrays)
         if config.clusters:
             break  # clusters of different surrogates are different groups: nothing to average
     arrays, agreed = ensemble.together(parts)
     if config.dynamics:
-        more, also_agreed = ensemble.together([assemble.dynamics_scores(path, first) for path in config.dynamics])
+        more, also_agreed = ensemble.together([score_source.dynamics_scores(path, first) for path in config.dynamics])
         arrays, agreed = {**arrays, **more}, {**agreed, **also_agreed}
     arrays |= {"label": first.label.astype("<i4"), "position": np.arange(len(first), dtype="<i8")}
     names = list(dict.fromkeys(t.name for t in targets))
@@ -116,7 +117,7 @@ _PATHS = ("source", "targets", "dynamics", "leaks", "findings")
 
 
 def _check(config: Config) -> None:
-    from prune.arrays import open_arrays
+    from prune.index.npz import open_arrays
 
     if not config.source:
         raise InputError("--source: name at least one features file")
@@ -183,7 +184,7 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
 
 
 def _made(config: Config, source: Features, settings: dict[str, Any], inputs: dict[str, Any]) -> bool:
-    from prune.arrays import open_arrays
+    from prune.index.npz import open_arrays
     from prune.scores.findings import write_findings
 
     if not config.out.exists():

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from prune.run import InputError, at_least, identity, note
+from prune.runs.files import InputError, at_least, note
+from prune.runs.run_directory import identity
 
 if TYPE_CHECKING:
-    from prune.choice import Choice
-    from prune.methods import Method
-    from prune.selection_inputs import Given, Wishes
+    from prune.methods.choose import Choice
+    from prune.methods.presets import Method
+    from prune.methods.selection_inputs import Given, Wishes
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the index; returns its path."""
-    from prune import selection_inputs
-    from prune.index import PrunedIndex
-    from prune.provenance import already_made, record
-    from prune.selection_report import show, table, write_report
+    from prune.index.provenance import already_made, record
+    from prune.index.pruned_index import PrunedIndex
+    from prune.methods import selection_inputs
+    from prune.methods.selection_report import show, table, write_report
 
     if config.out.is_dir():
         raise InputError(f"{config.out}: is a directory; --out names the index file")
@@ -129,9 +130,9 @@ def run(config: Config) -> Path:
 def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget: int) -> Choice:
     import numpy as np
 
-    from prune import eligibility
-    from prune import selection_inputs as inputs_of
-    from prune.choice import Source, choose
+    from prune.methods import eligibility
+    from prune.methods import selection_inputs as inputs_of
+    from prune.methods.choose import Source, choose
 
     arrays, label, count = given.arrays, given.label, len(given.classes)
     weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
@@ -170,7 +171,7 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
 
 def _looks(method: Method) -> bool:
     """Whether the rank looks at the source's features."""
-    from prune.methods import PLAIN
+    from prune.methods.presets import PLAIN
 
     return method.rank.partition(":")[2] == "d2" or method.rank in PLAIN[1:]
 
@@ -180,7 +181,7 @@ _PATHS = ("scores", "manifest", "features", "weights", "always", "never", "repor
 
 
 def _budget(config: Config, n: int) -> int:
-    from prune.quota import budget_of
+    from prune.methods.quota import budget_of
 
     if (config.keep is None) == (config.budget is None):
         raise InputError("give either --keep or --budget")
@@ -194,7 +195,7 @@ def _budget(config: Config, n: int) -> int:
 def _method(config: Config, keep: float, given: Given) -> Method:
     from dataclasses import replace
 
-    from prune.methods import PLAIN, QUOTAS, UNSCORED, method
+    from prune.methods.presets import PLAIN, QUOTAS, UNSCORED, method
 
     found = method(config.method, keep, given.arrays)
     if config.quota is not None:

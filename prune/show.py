@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.run import InputError, at_least, atomic, need_file, note
+from prune.runs.files import InputError, at_least, atomic, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.index import PrunedIndex
+    from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Print the index; write the page where asked."""
-    from prune.index import PrunedIndex
-    from prune.index_summary import summary
+    from prune.index.index_summary import summary
+    from prune.index.pruned_index import PrunedIndex
 
     need_file(config.index, "an index of `prune select`")
     if (config.html is None) != (config.source is None):
@@ -72,9 +72,9 @@ def run(config: Config) -> None:
 
 
 def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> None:
-    from prune.gallery import gallery
-    from prune.gallery_page import GENERATOR
-    from prune.source import open_source
+    from prune.data.dataset import open_source
+    from prune.gallery.album import gallery
+    from prune.gallery.gallery_page import GENERATOR
 
     assert config.html is not None
     assert config.source is not None
@@ -110,13 +110,13 @@ def _labels(config: Config, classes: list[str]) -> list[int] | None:
 
 def _scores(config: Config, index: PrunedIndex, manifest: Any) -> tuple[str, np.ndarray | None, np.ndarray | None]:
     """Name and values of the score to show, and duplicates, from the scores file; or what the index itself knows."""
-    from prune.index_summary import preferred
+    from prune.index.index_summary import preferred
 
     ranked = preferred(index)[0]
     if config.scores is None:
         return ranked, None, None
-    from prune.arrays import open_arrays
-    from prune.manifest import manifest_path
+    from prune.index.manifest import manifest_path
+    from prune.index.npz import open_arrays
     from prune.scores.feature_files import check_order, order_fingerprint
 
     assert config.source is not None
@@ -141,8 +141,8 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from prune.gallery_choice import telling_classes
-    from prune.index_summary import sentence
+    from prune.gallery.gallery_choice import telling_classes
+    from prune.index.index_summary import sentence
 
     def clean(name: str) -> Text:  # neither markup nor control sequences of a name reach the terminal
         return Text("".join(c if c.isprintable() else "�" for c in name))

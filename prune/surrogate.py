@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.names import read_names
-from prune.run import InputError, at_least, claim, finish, identity, need_file, note
+from prune.models.class_names import read_names
+from prune.runs.files import InputError, at_least, need_file, note
+from prune.runs.run_directory import claim, finish, identity
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,7 @@ def run(config: Config) -> None:
     """Write the model directory, or return at once when it is there."""
     import hashlib
 
-    from prune import networks
+    from prune.models import networks
 
     at_least(config, 1, "resolution")
     facts: dict[str, Any] = identity(config)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prune.run import InputError, at_least
+from prune.runs.files import InputError, at_least
 
 if TYPE_CHECKING:
-    from prune.source import Source
+    from prune.data.dataset import Source
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Print what was found; raise InputError when something is damaged."""
-    from prune.source import open_source
+    from prune.data.dataset import open_source
 
     at_least(config, 1, "workers")
     source = open_source(config.beton)
@@ -57,7 +57,7 @@ def run(config: Config) -> None:
 
 
 def _fingerprint(source: Source) -> str:
-    from prune.manifest import fingerprint
+    from prune.index.manifest import fingerprint
 
     manifest = source.manifest
     return fingerprint(manifest.ids, manifest.labels, manifest.digests)
@@ -71,9 +71,10 @@ def deep(source: Source, workers: int | None = None) -> list[dict]:
     list of dict
         "row", "id" and "reason" of each damaged image, by row.
     """
-    from prune.images import Stored, decode
-    from prune.manifest import digest
-    from prune.progress import in_order, track
+    from prune.data.stored_images import Stored, decode
+    from prune.index.manifest import digest
+    from prune.runs.cores import in_order
+    from prune.runs.progress import track
 
     beton, manifest = source.beton, source.manifest
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.run import InputError, at_least, atomic, identity, note, refuse_other
+from prune.runs.files import InputError, at_least, atomic, note
+from prune.runs.run_directory import identity, refuse_other
 
 if TYPE_CHECKING:
-    from prune.listing import Listing
-    from prune.manifest import Manifest
+    from prune.data.image_listing import Listing
+    from prune.index.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
-    from prune.listing import list_images
-    from prune.manifest import Manifest, manifest_path, open_manifest
+    from prune.data.image_listing import list_images
+    from prune.index.manifest import Manifest, manifest_path, open_manifest
 
     _check(config)
     place = manifest_path(config.out)
@@ -97,7 +98,7 @@ def _say_left_alone(config: Config, listing: Listing) -> None:
 
 def _stands(config: Config, manifest: Manifest, classes: list[str] | None) -> None:
     """Say that the beton is there; `InputError` when other images lie at its source by now."""
-    from prune.listing import list_images
+    from prune.data.image_listing import list_images
 
     looked = ""
     try:
@@ -157,10 +158,11 @@ def _write(listing: Listing, path: Path, config: Config, meta: dict[str, Any]) -
     """Stream the listing into the beton at `path`; returns the manifest (not yet saved)."""
     import numpy as np
 
-    from prune.beton import BetonWriter
-    from prune.images import Unreadable, prepare
-    from prune.manifest import Manifest, digest
-    from prune.progress import in_order, track
+    from prune.data.beton import BetonWriter
+    from prune.data.stored_images import Unreadable, prepare
+    from prune.index.manifest import Manifest, digest
+    from prune.runs.cores import in_order
+    from prune.runs.progress import track
 
     def load(row: int) -> Any:
         try:

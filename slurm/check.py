@@ -79,7 +79,7 @@ def _without_own_flags(name: str, arguments: list[str]) -> list[str]:
 
 
 def _program(program: str, arguments: list[str]) -> None:
-    from prune.command_line import parse
+    from prune.runs.command_line import parse
 
     main = import_module(f"{program}.__main__")
     module = "pretrain.train"

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Draw the generated data set at a small size: `root`, `truth`, and betons `source`, `train`, `test`."""
     from prune import generate, write
-    from prune.run import read_json
+    from prune.runs.files import read_json
 
     root = tmp_path_factory.mktemp("toy")
     generate.run(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from prune import PrunedIndex
-from prune.arrays import open_arrays
-from prune.run import read_json
-from prune.source import open_source
+from prune.data.dataset import open_source
+from prune.index.npz import open_arrays
+from prune.runs.files import read_json
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 

@@ -6,7 +6,8 @@ from importlib import import_module
 
 import pytest
 
-from prune.run import InputError, atomic, claim, finish, identity
+from prune.runs.files import InputError, atomic
+from prune.runs.run_directory import claim, finish, identity
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,8 @@ def places(toy, tmp_path_factory):
     import numpy as np
     import torch
 
-    from prune import features, networks, score
+    from prune import features, score
+    from prune.models import networks
 
     root = tmp_path_factory.mktemp("bad")
     torch.manual_seed(0)
@@ -149,7 +151,7 @@ def test_an_output_that_cannot_be_written_gets_one_line(places, tmp_path, out, w
 def test_a_mistake_that_all_processes_see_is_told_once_and_one_that_one_meets_by_that_one(monkeypatch, capsys):
     import torch.distributed as dist
 
-    from prune import command_line
+    from prune.runs import command_line
 
     monkeypatch.setenv("RANK", "1")
     main = import_module("prune.__main__").main

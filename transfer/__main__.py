@@ -6,8 +6,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from pretrain import stopping
-from prune import command_line
+from pretrain import preemption
+from prune.runs import command_line
 
 STEPS = {
     "probe": "transfer.probe: linear probe of a model on one target, or from a few images per class",
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a step; the exit code: 0, 2 for a mistake that the user can mend, 85 when a signal ended the training."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in TRAINING and threading.current_thread() is threading.main_thread():
-        stopping.listen()  # before the slow imports: until then either signal would end the process
+        preemption.listen()  # before the slow imports: until then either signal would end the process
     return command_line.main("transfer", "Judge a pretrained backbone where it counts: on the targets.", STEPS, argv)
 
 

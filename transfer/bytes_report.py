@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from prune.run import InputError, at_least, atomic, note, read_json
+from prune.runs.files import InputError, at_least, atomic, note, read_json
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ def hurt_groups(curves: Path, source: Path, count: int) -> list[dict[str, Any]]:
     """The images with the largest and the smallest share of their features lost at the middle quality."""
     import numpy as np
 
-    from prune.arrays import open_arrays
-    from prune.image_codecs import HALF, decode, encode_level
-    from prune.images import Stored
-    from prune.images import decode as original_of
-    from prune.index_summary import quality_name
-    from prune.source import checked, open_source
-    from prune.thumbnails import data_uri
+    from prune.data.dataset import checked, open_source
+    from prune.data.image_codecs import HALF, decode, encode_level
+    from prune.data.stored_images import Stored
+    from prune.data.stored_images import decode as original_of
+    from prune.gallery.thumbnails import data_uri
+    from prune.index.index_summary import quality_name
+    from prune.index.npz import open_arrays
 
     arrays, meta = open_arrays(curves, "winnow-curves/1")
     opened = open_source(source)

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, claim, identity, note
+from prune.runs.files import InputError, at_least, note
+from prune.runs.run_directory import claim, identity
 
 if TYPE_CHECKING:
-    from transfer.compression.loop import Job
+    from transfer.compression.compression_loop import Job
 
 
 @dataclass(frozen=True)
@@ -94,29 +95,29 @@ def run(config: Config) -> None:
 
     _check(config)
     job = _opened(config)
-    from transfer.compression import loop, staircase
+    from transfer.compression import compression_loop, journal
 
     facts = {k: v for k, v in identity(config).items() if k not in _HOW}
     with alone(config.out, "`transfer compress` or `transfer rollback`"):
         if claim(config.out, {**facts, **job.inputs}):
-            return note(f"{config.out}: done already, step {staircase.current(staircase.read(config.out))} stands")
+            return note(f"{config.out}: done already, step {journal.current(journal.read(config.out))} stands")
         if job.spec.get("source") == job.source.manifest.fingerprint and job.spec.get("index") is None:
             note(
                 f"{config.model}: was trained on the preservation set too and may know it by heart: steps will look "
                 "worse than they are. Better: `transfer preserve --rest`, then `transfer finetune --index`"
             )
-        loop.compress(job)
+        compression_loop.compress(job)
 
 
 def _opened(config: Config) -> Job:
     """Open the inputs and check that they go together."""
     import numpy as np
 
-    from prune import networks
-    from prune.source import open_source
-    from transfer.compression import recovery
-    from transfer.compression.loop import Job
-    from transfer.evaluation.target_pair import kept_rows
+    from prune.data.dataset import open_source
+    from prune.models import networks
+    from transfer.compression import recovery_training
+    from transfer.compression.compression_loop import Job
+    from transfer.evaluation.target_splits import kept_rows
 
     source = open_source(config.train)
     model, spec = networks.load_model(config.model)
@@ -125,7 +126,7 @@ def _opened(config: Config) -> Job:
             f"{config.model}: its classes are not those of {config.train}: fine-tune it on the target first"
         )
     if config.recovery_epochs or config.last_epochs:
-        recovery.recipe_for(spec, model, config.recipe, 1.0, config.learning_rate, config.batch_size)
+        recovery_training.recipe_for(spec, model, config.recipe, 1.0, config.learning_rate, config.batch_size)
     inputs: dict[str, Any] = {"model": networks.fingerprint(config.model), "train": source.manifest.fingerprint}
     preserved, inputs["preserve"] = kept_rows(source.manifest, config.preserve)
     rows, inputs["index"] = kept_rows(source.manifest, config.index)

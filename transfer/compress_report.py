@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune.run import InputError, atomic, note, read_json
+from prune.runs.files import InputError, atomic, note, read_json
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the page; returns its path."""
-    from transfer.compression import staircase
+    from transfer.compression import journal
     from transfer.pages import compress_page
 
     if config.out.is_dir():
@@ -34,7 +34,7 @@ def run(config: Config) -> Path:
         raise InputError("--runs: name at least one")
     found = {}
     for place in config.runs:
-        lines = staircase.read(place)
+        lines = journal.read(place)
         if not lines:
             raise InputError(f"{place}: not a run of `transfer compress` (no journal.jsonl there)")
         name = place.resolve().name

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune.run import InputError, at_least, claim, finish, note, read_json, write_json
+from prune.runs.files import InputError, at_least, note, read_json, write_json
+from prune.runs.run_directory import claim, finish
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,19 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     _check(config)
-    from prune.networks import fingerprint, load_model
-    from prune.source import open_source
+    from prune.data.dataset import open_source
+    from prune.models.networks import fingerprint, load_model
     from transfer.compression.device import need_device
 
     need_device()
-    from transfer.compression import exporting
+    from transfer.compression import onnx_export
 
     model, spec = load_model(config.model)
     images, test = (None if path is None else open_source(path) for path in (config.images, config.test))
     assert images is not None
     if config.int8:
-        exporting.need_layers(model, config.keep_float)
-    rows, index = exporting.calibration_rows(config, images)
+        onnx_export.need_layers(model, config.keep_float)
+    rows, index = onnx_export.calibration_rows(config, images)
     inputs = {
         "model": fingerprint(config.model),
         "images": images.manifest.fingerprint,
@@ -77,10 +78,10 @@ def run(config: Config) -> dict[str, Any]:
         note(f"{config.out}: done already")
         result = read_json(config.out / "result.json")
     else:
-        result = {**exporting.export(config, model, spec, images, test, rows), **inputs}
+        result = {**onnx_export.export(config, model, spec, images, test, rows), **inputs}
         write_json(config.out / "result.json", result)
         finish(config.out, inputs=inputs)
-    print(json.dumps(result, indent=1, allow_nan=False) if config.json else exporting.table(result))
+    print(json.dumps(result, indent=1, allow_nan=False) if config.json else onnx_export.table(result))
     return result
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prune.run import InputError, at_least, claim, note, positive, read_json
+from prune.runs.files import InputError, at_least, note, positive, read_json
+from prune.runs.run_directory import claim
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Fine-tune, or go on, or return at once when the run is done."""
-    from prune.networks import load_model
+    from prune.models.networks import load_model
     from transfer.evaluation.output import need_other
-    from transfer.evaluation.target_pair import fingerprints, kept_rows, open_pair
+    from transfer.evaluation.target_splits import fingerprints, kept_rows, open_pair
 
     positive(config, "epochs", "lr", "batch_size", "micro_batch")
     at_least(config, 0, "seed")

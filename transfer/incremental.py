@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, claim, identity, note, read_json
+from prune.runs.files import InputError, at_least, note, read_json
+from prune.runs.run_directory import claim, identity
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
-    from prune.source import Source
+    from prune.data.dataset import Source
     from transfer.continual.incremental_setting import Cell, Setting
 
 FORMAT = "winnow-incremental/1"
@@ -83,7 +84,7 @@ class Config:
 def run(config: Config) -> None:
     """Run what is missing, or return at once when nothing is."""
     from transfer.evaluation.output import need_one_process
-    from transfer.evaluation.target_pair import open_pair
+    from transfer.evaluation.target_splits import open_pair
 
     need_one_process()
     setting = check(config)
@@ -146,13 +147,13 @@ def check(config: Config) -> Setting:
 
 def recipe_of(config: Any) -> tuple[Recipe, int]:
     """Look up the recipe with its flags taken into account, and the side of the images; `config` has those flags."""
-    from pretrain import inputs
+    from pretrain import plan
     from pretrain import train as pretrain_step
-    from pretrain.ranks import dtype_of
+    from pretrain.distributed import dtype_of
 
     dtype_of(config.precision)
     flags = {key: getattr(config, key) for key in ("resolution", "batch_size")}
-    recipe = inputs.adapted(pretrain_step.Config(config.train, config.out, config.recipe, **flags))
+    recipe = plan.adapted(pretrain_step.Config(config.train, config.out, config.recipe, **flags))
     if recipe.method != "supervised" or recipe.mixup or recipe.cutmix:
         raise InputError(f"--recipe {config.recipe}: a supervised recipe without mixup and CutMix is needed")
     return recipe, recipe.evaluation or recipe.resolution
@@ -174,7 +175,7 @@ def check_classes(train: Path, test: Path, tasks: int) -> None:
     """Check by listing alone that every class has images in both parts and that there are enough classes."""
     import numpy as np
 
-    from transfer.evaluation.tasks import labels_of
+    from transfer.studies.places import labels_of
 
     here, there = (np.unique(labels_of(str(place))) for place in (train, test))
     if len(lacking := np.setxor1d(here, there)):
@@ -185,8 +186,8 @@ def check_classes(train: Path, test: Path, tasks: int) -> None:
 
 def initial(init: Path | None) -> str | None:
     """Fingerprint of the model to start from."""
-    from prune.networks import fingerprint
-    from prune.run import need_file
+    from prune.models.networks import fingerprint
+    from prune.runs.files import need_file
 
     if init is None:
         return None
@@ -195,7 +196,7 @@ def initial(init: Path | None) -> str | None:
 
 
 def _learn(config: Config, setting: Setting, cells: list[Cell], train: Source, test: Source) -> None:
-    from pretrain.ranks import open_ranks
+    from pretrain.distributed import open_ranks
     from transfer.continual.incremental_run import run_cell
 
     with open_ranks(config.precision, config.threads) as ranks:

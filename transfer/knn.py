@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prune.run import InputError, at_least, claim, finish, note, read_json, write_json
+from prune.runs.files import InputError, at_least, note, read_json, write_json
+from prune.runs.run_directory import claim, finish
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ _COLDEST = 1e-30  # a single-precision number by which cosines can be divided
 
 def run(config: Config) -> None:
     """Classify, or return at once when the run is done."""
-    from prune.networks import load_model
-    from transfer.evaluation.target_pair import (
+    from prune.models.networks import load_model
+    from transfer.evaluation.target_splits import (
         fingerprints,
         forward_flops,
         name_of,
@@ -67,7 +68,7 @@ def run(config: Config) -> None:
     import numpy as np
     import torch
 
-    from transfer.evaluation.neighbours import classify
+    from transfer.evaluation.nearest_neighbours import classify
 
     begin = time.perf_counter()
     place = config.features or config.out / "features"

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, note
+from prune.runs.files import InputError, note
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.index import PrunedIndex
-    from prune.manifest import Manifest
-    from prune.source import Source
+    from prune.data.dataset import Source
+    from prune.index.manifest import Manifest
+    from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def run(config: Config) -> Path:
     """Write the index; returns its path."""
     import numpy as np
 
-    from prune import networks
-    from prune.index import REASONS, PrunedIndex
-    from prune.provenance import already_made, record
-    from prune.source import open_source
+    from prune.data.dataset import open_source
+    from prune.index.provenance import already_made, record
+    from prune.index.pruned_index import REASONS, PrunedIndex
+    from prune.models import networks
 
     _check(config)
     source = open_source(config.train)
@@ -106,8 +106,8 @@ def _check(config: Config) -> None:
 def _save_rest(config: Config, source: Source, chosen: PrunedIndex) -> None:
     import numpy as np
 
-    from prune.index import PrunedIndex
-    from prune.provenance import already_made, record
+    from prune.index.provenance import already_made, record
+    from prune.index.pruned_index import PrunedIndex
 
     if config.rest is None:
         return
@@ -129,9 +129,9 @@ def _listed(config: Config, manifest: Manifest) -> np.ndarray:
     import numpy as np
 
     from prune import importing
-    from prune.foreign import read_list
-    from prune.index import PrunedIndex
-    from prune.run import need_file
+    from prune.index.pruned_index import PrunedIndex
+    from prune.index.sample_lists import read_list
+    from prune.runs.files import need_file
 
     if config.list is None:
         return np.zeros(0, np.int64)
@@ -143,7 +143,7 @@ def _listed(config: Config, manifest: Manifest) -> np.ndarray:
 
 
 def _allowed(config: Config, manifest: Manifest) -> np.ndarray | None:
-    from transfer.evaluation.target_pair import kept_rows
+    from transfer.evaluation.target_splits import kept_rows
 
     return None if config.index is None else kept_rows(manifest, config.index)[0]
 
@@ -161,8 +161,8 @@ def _chosen(
     import numpy as np
 
     from prune.features import extract
-    from prune.networks import load_model
-    from transfer.compression.preserving import preserve
+    from prune.models.networks import load_model
+    from transfer.compression.preservation_set import preserve
 
     assert config.model is not None
     network, spec = load_model(config.model)

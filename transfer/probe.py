@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import at_least, claim, finish, note, read_json, write_json
+from prune.runs.files import at_least, note, read_json, write_json
+from prune.runs.run_directory import claim, finish
 
 if TYPE_CHECKING:
     from prune.scores.feature_files import Features
@@ -46,8 +47,8 @@ class Config:
 
 def run(config: Config) -> None:
     """Probe, or return at once when the run is done."""
-    from prune.networks import load_model
-    from transfer.evaluation.target_pair import fingerprints, forward_flops, name_of, open_pair, pair_features
+    from prune.models.networks import load_model
+    from transfer.evaluation.target_splits import fingerprints, forward_flops, name_of, open_pair, pair_features
 
     at_least(config, 1, "shots")
     at_least(config, 0, "seed")
@@ -88,7 +89,7 @@ def _probe(config: Config, train: Features, test: Features) -> dict[str, Any]:
 
     from transfer.evaluation.few_shot import STRENGTH, draw, train_few, unit
     from transfer.evaluation.logistic import train_linear
-    from transfer.evaluation.target_pair import save_predictions
+    from transfer.evaluation.target_splits import save_predictions
 
     x, y = np.asarray(train.features), np.asarray(train.label)
     facts: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.run import InputError, atomic, note
+from prune.runs.files import InputError, atomic, note
 
 if TYPE_CHECKING:
     from transfer.pages.kept import Selection

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune.run import InputError, note, read_json, write_json
+from prune.runs.files import InputError, note, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -25,32 +25,32 @@ class Config:
 
 def run(config: Config) -> None:
     """Check the step's files and make them the run's model."""
-    from transfer.compression import staircase
+    from transfer.compression import journal
     from transfer.evaluation.output import alone
 
-    if not staircase.read(config.run):
+    if not journal.read(config.run):
         raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
     with alone(config.run, "`transfer compress` or `transfer rollback`"):
         _go_back(config)
 
 
 def _go_back(config: Config) -> None:
-    from transfer.compression import staircase
-    from transfer.compression.loop import show, summary
+    from transfer.compression import journal
+    from transfer.compression.compression_loop import show, summary
 
-    lines = staircase.read(config.run)
-    steps = staircase.accepted(lines)
+    lines = journal.read(config.run)
+    steps = journal.accepted(lines)
     if config.to not in steps:
         raise InputError(f"--to {config.to}: the steps of {config.run} that stand are {', '.join(map(str, steps))}")
-    directory = staircase.intact(config.run, lines[config.to])
+    directory = journal.intact(config.run, lines[config.to])
 
     show(config.run, directory)
-    if staircase.current(lines) == config.to:
+    if journal.current(lines) == config.to:
         return note(f"{config.run}: step {config.to} stands already")
-    reason = f"by hand, from step {staircase.current(lines)}"
+    reason = f"by hand, from step {journal.current(lines)}"
     line = {**lines[config.to], "step": len(lines), "base": config.to, "kind": "rollback", "what": {"to": config.to}}
     lines.append({**line, "reason": reason, "seconds": 0.0})
-    staircase.write(config.run, lines)
+    journal.write(config.run, lines)
     if (config.run / "result.json").exists():
         write_json(config.run / "result.json", {**read_json(config.run / "result.json"), **summary(lines)})
     note(f"{config.run}: step {config.to} stands")

@@ -40,7 +40,7 @@ def run(config: Config) -> dict[str, Any]:
     """Print the verdicts; returns the analysis."""
     import json
 
-    from transfer.verdicts import leaks
+    from transfer.verdicts import leak_counts
     from transfer.verdicts.advice import plain_words
     from transfer.verdicts.analysis import analyse, load
 
@@ -50,7 +50,7 @@ def run(config: Config) -> dict[str, Any]:
         print(json.dumps({**analysis, "verdict": line, "advice": plain_words(analysis)}, indent=1, allow_nan=False))
         return analysis
     _print(analysis)
-    if held := leaks.words(analysis):
+    if held := leak_counts.words(analysis):
         print(held)
     if words := plain_words(analysis):
         print(" ".join(words))

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, claim, identity, note, read_json
+from prune.runs.files import InputError, at_least, note, read_json
+from prune.runs.run_directory import claim, identity
 
 if TYPE_CHECKING:
-    from prune.source import Source
+    from prune.data.dataset import Source
     from transfer.continual.stream_run import Setting
 
 FORMAT = "winnow-stream-runs/1"
@@ -77,7 +78,7 @@ def run(config: Config) -> None:
     from transfer.continual.exemplars import memory_bytes, need_rank, need_room
     from transfer.continual.stream_run import Setting, ladder
     from transfer.evaluation.output import need_one_process
-    from transfer.evaluation.target_pair import open_pair
+    from transfer.evaluation.target_splits import open_pair
     from transfer.incremental import check_classes, initial, recipe_of
 
     need_one_process()
@@ -124,7 +125,7 @@ def run(config: Config) -> None:
 
 
 def _learn(config: Config, setting: Setting, places: dict[tuple[str, int], Path], train: Source, test: Source) -> None:
-    from pretrain.ranks import open_ranks
+    from pretrain.distributed import open_ranks
     from transfer.continual.stream_run import run_stream
 
     with open_ranks(config.precision, config.threads) as ranks:

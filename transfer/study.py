@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.run import InputError, at_least, note, read_json, write_json
+from prune.runs.files import InputError, at_least, note, read_json, write_json
 
 if TYPE_CHECKING:
     from transfer.studies.plan import Line
@@ -94,7 +94,7 @@ def run(config: Config) -> None:
     if config.json and not config.dry_run:
         raise InputError("--json: serves --dry-run; `transfer show --json` prints a study's figures")
     if config.collect:
-        from transfer.studies.results import collect
+        from transfer.studies.collect import collect
 
         return collect(config.out)
     if config.line is not None:
@@ -111,7 +111,7 @@ def run(config: Config) -> None:
     lines = plan(study)
     check_floor(study, config.out)
     if config.dry_run:
-        from transfer.studies.display import show_plan
+        from transfer.studies.plan_progress import show_plan
 
         return show_plan(lines, config.json)
     with alone(config.out, "another `transfer study`"):
@@ -132,7 +132,7 @@ def run(config: Config) -> None:
 def _write_settings(settings: dict[str, Any], lines: list[Line], out: Path) -> None:
     """Write study.json and plan.jsonl; results that were collected under other settings are no longer done."""
     from transfer.studies.costs import resolve
-    from transfer.studies.run import forget
+    from transfer.studies.runner import forget
 
     place = out / "study.json"
     if not place.exists() or read_json(place) != settings:
@@ -164,21 +164,21 @@ def _confirming(keep: float, settings: dict[str, Any], out: Path) -> tuple[dict[
 
 def _say_verdict(out: Path, lines: int) -> None:
     from transfer.show import verdict_line
-    from transfer.verdicts import leaks
+    from transfer.verdicts import leak_counts
     from transfer.verdicts.analysis import load
 
     note(f"{out / 'results.json'}: {lines} lines of the plan are done; the page is {out / 'report.html'}")
     results = load(out)
-    if held := leaks.words(results):
+    if held := leak_counts.words(results):
         note(held)
     note(verdict_line(results, out))
 
 
 def _run(lines: list[Line], config: Config) -> None:
     from transfer.studies.costs import resolve
-    from transfer.studies.display import Display
-    from transfer.studies.pools import Here, Workers
-    from transfer.studies.run import outstanding, run_lines
+    from transfer.studies.plan_progress import Display
+    from transfer.studies.runner import outstanding, run_lines
+    from transfer.studies.worker_pool import Here, Workers
 
     lines = [resolve(line, config.out) for line in lines]
     todo = outstanding(lines, config.out)
@@ -194,7 +194,7 @@ def _run(lines: list[Line], config: Config) -> None:
 def _write_plan(lines: list[Line], out: Path) -> None:
     import json
 
-    from prune.run import atomic
+    from prune.runs.files import atomic
 
     with atomic(out / "plan.jsonl") as partial:
         partial.write_text("".join(json.dumps(line.record()) + "\n" for line in lines), encoding="utf-8")
@@ -206,7 +206,7 @@ def _one_line(out: Path, number: int) -> None:
 
     from transfer.studies.costs import resolve
     from transfer.studies.plan import read_plan
-    from transfer.studies.run import is_done, remember
+    from transfer.studies.runner import is_done, remember
     from transfer.studies.worker import execute
 
     lines = read_plan(out)
@@ -231,7 +231,7 @@ def _one_line(out: Path, number: int) -> None:
 def _todo(out: Path) -> None:
     from transfer.studies.costs import resolve
     from transfer.studies.plan import read_plan
-    from transfer.studies.run import outstanding
+    from transfer.studies.runner import outstanding
 
     lines = [resolve(line, out) for line in read_plan(out)]
     numbers = {line.name: i for i, line in enumerate(lines, 1)}
@@ -243,7 +243,7 @@ def _forget_outstanding(out: Path) -> None:
     """Take back that a line is done when one that it needs must run again: `--line` looks at a line alone."""
     from transfer.studies.costs import resolve
     from transfer.studies.plan import read_plan
-    from transfer.studies.run import forget, outstanding
+    from transfer.studies.runner import forget, outstanding
 
     for line in outstanding([resolve(line, out) for line in read_plan(out)], out):
         forget(line, out)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune.run import InputError, at_least
+from prune.runs.files import InputError, at_least
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     _check(config)
-    from transfer.watching import display, models
+    from transfer.watching import side_by_side, watch_report
 
-    found, lines = models.watch(config)
+    found, lines = side_by_side.watch(config)
     if config.out is not None:
-        display.write_lines(config.out, lines)
-    print(json.dumps(found, indent=1, allow_nan=False) if config.json else display.table(found))
+        watch_report.write_lines(config.out, lines)
+    print(json.dumps(found, indent=1, allow_nan=False) if config.json else watch_report.table(found))
     return found
 
 

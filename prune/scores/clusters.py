@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 
-from prune.progress import track
-from prune.scores.feature_files import ROWS, blocks, forget, read, widen
+from prune.runs.progress import track
+from prune.scores.streaming import ROWS, blocks, forget, read, widen
 
 
 def stream(features: np.ndarray, what: str) -> Iterator[tuple[slice, np.ndarray]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.manifest import Manifest
-from prune.run import InputError, atomic
+from prune.index.manifest import Manifest
+from prune.runs.files import InputError, atomic
 from prune.scores.feature_files import Features
 
 _TOO_MANY = 0.2

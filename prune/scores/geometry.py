@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from prune.progress import in_order, track
+from prune.runs.cores import in_order
+from prune.runs.progress import track
 from prune.scores.clusters import kmeans, nearest, stream, unit
-from prune.scores.feature_files import ROWS, blocks, read, widen
+from prune.scores.streaming import ROWS, blocks, read, widen
 
 
 def prototype_distances(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prune.progress import in_order, track
+from prune.runs.cores import in_order
+from prune.runs.progress import track
+from prune.scores.class_votes import class_sums, means_of
 from prune.scores.difficulty import difficulty
-from prune.scores.feature_files import ROWS, blocks, read, widen
-from prune.scores.mapping import class_sums, means_of
+from prune.scores.streaming import ROWS, blocks, read, widen
 
 
 @dataclass(frozen=True)

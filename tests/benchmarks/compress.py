@@ -25,13 +25,13 @@ import numpy as np
 from published import END, REMARKS, made_here, publish
 
 from pretrain.recipes import RECIPES
-from prune import networks
-from prune.command_line import run_step
-from prune.index import PrunedIndex
-from prune.provenance import record
-from prune.run import InputError, note, read_json, write_json
-from prune.source import open_source
-from transfer.compression import guard, onnx_model, recovery, staircase
+from prune.data.dataset import open_source
+from prune.index.provenance import record
+from prune.index.pruned_index import PrunedIndex
+from prune.models import networks
+from prune.runs.command_line import run_step
+from prune.runs.files import InputError, note, read_json, write_json
+from transfer.compression import acceptance, journal, onnx_model, recovery_training
 
 TARGETS = ("cifar10", "flowers5")
 CONTROLS = ("data", "magnitude", "random")
@@ -103,8 +103,8 @@ def original(case: Case, arguments: argparse.Namespace) -> None:
 
 def trained_longer(case: Case, compressed: Path, recovery: float, work: Path) -> None:
     """Train the original for as many epochs more as what stands has recovered, and remove nothing."""
-    lines = staircase.read(compressed)
-    kept = [line for line in lines if line["verdict"] == staircase.ACCEPTED and line["kind"] in staircase.SHRINKING]
+    lines = journal.read(compressed)
+    kept = [line for line in lines if line["verdict"] == journal.ACCEPTED and line["kind"] in journal.SHRINKING]
     if kept:
         train(case, work / "longer" / case.name, work, recovery * len(kept), work / "originals" / case.name)
 
@@ -152,8 +152,8 @@ def run(case: Case, arguments: argparse.Namespace) -> None:
         compress(case, one.name, arguments, one.recovery, "--size", SMALLEST, "--margin", one.margin, *class_margin)
         for one in arguments.guards
     ]
-    lines = staircase.read(held[0])
-    narrow = [line for line in lines if line["verdict"] == staircase.ACCEPTED and line["kind"] in staircase.SHRINKING]
+    lines = journal.read(held[0])
+    narrow = [line for line in lines if line["verdict"] == journal.ACCEPTED and line["kind"] in journal.SHRINKING]
     free = ("--margin", "None", "--class-margin", "None", "--kinds", "channels")
     if narrow:
         share = narrow[-1]["params"] / lines[0]["params"]
@@ -173,19 +173,19 @@ def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[
     place.parent.mkdir(parents=True, exist_ok=True)
     test = open_source(arguments.work / f"{case.target}.test.beton")
     found = []
-    for line in staircase.read(out):
-        if line["verdict"] != staircase.ACCEPTED or line["kind"] == "rollback":
+    for line in journal.read(out):
+        if line["verdict"] != journal.ACCEPTED or line["kind"] == "rollback":
             found.append(line)
             continue
-        directory = staircase.intact(out, line)
+        directory = journal.intact(out, line)
         model, spec = networks.load_model(directory)
         images, labels = _images(test, int(spec["resolution"]))
-        file = directory / staircase.INT8
+        file = directory / journal.INT8
         if not file.exists():
             file = onnx_model.export_onnx(model, spec, place.parent / f"{line['step']:02d}.onnx")
-        answers = guard.predicted(onnx_model.predict(onnx_model.session(file), images))
+        answers = acceptance.predicted(onnx_model.predict(onnx_model.session(file), images))
         worst = min(np.mean(answers[labels == c] == c) for c in np.unique(labels))
-        torch_answers = guard.predicted(recovery.predictor(model, spec)(images))
+        torch_answers = acceptance.predicted(recovery_training.predictor(model, spec)(images))
         more = {"test": float(np.mean(answers == labels)), "worst": float(worst), "onnx": str(file)}
         found.append({**line, **more, "agrees": float(np.mean(answers == torch_answers))})
     write_json(place, found)
@@ -204,10 +204,10 @@ def timed(files: list[str], arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def _images(source: Any, side: int) -> tuple[np.ndarray, np.ndarray]:
-    from prune.loading import open_loader
+    from prune.data.loader import open_loader
 
     loader = open_loader(source, resolution=side, batch_size=256, workers=1, loader="torch")
-    return recovery.images_of(loader, np.arange(len(source)))
+    return recovery_training.images_of(loader, np.arange(len(source)))
 
 
 def table(arguments: argparse.Namespace) -> str:
@@ -277,7 +277,7 @@ def _goals(runs: dict[str, list[tuple[Case, list[dict[str, Any]]]]]) -> list[str
 
 def _reached(steps: list[dict[str, Any]]) -> dict[str, float | None]:
     first, stands = steps[0], [step for step in steps if "test" in step]
-    narrow = [step for step in stands if step["kind"] in staircase.SHRINKING][-1]
+    narrow = [step for step in stands if step["kind"] in journal.SHRINKING][-1]
     smaller = [step for step in stands if step["bytes"] <= 0.6 * first["bytes"]]
 
     def share(step: dict[str, Any], key: str) -> float | None:
@@ -352,7 +352,7 @@ def _against(held: dict[Case, Any], free: dict[Case, Any]) -> list[str]:
     names = ("original", "size", "worst class %, guarded", "unguarded", "test %, guarded", "unguarded")
     lines = ["## Guarded against unguarded at equal size", "", *_head(*names)]
     for case, steps in held.items():
-        narrow = [s for s in steps if "test" in s and s["kind"] in staircase.SHRINKING]
+        narrow = [s for s in steps if "test" in s and s["kind"] in journal.SHRINKING]
         if case in free and narrow:
             one, other = narrow[-1], [s for s in free[case] if "test" in s][-1]
             shares = f"{one['params'] / steps[0]['params']:.3f} / {other['params'] / steps[0]['params']:.3f}"

@@ -23,8 +23,8 @@ from published import made_here, publish
 from subset import thinned
 
 from prune import write
-from prune.manifest import manifest_path
-from prune.run import read_json
+from prune.index.manifest import manifest_path
+from prune.runs.files import read_json
 from transfer import incremental
 from transfer.pages.incremental_page import HEADER, row
 

@@ -41,9 +41,9 @@ def make(n: int):
     """An index that keeps all of a source of n images, and its manifest."""
     import numpy as np
 
-    from prune.index import PrunedIndex
-    from prune.manifest import Manifest
-    from prune.provenance import record
+    from prune.index.manifest import Manifest
+    from prune.index.provenance import record
+    from prune.index.pruned_index import PrunedIndex
 
     rng = np.random.default_rng(0)
     small = np.full(n, 224, np.int32)
@@ -67,7 +67,7 @@ def measure(operation: str, n: int, place: Path) -> None:
     """Run one operation and print its wall and processor seconds and this process's peak in GiB."""
     import numpy as np
 
-    from prune.index import PrunedIndex
+    from prune.index.pruned_index import PrunedIndex
 
     if operation == "save":
         index, manifest = make(n)
@@ -88,7 +88,7 @@ def measure(operation: str, n: int, place: Path) -> None:
             digests = index.digests[order]
             work = lambda: index.rows_by_digest(digests)  # noqa: E731
         elif operation == "rows_in":
-            from prune.manifest import Manifest
+            from prune.index.manifest import Manifest
 
             manifest = Manifest.load(place.with_suffix(".manifest.npz"))
             work = lambda: index.rows_in(manifest)  # noqa: E731

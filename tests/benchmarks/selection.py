@@ -63,8 +63,8 @@ LARGE_PARTS = ("together", "selections", "duplicates", "d2")
 
 def generate(folder: Path, n: int, width: int, classes: int, logits: int) -> None:
     """Write the source's and the target's features, once."""
-    from prune.arrays import save_arrays
-    from prune.manifest import Manifest
+    from prune.index.manifest import Manifest
+    from prune.index.npz import save_arrays
 
     if (folder / "DONE").exists():
         return
@@ -150,11 +150,11 @@ def generate(folder: Path, n: int, width: int, classes: int, logits: int) -> Non
 
 def part(name: str, folder: Path) -> None:
     """Run one part in this process and print its seconds and peak memory."""
-    import prune.coverage  # noqa: F401  (imports are not what is measured)
+    import prune.methods.coverage  # noqa: F401  (imports are not what is measured)
     from prune import score, selection
-    from prune.scores.assemble import dynamics_scores
     from prune.scores.clusters import kmeans, nearest, stream
     from prune.scores.feature_files import open_features
+    from prune.scores.score_source import dynamics_scores
 
     source, target, test = (folder / f"{stem}.features.npz" for stem in ("source", "pets.train", "pets.test"))
     scores, out = folder / "scores.npz", folder / f"{os.getpid()}.npz"

@@ -66,7 +66,7 @@ def allocator(n: int = 1_281_167) -> list[dict[str, Any]]:
     """Processor seconds, peak memory and gap for ImageNet's size and 8 levels."""
     import numpy as np
 
-    from prune.storage import allocate
+    from prune.byte_budget.allocation import allocate
 
     rng = np.random.default_rng(0)
     full = rng.lognormal(11, 0.5, n)
@@ -94,7 +94,7 @@ def sizes(folder: Path) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from prune import image_codecs
+    from prune.data import image_codecs
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     files = files[:: max(1, len(files) // 200)][:200]
@@ -119,7 +119,7 @@ def sizes(folder: Path) -> dict[str, Any]:
 def _stock(pixels: Any, level: int) -> bytes:
     from PIL import Image
 
-    from prune import image_codecs
+    from prune.data import image_codecs
 
     buffer = io.BytesIO()
     image = Image.fromarray(image_codecs.halved(pixels) if level > image_codecs.HALF else pixels)
@@ -131,7 +131,7 @@ def _error(pixels: Any, data: bytes) -> float:
     import numpy as np
     from PIL import Image
 
-    from prune import image_codecs
+    from prune.data import image_codecs
 
     image = Image.fromarray(image_codecs.decode(data)).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
     return float(np.square(np.subtract(image, pixels, dtype=np.float64)).mean())
@@ -177,7 +177,7 @@ class Cells:
 
     def cell(self, judged: str, policy: str, setting: str, budget: float, seed: int) -> dict[str, Any]:
         """Accuracy on the `judged` images, and the plan's numbers."""
-        from prune.index import PrunedIndex
+        from prune.index.pruned_index import PrunedIndex
 
         names = {"judged": judged, "policy": policy, "setting": setting, "budget": budget, "seed": seed}
         for cell in self.cells:
@@ -243,7 +243,7 @@ def _train(beton: Path, judged: Path, out: Path, *, seed: int, steps: int) -> fl
 
     from pretrain import train as step
     from prune import features
-    from prune.arrays import open_arrays
+    from prune.index.npz import open_arrays
 
     step.run(step.Config(beton=beton, out=out, recipe="tiny", seed=seed, steps=steps))
     features.run(features.Config(model=out, betons=(judged,), out=out / "judged"))

@@ -24,7 +24,7 @@ from pathlib import Path
 from published import END, REMARKS, publish
 from subset import thinned
 
-from prune.command_line import run_step
+from prune.runs.command_line import run_step
 
 TARGETS = ("cifar10", "flowers5", "gtsrb")
 ALL = ("full", "random", "random-equal-time", "dp4tl-lm", "dp4tl-fm", "moderate", "el2n", "ccs", "d2", "winnow")

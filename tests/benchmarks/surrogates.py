@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from prune.command_line import run_step
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.run import read_json
+from prune.index.manifest import Manifest
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.command_line import run_step
+from prune.runs.files import read_json
 
 GRID = ((0.25, 8, 32), (0.25, 5, 24), (0.25, 5, 16), (0.1, 8, 24), (0.1, 8, 16), (0.05, 8, 16))
 """Part of the source, epochs, side in pixels; recipe `tiny`."""

@@ -39,16 +39,18 @@ from published import made_here, publish
 from torch import nn
 from torch.nn import functional
 
-from pretrain import engine, optimisation
-from pretrain.pretraining import augmented
-from pretrain.ranks import open_ranks
+from pretrain import optimisation, training_loop
+from pretrain.distributed import open_ranks
 from pretrain.recipe import Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
-from prune import crops, features, networks, write
-from prune.heap import keep_freed_memory
-from prune.loading import open_loader
-from prune.source import open_source
+from pretrain.training_run import augmented
+from prune import features, write
+from prune.data import crops
+from prune.data.dataset import open_source
+from prune.data.loader import open_loader
+from prune.models import networks
+from prune.runs.heap import keep_freed_memory
 
 CUDA = torch.cuda.is_available()
 ROOT = Path(__file__).parents[2]
@@ -138,7 +140,7 @@ def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str, dynami
             yield trained(network, dynamics, steps)
 
         def trained(network: nn.Module, dynamics: bool, count: int) -> int:
-            return engine.train(
+            return training_loop.train(
                 network,
                 batches,
                 rows,
@@ -275,7 +277,7 @@ def growth(beton: Path, recipe: Recipe, turns: int) -> list[dict]:
         for keep in (1.0, *(1.0, 0.5, 0.2, 0.1) * turns):
             rows = np.arange(round(keep * len(source)) // recipe.batch * recipe.batch)
             before = processor_seconds()
-            done = engine.train(
+            done = training_loop.train(
                 network,
                 augmented(loader, recipe, 0),
                 rows,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prune.beton import BetonWriter
-from prune.manifest import Manifest, digest, manifest_path
+from prune.data.beton import BetonWriter
+from prune.index.manifest import Manifest, digest, manifest_path
 
 
 def write_small_beton(path: Path, n: int, classes: int = 4, side: int = 32, seed: int = 0) -> Path:

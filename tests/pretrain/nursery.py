@@ -23,13 +23,13 @@ import numpy as np
 import timm  # noqa: F401
 import torch.distributed
 
-import prune.loading
-from pretrain import evaluation, inputs, order, pretraining, stopping, train  # noqa: F401
+import prune.data.loader
+from pretrain import preemption, sampling_order, train, validation
+from pretrain.distributed import open_ranks
 from pretrain.learner import Learner
-from pretrain.ranks import open_ranks
 from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
-from prune.networks import load_model
+from prune.models.networks import load_model
 
 RECIPES["tiny-stateful"] = replace(
     RECIPES["tiny"],
@@ -60,7 +60,7 @@ def child(request: dict, rank: int, port: int, report: int) -> int:
     if request["world"] == 1:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             del os.environ[name]
-    stopping.listen()
+    preemption.listen()
     wishes = [(number, request[key]) for key, number in SIGNALS if key in request and request[key]["rank"] == rank]
     calls: Counter[str] = Counter()
 
@@ -96,18 +96,18 @@ def child(request: dict, rank: int, port: int, report: int) -> int:
 
 
 def evaluate(config: train.Config, folder: Path) -> None:
-    """Write to FOLDER/RANK.json what `evaluation.evaluate` finds for the model `config.init` on `config.beton`."""
+    """Write to FOLDER/RANK.json what `validation.evaluate` finds for the model `config.init` on `config.beton`."""
     network, spec = load_model(config.init)
-    loader = prune.loading.open_loader(config.beton, resolution=32, batch_size=64, workers=1, loader="torch")
+    loader = prune.data.loader.open_loader(config.beton, resolution=32, batch_size=64, workers=1, loader="torch")
     with open_ranks() as ranks:
         rows = np.arange(len(loader))
-        found = evaluation.evaluate(network, loader, rows, ranks, spec["mean"], spec["std"], 32)
+        found = validation.evaluate(network, loader, rows, ranks, spec["mean"], spec["std"], 32)
         (folder / f"{ranks.rank}.json").write_text(json.dumps({**found, "world": ranks.world}))
 
 
 def log_positions(folder: Path, rank: int) -> None:
     """Append what each rank learns from to FOLDER/RANK.log: `world epoch step row row ...`."""
-    epoch_order, step, epochs = order.epoch_order, Learner.step, [0]
+    epoch_order, step, epochs = sampling_order.epoch_order, Learner.step, [0]
 
     def begins(rows, seed, epoch, batch):
         epochs.append(epoch)
@@ -119,7 +119,7 @@ def log_positions(folder: Path, rank: int) -> None:
             file.write(" ".join(map(str, words)) + "\n")
         step(self, images, labels, rows, **named)
 
-    order.epoch_order, Learner.step = begins, learns
+    sampling_order.epoch_order, Learner.step = begins, learns
 
 
 def serve(request: dict) -> dict:

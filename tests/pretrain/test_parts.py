@@ -14,7 +14,7 @@ from torch import nn
 
 from pretrain import checkpoint
 from pretrain.adversarial import FreeNoise, perturb
-from pretrain.dynamics import Recorder
+from pretrain.dynamics_recorder import Recorder
 from pretrain.hooks import Progress
 from pretrain.infobatch import InfoBatch
 from pretrain.learner import Learner

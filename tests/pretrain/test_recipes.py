@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pretrain import flops
+from pretrain import training_flops
 from pretrain.recipes import RECIPES
 from pretrain.schedule import resolution
-from prune import networks
+from prune.models import networks
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_the_network_of_a_recipe_can_be_built_and_costs_what_its_paper_says(name
         )
     side = 32 if name.startswith("cifar") else 224
     # Training takes three times the multiply-adds, each two FLOPs.
-    assert 0.95 * 6e9 * expected < flops.per_image(network, recipe, side) < 1.45 * 6e9 * expected
+    assert 0.95 * 6e9 * expected < training_flops.per_image(network, recipe, side) < 1.45 * 6e9 * expected
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain import engine, flops, pretraining, train
-from pretrain.inputs import adapted, check
+from pretrain import train, training_flops, training_loop, training_run
 from pretrain.learner import Learner
+from pretrain.plan import adapted, check
 from pretrain.recipe import Attack
 from pretrain.recipes import RECIPES
-from prune.arrays import open_arrays
-from prune.index import PrunedIndex
-from prune.manifest import Manifest, manifest_path
-from prune.networks import load_model
-from prune.run import InputError, read_json, write_json
+from prune.index.manifest import Manifest, manifest_path
+from prune.index.npz import open_arrays
+from prune.index.pruned_index import PrunedIndex
+from prune.models.networks import load_model
+from prune.runs.files import InputError, read_json, write_json
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_flops_are_counted_forwards_and_backwards():
     convolution = nn.Conv2d(3, 16, 3, 2, 1, bias=False)
     network = nn.Sequential(convolution, nn.Flatten(), nn.Linear(4096, 4, bias=False))
     whole = 2 * 221_184 + 3 * 2 * 4096 * 4
-    assert flops.per_image(network, RECIPES["tiny"], 32) == whole
+    assert training_flops.per_image(network, RECIPES["tiny"], 32) == whole
     robust = replace(RECIPES["tiny"], attack=Attack("pgd", steps=3))
-    assert flops.per_image(network, robust, 32) == pytest.approx(whole * 3)  # 1 + 3 * 2/3
+    assert training_flops.per_image(network, robust, 32) == pytest.approx(whole * 3)  # 1 + 3 * 2/3
     free = replace(RECIPES["tiny"], attack=Attack("free", steps=4))
-    assert flops.per_image(network, free, 32) == pytest.approx(whole * 4)
+    assert training_flops.per_image(network, free, 32) == pytest.approx(whole * 4)
     assert not any(p.is_meta or p.grad is not None for p in network.parameters())
 
 
@@ -257,7 +257,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_smaller_parts(settings, monke
 
 
 def test_a_validation_loss_that_is_not_finite_leaves_no_model(settings, val_beton, monkeypatch):
-    monkeypatch.setattr(pretraining.evaluation, "evaluate", lambda *_: {"top1": 0.25, "loss": float("nan")})
+    monkeypatch.setattr(training_run.evaluation, "evaluate", lambda *_: {"top1": 0.25, "loss": float("nan")})
     config = replace(settings, val=val_beton)
     with pytest.raises(InputError, match="the validation loss after epoch 1 is not finite"):
         train.run(config)
@@ -318,7 +318,7 @@ def test_running_out_of_memory_says_which_batch_to_try(settings, monkeypatch):
     def full(*values, **named):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(engine, "train", full)
+    monkeypatch.setattr(training_loop, "train", full)
     with pytest.raises(InputError, match="out of memory with 64 images in one forward pass: try --micro-batch 32"):
         train.run(settings)
     with pytest.raises(InputError, match="out of memory with 5 images in one forward pass: try --micro-batch 2"):
@@ -326,7 +326,7 @@ def test_running_out_of_memory_says_which_batch_to_try(settings, monkeypatch):
 
 
 def test_memory_that_no_processor_has_is_one_line_too(settings, monkeypatch):
-    monkeypatch.setattr(engine, "train", lambda *values, **named: torch.empty(1 << 60))
+    monkeypatch.setattr(training_loop, "train", lambda *values, **named: torch.empty(1 << 60))
     with pytest.raises(InputError, match="try --micro-batch 32"):
         train.run(settings)
 

@@ -11,18 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from prune import budget, codec_table, curves, image_codecs, materialize, networks, write
+from prune import budget, codec_table, curves, materialize, write
 from prune.__main__ import main
-from prune.arrays import open_arrays, save_arrays
-from prune.budget_inputs import budget_of, floors
-from prune.curve_prediction import predict
-from prune.fidelity import dropped, fmse, psnr
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.provenance import record
-from prune.run import InputError
+from prune.byte_budget.budget_inputs import budget_of, floors
+from prune.byte_budget.curve_prediction import predict
+from prune.byte_budget.distortion import dropped, fmse, psnr
+from prune.data import image_codecs
+from prune.data.dataset import open_source
+from prune.index.manifest import Manifest
+from prune.index.npz import open_arrays, save_arrays
+from prune.index.provenance import record
+from prune.index.pruned_index import PrunedIndex
+from prune.models import networks
+from prune.runs.files import InputError
 from prune.scores.feature_files import order_fingerprint
-from prune.source import open_source
 
 N = 48
 
@@ -173,8 +175,9 @@ def test_mixed_qualities_open_in_stock_ffcv_and_in_the_plain_loader(made, tmp_pa
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import ToTensor
 
-    from prune.images import Stored, decode
-    from prune.loading import open_loader, render
+    from prune.data.batches import render
+    from prune.data.loader import open_loader
+    from prune.data.stored_images import Stored, decode
 
     quality = np.resize([0, 90, 50, 10, 150], N)
     index = PrunedIndex.from_rows(
@@ -204,7 +207,7 @@ def test_mixed_qualities_open_in_stock_ffcv_and_in_the_plain_loader(made, tmp_pa
 
 
 def loader_boxes(source) -> np.ndarray:
-    from prune.crops import center_crops
+    from prune.data.crops import center_crops
 
     return center_crops(source.beton.heights, source.beton.widths).boxes
 

@@ -7,9 +7,9 @@ import pytest
 
 from prune.__main__ import main
 from prune.combine import Config, run
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.run import InputError
+from prune.index.manifest import Manifest
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import InputError
 
 
 def source_of(ids, digest=1) -> Manifest:

@@ -13,10 +13,10 @@ import torch
 from prune.export import Config, run
 from prune.importing import Config as Import
 from prune.importing import run as bring
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.run import InputError
-from prune.shards import key_of
+from prune.index.manifest import Manifest
+from prune.index.pruned_index import PrunedIndex
+from prune.index.tar_shards import key_of
+from prune.runs.files import InputError
 
 IDS = [b"ant/1.jpg", b"ant/2,5.jpg", b"bee/3.jpg", "bee/ü.jpg".encode(), b"bee/9.jpg"]
 

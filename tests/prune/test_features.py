@@ -1,4 +1,4 @@
-"""Tests of prune.features and prune.networks: what is stored is what the network gives, whatever runs it."""
+"""Tests of prune.features and prune.models.networks: what is stored is what the network gives, whatever runs it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune import features, networks
-from prune.arrays import open_arrays, save_arrays
-from prune.images import Stored, decode
-from prune.manifest import manifest_path
-from prune.run import InputError, read_json, write_json
+from prune import features
+from prune.data.dataset import open_source
+from prune.data.stored_images import Stored, decode
+from prune.index.manifest import manifest_path
+from prune.index.npz import open_arrays, save_arrays
+from prune.models import networks
+from prune.runs.files import InputError, read_json, write_json
 from prune.scores.feature_files import open_features, order_fingerprint
-from prune.source import open_source
 
 SPEC = {
     "arch": "resnet18",

@@ -8,9 +8,9 @@ import torch
 
 from prune.__main__ import main
 from prune.importing import Config, run
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.run import InputError
+from prune.index.manifest import Manifest
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import InputError
 
 IDS = [b"ant/1.jpg", b"ant/2.jpg", b"bee/1.jpg", b"bee/2.jpg", b"bee/3.jpg"]
 

@@ -7,9 +7,9 @@ import pytest
 
 from prune import leaks, score
 from prune.__main__ import main
-from prune.arrays import open_arrays
-from prune.manifest import Manifest
-from prune.run import InputError, read_json
+from prune.index.manifest import Manifest
+from prune.index.npz import open_arrays
+from prune.runs.files import InputError, read_json
 from prune.scores.feature_files import open_features, save_features
 
 

@@ -14,15 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune import beton, continued, materialize, write
+from prune import materialize, write
 from prune.__main__ import main
-from prune.beton import BetonWriter
-from prune.index import PrunedIndex
-from prune.manifest import Manifest, digest
+from prune.data import beton, resumable_beton
+from prune.data.beton import BetonWriter
+from prune.data.dataset import open_source
+from prune.index.manifest import Manifest, digest
+from prune.index.provenance import record
+from prune.index.pruned_index import PrunedIndex
 from prune.materialize import Config, beton_bytes, run
-from prune.provenance import record
-from prune.run import InputError
-from prune.source import open_source
+from prune.runs.files import InputError
 
 N = 40
 
@@ -107,7 +108,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(made, t
     index = PrunedIndex.from_rows(manifest, made.rows, quality=np.full(30, quality), provenance=[])
     index.save(tmp_path / "q.npz")
     whole = run(Config(tmp_path / "q.npz", source=made.source, out=tmp_path / "whole.beton"))
-    monkeypatch.setattr(continued, "SAFE_BYTES", 2000)
+    monkeypatch.setattr(resumable_beton, "SAFE_BYTES", 2000)
     real, written = BetonWriter.add, []
 
     def add(self, data, **facts):
@@ -138,12 +139,12 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_the_next_one_ends_
         "import os, signal, sys\n"
         "from prune import continued\n"
         "from prune.__main__ import main\n"
-        "continued.SAFE_BYTES = 2000\n"
-        "real = continued.Continued.wrote\n"
+        "resumable_beton.SAFE_BYTES = 2000\n"
+        "real = resumable_beton.Continued.wrote\n"
         "def wrote(self, writer, size):\n"
         "    real(self, writer, size)\n"
         "    if writer.count == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "continued.Continued.wrote = wrote\n"
+        "resumable_beton.Continued.wrote = wrote\n"
         "main(sys.argv[1:])"
     )
     root = Path(__file__).parents[2]
@@ -157,8 +158,8 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_the_next_one_ends_
 
 def stopped(made, tmp_path, monkeypatch) -> Config:
     """A run that was stopped after twenty images."""
-    monkeypatch.setattr(continued, "SAFE_BYTES", 2000)
-    real = continued.Continued.wrote
+    monkeypatch.setattr(resumable_beton, "SAFE_BYTES", 2000)
+    real = resumable_beton.Continued.wrote
 
     def wrote(self, writer, size):
         real(self, writer, size)
@@ -167,7 +168,7 @@ def stopped(made, tmp_path, monkeypatch) -> Config:
 
     config = Config(made.index, source=made.source, out=tmp_path / "m.beton")
     with monkeypatch.context() as patch:
-        patch.setattr(continued.Continued, "wrote", wrote)
+        patch.setattr(resumable_beton.Continued, "wrote", wrote)
         with pytest.raises(Killed):
             run(config)
     return config
@@ -210,7 +211,10 @@ def test_what_a_killed_run_left_is_checked_before_it_is_used(made, tmp_path, mon
 
 
 def test_two_processes_do_not_write_one_beton(made, tmp_path):
-    with continued.Continued(tmp_path / "m.beton", "x"), pytest.raises(InputError, match="another process is writing"):
+    with (
+        resumable_beton.Continued(tmp_path / "m.beton", "x"),
+        pytest.raises(InputError, match="another process is writing"),
+    ):
         run(Config(made.index, source=made.source, out=tmp_path / "m.beton"))
 
 

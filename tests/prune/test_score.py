@@ -8,10 +8,10 @@ import pytest
 
 from prune import score, selection
 from prune.__main__ import main
-from prune.arrays import open_arrays, save_arrays
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.run import InputError
+from prune.index.manifest import Manifest
+from prune.index.npz import open_arrays, save_arrays
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import InputError
 from prune.scores.feature_files import order_fingerprint, save_features
 
 CLASSES = ["ant", "bee", "cat"]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from prune import score, selection
-from prune.arrays import open_arrays, save_arrays
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.methods import NAMES, method
-from prune.run import InputError
+from prune.index.manifest import Manifest
+from prune.index.npz import open_arrays, save_arrays
+from prune.index.pruned_index import PrunedIndex
+from prune.methods.presets import NAMES, method
+from prune.runs.files import InputError
 from prune.scores.feature_files import content_fingerprint, order_fingerprint
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -369,7 +369,7 @@ def test_features_in_another_order_of_the_images_are_refused(case):
 
 
 def test_a_random_draw_needs_the_manifest_alone(case):
-    from prune.arrays import open_arrays
+    from prune.index.npz import open_arrays
 
     _, meta = open_arrays(scored(case), "winnow-scores/1")
     manifest = case.scores.parent / meta["manifest"]

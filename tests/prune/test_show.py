@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune import gallery, write
+from prune import write
 from prune.__main__ import main
-from prune.arrays import save_arrays
-from prune.gallery_choice import duplicate_groups, panels, telling_classes
-from prune.images import Stored
-from prune.index import PrunedIndex
-from prune.manifest import Manifest, digest
-from prune.provenance import record
+from prune.data.stored_images import Stored
+from prune.gallery import album
+from prune.gallery.gallery_choice import duplicate_groups, panels, telling_classes
+from prune.gallery.thumbnails import data_uri
+from prune.index.manifest import Manifest, digest
+from prune.index.npz import save_arrays
+from prune.index.provenance import record
+from prune.index.pruned_index import PrunedIndex
 from prune.scores.feature_files import order_fingerprint
-from prune.thumbnails import data_uri
 
 EVIL = "<script>alert(1)<∕script>"
 NAMES = [EVIL, 'a"b&c', "[red]plain", "ünï"]
@@ -282,7 +283,7 @@ def test_duplicates_of_duplicates_and_equal_bytes_form_one_group():
 
 @given(sections=st.integers(1, 1200), pictures=st.integers(1, 12))
 def test_the_images_of_a_page_share_its_bytes(sections, pictures):
-    count, limit = gallery._shares(sections, pictures)
+    count, limit = album._shares(sections, pictures)
     assert 1 <= count <= pictures
     images = sections * 4 * count + 240
     if sections <= 1000:
@@ -291,7 +292,7 @@ def test_the_images_of_a_page_share_its_bytes(sections, pictures):
 
 def test_a_hundred_classes_have_room_for_four_images_a_strip():
     # (100 + 1) * 4 * 4 + 240 = 1856 images; 14e6 / 1856 = 7543.1 bytes each; (7543.1 - 450) * 3 / 4 = 5319.8.
-    assert gallery._shares(101, 4) == (4, 5319)
+    assert album._shares(101, 4) == (4, 5319)
 
 
 def test_a_thumbnail_stays_below_its_limit_even_when_it_is_noise():

@@ -6,12 +6,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from prune import features, networks, surrogate
+from prune import features, surrogate
 from prune.__main__ import main
-from prune.arrays import open_arrays
-from prune.run import InputError, read_json
+from prune.data.dataset import open_source
+from prune.index.npz import open_arrays
+from prune.models import networks
+from prune.runs.files import InputError, read_json
 from prune.scores.feature_files import open_features
-from prune.source import open_source
 
 ARCH = "mobilenetv3_small_050"
 

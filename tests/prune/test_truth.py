@@ -8,10 +8,10 @@ from PIL import Image
 
 from pretrain import train
 from prune import features, generate, score, selection, write
-from prune.arrays import open_arrays
-from prune.index import PrunedIndex
-from prune.manifest import Manifest
-from prune.run import read_json
+from prune.index.manifest import Manifest
+from prune.index.npz import open_arrays
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import read_json
 
 
 @pytest.fixture(scope="module")

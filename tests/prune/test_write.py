@@ -1,4 +1,4 @@
-"""Tests of prune.write, prune.beton, prune.source and prune.verify: what is written, and what damage is seen."""
+"""Tests of `prune write` and `prune verify`: what is written, and what damage is seen."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from prune import verify, write
-from prune.beton import BetonWriter, open_beton
-from prune.loading import open_loader
-from prune.manifest import Manifest, digest, fingerprint, manifest_path
-from prune.run import InputError
-from prune.source import open_source
+from prune.data.beton import BetonWriter, open_beton
+from prune.data.dataset import open_source
+from prune.data.loader import open_loader
+from prune.index.manifest import Manifest, digest, fingerprint, manifest_path
+from prune.runs.files import InputError
 
 
 @pytest.fixture

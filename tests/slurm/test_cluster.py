@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prune.run import read_json
+from prune.runs.files import read_json
 
 ROOT = Path(__file__).parents[2]
 STUDY = ["--recipe", "tiny", "--surrogate-recipe", "tiny", "--epochs", "1", "--surrogate-epochs", "1"]

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prune.arrays import save_arrays
-from prune.run import write_json
+from prune.index.npz import save_arrays
+from prune.runs.files import write_json
 
 FLOPS = 1e12  # of one pretraining on full data
 _PATIENCE = 120
@@ -85,9 +85,9 @@ def _entry(stage: str, share: float, **facts: Any) -> dict[str, Any]:
 def _selections(folder: Path, conditions: list[tuple[str, float]], classes: list[str]) -> list[dict[str, Any]]:
     from PIL import Image
 
-    from prune.beton import BetonWriter
-    from prune.index import PrunedIndex
-    from prune.manifest import Manifest
+    from prune.data.beton import BetonWriter
+    from prune.index.manifest import Manifest
+    from prune.index.pruned_index import PrunedIndex
 
     rng = np.random.default_rng(0)
     each, n = 40, 40 * len(classes)

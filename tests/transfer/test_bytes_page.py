@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from prune import write
-from prune.arrays import save_arrays
-from prune.manifest import Manifest
-from prune.run import InputError
+from prune.index.manifest import Manifest
+from prune.index.npz import save_arrays
+from prune.runs.files import InputError
 from transfer.__main__ import main
 from transfer.bytes_report import Config, run
 from transfer.pages.bytes_page import cells, headline, summary

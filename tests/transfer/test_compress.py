@@ -18,12 +18,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pretrain import train
-from prune import networks, write
-from prune.index import PrunedIndex
-from prune.run import InputError
-from prune.source import open_source
+from prune import write
+from prune.data.dataset import open_source
+from prune.index.pruned_index import PrunedIndex
+from prune.models import networks
+from prune.runs.files import InputError
 from transfer import compress, rollback
-from transfer.compression import loop, staircase
+from transfer.compression import compression_loop, journal, recovery_training
 
 COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
 COUNTS = {"blue": 16, "green": 48, "red": 48}
@@ -69,17 +70,17 @@ def files(directory):
 
 
 def test_every_accepted_step_is_a_complete_model_and_smaller_than_the_one_before(case, done):
-    lines = staircase.read(done)
+    lines = journal.read(done)
     assert [line["verdict"] for line in lines] == ["accepted"] * len(lines)
     assert len(lines) >= 3
     assert lines[-1]["params"] <= 0.4 * lines[0]["params"]
     for before, line in zip(lines, lines[1:]):
-        model, spec = networks.load_model(staircase.place(done, line["step"]))
+        model, spec = networks.load_model(journal.place(done, line["step"]))
         assert sum(p.numel() for p in model.parameters()) == line["params"] < before["params"]
         assert line["macs"] < before["macs"]
-        assert line["bytes"] == (staircase.place(done, line["step"]) / "model.safetensors").stat().st_size
+        assert line["bytes"] == (journal.place(done, line["step"]) / "model.safetensors").stat().st_size
         assert spec["widths"]
-    assert files(done) == files(staircase.place(done, lines[-1]["step"]))
+    assert files(done) == files(journal.place(done, lines[-1]["step"]))
     result = json.loads((done / "result.json").read_text())
     assert (result["task"], result["step"], result["rolled_back"]) == ("compress", lines[-1]["step"], 0)
     assert files(done / "original") == files(case / "model")
@@ -112,10 +113,10 @@ def test_the_guard_vetoes_a_step_that_ruins_a_rare_class_while_the_mean_rises(ca
     with torch.no_grad():
         model.get_classifier().bias[0] += 4.0
     networks.save_model(tmp_path / "model", model, spec)
-    monkeypatch.setattr(loop, "shrunk", spoiler(0))
+    monkeypatch.setattr(compression_loop, "shrunk", spoiler(0))
     out = tmp_path / "run"
     compress.run(config(case, out, model=tmp_path / "model", margin=1.0, class_margin=30.0, steps=2))
-    first, *tried = staircase.read(out)
+    first, *tried = journal.read(out)
     assert [line["verdict"] for line in tried] == ["rolled-back"] * 2
     for line in tried:
         assert line["accuracy"] > first["accuracy"] + 0.1
@@ -127,7 +128,7 @@ def test_the_guard_vetoes_a_step_that_ruins_a_rare_class_while_the_mean_rises(ca
     assert not (out / "steps").exists()
     # Without a margin for classes the same step passes: it is that margin which vetoes.
     compress.run(config(case, tmp_path / "bold", model=tmp_path / "model", margin=1.0, class_margin=None, steps=1))
-    assert staircase.read(tmp_path / "bold")[1]["verdict"] == "accepted"
+    assert journal.read(tmp_path / "bold")[1]["verdict"] == "accepted"
 
 
 def test_a_refusal_that_chance_may_have_made_is_called_so_and_slack_lets_it_pass(case, tmp_path, monkeypatch, capsys):
@@ -135,7 +136,7 @@ def test_a_refusal_that_chance_may_have_made_is_called_so_and_slack_lets_it_pass
     with torch.no_grad():
         model.get_classifier().bias[0] += 4.0
     networks.save_model(tmp_path / "model", model, spec)
-    monkeypatch.setattr(loop, "shrunk", spoiler(0))
+    monkeypatch.setattr(compression_loop, "shrunk", spoiler(0))
     # All four blue images lost: 100 points, of which 90 are allowed, with a standard error of 25.5.
     given = {"model": tmp_path / "model", "margin": None, "class_margin": 90.0, "steps": 1}
     compress.run(config(case, tmp_path / "strict", **given))
@@ -143,20 +144,20 @@ def test_a_refusal_that_chance_may_have_made_is_called_so_and_slack_lets_it_pass
     assert "blue: 100.0 ± 25.5 points lost, 90 are allowed" in said
     assert "1 of 1 refusals lie within one standard error" in said
     assert "was trained on the preservation set too" in said
-    assert staircase.read(tmp_path / "strict")[1]["beyond"] == pytest.approx(10 / 25.46, abs=1e-3)
+    assert journal.read(tmp_path / "strict")[1]["beyond"] == pytest.approx(10 / 25.46, abs=1e-3)
     networks.save_model(tmp_path / "model", model, {**spec, "index": "of the others"})
     compress.run(config(case, tmp_path / "slack", **given, slack=1.0))
-    assert staircase.read(tmp_path / "slack")[1]["verdict"] == "accepted"
+    assert journal.read(tmp_path / "slack")[1]["verdict"] == "accepted"
     assert "trained on the preservation set" not in capsys.readouterr().err
 
 
 def test_rolling_back_restores_bit_identical_files_and_goes_both_ways(done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
-    last = staircase.read(run)[-1]["step"]
+    last = journal.read(run)[-1]["step"]
     for to in (1, 0, last):
         rollback.run(rollback.Config(run, to))
-        assert files(run) == files(staircase.place(done, to))
-        assert staircase.current(staircase.read(run)) == to
+        assert files(run) == files(journal.place(done, to))
+        assert journal.current(journal.read(run)) == to
         assert json.loads((run / "result.json").read_text())["final"]["step"] == to
     wanted = load_file(done / "original" / "model.safetensors")
     found = load_file(run / "original" / "model.safetensors")
@@ -173,17 +174,17 @@ def test_rolling_back_names_what_is_wrong_and_changes_nothing(done, tmp_path):
     data = bytearray(place.read_bytes())
     data[-1] ^= 1
     place.write_bytes(data)
-    before = files(run), staircase.read(run)
+    before = files(run), journal.read(run)
     with pytest.raises(InputError, match=r"steps/01/model\.safetensors: damaged or replaced"):
         rollback.run(rollback.Config(run, 1))
-    assert (files(run), staircase.read(run)) == before
+    assert (files(run), journal.read(run)) == before
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pretrain import checkpoint
-from prune.command_line import run_step
+from prune.runs.command_line import run_step
 save, count = checkpoint.save, [0]
 def fatal(*args, **values):
     save(*args, **values)
@@ -209,10 +210,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(case, done, tmp_path):
     )  # fmt: skip
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     # 84 images outside the set, 16 a step: five steps and the epoch's end make six checkpoints; killed in step 2.
-    assert len(staircase.read(out)) == 2
+    assert len(journal.read(out)) == 2
     assert list((out / "work/2/checkpoint").iterdir())
     compress.run(config(case, out, checkpoint_minutes=0.0))
-    lines, wanted = staircase.read(out), staircase.read(done)
+    lines, wanted = journal.read(out), journal.read(done)
     assert [line["files"] for line in lines] == [line["files"] for line in wanted]
     assert files(out) == files(done)
 
@@ -247,17 +248,17 @@ def test_a_signal_ends_a_recovery_at_a_checkpoint_with_code_85(case, done, tmp_p
 
 
 def test_a_signal_between_steps_is_heeded_when_nothing_trains(case, tmp_path, monkeypatch, capsys):
-    from pretrain import stopping
+    from pretrain import preemption
 
     asked = config(case, tmp_path / "run", recovery_epochs=0.0, steps=2)
     with monkeypatch.context() as patch:
-        patch.setattr(stopping, "asked", lambda: True)
-        with pytest.raises(stopping.Requeue):
+        patch.setattr(preemption, "asked", lambda: True)
+        with pytest.raises(preemption.Requeue):
             compress.run(asked)
-    assert len(staircase.read(tmp_path / "run")) == 2
+    assert len(journal.read(tmp_path / "run")) == 2
     assert "stopping on a signal after step 1; the same command goes on" in capsys.readouterr().err
     compress.run(asked)
-    assert len(staircase.read(tmp_path / "run")) == 3
+    assert len(journal.read(tmp_path / "run")) == 3
 
 
 def test_several_processes_are_refused_and_nothing_is_written(case, tmp_path, monkeypatch):
@@ -275,9 +276,9 @@ def test_a_run_that_is_at_work_is_left_alone(case, done, tmp_path):
         for step in (lambda: rollback.run(rollback.Config(run, 1)), lambda: compress.run(config(case, run))):
             with pytest.raises(InputError, match="run: `transfer compress` or `transfer rollback` is at work there"):
                 step()
-    assert staircase.read(run) == staircase.read(done)
+    assert journal.read(run) == journal.read(done)
     rollback.run(rollback.Config(run, 1))
-    assert staircase.current(staircase.read(run)) == 1
+    assert journal.current(journal.read(run)) == 1
 
 
 def test_a_model_is_never_where_the_run_writes(case, tmp_path):
@@ -298,11 +299,11 @@ def test_a_model_is_never_where_the_run_writes(case, tmp_path):
 def test_a_step_whose_line_was_not_yet_written_is_taken_from_its_directory(case, done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
     (run / "DONE").unlink()
-    lines = staircase.read(run)
-    staircase.write(run, lines[:-1])
-    loop.show(run, staircase.place(run, 1))
+    lines = journal.read(run)
+    journal.write(run, lines[:-1])
+    compression_loop.show(run, journal.place(run, 1))
     compress.run(config(case, run))
-    assert staircase.read(run) == lines
+    assert journal.read(run) == lines
     assert files(run) == files(done)
     assert (run / "DONE").exists()
 
@@ -310,7 +311,7 @@ def test_a_step_whose_line_was_not_yet_written_is_taken_from_its_directory(case,
 def test_a_run_goes_on_only_from_steps_that_are_whole(case, done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
     (run / "DONE").unlink()
-    staircase.write(run, staircase.read(run)[:2])
+    journal.write(run, journal.read(run)[:2])
     shutil.rmtree(run / "steps/02")
     shutil.copyfile(run / "original/model.safetensors", run / "steps/01/model.safetensors")
     with pytest.raises(InputError, match=r"steps/01/model\.safetensors: damaged or replaced"):
@@ -319,7 +320,7 @@ def test_a_run_goes_on_only_from_steps_that_are_whole(case, done, tmp_path):
 
 def test_rewinding_leaves_zeros_in_a_network_of_the_same_shape(case, tmp_path):
     compress.run(config(case, tmp_path / "run", kinds=("rewind",), ratio=0.5, size=0.5))
-    first, *_, last = staircase.read(tmp_path / "run")
+    first, *_, last = journal.read(tmp_path / "run")
     assert last["kind"] == "rewind"
     assert last["params"] <= 0.505 * first["params"]
     weights = load_file(tmp_path / "run" / "model.safetensors")
@@ -331,17 +332,16 @@ def test_rewinding_leaves_zeros_in_a_network_of_the_same_shape(case, tmp_path):
 @pytest.mark.parametrize("kind", ["magnitude", "random"])
 def test_controls_remove_as_many_channels_as_the_data_aware_criterion(case, done, tmp_path, kind):
     compress.run(config(case, tmp_path / "run", importance=kind, recovery_epochs=0.0, steps=1))
-    line, wanted = staircase.read(tmp_path / "run")[1], staircase.read(done)[1]
+    line, wanted = journal.read(tmp_path / "run")[1], journal.read(done)[1]
     assert (line["params"], line["macs"]) == (wanted["params"], wanted["macs"])
     assert line["files"] != wanted["files"]
 
 
 def test_neither_preservation_nor_test_images_are_learnt_from(case, tmp_path, monkeypatch):
     seen = []
-    from transfer.compression import recovery
 
     monkeypatch.setattr(
-        recovery, "augmented", lambda loader, recipe, seed: lambda rows, e, r: _noted(seen, loader, rows)
+        recovery_training, "augmented", lambda loader, recipe, seed: lambda rows, e, r: _noted(seen, loader, rows)
     )
     compress.run(config(case, tmp_path / "run", steps=1))
     preserved = set(range(0, sum(COUNTS.values()), 4))
@@ -395,7 +395,7 @@ def test_damaged_and_foreign_models_are_refused_in_one_line(case, tmp_path):
 def test_quantisation_is_a_step_like_any_other(case, tmp_path):
     out = tmp_path / "run"
     compress.run(config(case, out, kinds=("int8",), latency="onnx"))
-    first, line = staircase.read(out)
+    first, line = journal.read(out)
     assert (line["kind"], line["verdict"], line["what"]["mode"]) == ("int8", "accepted", "int8")
     assert line["bytes"] < 0.5 * first["bytes"]
     assert line["latency_ms"] > 0
@@ -417,7 +417,7 @@ def test_int8_that_the_guard_refuses_is_trained_with_the_rounding(case, tmp_path
 
     monkeypatch.setattr(int8_step, "put_back", refuse_first)
     compress.run(config(case, tmp_path / "run", kinds=("int8",)))
-    _, line = staircase.read(tmp_path / "run")
+    _, line = journal.read(tmp_path / "run")
     assert calls == [True, True]
     assert line["what"] == {"mode": "int8", "trained": True, "keep_float": []}
     # The float weights beside the int8 file are those that were trained: a complete model of the original's shape.
@@ -442,7 +442,7 @@ def test_a_vision_transformer_loses_heads_tokens_and_hidden_channels(case, tmp_p
     torch.manual_seed(0)
     networks.save_model(tmp_path / "vit", networks.build(VIT), VIT)
     compress.run(config(case, tmp_path / "run", model=tmp_path / "vit", kinds=("channels", "inner"), size=0.5))
-    lines = staircase.read(tmp_path / "run")
+    lines = journal.read(tmp_path / "run")
     assert lines[-1]["params"] <= 0.5 * lines[0]["params"]
     model, spec = networks.load_model(tmp_path / "run")
     assert {"pos_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "head"} <= spec["widths"].keys()
@@ -469,7 +469,7 @@ def test_the_commands_end_with_code_2_and_one_line(case, tmp_path, capsys, comma
 
 
 def test_recovery_follows_the_recipe_of_the_model_and_is_gentler(case):
-    from transfer.compression.recovery import recipe_for
+    from transfer.compression.recovery_training import recipe_for
 
     model, spec = networks.load_model(case / "model")
     # The demo's rate is 0.05 for 32 images: a fifth of it, half of that for 16 images.

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain import stopping
+from pretrain import preemption
 from pretrain.learner import Learner
-from prune.run import InputError, read_json
-from prune.source import open_source
+from prune.data.dataset import open_source
+from prune.runs.files import InputError, read_json
 from transfer import incremental, stream
 from transfer.continual import class_learner, exemplars, incremental_run, stream_memory, stream_run
 from transfer.continual.exemplar_form import Form
@@ -199,12 +199,12 @@ def test_several_processes_are_refused_and_nothing_is_written(toy, tmp_path, mon
 def test_a_signal_ends_a_run_where_it_can_go_on_and_says_so(toy, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(incremental_run, "_judge", signalled(incremental_run._judge, patch))
-        with pytest.raises(stopping.Requeue):
+        with pytest.raises(preemption.Requeue):
             incremental.run(replace(settings(toy, tmp_path / "a"), forms=("raw",)))
     assert "stopping on a signal after task 1; the same command goes on" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(stream_run, "_judge", signalled(stream_run._judge, patch))
-        with pytest.raises(stopping.Requeue):
+        with pytest.raises(preemption.Requeue):
             stream.run(replace(stream_settings(toy, tmp_path / "b"), policies=("raw",)))
     assert "raw-s0: stopping on a signal; the same command goes on after round 1" in capsys.readouterr().err
     stream.run(replace(stream_settings(toy, tmp_path / "b"), policies=("raw",)))
@@ -215,7 +215,7 @@ def signalled(function, patch):
     """The function, in whose course a signal comes."""
 
     def called(*arguments):
-        patch.setattr(stopping, "asked", lambda: True)
+        patch.setattr(preemption, "asked", lambda: True)
         return function(*arguments)
 
     return called

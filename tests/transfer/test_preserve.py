@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from prune import networks, write
-from prune.index import REASONS, PrunedIndex
-from prune.run import InputError
-from prune.source import open_source
-from transfer.compression.preserving import preserve
+from prune import write
+from prune.data.dataset import open_source
+from prune.index.pruned_index import REASONS, PrunedIndex
+from prune.models import networks
+from prune.runs.files import InputError
+from transfer.compression.preservation_set import preserve
 from transfer.preserve import Config, run
 
 SPEC = {

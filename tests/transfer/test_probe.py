@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from prune import networks, write
-from prune.arrays import open_arrays
-from prune.index import PrunedIndex
-from prune.run import InputError
-from prune.source import open_source
+from prune import write
+from prune.data.dataset import open_source
+from prune.index.npz import open_arrays
+from prune.index.pruned_index import PrunedIndex
+from prune.models import networks
+from prune.runs.files import InputError
 from transfer import finetune, knn, probe
-from transfer.evaluation.target_pair import FORMAT, forward_flops, name_of
+from transfer.evaluation.target_splits import FORMAT, forward_flops, name_of
 
 SPEC = {
     "arch": "resnet18",
@@ -221,7 +222,7 @@ def test_fine_tuning_on_an_index_sees_its_images_alone(case, tmp_path):
 
 
 def test_the_classifier_of_a_probe_moves_into_the_network(case):
-    from prune.networks import features_and_logits
+    from prune.models.networks import features_and_logits
     from transfer.evaluation.finetuning import set_head, with_head
     from transfer.evaluation.logistic import Linear
 
@@ -253,13 +254,13 @@ def test_probe_then_finetune_runs_on_shared_features(case, tmp_path):
 
 
 def test_fine_tuning_that_was_stopped_goes_on_to_the_same_weights(case, tmp_path, monkeypatch):
-    from pretrain import stopping
+    from pretrain import preemption
 
     finetune.run(tuned(case, tmp_path / "whole"))
     monkeypatch.setattr("transfer.evaluation.finetuning._SHORT", 0)  # with checkpoints, as a long run has them
     steps = iter(range(99))
-    monkeypatch.setattr(stopping, "asked", lambda: next(steps) == 4)  # after the fifth step
-    with pytest.raises(stopping.Requeue):
+    monkeypatch.setattr(preemption, "asked", lambda: next(steps) == 4)  # after the fifth step
+    with pytest.raises(preemption.Requeue):
         finetune.run(tuned(case, tmp_path / "cut"))
     assert not (tmp_path / "cut/DONE").exists()
     assert (tmp_path / "cut/checkpoint/000000005").exists()
@@ -292,12 +293,12 @@ def test_fine_tuning_never_replaces_the_model_that_it_reads(case, tmp_path):
 
 
 def test_a_short_fine_tuning_says_that_it_begins_anew(case, tmp_path, monkeypatch, capsys):
-    from pretrain import stopping
+    from pretrain import preemption
 
     steps = iter(range(99))
     with monkeypatch.context() as patch:
-        patch.setattr(stopping, "asked", lambda: next(steps) == 4)
-        with pytest.raises(stopping.Requeue):
+        patch.setattr(preemption, "asked", lambda: next(steps) == 4)
+        with pytest.raises(preemption.Requeue):
             finetune.run(tuned(case, tmp_path / "cut"))
     assert "has no checkpoint; the same command begins it anew" in capsys.readouterr().err
     assert not (tmp_path / "cut/checkpoint").exists()
@@ -323,7 +324,7 @@ def test_numbers_that_are_impossible_are_refused_before_anything_is_written(case
 
 
 def test_the_least_temperature_gives_the_nearest_image_all_of_the_vote():
-    from transfer.evaluation.neighbours import classify
+    from transfer.evaluation.nearest_neighbours import classify
 
     train, test = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.1]])
     found = classify(train, np.array([1, 0]), test, classes=2, temperature=knn._COLDEST)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prune.run import read_json, write_json
+from prune.runs.files import read_json, write_json
 from transfer.__main__ import main
 
 HOSTILE = "<b>bird</b><img src=x onerror=alert(1)>"

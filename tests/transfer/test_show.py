@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prune.run import read_json
+from prune.runs.files import read_json
 from transfer.__main__ import main
 from transfer.show import verdict_line
 from transfer.verdicts.advice import plain_words

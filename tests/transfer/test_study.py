@@ -213,12 +213,12 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
 
 def test_a_study_that_is_killed_after_every_line_gives_the_same_results(images, tmp_path, monkeypatch):
     """Each start does one line and dies before it is recorded: the worst moment, because the line must run again."""
-    from transfer.studies import pools
+    from transfer.studies import worker_pool
 
     more = ("--keeps", "0.5", "--seeds", "0", "--loader", "torch", "--epochs", "1", "--surrogate-epochs", "1",
             "--evaluations", "probe", "knn")  # fmt: skip
     assert study(images, tmp_path / "whole", *more) == 0
-    real, lines = pools.execute, []
+    real, lines = worker_pool.execute, []
 
     def killed(command, log):
         done = real(command, log)
@@ -227,7 +227,7 @@ def test_a_study_that_is_killed_after_every_line_gives_the_same_results(images, 
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(pools, "execute", killed)
+    monkeypatch.setattr(worker_pool, "execute", killed)
     starts = 0
     while study(images, tmp_path / "cut", *more) == 130:
         starts += 1

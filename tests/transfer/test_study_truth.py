@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prune import generate
-from prune.run import read_json
+from prune.runs.files import read_json
 from transfer.__main__ import main
 from transfer.verdicts.advice import plain_words
 from transfer.verdicts.analysis import analyse, load

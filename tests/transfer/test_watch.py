@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from prune import networks, write
+from prune import write
+from prune.models import networks
 from transfer.__main__ import main
-from transfer.compression import recovery, staircase
-from transfer.watching import comparison, display
+from transfer.compression import journal, recovery_training
+from transfer.watching import comparison, watch_report
 
 TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
 SIDE = 12
@@ -72,7 +73,7 @@ def case(tmp_path_factory):
     images = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "known").rglob("*.png"))])
     labels = np.repeat(np.arange(3), 20)
     with torch.no_grad():
-        x, _ = next(recovery.normalised(images, labels, spec, 60))
+        x, _ = next(recovery_training.normalised(images, labels, spec, 60))
         features = networks.features_and_logits(model, x)[0].numpy().astype(np.float64)
         # Least squares instead of training: a classifier for a network that was drawn at random.
         solved = np.linalg.lstsq(np.c_[features, np.ones(60)], 10 * np.eye(3)[labels], rcond=None)[0]
@@ -83,7 +84,7 @@ def case(tmp_path_factory):
         model.fc.bias[2] = -100.0
         for place in (root / "run" / "steps" / "02", root / "run"):
             networks.save_model(place, model, spec)
-    staircase.write(root / "run", [step(0, 0, "original"), step(1, 0), step(2, 1)])
+    journal.write(root / "run", [step(0, 0, "original"), step(1, 0), step(2, 1)])
     return root
 
 
@@ -161,7 +162,7 @@ def test_the_way_back_can_be_pasted_into_a_shell(case, tmp_path, capsys):
 
 def test_a_table_program_finds_no_formula_in_what_is_written(tmp_path):
     lines = [{"path": "=HYPERLINK(0)", "label": "@SUM(A1)", "agree": 1}, {"path": "-1", "label": "-cat", "agree": -1}]
-    display.write_lines(tmp_path / "seen.csv", lines)
+    watch_report.write_lines(tmp_path / "seen.csv", lines)
     with open(tmp_path / "seen.csv", newline="", encoding="utf-8") as file:
         found = list(csv.reader(file))
     assert found[1:] == [["'=HYPERLINK(0)", "'@SUM(A1)", "1"], ["-1", "'-cat", "-1"]]

@@ -2,7 +2,8 @@
 
 Torch-Pruning's dependency graph (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023) says what falls
 with a channel: the rows of one layer, a norm's entries, the columns of the next layers. The narrow network is then
-built from its recorded widths (`prune.widths`) and filled with what stays: what is judged is what can be loaded again.
+built from its recorded widths (`prune.models.pruned_widths`) and filled with what stays: what is judged is what can be
+loaded again.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from prune import networks
-from prune.run import InputError
-from prune.widths import is_attention, record
+from prune.models import networks
+from prune.models.pruned_widths import is_attention, record
+from prune.runs.files import InputError
 
 
 @dataclass(frozen=True)

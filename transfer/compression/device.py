@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from prune.run import InputError
+from prune.runs.files import InputError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from prune.run import note
-from transfer.compression import guard, onnx_model
-from transfer.compression.guard import Verdict
+from prune.runs.files import note
+from transfer.compression import acceptance, onnx_model
+from transfer.compression.acceptance import Verdict
+from transfer.compression.journal import INT8, Trial
 from transfer.compression.qat import fake_quantised
 from transfer.compression.quantization import Quantizer, put_back
 from transfer.compression.shrinking import recovered
-from transfer.compression.staircase import INT8, Trial
 
 if TYPE_CHECKING:
-    from transfer.compression.loop import Job
+    from transfer.compression.compression_loop import Job
 
 _CALIBRATION, _SENSITIVITY = 512, 128
 
@@ -40,8 +40,8 @@ def quantised(
     images = job.images[_spread(len(job.images), _CALIBRATION)]
 
     def judged(path: Path) -> Verdict:
-        found = guard.predicted(onnx_model.predict(onnx_model.session(path), job.images))
-        return guard.judge(job.labels, job.answers, found, spec["classes"], job.margins)
+        found = acceptance.predicted(onnx_model.predict(onnx_model.session(path), job.images))
+        return acceptance.judge(job.labels, job.answers, found, spec["classes"], job.margins)
 
     def written(network: nn.Module) -> list[str] | None:
         few = images[_spread(len(images), _SENSITIVITY)]

@@ -25,7 +25,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from prune.run import InputError, atomic
+from prune.runs.files import InputError, atomic
 
 FORMAT = "winnow-onnx/1"
 INPUT, OUTPUT = "images", "logits"

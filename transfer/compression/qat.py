@@ -1,8 +1,8 @@
 """Quantisation-aware training: the network learns with the rounding that int8 will bring.
 
-Used where post-training quantisation loses too much. The training is any call of `pretrain.engine.train` (recovery
-after a step, for instance) inside `with fake_quantised(network):`; afterwards the weights are plain fp32 ones again,
-trained to stand rounding, and `quantization.quantize_static` makes the int8 file of them as of any others.
+Used where post-training quantisation loses too much. The training is any call of `pretrain.training_loop.train`
+(recovery after a step, for instance) inside `with fake_quantised(network):`; afterwards the weights are plain
+fp32 ones again, trained to stand rounding, and `quantization.quantize_static` makes the int8 file of them as of any others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from prune.run import InputError
+from prune.runs.files import InputError
 from transfer.compression.quantization import BITS
 
 _TINY = 1e-8

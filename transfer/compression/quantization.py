@@ -21,7 +21,7 @@ from onnxruntime import quantization as ort
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from torch import nn
 
-from prune.run import InputError
+from prune.runs.files import InputError
 from transfer.compression import onnx_model
 
 Method = Literal["minmax", "percentile", "entropy"]

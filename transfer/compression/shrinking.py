@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from prune import networks
-from transfer.compression import channel_pruning, importance, recovery, rewinding
-from transfer.compression.staircase import Trial
+from prune.models import networks
+from transfer.compression import channel_pruning, importance, recovery_training, rewinding
+from transfer.compression.journal import Trial
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
-    from transfer.compression.loop import Job
+    from transfer.compression.compression_loop import Job
 
 
 def shrunk(
@@ -82,16 +82,18 @@ def _weight_scores(job: Job, trial: Trial, model: nn.Module, names: list[str]) -
 
 def _batches(job: Job) -> Any:
     labels = np.asarray(job.source.manifest.labels)[job.rows]
-    rows = recovery.balanced(job.rows, labels, job.config.importance_images, job.config.seed)
-    return recovery.normalised(*recovery.images_of(job.loader, rows), job.spec)
+    rows = recovery_training.balanced(job.rows, labels, job.config.importance_images, job.config.seed)
+    return recovery_training.normalised(*recovery_training.images_of(job.loader, rows), job.spec)
 
 
 def recipe_of(job: Job, epochs: float) -> Recipe:
     """Recipe of the recovery; without recovery only its batch counts."""
     config = job.config
     if not (config.recovery_epochs or config.last_epochs):
-        return replace(next(iter(recovery.RECIPES.values())), epochs=0.0, batch=64)
-    return recovery.recipe_for(job.spec, job.model, config.recipe, epochs, config.learning_rate, config.batch_size)
+        return replace(next(iter(recovery_training.RECIPES.values())), epochs=0.0, batch=64)
+    return recovery_training.recipe_for(
+        job.spec, job.model, config.recipe, epochs, config.learning_rate, config.batch_size
+    )
 
 
 def recovered(
@@ -103,7 +105,7 @@ def recovered(
     recipe, seed = recipe_of(job, epochs), config.seed * 1000 + trial.step
     torch.manual_seed(seed)
     teacher = job.model.to(job.ranks.device)
-    return recovery.recover(
+    return recovery_training.recover(
         model,
         job.loader,
         job.rows,
@@ -111,7 +113,7 @@ def recovered(
         job.ranks,
         spec,
         seed=seed,
-        loss=recovery.distilled(teacher, recipe, config.distil, seed),
+        loss=recovery_training.distilled(teacher, recipe, config.distil, seed),
         checkpoints=scratch / "checkpoint",
         checkpoint_seconds=60 * config.checkpoint_minutes,
         name=f"step {trial.step}",

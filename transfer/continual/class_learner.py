@@ -14,18 +14,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pretrain import engine, optimisation, order
+from pretrain import optimisation, sampling_order, training_loop
+from pretrain.distributed import Ranks
 from pretrain.hooks import Hooks, Progress
 from pretrain.optimisation import Loss
-from pretrain.pretraining import warm_start
-from pretrain.ranks import Ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
-from prune import networks
-from prune.networks import MEAN, STD, features_and_logits, normalise
+from pretrain.training_run import warm_start
+from prune.models import networks
+from prune.models.networks import MEAN, STD, features_and_logits, normalise
 from prune.scores.clusters import unit
 from transfer.continual.incremental_setting import HEADS
-from transfer.continual.pool import Pool
+from transfer.continual.memory_loader import Pool
 
 TEMPERATURE = 2.0
 
@@ -113,8 +113,10 @@ def learn(
     loss = None
     if teacher is not None and distillation:
         loss = distilled(optimisation.classification(recipe, seed, ranks.rank), teacher, distillation)
-    size = order.rank_batch(order.global_batch(len(pool), recipe.batch, ranks.world), ranks.rank, ranks.world)
-    return engine.train(
+    size = sampling_order.rank_batch(
+        sampling_order.global_batch(len(pool), recipe.batch, ranks.world), ranks.rank, ranks.world
+    )
+    return training_loop.train(
         network,
         pool.batches(recipe, seed, size),
         np.arange(len(pool), dtype=np.int64),

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prune import image_codecs
+from prune.data import image_codecs
 
 WORD = 4
 """Bytes beside each compressed exemplar: its length and whether its headers are among the shared ones."""

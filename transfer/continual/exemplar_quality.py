@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pretrain.ranks import Ranks
-from prune import fidelity
+from pretrain.distributed import Ranks
+from prune.byte_budget import distortion
 from transfer.continual import exemplars
 from transfer.continual.class_learner import outputs
 from transfer.continual.exemplar_form import Form
@@ -69,9 +69,9 @@ def choose(
 def loss_of_dropping(network: nn.Module, images: np.ndarray, ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, d) of (n, side, side, 3) uint8 images, and what losing each costs: its FMSE to the mean, (n,)."""
     exact, _ = outputs(network, images, ranks)
-    return exact, fidelity.dropped(exact, exact.mean(axis=0))
+    return exact, distortion.dropped(exact, exact.mean(axis=0))
 
 
 def distortions(network: nn.Module, images: np.ndarray, exact: np.ndarray, ranks: Ranks) -> np.ndarray:
     """FMSE of decoded images against the features of their originals, (n,) float32."""
-    return fidelity.fmse(outputs(network, images, ranks)[0], exact)
+    return distortion.fmse(outputs(network, images, ranks)[0], exact)

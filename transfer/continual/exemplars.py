@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from prune import coverage, image_codecs, storage
-from prune.arrays import open_arrays, save_arrays
-from prune.budget_inputs import budget_of
-from prune.run import InputError
+from prune.byte_budget import allocation
+from prune.byte_budget.budget_inputs import budget_of
+from prune.data import image_codecs
+from prune.index.npz import open_arrays, save_arrays
+from prune.methods import coverage
+from prune.runs.files import InputError
 from prune.scores.clusters import unit
 from prune.scores.difficulty import difficulty
 from transfer.continual.exemplar_form import ALONE, RAW, Form
@@ -256,7 +258,7 @@ def kept_share(distortion: np.ndarray, dropped: np.ndarray) -> float:
         What losing the image costs on the same scale.
     """
     lost = float(np.mean(dropped))
-    return float(np.clip(storage.values(np.reshape(distortion, (-1, 1)), np.asarray(lost)).mean(), 0.0, 1.0))
+    return float(np.clip(allocation.values(np.reshape(distortion, (-1, 1)), np.asarray(lost)).mean(), 0.0, 1.0))
 
 
 def effective_count(count: int, distortion: np.ndarray, dropped: np.ndarray) -> float:

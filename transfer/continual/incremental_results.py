@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from prune.run import atomic, finish, note, write_json
+from prune.runs.files import atomic, note, write_json
+from prune.runs.run_directory import finish
 
 
 def publish(

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pretrain import stopping
+from pretrain import preemption
+from pretrain.distributed import Ranks
 from pretrain.hooks import Hooks
 from pretrain.progress_bar import bar
-from pretrain.ranks import Ranks
-from prune import networks
-from prune.run import note, read_json, write_json
-from prune.source import Source
+from prune.data.dataset import Source
+from prune.models import networks
+from prune.runs.files import note, read_json, write_json
 from transfer.continual import class_learner, exemplar_quality, exemplars
 from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.exemplars import Exemplars
 from transfer.continual.incremental_setting import HEADS, Cell, Setting, assembled
-from transfer.continual.pool import Pool, read
+from transfer.continual.memory_loader import Pool, read
 
 _Choice = list[dict[str, Any]]
 
@@ -58,9 +58,9 @@ def run_cell(setting: Setting, cell: Cell, train: Source, test: Source, out: Pat
         _judge(state, cell, tests, task, ranks)
         _save(out, task, state, setting, [names[c] for c in arrival[: int(labels.max()) + 1]])
         _say(cell, state.records[-1])
-        if stopping.asked() and task + 1 < setting.tasks:
+        if preemption.asked() and task + 1 < setting.tasks:
             note(f"{cell.name}: stopping on a signal after task {task + 1}; the same command goes on")
-            raise stopping.Requeue
+            raise preemption.Requeue
     result = assembled(setting, cell, state.records, [[names[c] for c in group] for group in groups])
     write_json(out / "result.json", result)
     return result

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.arrays import open_arrays, save_arrays
+from prune.index.npz import open_arrays, save_arrays
 from transfer.continual.exemplar_form import WORD, Form
 
 FORMAT = "winnow-stream/1"

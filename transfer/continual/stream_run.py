@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pretrain import stopping
-from pretrain.ranks import Ranks
+from pretrain import preemption
+from pretrain.distributed import Ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
-from prune import networks
-from prune.progress import track
-from prune.run import note, read_json, write_json
-from prune.source import Source
+from prune.data.dataset import Source
+from prune.models import networks
+from prune.runs.files import note, read_json, write_json
+from prune.runs.progress import track
 from transfer.continual import class_learner, exemplars, stream_memory
 from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.exemplar_quality import distortions, loss_of_dropping
 from transfer.continual.incremental_setting import HEADS
-from transfer.continual.pool import Pool, read
+from transfer.continual.memory_loader import Pool, read
 from transfer.continual.stream_memory import StreamMemory
 
 MEASURED = 128
@@ -114,7 +114,7 @@ def run_stream(
     for number in track(range(begin, len(rounds)), len(rounds) - begin, f"{policy}, seed {seed}"):
         try:
             _round(setting, seed, number, rounds[number], labels, train, state, ranks)
-        except stopping.Requeue:
+        except preemption.Requeue:
             note(f"{policy}-s{seed}: stopping on a signal; the same command goes on after round {number}")
             raise
         _judge(state, shown, ranks)

@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain import engine, flops, order, stopping
+from pretrain import preemption, sampling_order, training_flops, training_loop
+from pretrain.distributed import Ranks, dtype_of, open_ranks
 from pretrain.hooks import Hooks, Progress
-from pretrain.pretraining import augmented
 from pretrain.progress_bar import bar
-from pretrain.ranks import Ranks, dtype_of, open_ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
-from prune import networks
-from prune.loading import open_loader
-from prune.run import atomic, finish, note, plain, write_json
-from prune.source import Source
+from pretrain.training_run import augmented
+from prune.data.dataset import Source
+from prune.data.loader import open_loader
+from prune.models import networks
+from prune.runs.files import atomic, note, write_json
+from prune.runs.run_directory import finish, plain
 from transfer.evaluation.finetune_recipes import adapted, has_batch_norm, size_of
 from transfer.evaluation.logistic import Linear
-from transfer.evaluation.target_pair import SMALL, forward_flops, name_of, pair_features, save_predictions
+from transfer.evaluation.target_splits import SMALL, forward_flops, name_of, pair_features, save_predictions
 
 if TYPE_CHECKING:
     from transfer.finetune import Config
@@ -55,7 +56,7 @@ def finetune(config: Config, train: Source, test: Source, rows: np.ndarray, inpu
         progress = _train(config, network, train, rows, recipe, spec, ranks)
         if ranks.rank == 0:
             facts = _predict(config, network, test, spec, ranks)
-            cost = flops.per_image(network, recipe, recipe.resolution)
+            cost = training_flops.per_image(network, recipe, recipe.resolution)
             seen = progress.samples + len(test)
             result = {
                 "task": "finetune",
@@ -149,8 +150,8 @@ def _train(
     spec: dict[str, Any],
     ranks: Ranks,
 ) -> Progress:
-    batch = order.global_batch(len(rows), recipe.batch, ranks.world)
-    size = order.rank_batch(batch, ranks.rank, ranks.world)
+    batch = sampling_order.global_batch(len(rows), recipe.batch, ranks.world)
+    size = sampling_order.rank_batch(batch, ranks.rank, ranks.world)
 
     def on_lines(lines: list[dict[str, Any]]) -> None:
         if ranks.rank == 0:
@@ -165,7 +166,7 @@ def _train(
             )
             opened.callback(loader.close)
             on_step = opened.enter_context(bar(Path(config.out).name))
-            return engine.train(
+            return training_loop.train(
                 network,
                 augmented(loader, recipe, config.seed),
                 rows,
@@ -179,7 +180,7 @@ def _train(
                 checkpoints=None if short else config.out / "checkpoint",
                 hooks=Hooks(on_lines=on_lines, on_step=on_step),
             )
-    except stopping.Requeue:
+    except preemption.Requeue:
         if short:
             note("stopping on a signal: so short a training has no checkpoint; the same command begins it anew")
         raise

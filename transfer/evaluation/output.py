@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prune.run import InputError
+from prune.runs.files import InputError
 
 
 def need_one_process() -> None:

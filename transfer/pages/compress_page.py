@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transfer.compression import staircase
-from transfer.compression.staircase import ACCEPTED, ROLLED_BACK, Line
+from transfer.compression import journal
+from transfer.compression.journal import ACCEPTED, ROLLED_BACK, Line
 from transfer.pages import curves_page
 from transfer.pages.curves_page import Chart, Curve, Section
 
@@ -82,7 +82,7 @@ def headline(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> st
 
 
 def _outcome(lines: Sequence[Line]) -> str:
-    first, final = lines[0], lines[staircase.current(lines)]
+    first, final = lines[0], lines[journal.current(lines)]
     refused = sum(line["verdict"] == ROLLED_BACK for line in lines)
     points = 100 * (final["accuracy"] - first["accuracy"])
     times = ""
@@ -90,13 +90,13 @@ def _outcome(lines: Sequence[Line]) -> str:
         times = f", {first['latency_ms'] / final['latency_ms']:.1f}x as fast"
     return (
         f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {points:+.1f} points on the preservation "
-        f"set; {len(staircase.accepted(lines)) - 1} steps accepted, {refused} rolled back"
+        f"set; {len(journal.accepted(lines)) - 1} steps accepted, {refused} rolled back"
     )
 
 
 def standing(lines: Sequence[Line]) -> list[Line]:
     """Lines of the original, of what was built on it, and so on up to the step that stands."""
-    found, step = [], staircase.current(lines)
+    found, step = [], journal.current(lines)
     while step:
         found.append(lines[step])
         step = lines[step]["base"]
@@ -108,7 +108,7 @@ def nearest(lines: Sequence[Line], config: Mapping[str, Any]) -> list[tuple[str,
 
     The share is None without a margin, and where the margin is 0. Ties go to the earlier class.
     """
-    first, final = lines[0], lines[staircase.current(lines)]
+    first, final = lines[0], lines[journal.current(lines)]
     margin = config.get("class_margin")
     lost = {
         name: 100 * (before - final["per_class"][name])
@@ -171,7 +171,7 @@ def _stairs(name: str, lines: Sequence[Line]) -> list[Curve]:
     for number, line in enumerate(lines[1:], 1):
         before = y[-1]
         x += [number, number]
-        y += [before, share[staircase.current(lines[: number + 1])]]
+        y += [before, share[journal.current(lines[: number + 1])]]
         if line["verdict"] == ROLLED_BACK:
             gap = [_GAP] if spike_x else []
             spike_x += [number for _ in gap] + [number, number]

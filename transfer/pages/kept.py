@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from prune.arrays import open_arrays
-from prune.beton import BetonFile, open_beton
-from prune.images import Stored
-from prune.index import PrunedIndex
-from prune.run import InputError, note
-from prune.thumbnails import data_uri
+from prune.data.beton import BetonFile, open_beton
+from prune.data.stored_images import Stored
+from prune.gallery.thumbnails import data_uri
+from prune.index.npz import open_arrays
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import InputError, note
 
 PICTURES = 24
 _PICTURE_BYTES = 6_000

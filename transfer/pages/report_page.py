@@ -21,7 +21,7 @@ from transfer.pages.kept import CLASSES, Selection
 from transfer.pages.report_charts import charts_of
 from transfer.pages.reproduce import study_command
 from transfer.studies.settings import UNGUIDED
-from transfer.verdicts import leaks
+from transfer.verdicts import leak_counts
 from transfer.verdicts.advice import plain_words
 from transfer.verdicts.headline import (
     against,
@@ -169,7 +169,7 @@ def _warnings(analysis: Mapping[str, Any]) -> list[str]:
     for control in UNGUIDED:
         if control not in analysis["methods"]:
             found.append(f"The control {control} is missing from this study.")
-    if held := leaks.words(analysis):
+    if held := leak_counts.words(analysis):
         found.append(held)
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import plain_words
-from transfer.verdicts.ledger import USES
+from transfer.verdicts.cost_account import USES
 
 HEADER = ("method", "keep", "accuracy %", "seeds", "against full", "verdict", "against random", "beats random",
           "efficiency", "cost")  # fmt: skip

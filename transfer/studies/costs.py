@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prune.run import read_json
+from prune.runs.files import read_json
 from transfer.studies.plan import STEPS_LATER, Line
 from transfer.studies.settings import cell_name
 
@@ -75,7 +75,7 @@ def _seen(line: Line, out: Path) -> tuple[int, float]:
     """Images that a line has seen, and the FLOPs spent on them."""
     place = out / line.out
     if line.stage == "write":
-        from prune.manifest import Manifest, manifest_path
+        from prune.index.manifest import Manifest, manifest_path
 
         return len(Manifest.load(manifest_path(place))), 0.0
     if line.stage in ("surrogate", "pretrain"):
@@ -101,7 +101,7 @@ def _trained(place: Path) -> tuple[int, float]:
 
 
 def _extracted(place: Path, model: Path) -> tuple[int, float]:
-    from prune.arrays import open_arrays
+    from prune.index.npz import open_arrays
 
     n = sum(len(open_arrays(file, "winnow-features/1")[0]["label"]) for file in sorted(place.glob("*.features.npz")))
     # Forwards and backwards cost three times the forward pass alone.

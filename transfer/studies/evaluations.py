@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from prune.run import InputError
+from prune.runs.files import InputError
 
 DEFAULT = ("probe",)
 _FEW = re.compile(r"few-shot-([1-9][0-9]*)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from transfer.studies import evaluations, search_steps
-from transfer.studies.lines import (
+from transfer.studies.settings import Study, cell_name, cells
+from transfer.studies.task import (
     FORWARD,
     TRAIN,
     Line,
@@ -13,8 +14,7 @@ from transfer.studies.lines import (
     needs_half,
     needs_source,
     source_of,
-)  # fmt: skip
-from transfer.studies.settings import Study, cell_name, cells
+)
 
 
 def evaluation_lines(study: Study) -> list[Line]:

@@ -15,7 +15,8 @@ from dataclasses import replace
 
 from transfer.studies import search_steps
 from transfer.studies.judging import evaluation_lines, ladder_lines
-from transfer.studies.lines import (
+from transfer.studies.settings import EQUAL_TIME, Study, cell_name, cells, check
+from transfer.studies.task import (
     FORWARD,
     TRAIN,
     WRITE,
@@ -27,8 +28,7 @@ from transfer.studies.lines import (
     needs_source,
     read_plan,
     source_of,
-)  # fmt: skip
-from transfer.studies.settings import EQUAL_TIME, Study, cell_name, cells, check
+)
 
 __all__ = ["STEPS_LATER", "Line", "plan", "read_plan"]
 

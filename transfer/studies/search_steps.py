@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prune.run import read_json
+from prune.runs.files import read_json
 from transfer.studies.settings import UNGUIDED, Study, cell_name
 from transfer.verdicts import keep_search
 

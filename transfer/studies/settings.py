@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune.methods import NAMES
-from prune.run import InputError, positive, refuse_other
-from transfer.evaluation.tasks import Parts
+from prune.methods.presets import NAMES
+from prune.runs.files import InputError, positive
+from prune.runs.run_directory import refuse_other
 from transfer.studies.evaluations import DEFAULT, check_name
+from transfer.studies.places import Parts
 
 EQUAL_TIME = "random-equal-time"
 UNGUIDED = ("full", "random", EQUAL_TIME)

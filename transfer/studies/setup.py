@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.run import InputError, note, read_json
-from transfer.evaluation.tasks import Parts, count, labels_of, moved, parse_targets, source_parts, target_parts
+from prune.runs.files import InputError, note, read_json
+from transfer.studies.places import Parts, count, labels_of, moved, parse_targets, source_parts, target_parts
 from transfer.studies.settings import Study, grown
 from transfer.verdicts.keep_search import LADDER
 
@@ -82,8 +82,8 @@ def _check_places(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def _other_images(out: Path, beton: str, before: str | None, after: str | None) -> str:
     """How the images at `after` differ from those of a study's beton, once at `before`; '' where they are the same."""
-    from prune.listing import list_images
-    from prune.manifest import open_manifest
+    from prune.data.image_listing import list_images
+    from prune.index.manifest import open_manifest
     from prune.write import difference
 
     if before is None or after is None:
@@ -140,7 +140,7 @@ def check_floor(study: Study, out: Path) -> None:
         return
     import numpy as np
 
-    from prune.quota import budget_of, floors_of
+    from prune.methods.quota import budget_of, floors_of
 
     place = out / "data" / "source.beton"
     sizes = np.bincount(labels_of(str(place) if place.exists() else moved(study.source.train, out, Path())))

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from prune.arrays import open_arrays
-from prune.run import InputError, read_json
-from transfer.studies.results import FORMAT
-from transfer.verdicts import estimates, ledger
+from prune.index.npz import open_arrays
+from prune.runs.files import InputError, read_json
+from transfer.studies.collect import FORMAT
+from transfer.verdicts import cost_account, estimates
 from transfer.verdicts.estimates import Estimate, Layout
-from transfer.verdicts.leaks import check_leaks
+from transfer.verdicts.leak_counts import check_leaks
 from transfer.verdicts.sample_efficiency import efficiency
 
 MARGIN = 0.5
@@ -136,7 +136,7 @@ def analyse(
         "keeps": sorted({keep for _, keep in conditions}),
         "seeds": sorted({c["seed"] for c in cells}),
         "rows": rows,
-        "ledger": ledger.bill(results["ledger"], price),
+        "ledger": cost_account.bill(results["ledger"], price),
         "leaks": {target: found[target] for target in targets if target in found},
         "config": config,
         "search": results.get("search"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.arrays import open_arrays
+from prune.index.npz import open_arrays
 from transfer.evaluation.metrics import calibration_error
 
 BINS = 10

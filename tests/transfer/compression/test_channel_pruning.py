@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from prune import networks
-from prune.run import InputError
+from prune.models import networks
+from prune.runs.files import InputError
 from transfer.compression import channel_pruning, importance
 
 CLASSES = {"classes": ["a", "b", "c"], "resolution": 16, "mean": networks.MEAN, "std": networks.STD}

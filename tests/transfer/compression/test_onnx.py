@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from prune import networks
-from prune.beton import BetonWriter
-from prune.manifest import Manifest
-from prune.run import InputError
+from prune.data.beton import BetonWriter
+from prune.index.manifest import Manifest
+from prune.models import networks
+from prune.runs.files import InputError
 from transfer.__main__ import main
-from transfer.compression import exporting, onnx_model, qat, quantization, recovery
-from transfer.evaluation.target_pair import multiply_adds
+from transfer.compression import onnx_export, onnx_model, qat, quantization, recovery_training
+from transfer.evaluation.target_splits import multiply_adds
 
 ROOT = Path(__file__).parents[3]
 SIDE = 16
@@ -73,7 +73,7 @@ def learn(model: torch.nn.Module, spec: dict, epochs: int, gap: int = 60) -> Non
     images, labels = pictures(256, 1, gap)
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(epochs):
-        for x, y in recovery.normalised(images, labels, spec, 32):
+        for x, y in recovery_training.normalised(images, labels, spec, 32):
             functional.cross_entropy(model(x), y).backward()
             optimiser.step()
             optimiser.zero_grad()
@@ -108,7 +108,7 @@ def test_fp32_files_answer_as_pytorch_does_for_any_number_of_images(trained):
     opened = onnx_model.session(path)
     for count in (1, 3, 130):
         images, _ = pictures(count, count)
-        wanted = recovery.predictor(model, spec)(images)
+        wanted = recovery_training.predictor(model, spec)(images)
         assert np.abs(onnx_model.predict(opened, images) - wanted).max() < 1e-3
     assert (wanted.argmax(1) == pictures(130, 130)[1]).mean() > 0.8  # it has learnt, so agreement means something
     assert onnx_model.facts(opened, path)["classes"] == CLASSES
@@ -175,7 +175,7 @@ def test_layers_kept_in_fp32_stay_so_and_bring_the_answers_nearer(trained):
 def test_quantisation_aware_training_rounds_inside_the_block_and_leaves_a_plain_network(trained):
     _, model, spec, _ = trained
     images, labels = pictures(64, 5)
-    x, y = next(recovery.normalised(images, labels, spec, 64))
+    x, y = next(recovery_training.normalised(images, labels, spec, 64))
     before = model(x)
     state, order = list(model.state_dict()), [id(p) for p in model.parameters()]
     first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
@@ -205,7 +205,7 @@ def test_training_with_rounding_brings_back_what_rounding_lost(monkeypatch):
 
     def accuracy() -> float:
         images, labels = pictures(400, 2, gap=20)
-        return float((recovery.predictor(model.eval(), spec)(images).argmax(1) == labels).mean())
+        return float((recovery_training.predictor(model.eval(), spec)(images).argmax(1) == labels).mean())
 
     whole = accuracy()
     with qat.fake_quantised(model):
@@ -266,11 +266,11 @@ def test_layers_that_are_to_stay_in_fp32_are_checked_before_anything_is_written(
     assert "--seed -1" in capsys.readouterr().err
     assert not (tmp_path / "device").exists()
     for name in there:
-        exporting.need_layers(model, [name])
+        onnx_export.need_layers(model, [name])
 
 
 def test_an_export_that_answers_otherwise_is_refused_and_removed(tmp_path):
-    from transfer.compression.exporting import check_parity
+    from transfer.compression.onnx_export import check_parity
 
     path = tmp_path / "model.onnx"
     path.write_bytes(b"x")

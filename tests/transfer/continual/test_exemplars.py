@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune import image_codecs
-from prune.run import InputError
+from prune.data import image_codecs
+from prune.runs.files import InputError
 from transfer.continual import exemplars
 from transfer.continual.exemplar_form import ALONE, WORD, Form
 

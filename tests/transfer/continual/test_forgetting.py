@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prune import networks
+from prune.models import networks
 from transfer.continual.class_learner import class_means, distilled, grow, nearest_mean
 from transfer.continual.forgetting import average_incremental_accuracy, forgetting, seen_accuracies
 from transfer.continual.incremental_results import paired, summary

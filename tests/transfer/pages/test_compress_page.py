@@ -8,7 +8,7 @@ import math
 import pytest
 
 from transfer.__main__ import main
-from transfer.compression import staircase
+from transfer.compression import journal
 from transfer.pages import compress_page
 
 EVIL = "<b>newt</b></script>"
@@ -37,7 +37,7 @@ LINES = [
 def run(tmp_path):
     place = tmp_path / "pets <i>small"
     place.mkdir()
-    staircase.write(place, LINES)
+    journal.write(place, LINES)
     (place / "config.json").write_text(json.dumps({"class_margin": 10.0, "note": EVIL}))
     return place
 
@@ -86,7 +86,7 @@ def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
 def test_several_runs_share_the_charts_and_a_run_without_latencies_is_left_out_of_that_chart(run, tmp_path, capsys):
     other = tmp_path / "unguarded"
     other.mkdir()
-    staircase.write(other, [{**one, "latency_ms": None} for one in LINES])
+    journal.write(other, [{**one, "latency_ms": None} for one in LINES])
     (other / "config.json").write_text("{}")
     out = tmp_path / "page.html"
     assert main(["compress-report", "--runs", str(run), str(other), "--out", str(out)]) == 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shlex
 
-from prune import command_line
+from prune.runs import command_line
 from transfer import study
 from transfer.pages.reproduce import study_command
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from prune.arrays import save_arrays
-from prune.run import write_json
+from prune.index.npz import save_arrays
+from prune.runs.files import write_json
 from transfer.studies.costs import ledger, prolonged, resolve
 from transfer.studies.plan import STEPS_LATER, Line
-from transfer.studies.run import forget, remember
+from transfer.studies.runner import forget, remember
 
 
 def test_steps_pay_for_at_least_the_price():

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from prune.run import InputError
-from transfer.evaluation.tasks import Parts
+from prune.runs.files import InputError
 from transfer.studies import plan
+from transfer.studies.places import Parts
 from transfer.studies.settings import EQUAL_TIME, Study, cell_name, cells, check, grown
 
 STUDY = Study(

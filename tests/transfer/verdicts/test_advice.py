@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prune.run import read_json, write_json
+from prune.runs.files import read_json, write_json
 from transfer.pages.tables import csv_text
 from transfer.verdicts.advice import plain_words
 from transfer.verdicts.analysis import analyse, load

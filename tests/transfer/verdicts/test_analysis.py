@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prune.arrays import open_arrays, save_arrays
-from prune.run import InputError, read_json, write_json
+from prune.index.npz import open_arrays, save_arrays
+from prune.runs.files import InputError, read_json, write_json
 from transfer.pages.tables import csv_text, markdown
 from transfer.verdicts.analysis import analyse, load
 

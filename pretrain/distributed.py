@@ -1,0 +1,191 @@
+"""The processes of a run, through Accelerate: who am I, agree, add up, wait.
+
+One process or many, CPU (gloo) or CUDA, the rest of the package asks the same questions here. Several runs may follow
+each other in one process: Accelerate's own state is set anew for each, the process group stays.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+
+from prune.data.loader import share_of_cores
+from prune.models.networks import pick_precision
+from prune.runs.files import InputError
+from prune.runs.heap import keep_freed_memory
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks hold to be true at a step boundary."""
+
+    stop: bool
+    save: bool
+    bad_step: int
+    seconds: float
+
+
+@dataclass
+class Ranks:
+    """The processes of one run.
+
+    Attributes
+    ----------
+    accelerator : Accelerator
+    rank, world : int
+    device : torch.device
+    dtype : torch.dtype or None
+        What autocast computes in; None: fp32.
+    """
+
+    accelerator: Accelerator
+    rank: int
+    world: int
+    device: torch.device
+    dtype: torch.dtype | None
+    _group: Any = None
+
+    def agree(self, stop: bool, save: bool, bad_step: int, seconds: float) -> Agreement:
+        """Exchange a few numbers between all ranks: any stop is a stop, rank 0 decides on saving and keeps the clock.
+
+        On CUDA the exchange runs beside NCCL (gloo), so the GPU's queue is not waited for.
+        """
+        if self.world > 1:
+            first = self.rank == 0
+            message = torch.tensor([stop, save and first, bad_step, seconds if first else 0.0], dtype=torch.float64)
+            dist.all_reduce(message, dist.ReduceOp.MAX, group=self._group)
+            stop, save, bad_step, seconds = message.tolist()
+        return Agreement(bool(stop), bool(save), int(bad_step), seconds)
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Add `values` over all ranks."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    def from_first(self, number: int) -> int:
+        """Give every rank the number of rank 0."""
+        if self.world > 1:
+            message = torch.tensor([number])
+            dist.broadcast(message, 0, group=self._group)
+            number = int(message)
+        return number
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        if self.world > 1:
+            dist.barrier(group=self._group)
+
+    def distribute(self, network: nn.Module) -> nn.Module:
+        """Wrap for gradient averaging when there are several ranks. Batch-norm statistics stay each rank's own."""
+        if self.world == 1:
+            return network
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the new name for broadcast_buffers is not in torch 2.6
+            return self.accelerator.prepare(network)
+
+    def without_sync(self, model: nn.Module) -> AbstractContextManager:
+        """Accumulate gradients without averaging them yet."""
+        return self.accelerator.no_sync(model) if self.world > 1 else nullcontext()
+
+    def autocast(self) -> AbstractContextManager:
+        """Compute in the run's precision."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+
+@contextmanager
+def open_ranks(
+    precision: Precision = "auto",
+    threads: int | None = None,
+    trackers: tuple[str, ...] = (),
+    project: Path | None = None,
+) -> Iterator[Ranks]:
+    """Join the run's other processes (torchrun, accelerate launch, srun) or be the only one.
+
+    torch's number of threads and its random state are given back at the end.
+
+    Parameters
+    ----------
+    precision : str
+        `auto`: bf16 on CUDA and on CPUs with bf16 units, fp32 on others.
+    threads : int, optional
+        torch's threads in this process; OMP_NUM_THREADS, else this process's share of the cores.
+    trackers : tuple of str
+        "tensorboard", "wandb"; logged by rank 0.
+    project : Path, optional
+        Where trackers write.
+    """
+    cpu = not torch.cuda.is_available()
+    if cpu:
+        keep_freed_memory()
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision="no",  # autocast is ours: no other run in this process is bound by it
+            log_with=list(trackers) or None,
+            project_dir=project,
+            kwargs_handlers=[
+                # Buckets that are rebuilt after the first step would add the gradients of three ranks and more in
+                # another order after a resume; looking for unused parameters keeps the first ones.
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                    find_unused_parameters=cpu and int(os.environ.get("WORLD_SIZE", "1")) > 2,
+                )
+            ],
+        )
+        # Accelerate and FFCV both set the threads to values of their own.
+        torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or share_of_cores())
+        world = accelerator.num_processes
+        if not cpu:
+            torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
+            torch.backends.cudnn.benchmark = True
+        group = dist.new_group(backend="gloo") if world > 1 and not cpu else None
+        try:
+            yield Ranks(accelerator, accelerator.process_index, world, accelerator.device, dtype_of(precision), group)
+        finally:
+            accelerator.free_memory()
+            torch.set_num_threads(before[0])
+            torch.set_float32_matmul_precision(before[1])
+            torch.backends.cudnn.benchmark = before[2]
+
+
+def dtype_of(precision: Precision) -> torch.dtype | None:
+    """Resolve a precision for this machine.
+
+    Raises
+    ------
+    InputError
+        fp16 without CUDA: there it is slow and its gradients vanish.
+    """
+    if precision == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = pick_precision("auto", device)  # type: ignore[assignment]
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("--precision fp16 needs CUDA: use auto, fp32 or bf16")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def leave() -> None:
+    """End the process group, at the very end of a command."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,187 @@
+"""Check everything that a training run is given, before anything is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain import sampling_order
+from pretrain.recipe import Attack, Recipe
+from pretrain.recipes import RECIPES
+from pretrain.schedule import Budget
+from prune.data.dataset import Source, open_source
+from prune.runs.files import InputError, at_least, need_file, positive, read_json
+from prune.runs.run_directory import plain
+
+if TYPE_CHECKING:
+    from pretrain.train import Config
+
+SMALLEST = 8
+_FITS_ANYWAY = frozenset({"img_size", "drop_rate", "drop_path_rate"})
+"""What a model was built with and weights fit regardless of; a vision transformer's positions are drawn anew."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains on and how, with every flag taken into account.
+
+    Attributes
+    ----------
+    source : Source
+    rows : (n,) int64
+        Ascending rows of the source.
+    val : Source or None
+    recipe : Recipe
+    budget : Budget
+    fingerprints : dict
+        Of the inputs, under the names of the flags; None where a flag is absent.
+    changed : dict or None
+        With --allow-changed on another source: the provenance step that counts what is missing or differs.
+    """
+
+    source: Source
+    rows: np.ndarray
+    val: Source | None
+    recipe: Recipe
+    budget: Budget
+    fingerprints: dict[str, Any]
+    changed: dict[str, Any] | None = None
+
+
+def check(config: Config) -> Plan:
+    """Open and check all inputs.
+
+    Raises
+    ------
+    InputError
+        One line that names the wrong value and the way out.
+    """
+    recipe, budget = adapted(config), _budget(config)
+    if not 0 < config.sample <= 1:
+        raise InputError(f"--sample {config.sample}: a share in (0, 1] is needed")
+    at_least(config, 0, "seed")
+    at_least(config, 1, "workers", "threads", "micro_batch")
+    if config.checkpoint_minutes < 0:
+        raise InputError(f"--checkpoint-minutes {config.checkpoint_minutes}: 0 or more is needed")
+    if config.tracker != "none" and importlib.util.find_spec(config.tracker) is None:
+        raise InputError(f"--tracker {config.tracker}: the package is not installed: pip install {config.tracker}")
+    source = open_source(config.beton)
+    classes = source.manifest.classes
+    if len(classes) < 2 and recipe.method == "supervised":
+        raise InputError(f"{config.beton}: has {len(classes)} class; training needs at least two")
+    if config.allow_changed and config.index is None:
+        raise InputError("--allow-changed: there is no --index that it could speak of")
+    rows, index, changed = np.arange(len(source), dtype=np.int64), None, None
+    if config.index is not None:
+        rows, index, changed = _indexed(config, source)
+    rows = sampling_order.sample_rows(rows, config.sample, config.seed)
+    sampling_order.global_batch(len(rows), recipe.batch, int(os.environ.get("WORLD_SIZE", "1")))
+    val = _validation(config, classes)
+    fingerprints = {
+        "beton": source.manifest.fingerprint,
+        "index": index,
+        "val": val.manifest.fingerprint if val else None,
+        "init": _initial(config, recipe),
+    }
+    return Plan(source, rows, val, recipe, budget or Budget(epochs=recipe.epochs), fingerprints, changed)
+
+
+def _indexed(config: Config, source: Source) -> tuple[np.ndarray, str, dict[str, Any] | None]:
+    """Rows of the index in the source, ascending, its fingerprint, and what differs where the user insisted."""
+    from prune.index.pruned_index import PrunedIndex
+
+    assert config.index is not None
+    loaded = PrunedIndex.load(config.index)
+    if config.allow_changed and loaded.source != source.manifest.fingerprint:
+        found = loaded.rebased(source.manifest, allow_changed=True)
+        rows, changed = found.positions, found.provenance[-1]
+    else:
+        rows, changed = loaded.rows_in(source.manifest), None
+    if not len(rows):
+        raise InputError(f"{config.index}: keeps no sample: there is nothing to train on")
+    return np.sort(rows).astype(np.int64), loaded.fingerprint, changed
+
+
+def adapted(config: Config) -> Recipe:
+    """Take the flags that change a recipe into it."""
+    if config.recipe not in RECIPES:
+        raise InputError(f"--recipe {config.recipe}: there is none of this name; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[config.recipe]
+    if config.batch_size is not None:
+        at_least(config, 1, "batch_size")
+        recipe = replace(recipe, batch=config.batch_size, lr=recipe.lr * config.batch_size / recipe.batch)
+    if config.resolution is not None:
+        recipe = _resized(recipe, config.resolution)
+    if config.infobatch is not None:
+        if not 0 <= config.infobatch < 1:
+            raise InputError(f"--infobatch {config.infobatch}: a share in [0, 1) is needed")
+        recipe = replace(recipe, infobatch=config.infobatch)
+    if config.adversarial == "none":
+        recipe = replace(recipe, attack=None)
+    elif config.adversarial != "recipe":
+        recipe = replace(recipe, attack=replace(recipe.attack or Attack("fast"), kind=config.adversarial))
+    if recipe.attack and recipe.method != "supervised":
+        raise InputError(f"--adversarial: {recipe.method} has no labels that an attack could aim at")
+    return recipe
+
+
+def _resized(recipe: Recipe, side: int) -> Recipe:
+    """Scale all of a recipe's resolutions; below 64 pixels the images do not grow on the way."""
+    if side < SMALLEST:
+        raise InputError(f"--resolution {side}: at least {SMALLEST} pixels are needed")
+    factor = side / recipe.resolution
+    start = round(recipe.start_resolution * factor / 16) * 16 if side >= 64 else 0
+    kwargs = {**recipe.kwargs, "img_size": side} if recipe.arch.startswith("vit") else recipe.kwargs
+    return replace(
+        recipe,
+        resolution=side,
+        start_resolution=start,
+        evaluation=round(recipe.evaluation * factor),
+        kwargs=kwargs,
+    )
+
+
+def _budget(config: Config) -> Budget | None:
+    given = {k: v for k in ("epochs", "steps", "seconds") if (v := getattr(config, k)) is not None}
+    if len(given) > 1:
+        raise InputError(f"--{' and --'.join(given)}: give one budget")
+    positive(config, *given)
+    return Budget(**given) if given else None
+
+
+def _validation(config: Config, classes: list[str]) -> Source | None:
+    if config.val is None:
+        return None
+    val = open_source(config.val)
+    if val.manifest.classes != classes:
+        other = sorted(set(val.manifest.classes) ^ set(classes))
+        what = f"for instance {other[0]!r} is not in both" if other else "in another order"
+        raise InputError(f"{config.val}: its classes are not those of {config.beton} ({what})")
+    return val
+
+
+def _initial(config: Config, recipe: Recipe) -> str | None:
+    """Check --init without building it; its fingerprint."""
+    if config.init is None:
+        return None
+    from prune.models.networks import fingerprint
+
+    spec = read_json(config.init / "model.json")
+    if not isinstance(spec, dict):
+        raise InputError(f"{config.init}/model.json: does not describe a model")
+    need_file(config.init / "model.safetensors", "the weights of --init")
+    if spec.get("widths"):
+        raise InputError(f"{config.init}: is a compressed model; take the one that it was made from")
+    built = {k: v for k, v in (spec.get("kwargs") or {}).items() if k not in _FITS_ANYWAY}
+    given = {"arch": spec.get("arch"), "stem": spec.get("stem"), **built}
+    wanted = {"arch": recipe.arch, "stem": recipe.stem, **plain(recipe.kwargs)}
+    for key in sorted(given.keys() | wanted.keys() - _FITS_ANYWAY):
+        if given.get(key) != wanted.get(key):
+            raise InputError(
+                f"{config.init}: its {key} is {given.get(key)}, the recipe's is {wanted.get(key)}: take another recipe"
+            )
+    return fingerprint(config.init)

@@ -1,0 +1,1 @@
+"""Images: listed in folders, stored in betons, cropped and decoded into batches."""

@@ -1,0 +1,99 @@
+"""What every loader yields and shares: batches, crops drawn block by block, an image cut to its crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from prune.data.crops import Crops, center_crops
+from prune.data.dataset import Source
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Images (b, 3, r, r) uint8 in channels-last layout, labels (b,) int64, rows (b,) int64."""
+
+
+Draw = Callable[[np.ndarray], Crops]
+"""Rows (k,) -> boxes and flips of these images, in this order."""
+
+
+_BLOCK = 1 << 13  # images whose crops are drawn at once: few enough to be at once there, many enough to cost nothing
+
+
+class Loader(Protocol):
+    """What both loaders offer."""
+
+    source: Source
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Count the images of the beton."""
+        ...
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64, by row."""
+        ...
+
+    def epoch(
+        self, rows: np.ndarray, *, crops: Crops | Draw | None = None, resolution: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the images at `rows`, in this order, in batches of `batch_size`; the last may be smaller.
+
+        Parameters
+        ----------
+        rows : (k,) int
+            Rows of the beton; any order, repeats allowed.
+        crops : Crops or Draw, optional
+            Boxes and flips for every row of the beton, or a function that draws them for the rows that come next;
+            the central square when absent.
+        resolution : int, optional
+            Side of the square images in pixels, at most what the loader was opened with.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        ...
+
+
+def drawing(source: Source, crops: Crops | Draw | None) -> Draw:
+    """Turn what `Loader.epoch` is given into a function from rows to their boxes and flips."""
+    if crops is None:
+        return lambda rows: center_crops(source.beton.heights[rows], source.beton.widths[rows])
+    if isinstance(crops, Crops):
+        return lambda rows: Crops(crops.boxes[rows], crops.flip[rows])
+    return crops
+
+
+def by_blocks(rows: np.ndarray, batch_size: int, draw: Draw) -> Iterator[tuple[np.ndarray, Crops]]:
+    """Cut rows into batches with their crops, which are drawn when they are needed and never for other rows."""
+    block = max(1, _BLOCK // batch_size) * batch_size
+    for begin in range(0, len(rows), block):
+        these = rows[begin : begin + block]
+        crops = draw(these)
+        for first in range(0, len(these), batch_size):
+            part = slice(first, first + batch_size)
+            yield these[part], Crops(crops.boxes[part], crops.flip[part])
+
+
+def render(pixels: np.ndarray, box: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
+    """Cut (h, w, 3) uint8 pixels to `box` (black outside the image), resize to a square, mirror.
+
+    Returns
+    -------
+    (resolution, resolution, 3) uint8
+    """
+    top, left, height, width = (int(v) for v in box)
+    bottom, right = min(top + height, pixels.shape[0]), min(left + width, pixels.shape[1])
+    inside = pixels[max(top, 0) : bottom, max(left, 0) : right]
+    if inside.shape[:2] != (height, width):
+        padded = np.zeros((height, width, 3), np.uint8)
+        y, x = max(-top, 0), max(-left, 0)
+        padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        inside = padded
+    image = cv2.resize(inside, (resolution, resolution), interpolation=cv2.INTER_AREA)
+    return image[:, ::-1] if flip else image

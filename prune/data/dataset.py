@@ -1,0 +1,90 @@
+"""A source opened for use: the beton and its manifest, checked against each other."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prune.data.beton import BetonFile, open_beton
+from prune.index.manifest import Manifest, manifest_path
+from prune.runs.files import InputError
+
+if TYPE_CHECKING:
+    from prune.data.stored_images import Stored
+
+
+@dataclass(frozen=True)
+class Source:
+    """A beton and the manifest beside it; row i of one is row i of the other."""
+
+    beton: BetonFile
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return len(self.beton)
+
+    @property
+    def name(self) -> str:
+        """File name without `.beton`."""
+        return self.beton.path.name.removesuffix(".beton")
+
+
+def open_source(path: Path) -> Source:
+    """Open `X.beton` and `X.manifest.npz`, and check structure and agreement without reading the images.
+
+    Under one second for a million images. What this cannot see, damage inside an image, the loaders see when they
+    decode it (CRC-32), and `prune verify --deep` for all images at once.
+
+    Raises
+    ------
+    InputError
+        One of the files is missing or damaged, or they disagree.
+    """
+    path = Path(path)
+    if path.name.endswith(".manifest.npz"):
+        raise InputError(f"{path}: is a manifest; name the .beton beside it")
+    beton = open_beton(path)
+    place = manifest_path(path)
+    if not place.is_file():
+        raise InputError(f"{place}: no such file; the manifest stands beside its beton, `prune write` makes both")
+    manifest = Manifest.load(place)
+    if len(manifest) != len(beton):
+        raise InputError(
+            f"{path}: holds {len(beton)} images, its manifest {len(manifest)}: they are not of one writing"
+        )
+    columns = {
+        "labels": (beton.labels, manifest.labels),
+        "sizes": (beton.sizes, manifest.nbytes),
+        "heights": (beton.heights, manifest.height),
+        "widths": (beton.widths, manifest.width),
+    }
+    for name, (stored, stated) in columns.items():
+        wrong = np.flatnonzero(stored != stated)
+        if len(wrong):
+            raise InputError(
+                f"{path}: {len(wrong)} {name} differ from the manifest's, first row {wrong[0]}: damaged; write it again"
+            )
+    return Source(beton, manifest)
+
+
+def damaged(source: Source, row: int) -> InputError:
+    """Build the error for an image whose bytes do not match the manifest."""
+    name = bytes(source.manifest.ids[row]).decode("utf-8", "backslashreplace")
+    return InputError(
+        f"{source.beton.path}: image {name!r} (row {row}) is damaged: its bytes do not match the manifest; "
+        "`prune verify --deep` lists all such images, `prune write` makes the file anew"
+    )
+
+
+def checked(source: Source, row: int) -> Stored:
+    """One image as it is stored; `InputError` when its bytes are not those of the manifest."""
+    from prune.data.stored_images import Stored
+
+    data, jpeg = source.beton.stored(row)
+    if zlib.crc32(data) != int(source.manifest.crc32[row]):
+        raise damaged(source, row)
+    return Stored(data, jpeg, int(source.beton.heights[row]), int(source.beton.widths[row]))

@@ -1,0 +1,216 @@
+"""Where images come from: a folder of class folders, a torchvision data set by name, or a parquet file.
+
+Each is a `Listing`: ids, labels, class names, and a function that reads the bytes of one image.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune.data.stored_images import SUFFIXES
+from prune.runs.files import InputError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images that can be read one by one.
+
+    Attributes
+    ----------
+    ids : list of str
+        Relative paths, `/` between parts; unique and sorted.
+    labels : (n,) int32
+    classes : list of str
+    read : callable
+        Row to the encoded bytes; may raise OSError.
+    ignored : mapping of str to int
+        Files of a folder that are not listed, counted by suffix.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    read: Callable[[int], bytes]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+
+def list_images(place: str, classes: Sequence[str] | None = None) -> Listing:
+    """List the images at `place`.
+
+    Parameters
+    ----------
+    place : str
+        A directory `root/<class>/...`, `torchvision:NAME:ROOT[:SPLIT]` (a data set that is on disk already), or a
+        `.parquet` file with an image column and a label column, as Hugging Face stores them.
+    classes : sequence of str, optional
+        Class names in the order to use, for a test split whose labels must match its train split.
+
+    Raises
+    ------
+    InputError
+        Nothing there, no images, or a class that `classes` lacks.
+    """
+    if place.startswith("torchvision:"):
+        listing = _torchvision(place)
+    elif place.endswith(".parquet"):
+        listing = _parquet(Path(place))
+    else:
+        listing = _folder(Path(place))
+    if not listing.ids:
+        raise InputError(f"{place}: holds no images (looked for {', '.join(sorted(SUFFIXES))} in class folders)")
+    return listing if classes is None else _relabel(listing, list(classes), place)
+
+
+def _folder(root: Path) -> Listing:
+    if not root.exists():
+        raise InputError(f"{root}: no such directory")
+    if not root.is_dir():
+        raise InputError(f"{root}: is not a directory; a folder with one folder per class is expected")
+    classes = sorted((e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")), key=os.fsencode)
+    if not classes:
+        raise InputError(f"{root}: holds no class folders; root/<class>/<image> is expected")
+    if _are_splits(root, classes):
+        raise InputError(
+            f"{root}: holds {', '.join(classes)}, not classes: name one of them, as in {root / classes[0]}"
+        )
+    ids: list[str] = []
+    labels: list[int] = []
+    ignored = Counter(_suffix(e.name) for e in os.scandir(root) if e.is_file() and not e.name.startswith("."))
+    for label, name in enumerate(classes):
+        found = sorted(_files_below(root / name, name, ignored), key=os.fsencode)
+        ids += found
+        labels += [label] * len(found)
+    order = sorted(range(len(ids)), key=lambda i: os.fsencode(ids[i]))  # "a b/" sorts before "a/", unlike "a b" and "a"
+    ids = [ids[i] for i in order]
+    return Listing(ids, np.array(labels, np.int32)[order], classes, lambda row: (root / ids[row]).read_bytes(), ignored)
+
+
+def _are_splits(root: Path, folders: list[str]) -> bool:
+    """Whether these are the parts of a data set, each with class folders of its own, and not classes."""
+    named = {folder.lower() for folder in folders} <= {"train", "training", "val", "valid", "validation", "test"}
+    return named and all(any(e.is_dir() for e in os.scandir(root / folder)) for folder in folders)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _files_below(folder: Path, prefix: str, ignored: Counter[str]) -> list[str]:
+    found: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}/{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found += _files_below(folder / entry.name, name, ignored)
+            elif _suffix(entry.name) in SUFFIXES:
+                found.append(name)
+            else:
+                ignored[_suffix(entry.name)] += 1
+    return found
+
+
+def _torchvision(place: str) -> Listing:
+    import inspect
+
+    import torchvision
+
+    _, name, root, split = [*place.split(":"), "train"][:4] if place.count(":") >= 2 else ("", "", "", "")
+    if name not in torchvision.datasets.__all__:
+        raise InputError(f"{place}: no such data set; torchvision:NAME:ROOT[:SPLIT] is expected")
+    maker = getattr(torchvision.datasets, name)
+    accepts = inspect.signature(maker).parameters
+    chosen: dict[str, Any] = {}
+    if "split" in accepts:
+        chosen["split"] = split
+    elif "train" in accepts:
+        chosen["train"] = split == "train"
+    if "download" in accepts:
+        chosen["download"] = False
+    many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = {key for key, value in accepts.items() if value.default is value.empty and value.kind not in many}
+    if "root" not in accepts or needed - {"root", *chosen}:
+        raise InputError(f"{place}: {name} is not a set of images with a class each that a folder alone describes")
+    try:
+        data = maker(root, **chosen)
+        labels = _labels(data)
+    except Exception as error:  # data sets raise whatever missing or damaged files lead them to
+        raise InputError(f"{place}: {_reason(error)} (it must be on disk already)") from None
+    classes = [str(c) for c in getattr(data, "classes", range(int(labels.max(initial=-1)) + 1))]
+    _check_labels(place, labels, classes)
+    width = len(str(len(data) - 1))
+
+    def read(row: int) -> bytes:
+        buffer = io.BytesIO()
+        data[row][0].save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
+
+    return Listing([f"{split}/{i:0{width}d}" for i in range(len(data))], labels, classes, read)
+
+
+def _labels(data: Any) -> np.ndarray:
+    """Labels of a torchvision data set, (n,) int32: a list, array or tensor of them, or one by one."""
+    for name in ("targets", "_labels", "labels"):
+        found = getattr(data, name, None)
+        if found is not None and np.ndim(found) == 1:
+            return np.array(found, np.int32)
+    return np.array([data[i][1] for i in range(len(data))], np.int32)
+
+
+def _check_labels(place: str | Path, labels: np.ndarray, classes: list[str]) -> None:
+    if labels.ndim != 1 or (len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)):
+        raise InputError(f"{place}: does not give every image one class of {len(classes)}")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _parquet(path: Path) -> Listing:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise InputError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:  # pyarrow raises whatever damage leads it to
+        raise InputError(f"{path}: damaged, or not a parquet file ({_reason(error)})") from None
+    image = next((n for n in ("image", "img", "jpg", "png") if n in table.column_names), None)
+    label = next((n for n in ("label", "labels", "fine_label", "cls") if n in table.column_names), None)
+    if image is None or label is None:
+        raise InputError(f"{path}: columns image and label are expected; found {', '.join(table.column_names)}")
+    column = table[image]
+    try:
+        labels = np.array(table[label].to_pylist(), np.int32)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{path}: column {label} must hold a whole number for every image") from None
+    most = int(labels.max(initial=-1))
+    classes = [f"{i:0{len(str(most))}d}" for i in range(most + 1)]
+    _check_labels(path, labels, classes)
+    width = len(str(len(labels) - 1))
+
+    def read(row: int) -> bytes:
+        cell = column[row].as_py()
+        return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
+
+    return Listing([f"{path.stem}/{i:0{width}d}" for i in range(len(labels))], labels, classes, read)
+
+
+def _relabel(listing: Listing, classes: list[str], place: str) -> Listing:
+    place_of = {name: i for i, name in enumerate(classes)}
+    missing = [name for name in listing.classes if name not in place_of]
+    if missing:
+        raise InputError(f"{place}: {len(missing)} classes are not in the given class list, first {missing[0]!r}")
+    table = np.array([place_of[name] for name in listing.classes], np.int32)
+    return Listing(listing.ids, table[listing.labels], classes, listing.read, listing.ignored)

@@ -1,0 +1,63 @@
+"""Batches of a beton in any given order, through FFCV or through a plain PyTorch DataLoader.
+
+Both loaders take the rows of an epoch in order, cut each image to the box that `prune.data.crops` drew for it, resize
+it with OpenCV's area interpolation and mirror it if told so. Both check every image's CRC-32 against
+the manifest, so damaged bytes are an error and never silently other pixels.
+
+A loader is expensive to build (FFCV compiles for seconds) and cheap to aim anew: open few, call `epoch` often.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from prune.data.batches import Loader
+from prune.data.dataset import Source, open_source
+from prune.data.local_copy import on_this_node
+from prune.data.torch_loader import TorchLoader
+from prune.runs.cores import at_least_one, share_of_cores
+from prune.runs.files import InputError
+
+
+def open_loader(
+    beton: Path | Source,
+    *,
+    resolution: int,
+    batch_size: int,
+    workers: int | None = None,
+    loader: Literal["ffcv", "torch"] = "ffcv",
+) -> Loader:
+    """Open a beton for reading in batches.
+
+    Parameters
+    ----------
+    beton : Path or Source
+    resolution : int
+        Largest side in pixels that `epoch` will be asked for.
+    batch_size : int
+    workers : int, optional
+        Decoding threads (ffcv) or processes (torch); this process's share of the cores when absent.
+    loader : {"ffcv", "torch"}
+        `torch` needs no FFCV.
+
+    Raises
+    ------
+    InputError
+        The beton or its manifest is missing or damaged, a value is out of range, or FFCV cannot be imported.
+    """
+    source = beton if isinstance(beton, Source) else open_source(beton)
+    if resolution < 1 or batch_size < 1:
+        raise InputError(f"resolution {resolution} and batch size {batch_size} must be at least 1")
+    workers = share_of_cores() if workers is None else at_least_one(workers)
+    source = on_this_node(source)
+    if loader == "torch":
+        return TorchLoader(source, resolution, batch_size, workers)
+    if loader != "ffcv":
+        raise InputError(f"--loader {loader}: ffcv and torch are possible")
+    try:
+        from prune.data.ffcv_loader import FfcvLoader
+    except (ImportError, OSError) as error:
+        raise InputError(f"FFCV cannot be imported ({error}): use --loader torch") from None
+    return FfcvLoader(source, resolution, batch_size, min(workers, len(os.sched_getaffinity(0))))

@@ -1,0 +1,69 @@
+"""A beton copied to the node's own disk once, and read there: shared file systems are slow at many small reads.
+
+WINNOW_LOCAL names a directory of the node, as `/scratch/$USER` or `$SLURM_TMPDIR`; variables are filled in on the node.
+All processes and jobs of a node share the copy: the first one writes it, the others wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from prune.data.dataset import Source
+from prune.runs.files import note
+
+_SPARE = 1.05  # a full disk ends other people's jobs too
+
+
+def on_this_node(source: Source) -> Source:
+    """Give the source whose images are read from the node's disk; the source itself where that is not asked for.
+
+    The copy is named by the manifest's fingerprint, by which image lies where, and by the file's size, so another
+    beton never stands in for it, not even one of the same images in another order. A disk that is too small, or that
+    cannot be written, is no error: a note, and the images are read where they are.
+    """
+    folder = os.path.expandvars(os.environ.get("WINNOW_LOCAL", ""))
+    if not folder:
+        return source
+    if "$" in folder:
+        note(f"WINNOW_LOCAL={folder}: a variable in it is not set; reading {source.beton.path} where it is")
+        return source
+    try:
+        return replace(source, beton=replace(source.beton, path=_copied(source, Path(folder))))
+    except OSError as error:
+        note(f"WINNOW_LOCAL={folder}: {error}; reading {source.beton.path} where it is")
+        return source
+
+
+def _layout(source: Source) -> int:
+    """CRC-32 of the images' records and checksums, in their order: the fingerprint depends on neither."""
+    return zlib.crc32(source.beton.samples.view(np.uint8).data, zlib.crc32(source.manifest.crc32.data))
+
+
+def _copied(source: Source, folder: Path) -> Path:
+    origin = source.beton.path
+    size = origin.stat().st_size
+    place = folder / f"{source.manifest.fingerprint}-{_layout(source):08x}-{size}.beton"
+    if place.exists():
+        return place
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(f"{place}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if place.exists():  # written while we waited
+            return place
+        if shutil.disk_usage(folder).free < size * _SPARE:
+            raise OSError(f"less than {size * _SPARE / 1e9:,.1f} GB are free")
+        partial = place.with_suffix(".partial")
+        try:
+            shutil.copyfile(origin, partial)
+            os.replace(partial, place)
+        finally:
+            partial.unlink(missing_ok=True)
+    note(f"{origin}: copied to {place} ({size / 1e6:,.1f} MB)")
+    return place

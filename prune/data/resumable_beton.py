@@ -1,0 +1,135 @@
+"""A beton whose writing goes on after a kill: the images are in a partial file, their sizes in a journal beside it.
+
+The journal's first line names the work; 4 bytes (little-endian) follow for the size of each image that is safely on the
+disk. Images behind the journal's end are written again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from prune.data.beton import BetonWriter
+from prune.runs.files import InputError
+
+SAFE_BYTES = 1 << 28
+"""Bytes of images between two entries in the journal: what a kill costs at most."""
+
+
+class Continued:
+    """The partial file and the journal of the beton `out`, locked against a second writer.
+
+    Use as a context manager; `sizes` are then the sizes of the images that an earlier run of the same work has left.
+
+    Parameters
+    ----------
+    out : Path
+        The beton, when it is complete.
+    work : str
+        Names the work in one line; what another work has left is written over.
+
+    Raises
+    ------
+    InputError
+        Another process is writing `out`.
+    """
+
+    def __init__(self, out: Path, work: str) -> None:
+        self.out = out
+        self.partial = out.with_name(f".{out.name}.partial")
+        self._journal_path = out.with_name(f".{out.name}.journal")
+        self._head = work.encode() + b"\n"
+        self.sizes = np.zeros(0, "<i4")
+        self._noted = self._waiting = 0
+
+    def __enter__(self) -> Continued:
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = open(self._journal_path, "a+b", buffering=0)
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._journal.close()
+            raise InputError(f"{self.out}: another process is writing it") from None
+        self._journal.seek(0)
+        text = self._journal.read()
+        if text.startswith(self._head) and self.partial.exists():
+            body = text[len(self._head) :]
+            self.sizes = np.frombuffer(body[: len(body) // 4 * 4], "<i4")
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._journal.close()
+
+    def start(
+        self,
+        capacity: int,
+        page_size: int,
+        shape: Callable[[int], tuple[bool, int, int, int]],
+        check: Callable[[int, bytes], bool],
+    ) -> BetonWriter:
+        """Open the writer behind the images that are there and whole; `writer.count` of them are taken over.
+
+        Parameters
+        ----------
+        capacity, page_size : int
+            As for `BetonWriter`.
+        shape : callable
+            Row to (jpeg, height, width, label).
+        check : callable
+            Row and stored bytes to whether the image is as it should be.
+        """
+        good = self._good(capacity, page_size, shape, check) if len(self.sizes) else 0
+        self._journal.truncate(0)
+        self._journal.write(self._head + self.sizes[:good].tobytes())
+        self._noted = good
+        if not good:
+            return BetonWriter(self.partial, capacity, page_size)
+        return self._behind(good, capacity, page_size, shape)
+
+    def _good(self, capacity: int, page_size: int, shape: Callable, check: Callable) -> int:
+        """How many images stand at the beginning of the partial file as they should."""
+        if len(self.sizes) > capacity or self.sizes.min() <= 0 or self.sizes.max() > page_size:
+            return 0
+        writer = self._behind(len(self.sizes), capacity, page_size, shape)
+        writer.leave()
+        pointers = writer.samples["image"]["pointer"]
+        with open(self.partial, "rb") as file:
+            for row, size in enumerate(self.sizes.tolist()):
+                file.seek(int(pointers[row]))
+                data = file.read(size)
+                if len(data) < size or not check(row, data):
+                    return row
+        return len(self.sizes)
+
+    def _behind(self, count: int, capacity: int, page_size: int, shape: Callable) -> BetonWriter:
+        """A writer that goes on behind the first `count` images."""
+        writer = BetonWriter(self.partial, capacity, page_size, goes_on=True)
+        for row, size in enumerate(self.sizes[:count].tolist()):
+            jpeg, height, width, label = shape(row)
+            writer.take_over(size, jpeg=jpeg, height=height, width=width, label=label)
+        return writer
+
+    def wrote(self, writer: BetonWriter, size: int) -> None:
+        """Count the image just added; from time to time bring all to the disk and then into the journal."""
+        self._waiting += size
+        if self._waiting >= SAFE_BYTES:
+            writer.sync()
+            self._journal.write(writer.sizes[self._noted : writer.count].astype("<i4").tobytes())
+            os.fsync(self._journal.fileno())
+            self._noted, self._waiting = writer.count, 0
+
+    def finish(self) -> None:
+        """Rename the complete beton into place and remove the journal."""
+        with open(self.partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.partial, self.out)
+        self._journal_path.unlink()
+
+    def discard(self) -> None:
+        """Remove what is there."""
+        self.partial.unlink(missing_ok=True)
+        self._journal_path.unlink(missing_ok=True)

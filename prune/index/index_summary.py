@@ -1,0 +1,86 @@
+"""An index in numbers: what `prune show` prints, writes as JSON and puts on its page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prune.index.index_file import MEANING
+from prune.index.pruned_index import PrunedIndex
+
+
+def summary(index: PrunedIndex) -> dict[str, Any]:
+    """Count what an index keeps, in all and by class.
+
+    Returns
+    -------
+    dict
+        JSON-serialisable. "classes" has one entry per class: class, kept, total, keep, nbytes, reasons, and the
+        least, median and greatest score of the kept samples (null where there are none).
+    """
+    kept, total = index.per_class()
+    c, names = len(index.classes), index.reason_names
+    nbytes = np.bincount(index.labels, weights=index.nbytes, minlength=c).astype(np.int64)
+    codes = index.labels.astype(np.int64) * len(names) + index.reasons
+    why = np.bincount(codes, minlength=c * len(names)).reshape(c, len(names))
+    order = np.argsort(index.labels, kind="stable")
+    scores = np.split(index.scores[order], np.cumsum(kept)[:-1]) if c else []
+    quality, count = np.unique(index.quality, return_counts=True)
+    return {
+        "meaning": MEANING,
+        "kept": len(index),
+        "source": {"fingerprint": index.source, "samples": index.source_samples, "nbytes": index.source_nbytes},
+        "keep": _share(len(index), index.source_samples),
+        "nbytes": int(index.nbytes.sum(dtype=np.int64)),
+        "fingerprint": index.fingerprint,
+        "reasons": {name: int(n) for name, n in zip(names, why.sum(axis=0)) if n},
+        "quality": {quality_name(int(q)): int(n) for q, n in zip(quality, count)},
+        "classes": [
+            {
+                "class": index.classes[k],
+                "kept": int(kept[k]),
+                "total": int(total[k]),
+                "keep": _share(kept[k], total[k]),
+                "nbytes": int(nbytes[k]),
+                "reasons": {name: int(n) for name, n in zip(names, why[k]) if n},
+                "score": _spread(scores[k]),
+            }
+            for k in range(c)
+        ],
+        "provenance": index.provenance,
+    }
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """What the index says, in words."""
+    source = numbers["source"]
+    return (
+        f"This index lists the samples to KEEP: {numbers['kept']:,} of {source['samples']:,} "
+        f"({100 * numbers['keep']:.1f} %) of the source {source['fingerprint']}; all others are to be left out. "
+        f"They take {numbers['nbytes'] / 1e6:,.1f} of {source['nbytes'] / 1e6:,.1f} MB."
+    )
+
+
+def quality_name(level: int) -> str:
+    """A value of the quality column in words: "original", "60", "60 half"."""
+    return "original" if level == 0 else str(level) if level <= 100 else f"{level - 100} half"
+
+
+def preferred(index: PrunedIndex) -> tuple[str, str]:
+    """The score by which samples were ranked and its better end ("top", "bottom", "middle"), "" where unknown."""
+    for entry in reversed(index.provenance):
+        method = entry.get("method")
+        if isinstance(method, dict) and isinstance(method.get("rank"), str):
+            score, _, way = method["rank"].partition(":")
+            return (score, way) if way else ("", "")
+    return "", ""
+
+
+def _share(part: Any, whole: Any) -> float:
+    return round(int(part) / int(whole), 6) if whole else 0.0
+
+
+def _spread(scores: np.ndarray) -> list[float] | None:
+    scores = scores[np.isfinite(scores)]
+    return [float(scores.min()), float(np.median(scores)), float(scores.max())] if len(scores) else None

@@ -1,0 +1,156 @@
+"""Named arrays in one file: a stock `.npz` (stored, not compressed) with JSON meta, written whole, read memory-mapped.
+
+NumPy's own `np.load` opens these files; the arrays begin at multiples of 64 bytes, so this module can also map them
+without reading them, which is what keeps a 14-million-image source in a few GiB. Equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from prune.runs.files import InputError, atomic, need_file
+
+_CHUNK = 1 << 24
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """Write `arrays` and `meta` to `path` (.npz), atomically.
+
+    Parameters
+    ----------
+    path : Path
+    arrays : mapping of str to ndarray
+        Any shapes; no object dtype. Memory-mapped arrays are copied in pieces.
+    meta : mapping
+        JSON-serialisable; must hold "format", for instance "winnow-scores/1". Stored as the array `meta` (u1, UTF-8
+        JSON).
+    """
+    text = json.dumps(meta, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
+    with (
+        atomic(path) as partial,
+        open(partial, "wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, array in {"meta": np.frombuffer(text, np.uint8), **arrays}.items():
+            _add(archive, file, name, array)
+
+
+def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:
+    array = np.asanyarray(array)
+    if array.dtype.hasobject:
+        raise TypeError(f"{name}: object arrays would need pickle")
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980-01-01: the bytes depend on the content alone
+    # The extra field shifts the array's first byte to a multiple of 64; zipfile adds its own 20 bytes for zip64.
+    start = file.tell() + 30 + len(info.filename) + 20 + 4 + len(head.getvalue())
+    info.extra = struct.pack("<HH", 0x7757, (-start) % 64) + b"\0" * ((-start) % 64)
+    flat = array.reshape(-1)
+    step = max(1, _CHUNK // max(1, array.itemsize))
+    with archive.open(info, "w", force_zip64=True) as member:
+        member.write(head.getvalue())
+        for begin in range(0, flat.size, step):
+            member.write(np.ascontiguousarray(flat[begin : begin + step]).tobytes())
+
+
+def open_arrays(
+    path: Path, format: str, *, mapped: bool = True, checked: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Open a file written by `save_arrays` (or by `np.savez` with the same members).
+
+    Parameters
+    ----------
+    path : Path
+    format : str
+        What the file must be, for instance "winnow-scores/1". The same name with a higher number is refused as newer.
+    mapped : bool
+        Map the arrays read-only instead of reading them. Reading checks the archive's CRC-32; mapping does not.
+    checked : bool
+        Compare the CRC-32 of mapped arrays too: reads them once (about 1 GB a second), and keeps none of it.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+    meta : dict
+
+    Raises
+    ------
+    InputError
+        No such file, damaged, not of this format, or a newer version of it.
+    """
+    path = need_file(path, f"a {format.split('/')[0]} file")
+    if path.suffix == ".beton":
+        raise InputError(f"{path}: is a beton; a {format.split('/')[0]} file is expected")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            meta = json.loads(read_member(archive, archive.getinfo("meta.npy")).tobytes())
+            _check_format(path, meta, format)
+            arrays = {}
+            for info in archive.infolist():
+                if info.filename != "meta.npy" and info.filename.endswith(".npy"):
+                    stored = mapped and info.compress_type == zipfile.ZIP_STORED
+                    opened = map_member(path, archive, info, checked) if stored else read_member(archive, info)
+                    arrays[info.filename[:-4]] = opened
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever damage leads them to
+        raise InputError(
+            f"{path}: damaged, or not a {format.split('/')[0]} file ({type(error).__name__}: {error})"
+        ) from None
+    return arrays, meta
+
+
+def _check_format(path: Path, meta: Any, format: str) -> None:
+    kind, _, number = format.partition("/")
+    found = meta.get("format", "") if isinstance(meta, dict) else ""
+    found_kind, _, found_number = str(found).partition("/")
+    if found_kind != kind:
+        raise InputError(f"{path}: is a {found or 'foreign'} file; {kind} is expected")
+    if not found_number.isdecimal() or int(found_number) > int(number):
+        raise InputError(f"{path}: format {found} is newer than this program reads ({format}): update winnow")
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """Read an array, its CRC-32 checked."""
+    with archive.open(info) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        member.read(1)  # zipfile compares the CRC-32 when it meets the end
+        return array
+
+
+def map_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, checked: bool) -> np.ndarray:
+    """Map an array that is stored without compression; `ValueError` for a header that cannot be mapped.
+
+    With `checked` it is read once, in pieces, for its CRC-32.
+    """
+    if checked:
+        with archive.open(info) as member:
+            while member.read(_CHUNK):  # zipfile compares the CRC-32 when it meets the end
+                pass
+    with open(path, "rb") as file:
+        file.seek(info.header_offset + 26)
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+        file.seek(info.header_offset + 30 + name_length + extra_length)
+        begin = file.tell()
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{info.filename}: npy version {version}")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        offset = file.tell()
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename}: object arrays are refused")
+    if offset - begin + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) != info.file_size:
+        raise ValueError(f"{info.filename}: shape and size disagree")
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")

@@ -1,0 +1,176 @@
+"""Lists of samples as other projects publish them: rows, masks, ids or digests in .npy, .txt, .csv or .indices."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from prune.runs.files import InputError, read_json
+
+Kind = Literal["rows", "ids", "digests"]
+_NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
+_DIGEST = re.compile(rb"[0-9a-fA-F]{16}")
+_COLUMNS: dict[str, Kind] = {
+    "id": "ids",
+    "path": "ids",
+    "file": "ids",
+    "filename": "ids",
+    "file_name": "ids",
+    "digest": "digests",
+    "row": "rows",
+    "position": "rows",
+    "index": "rows",
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A list as it was given.
+
+    Attributes
+    ----------
+    kind : str
+        "rows", "ids" or "digests".
+    values : (m,) int64, bytes or uint64
+        In the list's order, repetitions included.
+    mask : int, optional
+        Length of the mask that the rows were marked in; a mask speaks of every sample, so it must fit their number.
+    """
+
+    kind: Kind
+    values: np.ndarray
+    mask: int | None = None
+
+
+def read_list(path: Path, kind: Kind | None = None) -> Given:
+    """Read a list of samples.
+
+    Parameters
+    ----------
+    path : Path
+        .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv with a header: the first of
+        the columns id, path, file, filename, digest, row, position, index that is there. .indices, .pt, .pth: a tensor
+        or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one as "indices", as
+        `prune export` writes it. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
+    kind : str, optional
+        What the list holds, where its form does not say (ids that look like numbers).
+
+    Raises
+    ------
+    InputError
+        Not readable as such, or empty.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        given = _numpy(path, kind)
+    elif suffix in (".indices", ".pt", ".pth"):
+        given = _torch(path)
+    elif suffix == ".npz":
+        raise InputError(f"{path}: an archive of arrays; an index needs no import, and of others give the one .npy")
+    elif suffix == ".json":
+        given = _json(path, kind)
+    elif suffix == ".csv":
+        given = _csv(path, kind)
+    else:
+        given = _of_lines(path, _lines(path), kind)
+    if kind is not None and given.kind != kind:
+        raise InputError(f"{path}: holds {given.kind}, not {kind}")
+    if not len(given.values):
+        raise InputError(f"{path}: lists no samples")
+    return given
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Read a listing of paths, one a line (or a .npy of strings), in its order: (n,) bytes."""
+    return read_list(path, "ids").values
+
+
+def _numpy(path: Path, kind: Kind | None) -> Given:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged header reaches any line of NumPy's parser
+        raise InputError(f"{path}: not a plain .npy array ({type(error).__name__}: {error})") from None
+    return _of_array(path, array, kind)
+
+
+def _json(path: Path, kind: Kind | None) -> Given:
+    listed = read_json(path)
+    listed = listed.get("indices") if isinstance(listed, dict) else listed
+    if not isinstance(listed, list) or {type(value) for value in listed} not in ({int}, {str}):
+        raise InputError(f"{path}: a list of rows or of ids is expected, or an object that holds one as 'indices'")
+    return _of_array(path, np.array(listed), kind)
+
+
+def _of_array(path: Path, array: np.ndarray, kind: Kind | None) -> Given:
+    if array.ndim != 1:
+        raise InputError(f"{path}: an array of the shape {array.shape}; a list of samples has one dimension")
+    if array.dtype.kind == "b":
+        return Given("rows", np.flatnonzero(array), len(array))
+    if array.dtype.kind in "iu":
+        if kind == "digests":
+            return Given("digests", array.astype(np.uint64))
+        if len(array) and array.dtype == np.uint64 and int(array.max()) >= 1 << 62:
+            raise InputError(f"{path}: numbers beyond any row; say --kind digests if they are digests")
+        return Given("rows", array.astype(np.int64))
+    if array.dtype.kind == "S":
+        return Given("ids", array)
+    if array.dtype.kind == "U":
+        return Given("ids", np.char.encode(array, "utf-8"))
+    raise InputError(f"{path}: an array of {array.dtype}; whole numbers, booleans or strings are expected")
+
+
+def _torch(path: Path) -> Given:
+    import torch
+
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's readers fail in many ways on what is not theirs
+        reason = str(error).split("\n")[0][:200]
+        raise InputError(f"{path}: torch cannot read it safely ({type(error).__name__}: {reason})") from None
+    if isinstance(value, (list, tuple)) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        value = torch.tensor(value, dtype=torch.int64)
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{path}: holds a {type(value).__name__}; a tensor or list of rows is expected")
+    if value.is_floating_point() or value.is_complex():
+        raise InputError(f"{path}: a tensor of {value.dtype}; whole numbers or booleans are expected")
+    return _of_array(path, value.numpy(), None)
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in (line.rstrip(b"\r") for line in path.read_bytes().split(b"\n")) if line.strip()]
+
+
+def _csv(path: Path, kind: Kind | None) -> Given:
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            there = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
+            column = next((n for n, k in _COLUMNS.items() if n in there and kind in (None, k)), None)
+            if column is None:
+                raise InputError(f"{path}: no column of {', '.join(_COLUMNS)}; found {', '.join(there) or 'none'}")
+            values: list[Any] = [row[there[column]] for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error})") from None
+    if (short := sum(value is None for value in values)) > 0:
+        raise InputError(f"{path}: {short} lines have no column {column!r}; the file is cut short or malformed")
+    return _of_lines(path, [value.encode("utf-8", "surrogateescape") for value in values], _COLUMNS[column])
+
+
+def _of_lines(path: Path, lines: list[bytes], kind: Kind | None) -> Given:
+    if kind is None:
+        if all(_NUMBER.fullmatch(line.strip()) for line in lines):
+            kind = "rows"
+        else:
+            kind = "digests" if all(_DIGEST.fullmatch(line.strip()) for line in lines) else "ids"
+    if kind == "ids":
+        return Given("ids", np.array(lines, np.bytes_) if lines else np.zeros(0, "S1"))
+    pattern, base = (_NUMBER, 10) if kind == "rows" else (_DIGEST, 16)
+    wrong = [line for line in lines if not pattern.fullmatch(line.strip())]
+    if wrong:
+        raise InputError(f"{path}: {len(wrong)} lines are no {kind} (first: {wrong[0][:80]!r})")
+    return Given(kind, np.array([int(line, base) for line in lines], np.int64 if kind == "rows" else np.uint64))

@@ -1,0 +1,232 @@
+"""Choose samples: class weights to quotas, a rank inside every class, a reason for every sample kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from prune.methods import rank as ranks
+from prune.methods.presets import BY_CLASS, LOW_IS_HARD, Method, rank_parts
+from prune.methods.quota import check, quota, whole_classes
+from prune.methods.sampling import COMPLEXITY, beta_key, ccs_places
+from prune.runs.files import InputError
+
+QUOTA, FLOOR, PROTECTED, COVERAGE, RANDOM = range(5)
+"""Codes of `prune.index.REASONS`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What there is to choose from.
+
+    Attributes
+    ----------
+    label : (n,) int
+    classes : int
+    scores : mapping of str to (n,) float
+    weights : mapping of str to (c,) float
+        Class weights under the quota's name ("lm", "fm-soft", ...), targets combined.
+    eligible : (n,) bool
+        False for samples that must not be kept; all may when absent.
+    always : (n,) bool
+        True for samples that must be kept; none must when absent.
+    features : (n, d) float
+        For ranks that look at them; may be mapped.
+    """
+
+    label: np.ndarray
+    classes: int
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    eligible: np.ndarray | None = None
+    always: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes
+    ----------
+    rows : (budget,) int64, ascending
+    reason : (budget,) uint8
+        Codes of `prune.index.REASONS`.
+    score : (budget,) float32
+        The rank's score; NaN where the rank has none.
+    quotas : (c,) int64
+    weight : (c,) float64
+        Class weights behind the quotas, summing to 1.
+    available : (c,) int64
+        Samples of the class that were there to choose from.
+    """
+
+    rows: np.ndarray
+    reason: np.ndarray
+    score: np.ndarray
+    quotas: np.ndarray
+    weight: np.ndarray
+    available: np.ndarray
+
+
+def choose(
+    source: Source,
+    method: Method,
+    budget: int,
+    *,
+    floor: np.ndarray | None = None,
+    protected: np.ndarray | None = None,
+    cut: float = 0.1,
+    complexity: float = COMPLEXITY,
+    seed: int = 0,
+) -> Choice:
+    """Keep `budget` samples.
+
+    Parameters
+    ----------
+    source : Source
+    method : Method
+    budget : int
+    floor : (c,) int, optional
+        The least that each class keeps (a smaller class is kept whole).
+    protected : (c,) bool, optional
+        Classes that are kept whole.
+    cut : float
+        Fraction of the hardest that CCS cuts.
+    complexity : float
+        c_D of DUAL's Beta draw.
+    seed : int
+        For random draws.
+
+    Raises
+    ------
+    InputError
+        Floors, protected classes and samples exceed the budget, or the method needs a weight or score that is absent.
+    """
+    n, c = len(source.label), source.classes
+    eligible = np.ones(n, bool) if source.eligible is None else source.eligible
+    forced = np.zeros(n, bool) if source.always is None else source.always & eligible
+    sizes, taken = (np.bincount(source.label[mask], minlength=c) for mask in (eligible, forced))
+    must = taken if protected is None else np.where(protected, sizes, taken)
+    if must.sum() > budget:
+        raise InputError(f"{must.sum()} samples are protected and the budget is {budget}: raise the keep")
+    low = np.maximum(must, 0 if floor is None else np.minimum(floor, sizes))
+    check(sizes, budget, low)
+    score, way = rank_parts(method.rank, source.scores)
+    if method.quota == "threshold" and way in BY_CLASS:
+        raise InputError(f"rank {method.rank!r} works inside classes: give a --quota other than threshold")
+
+    rng = np.random.default_rng(seed)
+    free = np.flatnonzero(eligible & ~forced)
+    label = source.label[free]
+    values = source.scores[score][free] if score else None
+    weight = _weights(source, method.quota, sizes)
+    if method.quota == "threshold":
+        key = _key(source, way, values, np.zeros_like(label), free, budget / n, complexity, rng)
+        left = budget - int(taken.sum())
+        quotas = taken + ranks.threshold_quotas(key, label, left, low - taken)
+        plain = taken + ranks.threshold_quotas(key, label, left, must - taken) if low.sum() > must.sum() else quotas
+        place = ranks.places(key, label)[0]
+    else:
+        quotas = _quotas(source, method, weight, sizes, budget, low)
+        plain = _quotas(source, method, weight, sizes, budget, must) if low.sum() > must.sum() else quotas
+        if way in BY_CLASS:
+            place = _place(source, way, score, values, label, free, quotas - taken, cut, rng)
+        else:
+            place = ranks.places(_key(source, way, values, label, free, budget / n, complexity, rng), label)[0]
+
+    kept = forced.copy()
+    kept[free] = place < (quotas - taken)[label]
+    reason = np.full(n, PROTECTED, np.uint8)
+    drawn = {"random": RANDOM, "ccs": QUOTA}.get(way, COVERAGE if way in BY_CLASS else QUOTA)
+    reason[free] = np.where(quotas < sizes, drawn, QUOTA)[label]  # nothing is drawn from a class that is kept whole
+    # What would have stayed out had there been no floor is there because of it.
+    reason[free] = np.where(place >= (plain - taken)[label], FLOOR, reason[free])
+    if protected is not None:
+        reason[protected[source.label]] = PROTECTED
+    rows = np.flatnonzero(kept)
+    shown = source.scores[score][rows] if score else np.full(len(rows), np.nan)
+    return Choice(rows, reason[rows], shown.astype(np.float32), quotas, weight, sizes)
+
+
+def _key(
+    source: Source,
+    way: str,
+    values: np.ndarray | None,
+    groups: np.ndarray,
+    free: np.ndarray,
+    keep: float,
+    complexity: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Keys for the ways that give one, the smallest first."""
+    if values is None:
+        return ranks.random_key(len(groups), rng)
+    if way == "beta":
+        return beta_key(values, source.scores["confidence"][free], keep, rng, complexity=complexity)
+    if way == "middle":
+        return ranks.middle_key(values, groups)
+    return ranks.top_key(values) if way == "top" else ranks.bottom_key(values)
+
+
+def _place(
+    source: Source,
+    way: str,
+    score: str,
+    values: np.ndarray | None,
+    label: np.ndarray,
+    free: np.ndarray,
+    quotas: np.ndarray,
+    cut: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Order of taking inside each class, for the ways that need to know the quotas."""
+    hardness = None if values is None else -values if score in LOW_IS_HARD else np.asarray(values)
+    if way == "ccs":
+        assert hardness is not None
+        return ccs_places(hardness, label, quotas, rng, cut=cut)
+    from prune.methods.coverage import coverage_places
+
+    if source.features is None:
+        raise InputError(f"rank {way} looks at the source's features: say where they are with --features")
+    return coverage_places(way, source.features, free, label, quotas, hardness)
+
+
+def _weights(source: Source, name: str, sizes: np.ndarray) -> np.ndarray:
+    """Class weights behind a quota, (c,) float64, summing to 1."""
+    if name in ("size", "threshold"):
+        weight = sizes.astype(np.float64)
+    elif name == "equal":
+        weight = (sizes > 0).astype(np.float64)
+    else:
+        name = name.replace("-whole", "")
+        if name not in source.weights:
+            raise InputError(missing(name))
+        weight = np.asarray(source.weights[name], np.float64)
+    return weight / max(float(weight.sum()), np.finfo(float).tiny)
+
+
+def missing(name: str) -> str:
+    """Why class weights of this name are not there, in words."""
+    if name.startswith("lm"):
+        return (
+            "LM needs a surrogate whose classes are the source's, and targets: this surrogate's classes are others "
+            "(use FM: --method dp4tl-fm, or --quota fm-soft), or `prune score` had no --targets"
+        )
+    if name.startswith(("fm", "soft", "votes")):
+        return "class votes need targets: run `prune score` with --targets"
+    return f"quota {name!r} needs --weights FILE"
+
+
+def _quotas(
+    source: Source, method: Method, weight: np.ndarray, sizes: np.ndarray, budget: int, low: np.ndarray
+) -> np.ndarray:
+    """Quotas of the classes by their weights, (c,) int64, at least `low`."""
+    if method.quota.endswith("-whole"):
+        soft = source.weights.get(method.quota.replace("whole", "soft"), weight)
+        return whole_classes(weight, soft, sizes, budget, low, method.trim)
+    if method.base > 0:
+        low = quota(sizes, sizes, max(int(low.sum()), round(method.base * budget)), low)
+    return quota(weight, sizes, budget, low)

@@ -1,0 +1,114 @@
+"""Which samples may be kept at all: lists of ids, near-duplicates, leaks and suspected labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from prune.methods.rank import places
+from prune.runs.files import InputError
+
+
+def dropped(arrays: Mapping[str, np.ndarray], n: int, *, leaks: bool, suspects: bool) -> np.ndarray | None:
+    """Mark what the flags drop, (n,) bool; `InputError` when the scores file does not know it."""
+    gone = np.zeros(n, bool)
+    if suspects:
+        gone |= _need(arrays, "looks_like", "--drop-suspects", "`prune score --also suspects`") >= 0
+    if leaks:
+        names = [name for name in arrays if name.startswith("leak/")]
+        if not names:
+            raise InputError("--drop-leaks needs `prune score --leaks` with the targets' test features")
+        for name in names:
+            gone |= arrays[name] > 0
+    return gone if gone.any() else None
+
+
+def originals(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`duplicate_of` of the scores file, (n,) int; `InputError` when it does not know it."""
+    return _need(arrays, "duplicate_of", "--drop-duplicates", "`prune score --also duplicates`")
+
+
+def _need(arrays: Mapping[str, np.ndarray], name: str, flag: str, way_out: str) -> np.ndarray:
+    if name not in arrays:
+        raise InputError(f"{flag} needs {way_out}")
+    return np.asarray(arrays[name])
+
+
+def eligible(n: int, never: np.ndarray | None, gone: np.ndarray | None, always: np.ndarray | None) -> np.ndarray:
+    """Mark the samples that may be kept, (n,) bool: --always outweighs what flags drop, and clashes with --never."""
+    if always is not None and never is not None and (both := int((always & never).sum())):
+        raise InputError(f"--always and --never both name {both} samples")
+    may = np.ones(n, bool)
+    if gone is not None:
+        may &= ~gone
+    if always is not None:
+        may |= always
+    if never is not None:
+        may &= ~never
+    return may
+
+
+def copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None) -> np.ndarray:
+    """Mark near-duplicates of samples that may be kept, (n,) bool.
+
+    Where an original may not be kept, one of its copies takes its place and is not marked: one of `always`, else the
+    lowest row that may be kept.
+
+    Parameters
+    ----------
+    duplicate_of : (n,) int
+        Row of the original; -1 for originals, which duplicate nothing, and for samples without a near-duplicate.
+    may : (n,) bool
+        Samples that may be kept otherwise.
+    always : (n,) bool, optional
+        Samples that are kept whatever they duplicate; none of them is marked.
+    """
+    found = duplicate_of >= 0
+    rows = np.flatnonzero(found & may)
+    rows = rows[~may[duplicate_of[rows]]]
+    if always is not None:
+        rows = rows[np.argsort(~always[rows], kind="stable")]
+        found &= ~always
+    _, first = np.unique(duplicate_of[rows], return_index=True)
+    found[rows[first]] = False
+    return found
+
+
+def spare_duplicates(
+    copies: np.ndarray,
+    may: np.ndarray,
+    label: np.ndarray,
+    budget: int,
+    floor: np.ndarray,
+    whole: np.ndarray | None,
+) -> np.ndarray:
+    """Mark near-duplicates that a method leaves out by itself, (n,) bool: never so many that a promise would break.
+
+    Classes that are kept whole keep theirs; where a floor or the budget needs some, the lowest rows stay.
+
+    Parameters
+    ----------
+    copies : (n,) bool
+        Near-duplicates of other samples.
+    may : (n,) bool
+        Samples that may be kept otherwise.
+    label : (n,) int
+    budget : int
+    floor : (c,) int
+    whole : (c,) bool, optional
+        Classes that are kept whole.
+    """
+    out = may & copies
+    if whole is not None:
+        out &= ~whole[label]
+    c = len(floor)
+    left = np.bincount(label[may & ~out], minlength=c)
+    need = np.maximum(np.minimum(floor, np.bincount(label[may], minlength=c)) - left, 0)
+    rows = np.flatnonzero(out)
+    place, _ = places(rows.astype(np.float64), label[rows])
+    out[rows[place < need[label[rows]]]] = False
+    short = budget - int((may & ~out).sum())
+    if short > 0:
+        out[np.flatnonzero(out)[:short]] = False
+    return out

@@ -1,0 +1,107 @@
+"""Ranks: which samples fill a class's quota.
+
+A key per sample, the smallest first, says it all for most rules (`by_key`); the lower row wins ties and NaN never wins.
+Stratified and weighted draws are in `prune.methods.sampling`, rules that look at features in `prune.methods.coverage`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def random_key(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Uniform keys, (n,) float64: every subset of a class is equally likely."""
+    return rng.random(n)
+
+
+def top_key(score: np.ndarray) -> np.ndarray:
+    """Largest scores first; NaN last."""
+    return _last(-np.asarray(score, np.float32))
+
+
+def bottom_key(score: np.ndarray) -> np.ndarray:
+    """Smallest scores first; NaN last."""
+    return _last(np.asarray(score, np.float32))
+
+
+def middle_key(score: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Samples nearest the median rank of their group first, (n,) float32: windows around the median, nested.
+
+    Parameters
+    ----------
+    score : (n,) float
+    groups : (n,) int
+        Class of every sample (zeros for one group over all).
+    """
+    place, size = places(bottom_key(score), groups)
+    return np.abs(place - (size - 1) / 2.0).astype(np.float32)
+
+
+def _last(key: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(key), np.float32(np.inf), key)
+
+
+def places(key: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place of every sample in its group's ascending order of the key (from 0), and the group's size; (n,) int64."""
+    order, starts, sizes = grouped(key, groups)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - np.repeat(starts, sizes)
+    return place, sizes[groups] if len(groups) else place
+
+
+def grouped(key: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows sorted by (group, key, row), and the start and size of every group in that order."""
+    groups = np.asarray(groups)
+    order = np.argsort(key, kind="stable")
+    small = groups.astype(np.uint16) if len(groups) and groups.max() < 1 << 16 else groups  # 16 bits sort by radix
+    order = order[np.argsort(small[order], kind="stable")]
+    sizes = np.bincount(groups, minlength=1)
+    return order, np.cumsum(sizes) - sizes, sizes
+
+
+def by_key(key: np.ndarray, groups: np.ndarray, quotas: np.ndarray) -> np.ndarray:
+    """Mark the `quotas[g]` samples with the smallest keys in every group g.
+
+    Parameters
+    ----------
+    key : (n,) float
+        No NaN. Samples with key +inf come last.
+    groups : (n,) int in [0, c)
+    quotas : (c,) int
+        At most the size of the group.
+
+    Returns
+    -------
+    (n,) bool
+        `quotas.sum()` of them True. Ties go to the lower row.
+
+    Examples
+    --------
+    >>> by_key(np.array([.9, .1, .5]), np.array([0, 0, 1]), np.array([1, 1]))
+    array([False,  True,  True])
+    """
+    place, _ = places(key, groups)
+    return place < np.asarray(quotas, np.int64)[groups]
+
+
+def threshold_quotas(key: np.ndarray, groups: np.ndarray, budget: int, floors: np.ndarray) -> np.ndarray:
+    """Quotas that one threshold over all samples gives: the smallest keys, after every group's floor is served.
+
+    Parameters
+    ----------
+    key : (n,) float
+    groups : (n,) int in [0, c)
+    budget : int
+        At least `floors.sum()`.
+    floors : (c,) int
+        At most the size of the group.
+
+    Returns
+    -------
+    (c,) int64
+    """
+    floors = np.asarray(floors, np.int64)
+    first = by_key(key, groups, floors) if floors.any() else np.zeros(len(key), bool)
+    rest = np.flatnonzero(~first)
+    rest = rest[np.argsort(key[rest], kind="stable")[: budget - int(floors.sum())]]
+    return floors + np.bincount(groups[rest], minlength=len(floors))

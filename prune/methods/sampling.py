@@ -1,0 +1,124 @@
+"""Draws that a score guides: coverage-centric strata (CCS) and the ratio-adaptive Beta draw of DUAL."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prune.methods.rank import bottom_key, places, random_key
+
+STRATA = 50
+"""Strata of CCS, as in the paper; fewer where fewer samples are wanted."""
+COMPLEXITY = 4.0
+"""c_D of DUAL's Beta draw: the paper's value for CIFAR-100 (5.5 for CIFAR-10, 11 for ImageNet-1k)."""
+CONCENTRATION = 15.0
+"""C of DUAL's Beta draw."""
+
+
+def ccs_places(
+    hardness: np.ndarray,
+    groups: np.ndarray,
+    quotas: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    cut: float = 0.1,
+    strata: int = STRATA,
+) -> np.ndarray:
+    """CCS inside each group: cut the hardest, then draw evenly from strata of equal width of the score.
+
+    Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates", ICLR 2023, algorithm 1. The budget goes
+    round the strata from the smallest on, each getting an equal part of what is left or all that it has.
+
+    Parameters
+    ----------
+    hardness : (n,) float
+        The larger, the harder; NaN (unknown) counts as hardest.
+    groups : (n,) int in [0, c)
+    quotas : (c,) int
+        At most the size of the group.
+    rng : Generator
+    cut : float
+        Fraction of each group that is cut, in [0, 1); less where the quota needs it.
+    strata : int
+
+    Returns
+    -------
+    (n,) int64
+        Order of taking inside the group; those below the quota are chosen.
+    """
+    groups, quotas = np.asarray(groups, np.int64), np.asarray(quotas, np.int64)
+    c = len(quotas)
+    unknown = np.isnan(hardness)
+    place, _ = places(np.where(unknown, -np.inf, -hardness.astype(np.float64)), groups)
+    sizes = np.bincount(groups, minlength=c)
+    lost = np.bincount(groups[unknown], minlength=c)
+    cuts = np.minimum(np.maximum(np.floor(cut * sizes + 1e-9).astype(np.int64), lost), sizes - quotas)
+    inside = place >= cuts[groups]
+
+    low, high = np.full(c, np.inf), np.full(c, -np.inf)
+    known = inside & ~unknown
+    np.minimum.at(low, groups[known], hardness[known])
+    np.maximum.at(high, groups[known], hardness[known])
+    width = np.where(high > low, high - low, 1.0)
+    steps = np.maximum(np.minimum(strata, quotas), 1)
+    at = np.where(unknown, high[groups], hardness) - low[groups]
+    with np.errstate(invalid="ignore"):
+        stratum = np.floor(at / width[groups] * steps[groups])
+    stratum = np.clip(np.nan_to_num(stratum), 0, steps[groups] - 1).astype(np.int64)
+
+    counts = np.bincount(groups[inside] * strata + stratum[inside], minlength=c * strata).reshape(c, strata)
+    share = _deal(counts, quotas).reshape(-1)
+    cell = np.where(inside, groups * strata + stratum, c * strata)
+    drawn, _ = places(random_key(len(groups), rng), cell)
+    chosen = inside & (drawn < np.r_[share, 0][cell])
+    return places(np.where(chosen, 0.0, 1.0), groups)[0]
+
+
+def _deal(counts: np.ndarray, quotas: np.ndarray) -> np.ndarray:
+    """Deal each row's quota over its cells, the smallest first, equal parts of what is left; (c, s) int64."""
+    order = np.argsort(counts, axis=1, kind="stable")
+    ascending = np.take_along_axis(counts, order, axis=1)
+    left = quotas.copy()
+    dealt = np.zeros_like(counts)
+    for column in range(counts.shape[1]):
+        dealt[:, column] = np.minimum(ascending[:, column], left // (counts.shape[1] - column))
+        left -= dealt[:, column]
+    found = np.zeros_like(counts)
+    np.put_along_axis(found, order, dealt, axis=1)
+    return found
+
+
+def beta_key(
+    score: np.ndarray,
+    confidence: np.ndarray,
+    keep: float,
+    rng: np.random.Generator,
+    *,
+    complexity: float = COMPLEXITY,
+) -> np.ndarray:
+    """Keys of a weighted draw without replacement, weights Beta density of the confidence times score; (n,) float64.
+
+    Cho et al., ICML 2025 (DUAL), section 3.3: with r the pruned share and mu the mean confidence of the ten best
+    scores, beta = 15 (1 - mu) (1 - r^c_D) and alpha = 16 - beta. The more is pruned, the easier the samples drawn.
+
+    Parameters
+    ----------
+    score : (n,) float
+        Not negative (DUAL); NaN is never drawn before others.
+    confidence : (n,) float
+        Mean probability of the label over the epochs, in [0, 1].
+    keep : float
+        In (0, 1].
+    complexity : float
+        c_D: the larger, the stronger the pruning at which easy samples are drawn.
+    """
+    known = ~(np.isnan(score) | np.isnan(confidence))
+    best = np.flatnonzero(known)[np.argsort(bottom_key(-score[known]), kind="stable")[:10]]
+    mu = float(np.mean(confidence[best], dtype=np.float64)) if len(best) else 0.5
+    beta = max(1e-3, CONCENTRATION * (1.0 - mu) * (1.0 - (1.0 - keep) ** complexity))
+    alpha = CONCENTRATION + 1.0 - beta
+    m = np.clip(np.where(known, confidence, 0.5).astype(np.float64), 1e-3, 1 - 1e-3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = (alpha - 1) * np.log(m) + (beta - 1) * np.log1p(-m) + np.log(np.where(known, score, 0.0))
+        # An exponential race: the k smallest of E / w are a draw of k without replacement by the weights w.
+        key = np.log(rng.exponential(size=len(m))) - weight
+    return np.where(np.isnan(key), np.inf, key)

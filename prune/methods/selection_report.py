@@ -1,0 +1,63 @@
+"""What a selection did to every class, as a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune.methods.choose import Choice
+from prune.runs.files import atomic
+
+NAMES = ("quota_reason", "floor", "protected", "coverage", "random")
+"""Columns of the table by reason code; "quota" itself is the number of samples the class may keep."""
+
+
+def table(choice: Choice, label: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+    """One row per class: name, size, available, weight, quota, kept, and how many for which reason."""
+    c = len(classes)
+    size = np.bincount(label, minlength=c)
+    kept = label[choice.rows]
+    why = np.stack([np.bincount(kept[choice.reason == code], minlength=c) for code in range(len(NAMES))])
+    return [
+        {
+            "class": classes[k],
+            "size": int(size[k]),
+            "available": int(choice.available[k]),
+            "weight": float(choice.weight[k]),
+            "quota": int(choice.quotas[k]),
+            "kept": int(why[:, k].sum()),
+            **{NAMES[code]: int(why[code, k]) for code in range(len(NAMES))},
+        }
+        for k in range(c)
+    ]
+
+
+def write_report(rows: list[dict[str, Any]], path: Path | None, as_json: bool) -> None:
+    """Write the table as CSV to `path`, and print it as JSON on standard output, where asked."""
+    if path is not None:
+        with atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    if as_json:
+        json.dump(rows, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(*("class", "size", "available", "weight", "kept", "why"))
+    for row in rows:
+        why = ", ".join(f"{row[name]} {name.removesuffix('_reason')}" for name in NAMES if row[name])
+        grid.add_row(
+            row["class"], *(str(row[k]) for k in ("size", "available")), f"{row['weight']:.4f}", str(row["kept"]), why
+        )
+    Console().print(grid)

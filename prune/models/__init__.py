@@ -1,0 +1,1 @@
+"""The networks: built from JSON, saved as safetensors, cut to pruned widths, asked for features."""

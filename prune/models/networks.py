@@ -1,0 +1,187 @@
+"""Networks on disk: what rebuilds one (`model.json`), its weights (`model.safetensors`), and what flows out of it.
+
+The surrogate and the backbone are the same kind of thing: a timm model, possibly with a stem for small images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from prune.models.pruned_widths import narrow
+from prune.runs.files import InputError, atomic, read_json, write_json
+
+STEMS = ("imagenet", "half", "small")
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, on the scale 0 to 255
+
+
+def build(spec: Mapping[str, Any]) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    spec : mapping
+        "arch" (timm's name), "kwargs" (for `timm.create_model`), "classes" (names), "stem": "imagenet" leaves the model
+        as it is, "half" makes a ResNet's stem a 3x3 convolution of stride 2 without max-pool, "small" one of stride 1.
+        "widths", where channels were pruned: see `prune.models.pruned_widths`.
+
+    Raises
+    ------
+    InputError
+        timm does not know the model, or the stem or the widths do not fit it.
+    """
+    arch, kwargs, stem = spec["arch"], dict(spec.get("kwargs") or {}), spec.get("stem", "imagenet")
+    if not timm.is_model(arch):
+        raise InputError(f"model {arch!r} is not one of timm's; see timm.list_models()")
+    if stem not in STEMS:
+        raise InputError(f"stem {stem!r}: {', '.join(STEMS)} are possible")
+    try:
+        model = timm.create_model(arch, pretrained=False, num_classes=len(spec["classes"]), **kwargs)
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise InputError(f"model {arch!r} cannot be built with {kwargs}: {str(error).splitlines()[0]}") from None
+    if stem != "imagenet":
+        first = getattr(model, "conv1", None)
+        if not isinstance(first, nn.Conv2d) or not hasattr(model, "maxpool"):
+            raise InputError(f"stem {stem!r} is made for timm's ResNets; {arch!r} has another stem")
+        model.conv1 = nn.Conv2d(3, first.out_channels, 3, 2 if stem == "half" else 1, 1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return narrow(model, _widths(model, spec)) if spec.get("widths") else model
+
+
+def _widths(model: nn.Module, spec: Mapping[str, Any]) -> Any:
+    """Widths of the spec; the classifier has as many outputs as there are classes, whatever it was recorded with."""
+    widths = spec["widths"]
+    if isinstance(widths, Mapping) and hasattr(model, "get_classifier"):
+        head = _head_place(model)
+        sizes = widths.get(head)
+        if isinstance(sizes, list) and len(sizes) == 2:
+            return {**widths, head: [len(spec["classes"]), sizes[1]]}
+    return widths
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Names of the classifier's weights in the network's state."""
+    return [f"{_head_place(model)}.{name}" for name in model.get_classifier().state_dict()]  # type: ignore[operator]
+
+
+def _head_place(model: nn.Module) -> str:
+    head = model.get_classifier()  # type: ignore[operator]
+    return next((name for name, module in model.named_modules() if module is head), "")
+
+
+def save_model(directory: Path, model: nn.Module, spec: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and then `model.json`, each atomically; the second says that the first is whole."""
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with atomic(directory / "model.safetensors") as partial:
+        partial.write_bytes(save(weights))  # `save_file` would make a file that nobody else may read
+    write_json(directory / "model.json", {**spec, "format": "winnow-model/1"})
+
+
+def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuild a saved network, in evaluation mode, on the CPU.
+
+    Returns
+    -------
+    model : nn.Module
+    spec : dict
+        The content of `model.json`.
+
+    Raises
+    ------
+    InputError
+        Not a model directory, or weights that are damaged or of another network.
+    """
+    directory = Path(directory)
+    if not (directory / "model.json").is_file():
+        hint = "its run has not finished" if (directory / "config.json").is_file() else "no model.json there"
+        raise InputError(f"{directory}: not a trained model ({hint})")
+    spec = read_json(directory / "model.json")
+    try:
+        model = build(spec)
+        model.load_state_dict(load_file(str(directory / "model.safetensors")))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{directory}/model.json: incomplete ({error})") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"{directory}/model.safetensors: damaged or of another network ({str(error).splitlines()[0]})"
+        ) from None
+    return model.eval(), spec
+
+
+def fingerprint(directory: Path) -> str:
+    """SHA-256 of the weights and of what rebuilds them, 32 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for name in ("model.json", "model.safetensors"):
+        with open(Path(directory) / name, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()[:32]
+
+
+def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled features before the classifier, and the logits.
+
+    Parameters
+    ----------
+    images : (b, 3, h, w) float
+
+    Returns
+    -------
+    features : (b, d)
+    logits : (b, c)
+        c is 0 for a network without a classifier.
+    """
+    features = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    classifier = model.get_classifier()  # type: ignore[operator]
+    return features, features[:, :0] if isinstance(classifier, nn.Identity) else classifier(features)
+
+
+def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Turn uint8 images into float ones of zero mean and unit variance; `mean` and `std` are on the scale 0 to 255."""
+    shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
+    return (images.float() - shift) / torch.tensor(std, device=images.device).view(1, 3, 1, 1)
+
+
+def pick_precision(asked: str, device: torch.device) -> str:
+    """Turn "auto" into "bf16" where the hardware multiplies bfloat16, and into "fp32" where it would emulate it."""
+    if asked not in ("auto", "bf16", "fp32"):
+        raise InputError(f"--precision {asked}: auto, bf16 and fp32 are possible")
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "fp32"
+    return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
+
+
+@contextmanager
+def laid_out(network: nn.Module) -> Iterator[None]:
+    """Lay a network's tensors out as its gradients are sound: channels last where that is safe.
+
+    With the channels last, oneDNN's gradient of a 1x1 convolution of stride 2 writes beyond its memory for some numbers
+    of channels, as pruned networks have them; multiples of 8 are sound, and so is any number with the channels first.
+    """
+    widths = [n for m in network.modules() if isinstance(m, nn.Conv2d) for n in (m.in_channels, m.out_channels)]
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    if not on_cpu or all(n % 8 == 0 or n == 3 for n in widths):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield
+        return
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    hook = network.register_forward_pre_hook(lambda _, images: (images[0].contiguous(), *images[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,92 @@
+"""One command line for all stages: `python -m prune STEP`, `python -m pretrain`, `python -m transfer STEP`.
+
+A step is a module with a frozen dataclass `Config` and a function `run(config)`. Only the step that is asked for is
+imported, and step modules import NumPy, torch and FFCV inside `run`, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from prune.runs.files import InputError
+
+
+def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[str] | None = None) -> int:
+    """Run one step of `program`.
+
+    Parameters
+    ----------
+    program : str
+        Name in usage lines.
+    summary : str
+        One line for `--help`.
+    steps : mapping of str to str
+        Step name to "module: what it does".
+    argv : sequence of str, optional
+        Arguments; `sys.argv[1:]` when absent.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 2 for a mistake that the user can mend.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview(program, summary, steps))
+        return 0 if argv else 2
+    if argv[0] not in steps:
+        print(f"{program}: no step {argv[0]!r}; there are {', '.join(steps)}", file=sys.stderr)
+        return 2
+    return run_step(f"{program} {argv[0]}", steps[argv[0]].split(":")[0], argv[1:])
+
+
+def run_step(program: str, module: str, argv: Sequence[str]) -> int:
+    """Parse `argv` for the step in `module` and run it; the exit code."""
+    try:
+        step = importlib.import_module(module)
+        step.run(parse(program, step, argv))
+    except InputError as error:
+        _tell(program, str(error))
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, no permission, a folder where a file is wanted
+        named = f"{error.filename}: " if error.filename else ""
+        a_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        _tell(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
+        return 2
+    return 0
+
+
+def _tell(program: str, mistake: str) -> None:
+    """Print a mistake, once where all processes of a run make it.
+
+    All of them check their inputs before they join each other, and rank 0 speaks for them. What a process meets later,
+    such as a damaged image, it meets alone.
+    """
+    rank = os.environ.get("RANK", "0")
+    distributed = sys.modules.get("torch.distributed")
+    if rank == "0":
+        print(f"{program}: {mistake}", file=sys.stderr)
+    elif distributed and distributed.is_available() and distributed.is_initialized():
+        print(f"{program}, process {rank}: {mistake}", file=sys.stderr)
+
+
+def parse(program: str, step: object, argv: Sequence[str]):
+    """Parse `argv` into the step's `Config`; exits with code 2 on a wrong flag or value."""
+    import tyro
+
+    return tyro.cli(step.Config, prog=program, description=step.__doc__, args=list(argv))  # type: ignore[attr-defined]
+
+
+def _overview(program: str, summary: str, steps: Mapping[str, str]) -> str:
+    width = max(map(len, steps))
+    lines = [f"usage: {program} STEP [--help] ...", "", summary, ""]
+    lines += [f"  {name:<{width}}  {text.split(':', 1)[1].strip()}" for name, text in steps.items()]
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""Labels that look wrong: confident learning on the surrogate's predictions.
+
+Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, section 3. The
+paper wants predictions of models that did not train on the sample; a cheap surrogate, trained briefly or on a part of
+the source, comes near that, a fully trained one has learnt the wrong labels by heart and suspects too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from prune.runs.cores import in_order
+from prune.runs.progress import track
+from prune.scores.difficulty import soften
+from prune.scores.streaming import ROWS, blocks, read, widen
+
+
+def thresholds(own: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean probability of the label among the samples so labelled, (c,) float64; infinite for an empty class."""
+    sizes = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, own, minlength=classes)
+    return np.where(sizes > 0, sums / np.maximum(sizes, 1), np.inf)
+
+
+def looks_like(p: np.ndarray, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Class that each sample confidently looks like if that is not its label, else -1; (n,) int32.
+
+    The confident joint: a sample counts for the most probable class among those whose threshold its probability
+    reaches. Off the diagonal, it is a suspect.
+
+    Parameters
+    ----------
+    p : (n, c) float
+        Predicted probabilities.
+    labels : (n,) int
+    limits : (c,) float
+        Of `thresholds`.
+    """
+    confident = np.where(p >= limits, p, -1.0)
+    best = confident.argmax(axis=1)
+    sure = confident[np.arange(len(p)), best] >= 0
+    return np.where(sure & (best != labels), best, -1).astype(np.int32)
+
+
+def suspects(
+    logits: np.ndarray, labels: np.ndarray, classes: int, columns: np.ndarray, workers: int | None = None
+) -> np.ndarray:
+    """`looks_like` of every sample, in two passes over (mapped) logits.
+
+    Parameters
+    ----------
+    logits : (n, k) float
+    labels : (n,) int
+    columns : (classes,) int
+        Columns of the logits that stand for the classes.
+
+    Returns
+    -------
+    (n,) int32
+        -1 for samples whose label is not in doubt.
+    """
+    n, whole = len(labels), np.array_equal(columns, np.arange(logits.shape[1]))
+    height = max(16, (1 << 19) // logits.shape[1])
+
+    def probabilities(rows: slice) -> Iterator[tuple[slice, np.ndarray]]:
+        raw = read(logits, rows)
+        for inner in blocks(len(raw), height):
+            z = widen(raw[inner])
+            yield slice(rows.start + inner.start, rows.start + inner.stop), soften(z if whole else z[:, columns])[0]
+
+    def own_of(rows: slice) -> tuple[slice, np.ndarray]:
+        parts = [p[np.arange(len(p)), labels[inner]] for inner, p in probabilities(rows)]
+        return rows, np.concatenate(parts)
+
+    own, found = np.empty(n, np.float32), np.empty(n, np.int32)
+    for rows, part in track(in_order(own_of, blocks(n), workers), -(-n // ROWS), "label thresholds"):
+        own[rows] = part
+    limits = thresholds(own, labels, classes).astype(np.float32)
+
+    def look(rows: slice) -> tuple[slice, np.ndarray]:
+        return rows, np.concatenate([looks_like(p, labels[inner], limits) for inner, p in probabilities(rows)])
+
+    for rows, part in track(in_order(look, blocks(n), workers), -(-n // ROWS), "label suspects"):
+        found[rows] = part
+    return found

@@ -1,0 +1,210 @@
+"""Near-duplicates inside the source (SemDeDup); what it shares with test images is found by `prune.scores.leakage`.
+
+Abbas et al., "SemDeDup: Data-efficient learning at web-scale through semantic deduplication", 2023: k-means splits the
+set into clusters, and only pairs inside a cluster are compared, so the work is about n times the cluster's size.
+
+The paper's threshold on the cosine suits one well-trained encoder. A cheap surrogate crowds whole classes above any
+fixed threshold, so a pair must also be much nearer to each other than either is to its other neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from prune.runs.progress import track
+from prune.scores.clusters import gather, kmeans, nearest, stream, unit
+from prune.scores.streaming import blocks
+
+SIMILAR = 0.95
+"""Least cosine of near-duplicates, the source's mean feature taken off."""
+NEIGHBOUR = 5
+"""The neighbour (its fifth) against which a pair's nearness is measured: groups of up to five stand out."""
+RATIO = 0.125
+"""Most that 1 - cosine of a pair may be of that to the neighbour. Separates copies from look-alikes on generated data
+with surrogates of 3 and 25 epochs, where no one cosine does."""
+CERTAIN = 25.0
+"""A pair so many times nearer than `similar` asks needs no comparison: larger groups of copies."""
+_SIDE = 2048
+_CLUSTER = 1000
+"""Samples in a cluster."""
+_ONE_LEVEL = 64
+"""Clusters that one k-means gives; more are made in two levels."""
+_BLOCK_BYTES = 1 << 28
+"""Size of a first-level cluster's features on average at most."""
+
+
+def near_duplicates(
+    features: np.ndarray,
+    centre: np.ndarray,
+    similar: float = SIMILAR,
+    *,
+    stand_out: bool = True,
+    clusters: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Find for every sample the original that it nearly duplicates.
+
+    In each group the sample farthest from its cluster's centre is the original, as in the paper (then the lower row);
+    a sample duplicates the first original that it is similar to. Originals duplicate nothing, so there are no chains.
+
+    Parameters
+    ----------
+    features : (n, d) float
+        May be mapped.
+    centre : (d,) float
+        Mean feature of the source.
+    similar : float
+        Least cosine of near-duplicates, in (0, 1].
+    stand_out : bool
+        False: the cosine alone decides, as in the paper.
+    clusters : int, optional
+        One for each 1,000 samples when absent.
+
+    Returns
+    -------
+    (n,) int64
+        Row of the original; -1 for originals and for samples without a near-duplicate.
+    """
+    n, d = features.shape
+    k = clusters if clusters is not None else max(1, n // _CLUSTER)
+    found = np.full(n, -1, np.int64)
+    for mine in track(*_coarse(features, k, centre, seed), "near-duplicates"):
+        x = np.empty((len(mine), d), np.float32)
+        for part in blocks(len(mine), 8192):
+            x[part] = unit(gather(features, mine[part]), centre)
+        found[mine] = _inside(x, mine, max(1, round(k * len(mine) / n)), similar, stand_out, seed)
+    return found
+
+
+def _coarse(features: np.ndarray, k: int, centre: np.ndarray, seed: int) -> tuple[Iterator[np.ndarray], int]:
+    """Cut a large set into about sqrt(k) clusters, within which k-means goes on: ascending rows of each, and how many.
+
+    One k-means with a centre for every 1,000 samples would compare each sample with each centre: work that grows with
+    the square of the set.
+    """
+    n, d = features.shape
+    if k <= _ONE_LEVEL:
+        return iter([np.arange(n)] if n else []), 1
+    many = max(round(k**0.5), -(-n * d * 4 // _BLOCK_BYTES))
+    centres = kmeans(features, many, seed=seed, cosine=True, centre=centre, per_centre=256)
+    place = np.empty(n, np.int32)
+    for rows, x in stream(features, "clusters"):
+        place[rows] = nearest(unit(x, centre), centres, cosine=True)[0]
+    order = np.argsort(place, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(place, minlength=many))[:-1])
+    return (part for part in parts if len(part)), many
+
+
+def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: bool, seed: int) -> np.ndarray:
+    """Row of the original for every row of a block, or -1; (m,) int64.
+
+    Parameters
+    ----------
+    x : (m, d) float32
+        Rows of length 1.
+    rows : (m,) int64
+        What to call them, ascending.
+    k : int
+        Clusters.
+    """
+    centres = kmeans(x, min(k, len(x)), seed=seed, cosine=True)
+    place, typical = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+    for part in blocks(len(x), 8192):
+        place[part], typical[part] = nearest(x[part], centres, cosine=True)
+    order = np.lexsort((typical, place))  # stable: equal similarities stay in row order
+    ends = np.cumsum(np.bincount(place, minlength=len(centres)))
+    found = np.full(len(x), -1, np.int64)
+    for end, size in zip(ends, np.diff(ends, prepend=0)):
+        if size > 1:
+            mine = order[end - size : end]
+            # Rows that equal an earlier one follow it unseen: thousands of one placeholder make millions of pairs.
+            first = first_of_equals(x[mine])
+            alone = np.flatnonzero(first == np.arange(size))
+            of = leaders(len(alone), pairs(x[mine[alone]], similar, stand_out))
+            original = np.empty(size, np.int64)
+            original[alone] = np.where(of >= 0, alone[of], alone)
+            original = original[first]
+            found[mine] = np.where(original != np.arange(size), rows[mine[original]], -1)
+    return found
+
+
+def first_of_equals(x: np.ndarray) -> np.ndarray:
+    """First row that holds the same numbers (by a 64-bit hash), for every row; (m,) int64."""
+    odd = np.random.default_rng(0).integers(0, 1 << 63, x.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    mixed = np.empty(len(x), np.uint64)
+    for part in blocks(len(x)):
+        bits = np.ascontiguousarray(x[part], np.float32).view(np.uint32).astype(np.uint64)
+        mixed[part] = (bits * odd).sum(axis=1, dtype=np.uint64)  # modulo 2^64
+    _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
+    return first[which]
+
+
+def pairs(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
+    """Near-duplicate pairs (later, earlier) of rows, (m, 2) int64, ordered by later, then earlier.
+
+    Parameters
+    ----------
+    x : (n, d) float32
+        Rows of length 1, in order of precedence.
+    similar : float
+        Least cosine.
+    stand_out : bool
+        Whether a pair must also be much nearer than its neighbours.
+    """
+    n = len(x)
+    close = []
+    for low in range(0, n, _SIDE):
+        for left in range(0, low + 1, _SIDE):
+            block = x[low : low + _SIDE] @ x[left : left + _SIDE].T
+            later, earlier = np.nonzero(block >= similar)
+            keep = later + low > earlier + left
+            close.append(np.stack([later[keep] + low, earlier[keep] + left], axis=1))
+    found = np.concatenate(close) if close else np.empty((0, 2), np.int64)
+    if len(found) and stand_out:
+        distance = 1.0 - np.einsum("ij,ij->i", x[found[:, 0]], x[found[:, 1]])
+        involved, which = np.unique(found, return_inverse=True)
+        which = which.reshape(found.shape)
+        around = np.concatenate([_neighbour(x[part] @ x.T, 1) for part in np.array_split(involved, 1 + n // _SIDE)])
+        found = found[stands_out(distance, around[which[:, 0]], around[which[:, 1]], similar)]
+    return found[np.lexsort((found[:, 1], found[:, 0]))]
+
+
+def _neighbour(cosines: np.ndarray, own: int) -> np.ndarray:
+    """1 - cosine to the fifth neighbour in each row, which holds `own` entries for the row itself; 1 where none is."""
+    rank = NEIGHBOUR + own
+    if cosines.shape[1] < rank:
+        return np.ones(len(cosines), np.float32)
+    return 1.0 - np.partition(cosines, -rank, axis=1)[:, -rank]
+
+
+def stands_out(distance: np.ndarray, here: np.ndarray, there: np.ndarray, similar: float) -> np.ndarray:
+    """Whether pairs are much nearer than both ends' other neighbours (geometric mean), or all but equal."""
+    usual = np.sqrt(np.maximum(here, 0.0) * np.maximum(there, 0.0))
+    return (distance <= RATIO * usual) | (distance <= (1.0 - similar) / CERTAIN)
+
+
+def leaders(n: int, pairs: np.ndarray) -> np.ndarray:
+    """Group rows around the first of their kind: (n,) int64, the leader that a row duplicates, or -1.
+
+    Parameters
+    ----------
+    n : int
+    pairs : (m, 2) int
+        (later, earlier), ordered.
+    """
+    found = np.full(n, -1, np.int64)
+    for later, earlier in pairs:
+        if found[later] < 0 and found[earlier] < 0:
+            found[later] = earlier
+    return found
+
+
+def groups(duplicate_of: np.ndarray) -> list[np.ndarray]:
+    """Groups of near-duplicates, each its original's row followed by its duplicates' rows; originals ascending."""
+    copies = np.flatnonzero(duplicate_of >= 0)
+    originals, which = np.unique(duplicate_of[copies], return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    parts = np.split(copies[order], np.cumsum(np.bincount(which, minlength=len(originals)))[:-1]) if len(copies) else []
+    return [np.r_[first, rest] for first, rest in zip(originals, parts)]

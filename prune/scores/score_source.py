@@ -1,0 +1,160 @@
+"""All that one surrogate says of a source: sample scores, class weights, near-duplicates, leaks, suspects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prune.index.npz import open_arrays
+from prune.runs.files import InputError
+from prune.runs.progress import track
+from prune.scores import class_votes, geometry, leakage, near_duplicates, training_dynamics
+from prune.scores.clusters import kmeans, nearest, stream
+from prune.scores.feature_files import Features, check_order
+from prune.scores.label_errors import suspects
+from prune.scores.one_pass import Pass, one_pass
+from prune.scores.streaming import read
+
+_SAMPLES = 65_536
+
+
+def score_source(
+    source: Features,
+    targets: Sequence[Features],
+    *,
+    also: Collection[str] = (),
+    temperature: float = 1.0,
+    clusters: int = 0,
+    seed: int = 0,
+    workers: int | None = None,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Score one source by one surrogate.
+
+    Parameters
+    ----------
+    source : Features
+    targets : sequence of Features
+        By the same surrogate.
+    also : collection of str
+        "prototype" (and Moderate), "self-prototype", "affinity", "suspects".
+    temperature : float
+        Of soft votes, in spreads (see `prune.scores.class_votes.spread`).
+    clusters : int
+        Above 0: that many k-means clusters take the place of the classes in class weights and quotas.
+    seed : int
+        Of k-means.
+
+    Returns
+    -------
+    arrays : dict of str to array
+        "sample/NAME" (n,) f4, "class/RULE/TARGET" (c,) f4, and where asked for "group" and "looks_like" (n,) i4.
+    centre : (d,) float64
+        Mean feature of the source.
+    """
+    columns = source.columns(source.classes)
+    groups = group_by_clusters(source.features, clusters, seed) if clusters else None
+    count = int(groups.max()) + 1 if groups is not None else len(source.classes)
+    found = one_pass(source.features, source.logits, source.label, count, columns, workers, groups)
+    if not found.finite:
+        raise InputError(f"{source.path}: features or logits that are not finite; the surrogate has diverged")
+    arrays = {f"sample/{name}": values for name, values in found.scores.items()}
+    weights = class_weights(targets, found, None if clusters else columns, temperature)
+    arrays |= {f"class/{name}": values for name, values in weights.items()}
+    if groups is not None:
+        arrays["group"] = groups.astype("<i4")
+    centre = np.nansum(found.means * found.sizes[:, None], axis=0) / len(source)
+    inside = source.label if groups is None else groups
+    if "prototype" in also:
+        distance = geometry.prototype_distances(source.features, inside, found.means, workers)
+        arrays["sample/prototype"] = distance
+        arrays["sample/moderate"] = geometry.moderate(distance, inside, count)
+    if "self-prototype" in also:
+        arrays["sample/self-prototype"] = geometry.self_prototype_distances(source.features, count, seed)
+    if "affinity" in also:
+        if not targets:
+            raise InputError("--also affinity needs --targets")
+        near = [geometry.affinities(source.features, np.asarray(t.features), centre)[0] for t in targets]
+        arrays["sample/affinity"] = np.max(near, axis=0)
+    if "suspects" in also:
+        if columns is None:
+            raise InputError(f"--also suspects: {source.path}'s surrogate does not know the source's classes")
+        arrays["looks_like"] = suspects(source.logits, source.label, len(source.classes), columns, workers)
+    return arrays, centre
+
+
+def class_weights(
+    targets: Sequence[Features], found: Pass, columns: np.ndarray | None, temperature: float
+) -> dict[str, np.ndarray]:
+    """Votes of every target, (c,) float32 under RULE/TARGET; LM only where the surrogate knows the source's classes."""
+    weights: dict[str, np.ndarray] = {}
+    for target in targets:
+
+        def near(rows: slice, target: Features = target) -> np.ndarray:
+            return -class_votes.squared_distances(read(target.features, rows), found.means)
+
+        def alike(rows: slice, target: Features = target) -> np.ndarray:
+            return np.where(found.sizes > 0, read(target.logits, rows)[:, columns].astype(np.float64), -np.inf)
+
+        rules = {"fm": near} if columns is None else {"fm": near, "lm": alike}
+        for rule, preference in rules.items():
+            hard, soft = class_votes.streamed_votes(preference, len(target), temperature)
+            if not np.isfinite(soft).all():
+                raise InputError(f"{target.path}: features or logits that are not finite; the surrogate has diverged")
+            weights[f"{rule}/{target.name}"] = hard.astype(np.float32)
+            weights[f"{rule}-soft/{target.name}"] = soft.astype(np.float32)
+    return weights
+
+
+def group_by_clusters(features: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Number of the k-means cluster of every sample, (n,) int64, without empty clusters."""
+    centres = kmeans(features, min(k, len(features)), seed=seed)
+    found = np.empty(len(features), np.int64)
+    for rows, x in stream(features, "clusters"):
+        found[rows] = nearest(x, centres)[0]
+    return np.unique(found, return_inverse=True)[1]
+
+
+def leaks(
+    source: Features, tests: Sequence[Features], centre: np.ndarray, similar: float, stand_out: bool
+) -> dict[str, np.ndarray]:
+    """Mark source images that nearly duplicate a test image: (n,) u1 under "leak/NAME"."""
+    return {
+        f"leak/{test.name}": (
+            leakage.leaks(source.features, np.asarray(test.features), centre, similar, stand_out) >= 0
+        ).astype("u1")
+        for test in tests
+    }
+
+
+def duplicates_of(source: Features, centre: np.ndarray, similar: float, stand_out: bool, seed: int) -> np.ndarray:
+    """`prune.scores.near_duplicates.near_duplicates` of a source, (n,) i8."""
+    found = near_duplicates.near_duplicates(source.features, centre, similar, stand_out=stand_out, seed=seed)
+    return found.astype("<i8")
+
+
+def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
+    """Scores of a dynamics file, (n,) f4 under "sample/NAME"; NaN for samples that the surrogate was not trained on."""
+    arrays, meta = open_arrays(path, "winnow-dynamics/1")
+    if meta.get("fingerprint") != source.source:
+        raise InputError(f"{path}: dynamics of another source than {source.path}'s")
+    check_order(
+        path, meta.get("order"), source.path, source.order, "run `prune features` with the beton of the training"
+    )
+    position = np.asarray(arrays["position"])
+    if len(position) and position.max() >= len(source):
+        raise InputError(f"{path}: positions beyond the source's {len(source)} samples")
+    if len(arrays["probability"]) < 2:
+        raise InputError(f"{path}: dynamics of fewer than 2 epochs say nothing")
+    found: dict[str, np.ndarray] = {}
+    starts = range(0, len(position), _SAMPLES)
+    for begin in track(starts, len(starts), "dynamics"):
+        part = slice(begin, min(len(position), begin + _SAMPLES))
+        probability, margin, correct = (
+            np.stack([read(row, part) for row in arrays[name]]) for name in ("probability", "margin", "correct")
+        )
+        for name, values in training_dynamics.all_scores(probability, margin, correct, len(source.classes)).items():
+            whole = found.setdefault(f"sample/{name}", np.full(len(source), np.nan, np.float32))
+            whole[position[part]] = values
+    return found

@@ -1,0 +1,164 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Source, choose
+from prune.methods.presets import NAMES, PRESETS, Method, method, rank_parts, winnow
+from prune.runs.files import InputError
+
+METHODS = [
+    Method("size", "random"),
+    Method("threshold", "a:top"),
+    Method("equal", "a:bottom"),
+    Method("lm", "a:middle"),
+    Method("soft", "a:ccs", base=0.5),
+    Method("fm-whole", "random"),
+    Method("threshold", "a:beta"),
+    Method("size", "herding"),
+    Method("lm-soft", "a:d2", base=0.3),
+]
+
+
+def problem(seed):
+    """A source of up to 60 samples in 4 classes (one may be empty), what must and must not be kept, and a budget."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 60))
+    label = rng.integers(0, 4, n)
+    eligible = rng.uniform(size=n) < 0.9
+    source = Source(
+        label,
+        4,
+        {"a": rng.permutation(n).astype(np.float32), "confidence": rng.uniform(size=n)},
+        {name: rng.dirichlet(np.ones(4)) for name in ("lm", "lm-soft", "fm", "fm-soft", "soft")},
+        eligible,
+        eligible & (rng.uniform(size=n) < 0.05),
+        rng.normal(size=(n, 3)),
+    )
+    sizes = np.bincount(label[eligible], minlength=4)
+    floor, protected = rng.integers(0, 4, 4), rng.uniform(size=4) < 0.2
+    must = np.where(protected, sizes, np.bincount(label[source.always], minlength=4))
+    low = np.maximum(must, np.minimum(floor, sizes))
+    return source, floor, protected, sizes, low, int(rng.integers(low.sum(), sizes.sum() + 1))
+
+
+@given(st.integers(0, 100_000), st.sampled_from(METHODS))
+@settings(max_examples=300)
+def test_every_choice_keeps_its_promises(seed, how):
+    source, floor, protected, sizes, low, budget = problem(seed)
+    found = choose(source, how, budget, floor=floor, protected=protected, seed=seed)
+    assert len(found.rows) == budget
+    assert np.all(np.diff(found.rows) > 0)
+    assert source.eligible[found.rows].all()
+    assert np.isin(np.flatnonzero(source.always), found.rows).all()
+    kept = np.bincount(source.label[found.rows], minlength=4)
+    assert kept.tolist() == found.quotas.tolist()
+    assert np.all((kept >= low) & (kept <= sizes))
+    assert found.reason.dtype == np.uint8
+    assert (found.reason[protected[source.label[found.rows]]] == PROTECTED).all()
+    again = choose(source, how, budget, floor=floor, protected=protected, seed=seed)
+    assert np.array_equal(found.rows, again.rows)
+
+
+@given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.rank in ("a:top", "a:bottom", "a:d2")]))
+@settings(max_examples=100)
+def test_permuting_the_samples_permutes_the_choice(seed, how):
+    source, floor, protected, _, _, budget = problem(seed)
+    order = np.random.default_rng(seed).permutation(len(source.label))
+    moved = replace(
+        source,
+        label=source.label[order],
+        scores={name: values[order] for name, values in source.scores.items()},
+        eligible=source.eligible[order],
+        always=source.always[order],
+        features=source.features[order],
+    )
+    found = choose(source, how, budget, floor=floor, protected=protected)
+    other = choose(moved, how, budget, floor=floor, protected=protected)
+    assert np.array_equal(np.sort(order[other.rows]), found.rows)
+    assert np.array_equal(other.quotas, found.quotas)
+
+
+@given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.quota != "threshold"]))
+@settings(max_examples=100)
+def test_permuting_the_samples_leaves_every_quota_even_where_samples_are_drawn(seed, how):
+    source, floor, protected, _, _, budget = problem(seed)
+    order = np.random.default_rng(seed).permutation(len(source.label))
+    moved = replace(
+        source,
+        label=source.label[order],
+        scores={name: values[order] for name, values in source.scores.items()},
+        eligible=source.eligible[order],
+        always=source.always[order],
+        features=source.features[order],
+    )
+    found, other = (choose(s, how, budget, floor=floor, protected=protected) for s in (source, moved))
+    assert np.array_equal(other.quotas, found.quotas)
+    assert np.allclose(other.weight, found.weight)
+
+
+def test_the_complexity_of_duals_draw_decides_how_easy_its_samples_are():
+    # The ten best scores have a confidence of 0.2. At keep 0.3, 1 - 0.7^c is 0.30 for c = 1 and 0.98 for c = 11: beta
+    # 3.6 and 11.8, and the density's mean 1 - beta / 16 falls from 0.78 to 0.26.
+    rng = np.random.default_rng(0)
+    confidence = np.r_[np.full(10, 0.2), rng.uniform(size=4000)]
+    dual = np.r_[np.full(10, 0.5), np.full(4000, 0.1)]
+    source = Source(np.zeros(4010, int), 1, {"dual": dual, "confidence": confidence})
+    draw = Method("threshold", "dual:beta")
+    means = [
+        confidence[choose(replace(source), draw, round(0.3 * 4010), complexity=c, seed=1).rows].mean()
+        for c in (1, 4, 11)
+    ]
+    assert means[0] > means[1] > means[2]
+
+
+def test_reasons_tell_why_each_sample_stays():
+    # LM votes are for class 0 alone; budget 6 of sizes 6, 4, 4; class 2 is protected, class 1 has a floor of 1.
+    label = np.repeat([0, 1, 2], [6, 4, 4])
+    source = Source(label, 3, {"a": np.arange(14.0)}, {"lm": np.array([1.0, 0, 0])}, None, label < 0)
+    found = choose(
+        source, Method("lm", "a:top"), 8, floor=np.array([0, 1, 0]), protected=np.array([False, False, True])
+    )
+    assert found.rows.tolist() == [3, 4, 5, 9, 10, 11, 12, 13]
+    assert found.reason.tolist() == [QUOTA] * 3 + [FLOOR] + [PROTECTED] * 4
+    assert found.score.tolist() == [3, 4, 5, 9, 10, 11, 12, 13]
+    drawn = choose(source, Method("lm", "random"), 3)
+    assert drawn.reason.tolist() == [RANDOM] * 3
+    assert np.isnan(drawn.score).all()
+    covered = choose(replace(source, features=np.eye(14)), Method("size", "k-center"), 7)
+    assert covered.reason.tolist() == [COVERAGE] * 7
+
+
+def test_the_hard_end_of_a_score_is_the_scores_own():
+    # Half of each is cut as hardest: the large el2n, the small margin.
+    source = Source(np.zeros(6, int), 1, {"el2n": np.arange(6.0), "margin": np.arange(6.0)})
+    assert choose(source, Method("size", "el2n:ccs"), 3, cut=0.5).rows.tolist() == [0, 1, 2]
+    assert choose(source, Method("size", "margin:ccs"), 3, cut=0.5).rows.tolist() == [3, 4, 5]
+
+
+def test_too_much_protection_is_refused_with_the_number():
+    source = Source(np.zeros(5, int), 1, {}, {}, None, np.array([True, True, True, False, False]))
+    with pytest.raises(InputError, match="3 samples are protected and the budget is 2"):
+        choose(source, Method("size", "random"), 2)
+
+
+def test_ranks_name_a_score_of_the_file_or_say_where_to_get_it():
+    assert rank_parts("aum/el2n:ccs", {"el2n"}) == ("el2n", "ccs")
+    assert rank_parts("aum/el2n:ccs", {"el2n", "aum"}) == ("aum", "ccs")
+    assert rank_parts("k-center", ()) == ("", "k-center")
+    with pytest.raises(InputError, match="--dynamics"):
+        rank_parts("dual:beta", {"dual"})
+    with pytest.raises(InputError, match="SCORE:WAY"):
+        rank_parts("el2n:best", {"el2n"})
+
+
+def test_winnow_takes_the_hardest_first_only_under_mild_pruning():
+    assert winnow(0.59).rank == "el2n/entropy:bottom"
+    assert winnow(0.6).rank.endswith(":top")
+    assert winnow(0.6, guided=False) == Method("size", "el2n/entropy:top", without_duplicates=True)
+    assert method("winnow", 0.2, ["class/fm/pets", "sample/prototype"]).rank == "prototype:bottom"  # without logits
+    assert method("winnow", 0.2, ["class/fm/pets", "sample/prototype", "sample/el2n"]).rank == "el2n/entropy:bottom"
+    assert {method(name, 0.5) for name in PRESETS} == set(PRESETS.values())
+    assert set(NAMES) == {*PRESETS, "winnow"}

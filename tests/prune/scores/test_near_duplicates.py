@@ -1,0 +1,134 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune.scores.clusters import unit
+from prune.scores.near_duplicates import first_of_equals, groups, leaders, near_duplicates, pairs
+
+
+def at(*degrees):
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_leaders_take_what_is_near_them_and_make_no_chains():
+    # 1 follows 0; 2 is near 1, which leads nothing, and not near 0: a leader of its own, which 4 follows.
+    assert leaders(5, np.array([[1, 0], [2, 1], [4, 1], [4, 2]])).tolist() == [-1, 0, -1, -1, 2]
+
+
+def test_a_pair_must_be_similar_and_stand_out_among_its_neighbours():
+    # Directions 60 degrees apart with a twin 2 degrees from the first: 1 - cos 2 = 0.0006 against 1 - cos 62 and more.
+    alone = at(0, 60, 120, 180, 240, 300, 2)
+    assert pairs(alone, 0.95).tolist() == [[6, 0]]
+    assert pairs(alone, 0.9999).tolist() == []
+    # In a crowd all cosines are above 0.95, and none of the pairs is nearer than the others.
+    crowd = unit(30 * np.eye(1, 32) + np.random.default_rng(0).normal(size=(40, 32)))
+    assert (crowd @ crowd.T).min() > 0.9
+    assert pairs(crowd, 0.95).tolist() == []
+
+
+def test_copies_beyond_five_are_found_by_being_all_but_equal():
+    x = at(0, 0.5, 1, 1.5, 2, 2.5, 3, 90, 180)
+    assert leaders(9, pairs(x, 0.95)).tolist() == [-1, 0, 0, 0, 0, 0, 0, -1, -1]
+
+
+def test_pairs_across_blocks_are_found(monkeypatch):
+
+    x = unit(planted(1, n=60, copies=20, noise=0.02)[0])
+    whole = pairs(x, 0.95).tolist()
+    assert len(whole) == 20
+    monkeypatch.setattr(near_duplicates, "_SIDE", 7)
+    assert pairs(x, 0.95).tolist() == whole
+
+
+def test_groups_list_the_original_first():
+    found = [g.tolist() for g in groups(np.array([-1, 4, -1, 0, -1, 4, 0]))]
+    assert found == [[0, 3, 6], [4, 1, 5]]
+    assert groups(np.array([-1, -1])) == []
+
+
+def planted(seed, n=2000, copies=200, noise=0.05):
+    """Random features of length about sqrt(32), and copies of some with a little noise, shuffled."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 32))
+    of = rng.choice(n, copies, replace=False)
+    x = np.r_[x, x[of] + noise * rng.normal(size=(copies, 32))]
+    twin = np.r_[np.arange(n), of]  # equal numbers are twins
+    order = rng.permutation(len(x))
+    return x[order].astype(np.float16), twin[order]
+
+
+def test_planted_near_duplicates_are_found():
+    x, twin = planted(0)
+    found = near_duplicates(x, x.astype(np.float32).mean(axis=0))
+    hits = np.flatnonzero(found >= 0)
+    right = twin[hits] == twin[found[hits]]
+    precision, recall = right.mean(), right.sum() / 200
+    assert precision >= 0.95, f"precision {precision:.3f}, recall {recall:.3f}"
+    assert recall >= 0.95, f"precision {precision:.3f}, recall {recall:.3f}"
+
+
+def test_planted_near_duplicates_are_found_in_two_levels_of_clusters(monkeypatch):
+    from prune.scores import near_duplicates
+
+    monkeypatch.setattr(near_duplicates, "_ONE_LEVEL", 1)
+    monkeypatch.setattr(near_duplicates, "_CLUSTER", 100)
+    x, twin = planted(0)
+    found = near_duplicates(x, x.astype(np.float32).mean(axis=0))  # 22 clusters: 5 of about 4 each
+    hits = np.flatnonzero(found >= 0)
+    right = twin[hits] == twin[found[hits]]
+    said = f"precision {right.mean():.3f}, recall {right.sum() / 200:.3f}"
+    assert right.mean() >= 0.95, said
+    assert right.sum() >= 0.95 * 200, said
+    assert (found[found[hits]] == -1).all()
+
+
+def test_the_cosine_alone_decides_as_in_the_paper_when_asked():
+    # Five directions, 10 degrees apart: cosines of neighbours 0.985, of the next but one 0.940. In order of precedence
+    # 0 leads 1, 2 is too far from 0 and leads 3, 4 leads itself.
+    fan = at(0, 10, 20, 30, 40)
+    assert leaders(5, pairs(fan, 0.95, stand_out=False)).tolist() == [-1, 0, -1, 2, -1]
+    # In one cluster, whose centre is at 20 degrees, the ends are the farthest and lead; then 1 and 3, but they follow.
+    assert near_duplicates(fan, np.zeros(2), 0.95, stand_out=False).tolist() == [-1, 0, -1, 4, -1]
+    crowd = unit(30 * np.eye(1, 32) + np.random.default_rng(0).normal(size=(40, 32)))
+    assert leaders(40, pairs(crowd, 0.9, stand_out=False)).tolist() == [-1] + 39 * [0]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20)
+def test_originals_duplicate_nothing_and_order_does_not_matter(seed):
+    x, twin = planted(seed, n=60, copies=20, noise=0.02)
+    centre = x.astype(np.float32).mean(axis=0)
+    found = near_duplicates(x, centre)
+    copies = found >= 0
+    assert (found[found[copies]] == -1).all()
+    order = np.random.default_rng(seed).permutation(len(x))
+    moved = near_duplicates(x[order], centre)
+    assert sorted(twin[order][moved >= 0]) == sorted(twin[copies])  # which twin is the original may differ
+
+
+def test_the_first_of_equal_rows_is_named():
+    x = np.array([[1, 2], [3, 4], [1, 2], [4, 3], [3, 4.0]], np.float32)
+    assert first_of_equals(x).tolist() == [0, 1, 0, 3, 1]
+
+
+def test_masses_of_one_picture_are_one_group_and_cost_no_pairs(monkeypatch):
+    from prune.scores import near_duplicates
+
+    seen = []
+    whole = near_duplicates.pairs
+    monkeypatch.setattr(near_duplicates, "pairs", lambda x, *more: seen.append(len(x)) or whole(x, *more))
+    x = np.random.default_rng(4).normal(size=(5000, 8))
+    x[100:4900] = x[7]
+    found = near_duplicates(x, x.mean(axis=0), clusters=1)
+    assert np.flatnonzero(found >= 0).tolist() == list(range(100, 4900))
+    assert set(found[100:4900]) == {7}
+    assert seen == [200]
+
+
+def test_exact_copies_leave_the_lower_row():
+    x = np.random.default_rng(3).normal(size=(30, 8))
+    x[20], x[25] = x[4], x[4]
+    found = near_duplicates(x, x.mean(axis=0))
+    assert found[[20, 25]].tolist() == [4, 4]
+    assert (found >= 0).sum() == 2

@@ -1,0 +1,260 @@
+"""Running a plan: order, records, failures, and the processes that do it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prune.runs.files import InputError
+from transfer.studies import worker_pool
+from transfer.studies.plan import Line
+from transfer.studies.runner import is_done, outstanding, remember, run_lines
+from transfer.studies.worker import execute
+from transfer.studies.worker_pool import Here, Workers
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def line(name, *needs, cost=1.0, command=("python", "-m", "prune", "--help")):
+    return Line(0, name, "write", tuple(command), f"{name}.out", needs, {}, 0, cost)
+
+
+class Fake:
+    """A pool that ends lines in the order they began, and makes what they should make."""
+
+    def __init__(self, out, size=1, codes=None):
+        self.out, self.size, self.codes = out, size, codes or {}
+        self.begun: list[str] = []
+        self.running: list[Line] = []
+        self.closed = False
+
+    def start(self, line):
+        self.begun.append(line.name)
+        self.running.append(line)
+        assert len(self.running) <= self.size
+
+    def wait(self):
+        line = self.running.pop(0)
+        (self.out / line.out).write_text("made")
+        return [(line.name, self.codes.get(line.name, 0), 2.5)]
+
+    def close(self):
+        self.closed = True
+
+
+class Silent:
+    def started(self, line):
+        pass
+
+    def ended(self, line, seconds):
+        pass
+
+
+def run(lines, out, **how):
+    pool = Fake(out, **how)
+    run_lines(lines, out, pool, Silent())
+    assert pool.closed
+    return pool.begun
+
+
+CHAIN = [line("a"), line("b", "a"), line("c"), line("d", "b", "c")]
+
+
+def test_a_line_runs_after_what_it_needs(tmp_path):
+    begun = run(CHAIN, tmp_path, size=2)
+    assert sorted(begun) == ["a", "b", "c", "d"]
+    assert begun.index("a") < begun.index("b") < begun.index("d")
+    assert begun[-1] == "d"
+
+
+def test_the_longest_way_to_the_end_goes_first(tmp_path):
+    # Ways to the end: short 1, cheap 1 + 10 = 11, dear 5.
+    lines = [line("short"), line("dear", cost=5), line("cheap", cost=1), line("after", "cheap", cost=10)]
+    assert run(lines, tmp_path)[:2] == ["cheap", "after"]
+
+
+def test_what_is_done_does_not_run_again(tmp_path):
+    run(CHAIN, tmp_path)
+    assert run(CHAIN, tmp_path) == []
+    assert run([*CHAIN, line("e", "a")], tmp_path) == ["e"]
+
+
+def test_a_lost_output_and_all_that_follows_from_it_run_again(tmp_path):
+    run(CHAIN, tmp_path)
+    (tmp_path / "b.out").unlink()
+    assert [one.name for one in outstanding(CHAIN, tmp_path)] == ["b", "d"]
+    assert run(CHAIN, tmp_path) == ["b", "d"]
+
+
+def test_a_changed_command_runs_again(tmp_path):
+    run(CHAIN, tmp_path)
+    other = [line("a", command=("python", "-m", "prune", "show")), *CHAIN[1:]]
+    assert run(other, tmp_path) == ["a", "b", "d"]
+
+
+def test_a_kill_between_a_repeated_line_and_its_followers_forgets_the_followers(tmp_path):
+    run(CHAIN, tmp_path)
+    (tmp_path / "b.out").unlink()
+    with pytest.raises(InputError):
+        run(CHAIN, tmp_path, codes={"d": 2})  # b has run again; d, made from the old b, is done no more
+    assert run(CHAIN, tmp_path) == ["d"]
+
+
+def test_a_run_directory_without_its_mark_is_not_done(tmp_path):
+    one = line("a")
+    (tmp_path / one.out).mkdir()
+    (tmp_path / one.out / "config.json").write_text("{}")
+    remember(one, tmp_path, 1.0)
+    assert not is_done(one, tmp_path)
+    (tmp_path / one.out / "DONE").touch()
+    assert is_done(one, tmp_path)
+
+
+def test_a_repetition_that_finds_all_done_does_not_shorten_the_bill(tmp_path):
+    remember(CHAIN[0], tmp_path, 40.0)
+    remember(CHAIN[0], tmp_path, 0.2)
+    assert json.loads((tmp_path / "done" / "a.json").read_text())["seconds"] == 40
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, InputError), (1, SystemExit), (-9, SystemExit)])
+def test_a_failing_line_stops_the_study_and_is_named(tmp_path, code, kind):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "b.log").write_text("$ command\nprune: no such thing\n\n")
+    with pytest.raises(kind) as caught:
+        run(CHAIN, tmp_path, codes={"b": code})
+    said = str(caught.value)
+    assert f"line 2 of the plan (b) ended with exit code {code}" in said
+    assert str(tmp_path / "logs" / "b.log") in said
+    assert said.endswith("prune: no such thing")
+    assert not (tmp_path / "d.out").exists()
+
+
+def test_stopping_a_line_stops_the_study(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(CHAIN, tmp_path, codes={"a": 130})
+
+
+def test_the_last_word_on_a_command_is_spoken_when_its_needs_are_done(tmp_path):
+    seen = []
+    pool = Fake(tmp_path)
+
+    def resolve(one):
+        seen.append((one.name, (tmp_path / "a.out").exists()))
+        return one
+
+    run_lines(CHAIN, tmp_path, pool, Silent(), resolve)
+    assert ("b", True) in seen
+
+
+def test_execute_keeps_all_output_in_the_log(tmp_path, capfd):
+    log = tmp_path / "deep" / "a.log"
+    code, _ = execute(("python", "-m", "prune", "nonsense"), log)
+    assert code == 2
+    assert execute(("python", "-m", "prune", "--help"), log)[0] == 0
+    text = log.read_text()
+    assert "$ python -m prune nonsense" in text
+    assert "no step 'nonsense'" in text
+    assert "usage: prune STEP" in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_execute_takes_a_programs_exit_and_exception_as_its_code(tmp_path, monkeypatch):
+    import prune.__main__
+
+    def broken(argv):
+        raise RuntimeError("broken inside")
+
+    monkeypatch.setattr(prune.__main__, "main", broken)
+    assert execute(("python", "-m", "prune", "x"), tmp_path / "log")[0] == 1
+    assert "RuntimeError: broken inside" in (tmp_path / "log").read_text()
+    monkeypatch.setattr(prune.__main__, "main", lambda argv: sys.exit(85))
+    assert execute(("python", "-m", "prune", "x"), tmp_path / "log")[0] == 85
+
+
+def test_only_commands_of_a_plan_are_executed():
+    with pytest.raises(ValueError, match="not a line of a plan"):
+        execute(("rm", "-r", "everything"))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_real_commands_run_here_and_in_workers(tmp_path, jobs):
+    lines = [line("a"), line("b"), line("c", "a", "b")]
+    for one in lines:
+        (tmp_path / one.out).touch()
+    before = Path.cwd()
+    pool = Here(tmp_path) if jobs == 1 else Workers(tmp_path, jobs)
+    run_lines(lines, tmp_path, pool, Silent())
+    assert Path.cwd() == before
+    assert all(is_done(one, tmp_path) for one in lines)
+    assert "usage: prune STEP" in (tmp_path / "logs" / "c.log").read_text()
+    if jobs == 2:
+        assert all(worker.returncode is not None for worker in pool._free)
+
+
+def test_a_worker_that_is_killed_stops_the_study(tmp_path):
+    pool = Workers(tmp_path, 1)
+    os.kill(pool._free[0].pid, signal.SIGKILL)
+    with pytest.raises(SystemExit, match="exit code -9"):
+        run_lines([line("a")], tmp_path, pool, Silent())
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from transfer.studies.plan import Line
+from transfer.studies.worker_pool import Workers
+if __name__ == "__main__":
+    pool = Workers(Path(sys.argv[1]), 2)
+    command = ("python", "-m", "prune", "write", "--images", "endless", "--out", "x.beton")
+    pool.start(Line(0, "a", "write", command, "x.beton"))
+    with open(os.path.join(sys.argv[1], "endless", "a", "0.jpg"), "wb"):  # returns when the line has begun to read
+        print(*(worker.pid for worker in [*pool._free, *pool._busy]), flush=True)
+        pool.wait()
+"""
+
+
+def endless(folder):
+    """Make a tree whose first image is a pipe: writing it to a beton waits for ever."""
+    for name in "ab":
+        (folder / "endless" / name).mkdir(parents=True)
+        os.mkfifo(folder / "endless" / name / "0.jpg")
+
+
+def test_ending_a_pool_ends_its_workers_whatever_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_pool, "_PATIENCE", 0.1)
+    endless(tmp_path)
+    pool = Workers(tmp_path, 1)
+    command = ("python", "-m", "prune", "write", "--images", "endless", "--out", "x.beton")
+    pool.start(line("a", command=command))
+    with open(tmp_path / "endless" / "a" / "0.jpg", "wb"):  # returns when the line has begun to read
+        pool.close()
+    assert [worker.returncode for worker in pool._busy] == [-signal.SIGKILL]
+    assert not (tmp_path / "x.beton").exists()
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    endless(tmp_path)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert parent.stdout is not None
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    try:
+        for descriptor in descriptors:  # readable when the process has ended
+            assert select.select([descriptor], [], [], 60)[0]
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -1,0 +1,70 @@
+"""Images in memory as a source of batches for the training loop, with the recipe's crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pretrain.hooks import Batches
+from pretrain.recipe import Recipe
+from prune.data import crops
+from prune.data.batches import Batch, render
+from prune.data.dataset import Source
+from prune.data.loader import open_loader
+from transfer.evaluation.target_splits import SMALL
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Labelled images of one size.
+
+    Attributes
+    ----------
+    images : (n, side, side, 3) uint8
+    labels : (n,) int64
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def joined(self, other: Pool) -> Pool:
+        """This pool's images, then the other's."""
+        return Pool(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
+
+    def batches(self, recipe: Recipe, seed: int, size: int) -> Batches:
+        """Build batches of `size` with the recipe's crops, which depend on (seed, epoch, row of the pool) alone."""
+        sides = np.full(len(self), self.images.shape[1])
+
+        def batches(rows: np.ndarray, epoch: int, resolution: int) -> Iterator[Batch]:
+            if recipe.crop == "resized":
+                boxes = crops.random_resized_crops(sides, sides, seed=seed, epoch=epoch, scale=recipe.scale)
+            elif recipe.crop == "padded":
+                boxes = crops.padded_crops(sides, sides, seed=seed, epoch=epoch, padding=recipe.padding)
+            else:
+                boxes = crops.center_crops(sides, sides)
+            for first in range(0, len(rows), size):
+                part = rows[first : first + size]
+                drawn = [render(self.images[i], boxes.boxes[i], bool(boxes.flip[i]), resolution) for i in part]
+                pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+                yield pixels, torch.from_numpy(self.labels[part]), torch.from_numpy(part)
+
+        return batches
+
+
+def read(source: Source, rows: np.ndarray, side: int, workers: int | None = None) -> np.ndarray:
+    """Central squares of a beton's images at `rows`, in this order, (n, side, side, 3) uint8."""
+    small = len(rows) <= SMALL
+    loader = open_loader(
+        source, resolution=side, batch_size=256, loader="torch" if small else "ffcv", workers=1 if small else workers
+    )
+    try:
+        parts = [images.permute(0, 2, 3, 1).numpy().copy() for images, _, _ in loader.epoch(rows)]
+    finally:
+        loader.close()
+    return np.concatenate(parts) if parts else np.zeros((0, side, side, 3), np.uint8)

@@ -1,0 +1,166 @@
+"""Where a study's images lie: the source and the targets, their train and test parts, checked before anything runs.
+
+A place is a directory, a data set that torchvision knows (`torchvision:NAME:ROOT`), or, for the source, a beton.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prune.runs.files import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_TEST_NAMES = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The two halves of a data set, as `prune write --images` takes them; `test` is None where there is none."""
+
+    train: str
+    test: str | None
+
+    def moved(self, old: Path, new: Path) -> dict[str, str | None]:
+        """Both places, relative to `new` instead of `old`, as study.json holds them."""
+        return {
+            "train": moved(self.train, old, new),
+            "test": None if self.test is None else moved(self.test, old, new),
+        }
+
+
+def parse_targets(texts: tuple[str, ...] | list[str]) -> dict[str, str]:
+    """Turn `name=PLACE` (or a directory, named like its last part) into {name: place}, in order.
+
+    Raises
+    ------
+    InputError
+        A name that cannot be part of a file name, is taken twice, or is `source`.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        if not equals:
+            name, place = Path(text).name, text
+        if not _NAME.fullmatch(name) or not place:
+            raise InputError(f"--targets {text}: name=DIR is expected, the name of letters, digits, '_', '.' and '-'")
+        if name == "source" or name.startswith("source-"):
+            raise InputError(f"--targets {text}: the name {name!r} is taken by the source; choose another")
+        if name in found:
+            raise InputError(f"--targets: {name!r} is named twice")
+        found[name] = place
+    return found
+
+
+def source_parts(place: str) -> Parts:
+    """Split a source: a tree with a train/ of class folders has parts; any other tree is all train.
+
+    test/ (or val/) beside train/ serves to watch pretraining and is never pruned.
+    """
+    if place.startswith("torchvision:"):
+        return _torchvision(place)
+    if place.endswith((".beton", ".parquet")):
+        return Parts(place, None)
+    root = Path(place)
+    if not root.is_dir():
+        raise InputError(f"--source {place}: no such directory")
+    if not _has_folders(root / "train"):
+        return Parts(place, None)
+    return Parts(str(root / "train"), next((str(root / n) for n in _TEST_NAMES if _has_folders(root / n)), None))
+
+
+def target_parts(name: str, place: str) -> Parts:
+    """Split a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons.
+
+    Where both are there, the directory is meant: X.train.beton names the betons.
+    """
+    if place.startswith("torchvision:"):
+        return _torchvision(place)
+    if betons := _betons(name, place):
+        return betons
+    root = Path(place)
+    if not root.is_dir():
+        raise InputError(f"--targets {name}={place}: no such directory")
+    test = next((root / n for n in _TEST_NAMES if _has_folders(root / n)), None)
+    if not _has_folders(root / "train") or test is None:
+        raise InputError(f"--targets {name}={place}: train/ and test/ with one folder per class are expected inside")
+    return Parts(str(root / "train"), str(test))
+
+
+def moved(place: str, old: Path, new: Path) -> str:
+    """Rewrite a place relative to the directory `old` as one relative to `new`; links are followed.
+
+    Examples
+    --------
+    >>> moved("photos/train", Path("/data"), Path("/data/runs/study"))
+    '../../photos/train'
+    """
+    if place.startswith("torchvision:"):
+        kind, name, root, *split = place.split(":")
+        return ":".join([kind, name, moved(root, old, new), *split])
+    return os.path.relpath(os.path.realpath(old / place), os.path.realpath(new))
+
+
+def count(place: str, name: str, out: Path) -> int:
+    """Images of the beton `name` of the study in `out`: by its manifest, or as many as there are at `place` to write.
+
+    Raises
+    ------
+    InputError
+        Neither is there, or `place` holds no images, or one class only.
+    """
+    written = out / "data" / f"{name}.beton"
+    return len(labels_of(str(written) if written.exists() else moved(place, out, Path())))
+
+
+def labels_of(place: str) -> np.ndarray:
+    """Labels of all images at `place`, (n,) int32, by listing alone.
+
+    Raises
+    ------
+    InputError
+        No images there, or one class only.
+    """
+    if place.endswith(".beton"):
+        from prune.data.dataset import open_source
+
+        manifest = open_source(Path(place)).manifest
+        labels, classes = manifest.labels, manifest.classes
+    else:
+        from prune.data.image_listing import list_images
+
+        listing = list_images(place)
+        labels, classes = listing.labels, listing.classes
+    if len(classes) < 2:
+        raise InputError(f"{place}: holds one class, {classes[0]!r}; at least two are needed")
+    return labels
+
+
+def _torchvision(place: str) -> Parts:
+    if place.count(":") != 2:
+        raise InputError(f"{place}: torchvision:NAME:ROOT is expected, without a split")
+    return Parts(f"{place}:train", f"{place}:test")
+
+
+def _betons(name: str, place: str) -> Parts | None:
+    """The betons of a target that is written already; None for any other place."""
+    stem = place.removesuffix(".beton").removesuffix(".train")
+    parts = [f"{stem}.{half}.beton" for half in ("train", "test")]
+    if place.endswith(".beton") or (Path(parts[0]).is_file() and not Path(place).is_dir()):
+        for part in parts:
+            if not Path(part).is_file():
+                raise InputError(
+                    f"--targets {name}={place}: no such file: {part}; a target is X.train.beton and X.test.beton"
+                )
+        return Parts(parts[0], parts[1])
+    return None
+
+
+def _has_folders(root: Path) -> bool:
+    return root.is_dir() and any(p.is_dir() and not p.name.startswith(".") for p in root.iterdir())

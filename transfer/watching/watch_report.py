@@ -1,0 +1,64 @@
+"""What `transfer watch` prints and writes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prune.runs.files import atomic
+from transfer.pages.csv_text import csv_cell
+
+_SHOWN = 20
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The report as text: the classes that go wrong most, alarms first, then drift and what to do."""
+    lines = [f"{found['compressed']} beside {found['original']}"]
+    labelled = f", {found['labelled']} with labels" if found["labelled"] else ""
+    lines.append(f"{found['images']} images{labelled}: they disagree on {100 * found['disagreement']:.1f} %")
+    if "top1" in found:
+        right = found["top1"]
+        lines.append(f"top-1: original {100 * right['original']:.1f} %, compressed {100 * right['compressed']:.1f} %")
+    rows = sorted(found["classes"], key=lambda row: (not row["alarm"], -(row["wrong"] or 0), row["class"]))
+    rows = [row for row in rows if row["n"]]
+    width = max([5, *(len(row["class"]) for row in rows[:_SHOWN])])
+    head = "lost %" if found["measure"] == "lost answers" else "apart %"
+    lines += ["", f"{'class':<{width}} {'images':>7} {head:>8} {'surely %':>9} {'allowed %':>10}"]
+    for row in rows[:_SHOWN]:
+        cells = f"{row['n']:7} {100 * row['wrong']:8.1f} {100 * row['low']:9.1f} {100 * row['allowed']:10.1f}"
+        lines.append(f"{row['class']:<{width}} {cells}{'  ALARM' if row['alarm'] else ''}")
+    if len(rows) > _SHOWN:
+        lines.append(f"and {len(rows) - _SHOWN} more classes")
+    lines.append("")
+    for name, drift in found.get("drift", {}).items():
+        said = "DRIFTED" if drift["drifted"] else "no more than by chance"
+        lines.append(
+            f"features of the {name}: moved by {drift['distance']:.3f} deviations, {drift['by_chance']:.3f} happen by "
+            f"chance: {said}"
+        )
+    alike = f"features of the two are {found['similarity']:.3f} alike (CKA)"
+    if "reference_similarity" in found:
+        alike += f", {found['reference_similarity']:.3f} on the reference"
+    lines.append(alike)
+    if not found["alarms"]:
+        lines.append("no alarm")
+    elif found["rollback"]:
+        back = found["rollback"]
+        lines.append(f"step {back['from']} alarms; step {back['to']} does not: {back['command']}")
+        if back["to"] == 0:
+            lines[-1] = (
+                f"step {back['from']} alarms, and so does every step before it but the original: " + (back["command"])
+            )
+    else:
+        lines.append(f"alarm in {len(found['alarms'])} classes: do not use the compressed model for them")
+    return "\n".join(lines)
+
+
+def write_lines(place: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV with a line for each image."""
+    with atomic(place) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
