@@ -2,7 +2,8 @@
 
 Used where post-training quantisation loses too much. The training is any call of `pretrain.training_loop.train`
 (recovery after a step, for instance) inside `with fake_quantised(network):`; afterwards the weights are plain
-fp32 ones again, trained to stand rounding, and `quantization.quantize_static` makes the int8 file of them as of any others.
+fp32 ones again, trained to stand rounding, and `quantization.quantize_static` makes the int8 file of them as of any
+others.
 """
 
 from __future__ import annotations
