@@ -5,18 +5,13 @@ Nothing here imports more than the standard library, so that `--help` stays quic
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import platform
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
-
 
 
 class InputError(ValueError):
@@ -52,22 +47,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def note(text: str) -> None:

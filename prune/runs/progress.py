@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
-from prune.runs.files import InputError
 from prune.runs.cores import T
-
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -25,9 +20,3 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
         yield from progress.track(items, total=total, description=what)
-
-
-
-
-
-

@@ -1,0 +1,1 @@
+"""What every step shares: whole files, run directories, the command line, progress, cores."""
