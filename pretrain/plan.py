@@ -13,7 +13,7 @@ from pretrain import sampling_order
 from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
-from prune.data.dataset import Source, open_source
+from prune.data.dataset import Dataset, open_dataset
 from prune.runs.files import InputError, at_least, need_file, positive, read_json
 from prune.runs.run_directory import plain
 
@@ -43,9 +43,9 @@ class Plan:
         With --allow-changed on another source: the provenance step that counts what is missing or differs.
     """
 
-    source: Source
+    source: Dataset
     rows: np.ndarray
-    val: Source | None
+    val: Dataset | None
     recipe: Recipe
     budget: Budget
     fingerprints: dict[str, Any]
@@ -69,7 +69,7 @@ def check(config: Config) -> Plan:
         raise InputError(f"--checkpoint-minutes {config.checkpoint_minutes}: 0 or more is needed")
     if config.tracker != "none" and importlib.util.find_spec(config.tracker) is None:
         raise InputError(f"--tracker {config.tracker}: the package is not installed: pip install {config.tracker}")
-    source = open_source(config.beton)
+    source = open_dataset(config.beton)
     classes = source.manifest.classes
     if len(classes) < 2 and recipe.method == "supervised":
         raise InputError(f"{config.beton}: has {len(classes)} class; training needs at least two")
@@ -90,7 +90,7 @@ def check(config: Config) -> Plan:
     return Plan(source, rows, val, recipe, budget or Budget(epochs=recipe.epochs), fingerprints, changed)
 
 
-def _indexed(config: Config, source: Source) -> tuple[np.ndarray, str, dict[str, Any] | None]:
+def _indexed(config: Config, source: Dataset) -> tuple[np.ndarray, str, dict[str, Any] | None]:
     """Rows of the index in the source, ascending, its fingerprint, and what differs where the user insisted."""
     from prune.index.pruned_index import PrunedIndex
 
@@ -153,10 +153,10 @@ def _budget(config: Config) -> Budget | None:
     return Budget(**given) if given else None
 
 
-def _validation(config: Config, classes: list[str]) -> Source | None:
+def _validation(config: Config, classes: list[str]) -> Dataset | None:
     if config.val is None:
         return None
-    val = open_source(config.val)
+    val = open_dataset(config.val)
     if val.manifest.classes != classes:
         other = sorted(set(val.manifest.classes) ^ set(classes))
         what = f"for instance {other[0]!r} is not in both" if other else "in another order"

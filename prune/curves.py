@@ -25,7 +25,7 @@ from prune.runs.run_directory import identity, refuse_other
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
 
 FORMAT = "winnow-curves/1"
 _BLOCK = 1024
@@ -61,7 +61,7 @@ def run(config: Config) -> Path:
     import PIL
     from PIL import features as pillow
 
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.index.manifest import manifest_path
     from prune.index.npz import open_arrays, save_arrays
     from prune.models import networks
@@ -69,7 +69,7 @@ def run(config: Config) -> Path:
 
     levels = _levels(config)
     model, spec = networks.load_model(config.model)
-    source = open_source(config.beton)
+    source = open_dataset(config.beton)
     asked = {
         **{k: v for k, v in identity(config).items() if k not in ("beton", "model", "batch_size")},
         "model": networks.fingerprint(config.model),
@@ -129,7 +129,7 @@ def _blocks(
     config: Config,
     place: Path,
     same: dict[str, Any],
-    source: Source,
+    source: Dataset,
     rows: np.ndarray,
     levels: list[int],
     model: Any,
@@ -155,7 +155,7 @@ def _blocks(
 
 
 def measure(
-    source: Source, rows: np.ndarray, levels: list[int], model: Any, spec: dict[str, Any], config: Config
+    source: Dataset, rows: np.ndarray, levels: list[int], model: Any, spec: dict[str, Any], config: Config
 ) -> dict[str, np.ndarray]:
     """Bytes, FMSE and PSNR of `rows` at every level, and the features of the originals."""
     import numpy as np
@@ -187,7 +187,7 @@ def measure(
     }
 
 
-def renditions(source: Source, row: int, levels: list[int], side: int) -> tuple[list[int], np.ndarray]:
+def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple[list[int], np.ndarray]:
     """Stored bytes of one image at every level, and (levels, side, side, 3) uint8 as the loaders show it."""
     import numpy as np
 
@@ -209,7 +209,7 @@ def renditions(source: Source, row: int, levels: list[int], side: int) -> tuple[
 
 
 def _joined(
-    parts: list[Path], source: Source, rows: np.ndarray, levels: list[int], config: Config
+    parts: list[Path], source: Dataset, rows: np.ndarray, levels: list[int], config: Config
 ) -> tuple[dict[str, np.ndarray], dict[str, float] | None]:
     """The blocks as whole columns, the rows that were not measured predicted."""
     import numpy as np
@@ -253,7 +253,7 @@ def _joined(
     return {"nbytes": sizes, "fmse": losses, "dropped": left_out, "label": labels, **everywhere}, errors
 
 
-def _facts(source: Source, levels: list[int], workers: int | None) -> np.ndarray:
+def _facts(source: Dataset, levels: list[int], workers: int | None) -> np.ndarray:
     """Of every image: pixels, stored bytes, bytes at a middle level. (n, 3) float64."""
     import numpy as np
 

@@ -22,7 +22,7 @@ from prune.runs.run_directory import identity, refuse_other
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
 
 FORMAT = "winnow-features/1"
 _KINDS = ("features", "logits")
@@ -50,7 +50,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Write the features of each beton that has none yet."""
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.models import networks
 
     _check(config)
@@ -58,7 +58,7 @@ def run(config: Config) -> None:
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"--betons: two are named {min(twice)!r}; their features would overwrite each other")
     model, spec = networks.load_model(config.model)
-    sources = [open_source(path) for path in config.betons]
+    sources = [open_dataset(path) for path in config.betons]
     facts = {"arch": spec["arch"], "classes": spec["classes"], "fingerprint": networks.fingerprint(config.model)}
     for source in sources:
         _features(config, source, model, spec, facts)
@@ -70,7 +70,7 @@ def _check(config: Config) -> None:
     at_least(config, 1, "resolution", "batch_size", "workers")
 
 
-def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], facts: dict[str, Any]) -> None:
+def _features(config: Config, source: Dataset, model: Any, spec: dict[str, Any], facts: dict[str, Any]) -> None:
     from accelerate import PartialState
 
     from prune.index.manifest import manifest_path
@@ -112,7 +112,7 @@ def _features(config: Config, source: Source, model: Any, spec: dict[str, Any], 
 
 def extract(
     model: Any,
-    source: Source,
+    source: Dataset,
     rows: np.ndarray,
     *,
     resolution: int,
@@ -163,7 +163,7 @@ def extract(
 
 
 def _extract_to(
-    parts: list[Path], config: Config, source: Source, rows: range, model: Any, spec: dict[str, Any], device: Any
+    parts: list[Path], config: Config, source: Dataset, rows: range, model: Any, spec: dict[str, Any], device: Any
 ) -> None:
     import numpy as np
 

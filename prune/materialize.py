@@ -22,7 +22,7 @@ from prune.runs.run_directory import refuse_other
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
     from prune.data.stored_images import Stored
     from prune.index.pruned_index import PrunedIndex
 
@@ -45,7 +45,7 @@ def run(config: Config) -> Path:
     """Write the beton and its manifest; returns the beton's path."""
     import json
 
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.data.resumable_beton import Continued
     from prune.index.manifest import Manifest, manifest_path
     from prune.index.provenance import record
@@ -56,7 +56,7 @@ def run(config: Config) -> Path:
         raise InputError(f"--out {config.out}: the name must end in .beton")
     if config.out.resolve() == config.source.resolve():
         raise InputError(f"--out {config.out}: is the source itself")
-    index, source = PrunedIndex.load(config.index), open_source(config.source)
+    index, source = PrunedIndex.load(config.index), open_dataset(config.source)
     step = record("materialize", config, {"index": index.fingerprint, "source": source.manifest.fingerprint})
     index = index.rebased(source.manifest, allow_changed=config.allow_changed)
     place, work = manifest_path(config.out), {**step["config"], **step["inputs"]}
@@ -90,7 +90,7 @@ def _refuse_stranger(out: Path, place: Path) -> None:
         raise InputError(f"{out}: exists and is not of this command: give another --out, or remove it")
 
 
-def _check_space(out: Path, index: PrunedIndex, source: Source) -> None:
+def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:
     """Refuse to begin what the disk cannot hold."""
     import os
     import shutil
@@ -130,7 +130,7 @@ def beton_bytes(sizes: np.ndarray, page_size: int) -> int:
     return (head + pages) * page_size + len(sizes) * ALLOCATION.itemsize
 
 
-def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -> Any:
+def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) -> Any:
     """Write the images that are not there yet; returns the manifest (not yet saved)."""
     import numpy as np
 
@@ -174,7 +174,7 @@ def _copy(files: Any, index: PrunedIndex, source: Source, workers: int | None) -
     return Manifest(index.ids, index.labels, sizes, width, height, digests, checks, index.classes, {})
 
 
-def _image(index: PrunedIndex, source: Source, row: int) -> Stored:
+def _image(index: PrunedIndex, source: Dataset, row: int) -> Stored:
     """One image as it is to be stored, its bytes checked."""
     from prune.data.dataset import checked
     from prune.data.image_codecs import HALF, encode_level, halved

@@ -132,7 +132,7 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
 
     from prune.methods import eligibility
     from prune.methods import selection_inputs as inputs_of
-    from prune.methods.choose import Source, choose
+    from prune.methods.choose import Candidates, choose
 
     arrays, label, count = given.arrays, given.label, len(given.classes)
     weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
@@ -148,7 +148,7 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
         copies = eligibility.copies(np.asarray(arrays["duplicate_of"]), eligible, wishes.always)
         low = np.zeros(count, np.int64) if floor is None else floor
         eligible &= ~eligibility.spare_duplicates(copies, eligible, label, budget, low, protected)
-    source = Source(
+    source = Candidates(
         label,
         count,
         {name[7:]: values for name, values in arrays.items() if name.startswith("sample/")},

@@ -72,7 +72,7 @@ def run(config: Config) -> None:
 
 
 def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> None:
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.gallery.album import gallery
     from prune.gallery.gallery_page import GENERATOR
 
@@ -82,7 +82,7 @@ def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> 
         raise InputError(f"--html {config.html}: is a directory")
     if config.html.exists() and GENERATOR.encode() not in config.html.read_bytes()[:4096]:
         raise InputError(f"--html {config.html}: exists and is not a page of `prune show`; give another name")
-    source = open_source(config.source)
+    source = open_dataset(config.source)
     rows = index.rows_in(source.manifest, allow_changed=config.allow_changed)
     name, values, duplicates = _scores(config, index, source.manifest)
     text = gallery(

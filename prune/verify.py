@@ -20,7 +20,7 @@ import tyro
 from prune.runs.files import InputError, at_least
 
 if TYPE_CHECKING:
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Config:
 
 def run(config: Config) -> None:
     """Print what was found; raise InputError when something is damaged."""
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
 
     at_least(config, 1, "workers")
-    source = open_source(config.beton)
+    source = open_dataset(config.beton)
     stated, found = source.manifest.meta.get("fingerprint"), _fingerprint(source)
     if stated != found:
         raise InputError(f"{config.beton}: the manifest's fingerprint is {stated}, its columns give {found}: damaged")
@@ -56,14 +56,14 @@ def run(config: Config) -> None:
         print(f"{config.beton}: sound: {len(source)} images, fingerprint {found} ({what})")
 
 
-def _fingerprint(source: Source) -> str:
+def _fingerprint(source: Dataset) -> str:
     from prune.index.manifest import fingerprint
 
     manifest = source.manifest
     return fingerprint(manifest.ids, manifest.labels, manifest.digests)
 
 
-def deep(source: Source, workers: int | None = None) -> list[dict]:
+def deep(source: Dataset, workers: int | None = None) -> list[dict]:
     """Read and decode every image; list those that do not match the manifest or do not decode.
 
     Returns

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prune import PrunedIndex
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
 from prune.runs.files import read_json
 
@@ -47,7 +47,7 @@ def chain(toy, tmp_path_factory):
 
 
 def test_both_trainings_ran_on_two_processes_and_saw_their_samples(chain, toy):
-    n = len(open_source(toy.source))
+    n = len(open_dataset(toy.source))
     surrogate, backbone = (read_json(chain / name / "provenance.json") for name in ("surrogate", "backbone"))
     assert surrogate["processes"] == backbone["processes"] == 2
     assert surrogate["rows"] == n
@@ -56,7 +56,7 @@ def test_both_trainings_ran_on_two_processes_and_saw_their_samples(chain, toy):
 
 
 def test_the_sum_of_the_selection_is_the_budget_and_every_class_has_its_floor(chain, toy):
-    manifest = open_source(toy.source).manifest
+    manifest = open_dataset(toy.source).manifest
     index = PrunedIndex.load(chain / "a.index.npz")
     assert len(index) == round(0.3 * len(manifest))
     assert np.bincount(index.labels, minlength=len(manifest.classes)).min() >= 3
@@ -71,17 +71,17 @@ def test_the_same_seed_gives_the_same_index_byte_for_byte(chain):
 
 def test_the_scores_know_every_sample_and_the_target(chain, toy):
     arrays, meta = open_arrays(chain / "scores.npz", "winnow-scores/1")
-    n = len(open_source(toy.source))
+    n = len(open_dataset(toy.source))
     assert {"sample/el2n", "sample/margin", "class/lm/train", "class/fm/train"} <= set(arrays)
     assert all(len(a) == n for name, a in arrays.items() if name.startswith("sample/"))
-    assert arrays["class/lm/train"].sum() == len(open_source(toy.train))  # one hard vote for each target image
-    assert meta["fingerprint"] == open_source(toy.source).manifest.fingerprint
+    assert arrays["class/lm/train"].sum() == len(open_dataset(toy.train))  # one hard vote for each target image
+    assert meta["fingerprint"] == open_dataset(toy.source).manifest.fingerprint
 
 
 def test_the_probe_judges_every_test_image_once(chain, toy):
     result = read_json(chain / "probe/result.json")
     predictions, _ = open_arrays(chain / "probe/predictions.npz", "winnow-predictions/1")
-    test = open_source(toy.test).manifest
+    test = open_dataset(toy.test).manifest
     assert result["n"] == len(test)
     assert predictions["label"].tolist() == test.labels.tolist()
     assert result["value"] == pytest.approx((predictions["label"] == predictions["predicted"]).mean())

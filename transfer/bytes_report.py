@@ -54,7 +54,7 @@ def hurt_groups(curves: Path, source: Path, count: int) -> list[dict[str, Any]]:
     """The images with the largest and the smallest share of their features lost at the middle quality."""
     import numpy as np
 
-    from prune.data.dataset import checked, open_source
+    from prune.data.dataset import checked, open_dataset
     from prune.data.image_codecs import HALF, decode, encode_level
     from prune.data.stored_images import Stored
     from prune.data.stored_images import decode as original_of
@@ -63,7 +63,7 @@ def hurt_groups(curves: Path, source: Path, count: int) -> list[dict[str, Any]]:
     from prune.index.npz import open_arrays
 
     arrays, meta = open_arrays(curves, "winnow-curves/1")
-    opened = open_source(source)
+    opened = open_dataset(source)
     if meta.get("fingerprint") != opened.manifest.fingerprint:
         raise InputError(f"{curves}: curves of another source than {source}")
     level = np.asarray(arrays["level"])

@@ -113,13 +113,13 @@ def _opened(config: Config) -> Job:
     """Open the inputs and check that they go together."""
     import numpy as np
 
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.models import networks
     from transfer.compression import recovery_training
     from transfer.compression.compression_loop import Job
     from transfer.evaluation.target_splits import kept_rows
 
-    source = open_source(config.train)
+    source = open_dataset(config.train)
     model, spec = networks.load_model(config.model)
     if list(spec["classes"]) != list(source.manifest.classes):
         raise InputError(

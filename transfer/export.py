@@ -54,7 +54,7 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     _check(config)
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.models.networks import fingerprint, load_model
     from transfer.compression.device import need_device
 
@@ -62,7 +62,7 @@ def run(config: Config) -> dict[str, Any]:
     from transfer.compression import onnx_export
 
     model, spec = load_model(config.model)
-    images, test = (None if path is None else open_source(path) for path in (config.images, config.test))
+    images, test = (None if path is None else open_dataset(path) for path in (config.images, config.test))
     assert images is not None
     if config.int8:
         onnx_export.need_layers(model, config.keep_float)

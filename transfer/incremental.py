@@ -22,7 +22,7 @@ from prune.runs.run_directory import claim, identity
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
     from transfer.continual.incremental_setting import Cell, Setting
 
 FORMAT = "winnow-incremental/1"
@@ -195,7 +195,7 @@ def initial(init: Path | None) -> str | None:
     return fingerprint(init)
 
 
-def _learn(config: Config, setting: Setting, cells: list[Cell], train: Source, test: Source) -> None:
+def _learn(config: Config, setting: Setting, cells: list[Cell], train: Dataset, test: Dataset) -> None:
     from pretrain.distributed import open_ranks
     from transfer.continual.incremental_run import run_cell
 

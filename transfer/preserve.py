@@ -22,7 +22,7 @@ from prune.runs.files import InputError, note
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
     from prune.index.manifest import Manifest
     from prune.index.pruned_index import PrunedIndex
 
@@ -58,13 +58,13 @@ def run(config: Config) -> Path:
     """Write the index; returns its path."""
     import numpy as np
 
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
     from prune.index.provenance import already_made, record
     from prune.index.pruned_index import REASONS, PrunedIndex
     from prune.models import networks
 
     _check(config)
-    source = open_source(config.train)
+    source = open_dataset(config.train)
     own, allowed = _listed(config, source.manifest), _allowed(config, source.manifest)
     inputs: dict[str, Any] = {
         "train": source.manifest.fingerprint,
@@ -103,7 +103,7 @@ def _check(config: Config) -> None:
         raise InputError("--size 0: nothing would be in the set; give --list")
 
 
-def _save_rest(config: Config, source: Source, chosen: PrunedIndex) -> None:
+def _save_rest(config: Config, source: Dataset, chosen: PrunedIndex) -> None:
     import numpy as np
 
     from prune.index.provenance import already_made, record
@@ -155,7 +155,7 @@ def _digest(rows: np.ndarray) -> str:
 
 
 def _chosen(
-    config: Config, source: Source, own: np.ndarray, allowed: np.ndarray | None
+    config: Config, source: Dataset, own: np.ndarray, allowed: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, reasons and scores of the set."""
     import numpy as np

@@ -20,7 +20,7 @@ from prune.runs.files import InputError, at_least, note, read_json
 from prune.runs.run_directory import claim, identity
 
 if TYPE_CHECKING:
-    from prune.data.dataset import Source
+    from prune.data.dataset import Dataset
     from transfer.continual.stream_run import Setting
 
 FORMAT = "winnow-stream-runs/1"
@@ -124,7 +124,9 @@ def run(config: Config) -> None:
     _publish(config, made)
 
 
-def _learn(config: Config, setting: Setting, places: dict[tuple[str, int], Path], train: Source, test: Source) -> None:
+def _learn(
+    config: Config, setting: Setting, places: dict[tuple[str, int], Path], train: Dataset, test: Dataset
+) -> None:
     from pretrain.distributed import open_ranks
     from transfer.continual.stream_run import run_stream
 

@@ -128,13 +128,13 @@ def weights(config: Any, index: PrunedIndex, curves: Curves) -> tuple[np.ndarray
 
 def exact_source(config: Any, index: PrunedIndex, curves: Curves) -> Any:
     """The source, where curves were predicted and bytes have to be counted; else nothing."""
-    from prune.data.dataset import open_source
+    from prune.data.dataset import open_dataset
 
     if curves.measured[index.positions].all():
         return None
     if config.source is None:
         raise InputError(f"{config.curves}: measured in part: give --source, so that what is chosen can be counted")
-    source = open_source(config.source)
+    source = open_dataset(config.source)
     if source.manifest.fingerprint != index.source:
         raise InputError(f"--source {config.source}: not the source of the index")
     if not np.array_equal(source.manifest.digests[index.positions], index.digests):

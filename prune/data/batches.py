@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from prune.data.crops import Crops, center_crops
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Images (b, 3, r, r) uint8 in channels-last layout, labels (b,) int64, rows (b,) int64."""
@@ -26,7 +26,7 @@ _BLOCK = 1 << 13  # images whose crops are drawn at once: few enough to be at on
 class Loader(Protocol):
     """What both loaders offer."""
 
-    source: Source
+    source: Dataset
     batch_size: int
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Loader(Protocol):
         ...
 
 
-def drawing(source: Source, crops: Crops | Draw | None) -> Draw:
+def drawing(source: Dataset, crops: Crops | Draw | None) -> Draw:
     """Turn what `Loader.epoch` is given into a function from rows to their boxes and flips."""
     if crops is None:
         return lambda rows: center_crops(source.beton.heights[rows], source.beton.widths[rows])

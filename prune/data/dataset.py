@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class Dataset:
     """A beton and the manifest beside it; row i of one is row i of the other."""
 
     beton: BetonFile
@@ -33,7 +33,7 @@ class Source:
         return self.beton.path.name.removesuffix(".beton")
 
 
-def open_source(path: Path) -> Source:
+def open_dataset(path: Path) -> Dataset:
     """Open `X.beton` and `X.manifest.npz`, and check structure and agreement without reading the images.
 
     Under one second for a million images. What this cannot see, damage inside an image, the loaders see when they
@@ -68,10 +68,10 @@ def open_source(path: Path) -> Source:
             raise InputError(
                 f"{path}: {len(wrong)} {name} differ from the manifest's, first row {wrong[0]}: damaged; write it again"
             )
-    return Source(beton, manifest)
+    return Dataset(beton, manifest)
 
 
-def damaged(source: Source, row: int) -> InputError:
+def damaged(source: Dataset, row: int) -> InputError:
     """Build the error for an image whose bytes do not match the manifest."""
     name = bytes(source.manifest.ids[row]).decode("utf-8", "backslashreplace")
     return InputError(
@@ -80,7 +80,7 @@ def damaged(source: Source, row: int) -> InputError:
     )
 
 
-def checked(source: Source, row: int) -> Stored:
+def checked(source: Dataset, row: int) -> Stored:
     """One image as it is stored; `InputError` when its bytes are not those of the manifest."""
     from prune.data.stored_images import Stored
 

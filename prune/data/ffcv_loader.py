@@ -22,7 +22,7 @@ import torch
 from prune.data.batches import Batch, Draw, by_blocks, drawing, render
 from prune.data.beton import JPEG
 from prune.data.crops import Crops
-from prune.data.dataset import Source, damaged
+from prune.data.dataset import Dataset, damaged
 from prune.data.jpeg_decoder import DAMAGED, REFUSED, WAITING, fill
 from prune.data.stored_images import Stored, decode
 
@@ -44,7 +44,7 @@ class _Work:
 class FfcvLoader:
     """`prune.data.loader.Loader` on FFCV's decoders."""
 
-    def __init__(self, source: Source, resolution: int, batch_size: int, workers: int) -> None:
+    def __init__(self, source: Dataset, resolution: int, batch_size: int, workers: int) -> None:
         self.source, self.resolution, self.batch_size, self.workers = source, resolution, batch_size, workers
         beton = source.beton
         self._data = np.asarray(beton.pages())

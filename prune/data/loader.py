@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from prune.data.batches import Loader
-from prune.data.dataset import Source, open_source
+from prune.data.dataset import Dataset, open_dataset
 from prune.data.local_copy import on_this_node
 from prune.data.torch_loader import TorchLoader
 from prune.runs.cores import at_least_one, share_of_cores
@@ -22,7 +22,7 @@ from prune.runs.files import InputError
 
 
 def open_loader(
-    beton: Path | Source,
+    beton: Path | Dataset,
     *,
     resolution: int,
     batch_size: int,
@@ -47,7 +47,7 @@ def open_loader(
     InputError
         The beton or its manifest is missing or damaged, a value is out of range, or FFCV cannot be imported.
     """
-    source = beton if isinstance(beton, Source) else open_source(beton)
+    source = beton if isinstance(beton, Dataset) else open_dataset(beton)
     if resolution < 1 or batch_size < 1:
         raise InputError(f"resolution {resolution} and batch size {batch_size} must be at least 1")
     workers = share_of_cores() if workers is None else at_least_one(workers)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.runs.files import note
 
 _SPARE = 1.05  # a full disk ends other people's jobs too
 
 
-def on_this_node(source: Source) -> Source:
+def on_this_node(source: Dataset) -> Dataset:
     """Give the source whose images are read from the node's disk; the source itself where that is not asked for.
 
     The copy is named by the manifest's fingerprint, by which image lies where, and by the file's size, so another
@@ -41,12 +41,12 @@ def on_this_node(source: Source) -> Source:
         return source
 
 
-def _layout(source: Source) -> int:
+def _layout(source: Dataset) -> int:
     """CRC-32 of the images' records and checksums, in their order: the fingerprint depends on neither."""
     return zlib.crc32(source.beton.samples.view(np.uint8).data, zlib.crc32(source.manifest.crc32.data))
 
 
-def _copied(source: Source, folder: Path) -> Path:
+def _copied(source: Dataset, folder: Path) -> Path:
     origin = source.beton.path
     size = origin.stat().st_size
     place = folder / f"{source.manifest.fingerprint}-{_layout(source):08x}-{size}.beton"

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from prune.data.batches import Batch, Draw, by_blocks, drawing, render
 from prune.data.crops import Crops
-from prune.data.dataset import Source, damaged
+from prune.data.dataset import Dataset, damaged
 from prune.data.stored_images import Stored, decode
 
 
-class Images(Dataset):
+class Images(torch.utils.data.Dataset):
     """The images of a beton as a map-style data set; needs no FFCV.
 
     Parameters
@@ -29,7 +29,7 @@ class Images(Dataset):
     do not match the manifest: an exception in a worker process would reach the user as a page of traceback.
     """
 
-    def __init__(self, source: Source, resolution: int) -> None:
+    def __init__(self, source: Dataset, resolution: int) -> None:
         self.source, self.resolution = source, resolution
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Images(Dataset):
 class TorchLoader:
     """`Loader` on `torch.utils.data.DataLoader`."""
 
-    def __init__(self, source: Source, resolution: int, batch_size: int, workers: int) -> None:
+    def __init__(self, source: Dataset, resolution: int, batch_size: int, workers: int) -> None:
         self.source, self.resolution, self.batch_size = source, resolution, batch_size
         self.workers = 0 if workers <= 1 else workers
 

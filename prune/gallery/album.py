@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.data.stored_images import Stored
 from prune.gallery.gallery_choice import Strip, duplicate_groups, panels, telling_classes
 from prune.gallery.gallery_page import Picture, Section, page
@@ -25,7 +25,7 @@ _LARGEST, _SMALLEST = 6_000, 1_500  # bytes of an image
 def gallery(
     index: PrunedIndex,
     rows: np.ndarray,
-    source: Source,
+    source: Dataset,
     numbers: dict[str, Any],
     *,
     score: str = "",
@@ -125,7 +125,7 @@ def _of(count: int, total: int) -> str:
 class _Album:
     """Turns rows into pictures; an image is read and encoded once."""
 
-    def __init__(self, source: Source, kept: np.ndarray, scores: np.ndarray, score: str, limit: int) -> None:
+    def __init__(self, source: Dataset, kept: np.ndarray, scores: np.ndarray, score: str, limit: int) -> None:
         self.source, self.kept, self.scores, self.score, self.limit = source, kept, scores, score, limit
         self._done: dict[int, Picture] = {}
 

@@ -18,7 +18,7 @@ QUOTA, FLOOR, PROTECTED, COVERAGE, RANDOM = range(5)
 
 
 @dataclass(frozen=True)
-class Source:
+class Candidates:
     """What there is to choose from.
 
     Attributes
@@ -72,7 +72,7 @@ class Choice:
 
 
 def choose(
-    source: Source,
+    source: Candidates,
     method: Method,
     budget: int,
     *,
@@ -152,7 +152,7 @@ def choose(
 
 
 def _key(
-    source: Source,
+    source: Candidates,
     way: str,
     values: np.ndarray | None,
     groups: np.ndarray,
@@ -172,7 +172,7 @@ def _key(
 
 
 def _place(
-    source: Source,
+    source: Candidates,
     way: str,
     score: str,
     values: np.ndarray | None,
@@ -194,7 +194,7 @@ def _place(
     return coverage_places(way, source.features, free, label, quotas, hardness)
 
 
-def _weights(source: Source, name: str, sizes: np.ndarray) -> np.ndarray:
+def _weights(source: Candidates, name: str, sizes: np.ndarray) -> np.ndarray:
     """Class weights behind a quota, (c,) float64, summing to 1."""
     if name in ("size", "threshold"):
         weight = sizes.astype(np.float64)
@@ -221,7 +221,7 @@ def missing(name: str) -> str:
 
 
 def _quotas(
-    source: Source, method: Method, weight: np.ndarray, sizes: np.ndarray, budget: int, low: np.ndarray
+    source: Candidates, method: Method, weight: np.ndarray, sizes: np.ndarray, budget: int, low: np.ndarray
 ) -> np.ndarray:
     """Quotas of the classes by their weights, (c,) int64, at least `low`."""
     if method.quota.endswith("-whole"):

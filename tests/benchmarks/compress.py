@@ -25,7 +25,7 @@ import numpy as np
 from published import END, REMARKS, made_here, publish
 
 from pretrain.recipes import RECIPES
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.provenance import record
 from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
@@ -74,7 +74,7 @@ def prepare(data: Path, work: Path, target: str) -> None:
     if not test.exists():
         names = train.with_suffix(".manifest.npz")
         step("prune write", "prune.write", "--images", data / target / "test", "--classes", names, "--out", test)
-    manifest = open_source(train).manifest
+    manifest = open_dataset(train).manifest
     draw, held = np.random.default_rng(0), np.zeros(len(manifest), bool)
     for c in range(len(manifest.classes)):
         rows = np.flatnonzero(np.asarray(manifest.labels) == c)
@@ -171,7 +171,7 @@ def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[
     if place.exists():
         return read_json(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    test = open_source(arguments.work / f"{case.target}.test.beton")
+    test = open_dataset(arguments.work / f"{case.target}.test.beton")
     found = []
     for line in journal.read(out):
         if line["verdict"] != journal.ACCEPTED or line["kind"] == "rollback":

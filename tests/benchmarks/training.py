@@ -47,7 +47,7 @@ from pretrain.schedule import Budget
 from pretrain.training_run import augmented
 from prune import features, write
 from prune.data import crops
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.models import networks
 from prune.runs.heap import keep_freed_memory
@@ -120,7 +120,7 @@ def compare(
 
 def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str, dynamics: bool = False) -> list[Line]:
     """The whole training loop on a beton against the same steps on a tensor that is in memory."""
-    source = open_source(beton)
+    source = open_dataset(beton)
     rows = np.arange(len(source))
     batch = min(recipe.batch, len(rows))
     spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": ["a", "b", "c", "d"]}
@@ -187,7 +187,7 @@ def loading(folder: Path, beton: Path, side: int, goal: float, rounds: int) -> l
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    source, cores = open_source(beton), len(os.sched_getaffinity(0))
+    source, cores = open_dataset(beton), len(os.sched_getaffinity(0))
     rows, heights, widths = np.arange(len(source)), source.beton.heights, source.beton.widths
     loader = open_loader(source, resolution=side, batch_size=128)
     epochs = iter(range(1 << 30))
@@ -236,7 +236,7 @@ def loading(folder: Path, beton: Path, side: int, goal: float, rounds: int) -> l
 
 def scoring(beton: Path, side: int, rounds: int) -> Line:
     """The feature pass against forward passes on a tensor that is in memory."""
-    source = open_source(beton)
+    source = open_dataset(beton)
     spec = {"arch": "resnet50" if CUDA else "resnet18", "classes": [str(i) for i in range(1000)]}
     network = networks.build(spec).eval()
     rows, batch = np.arange(len(source)), 128
@@ -268,7 +268,7 @@ def growth(beton: Path, recipe: Recipe, turns: int) -> list[dict]:
     Every keep trains as many epochs as see the same number of images, in turns; what is off is the median over the
     turns of the ratio to the whole set's run of the same turn, since a shared machine's speed drifts.
     """
-    source = open_source(beton)
+    source = open_dataset(beton)
     spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": ["a", "b", "c", "d"]}
     found: dict[float, list[tuple[float, float]]] = {}
     with open_ranks() as ranks:

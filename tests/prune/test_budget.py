@@ -17,7 +17,7 @@ from prune.byte_budget.budget_inputs import budget_of, floors
 from prune.byte_budget.curve_prediction import predict
 from prune.byte_budget.distortion import dropped, fmse, psnr
 from prune.data import image_codecs
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest
 from prune.index.npz import open_arrays, save_arrays
 from prune.index.provenance import record
@@ -93,7 +93,7 @@ def test_psnr_holds_one_image_in_float_at_a_time():
 def test_curves_say_what_the_encoder_makes(made):
     arrays, meta = open_arrays(made.config.out, "winnow-curves/1")
     assert arrays["level"].tolist() == [0, 90, 50, 10, 190, 150, 110]
-    source = open_source(made.root / "s.beton")
+    source = open_dataset(made.root / "s.beton")
     for row in (0, 5, 17):
         data, jpeg = source.beton.stored(row)
         pixels = image_codecs.decode(data) if jpeg else np.frombuffer(data, np.uint8).reshape(24, -1, 3)
@@ -146,7 +146,7 @@ def test_materialised_bytes_are_the_planned_bytes_and_within_the_budget(made, tm
     if policy != "adaptive":
         assert len(set(index.quality.tolist())) == 1
     out = materialize.run(materialize.Config(config.out, source=made.root / "s.beton", out=tmp_path / "m.beton"))
-    new, old = open_source(out), open_source(made.root / "s.beton")
+    new, old = open_dataset(out), open_dataset(made.root / "s.beton")
     assert new.manifest.nbytes.tolist() == index.nbytes.tolist()
     assert int(new.beton.sizes.sum()) == told["bytes"]
     for row, (place, level) in enumerate(zip(index.positions.tolist(), index.quality.tolist())):
@@ -187,7 +187,7 @@ def test_mixed_qualities_open_in_stock_ffcv_and_in_the_plain_loader(made, tmp_pa
     out = materialize.run(
         materialize.Config(tmp_path / "mixed.index.npz", source=made.root / "s.beton", out=tmp_path / "m.beton")
     )
-    source = open_source(out)
+    source = open_dataset(out)
     planned = []
     for row in range(N):
         data, jpeg = source.beton.stored(row)
@@ -226,7 +226,7 @@ def test_predicted_curves_are_counted_before_they_are_believed(made, tmp_path, c
     index = PrunedIndex.load(given.out)
     assert index.nbytes.sum() <= 0.3 * made.total
     out = materialize.run(materialize.Config(given.out, source=made.root / "s.beton", out=tmp_path / "m.beton"))
-    assert open_source(out).manifest.nbytes.tolist() == index.nbytes.tolist()
+    assert open_dataset(out).manifest.nbytes.tolist() == index.nbytes.tolist()
 
 
 def test_the_worth_of_samples_decides_who_stays(made, tmp_path):

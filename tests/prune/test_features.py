@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prune import features
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.data.stored_images import Stored, decode
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays, save_arrays
@@ -52,7 +52,7 @@ def done(model, toy, tmp_path_factory):
 
 
 def test_two_processes_store_what_one_network_gives_each_image(done, model, toy):
-    source = open_source(toy.source)
+    source = open_dataset(toy.source)
     arrays, meta = open_arrays(done / "source.features.npz", features.FORMAT)
     assert arrays["features"].shape == (len(source), 16)
     assert arrays["features"].dtype == np.float16

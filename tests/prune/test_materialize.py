@@ -18,7 +18,7 @@ from prune import materialize, write
 from prune.__main__ import main
 from prune.data import beton, resumable_beton
 from prune.data.beton import BetonWriter
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest, digest
 from prune.index.provenance import record
 from prune.index.pruned_index import PrunedIndex
@@ -48,7 +48,7 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
 def test_kept_images_keep_their_bytes_labels_and_names(made, tmp_path):
     out = run(Config(made.index, source=made.source, out=tmp_path / "m.beton"))
-    old, new = open_source(made.source), open_source(out)
+    old, new = open_dataset(made.source), open_dataset(out)
     index = PrunedIndex.load(made.index)
     assert new.manifest.ids.tolist() == index.ids.tolist()
     for row, place in enumerate(made.rows):
@@ -82,8 +82,8 @@ def test_images_of_a_planned_quality_are_encoded_anew_and_described_as_they_are(
     index = PrunedIndex.from_rows(manifest, made.rows, quality=quality, provenance=[])
     index.save(tmp_path / "q.npz")
     old, new = (
-        open_source(made.source),
-        open_source(run(Config(tmp_path / "q.npz", source=made.source, out=tmp_path / "m.beton"))),
+        open_dataset(made.source),
+        open_dataset(run(Config(tmp_path / "q.npz", source=made.source, out=tmp_path / "m.beton"))),
     )
     for row, place in enumerate(made.rows):
         data, is_jpeg = new.beton.stored(row)
@@ -220,7 +220,7 @@ def test_two_processes_do_not_write_one_beton(made, tmp_path):
 
 def test_a_damaged_source_image_is_named_and_nothing_is_left(made, tmp_path):
     data = bytearray(made.source.read_bytes())
-    beton_file = open_source(made.source).beton
+    beton_file = open_dataset(made.source).beton
     data[int(beton_file.samples["image"]["pointer"][made.rows[3]]) + 40] ^= 255
     (tmp_path / "s.beton").write_bytes(data)
     (tmp_path / "s.manifest.npz").write_bytes((made.root / "s.manifest.npz").read_bytes())
@@ -287,7 +287,7 @@ def test_another_source_is_refused_unless_the_user_insists(made, tmp_path):
     with pytest.raises(InputError, match="--allow-changed uses what is there"):
         run(config)
     out = run(Config(made.index, source=tmp_path / "s.beton", out=tmp_path / "m.beton", allow_changed=True))
-    new = open_source(out)
+    new = open_dataset(out)
     assert new.manifest.ids.tolist() == PrunedIndex.load(made.index).ids.tolist()
     assert [step["step"] for step in new.manifest.meta["provenance"]] == ["select", "rebase", "materialize"]
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from prune import features, surrogate
 from prune.__main__ import main
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
 from prune.models import networks
 from prune.runs.files import InputError, read_json
@@ -33,7 +33,7 @@ def weights(tmp_path_factory):
 
 def test_weights_of_a_local_file_give_the_features_and_logits_of_the_source(weights, toy, tmp_path):
     folder, model = weights
-    names = open_source(toy.source).manifest.classes
+    names = open_dataset(toy.source).manifest.classes
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
     made = ["surrogate", "--arch", ARCH, "--weights", folder / "m.safetensors", "--names", tmp_path / "names.txt",
             "--resolution", "32", "--out", tmp_path / "model"]  # fmt: skip
@@ -149,6 +149,6 @@ def test_a_model_without_classes_gives_features_alone(toy, tmp_path):
     networks.save_model(tmp_path / "model", small, spec)
     features.run(features.Config(model=tmp_path / "model", betons=(toy.train,), out=tmp_path, loader="torch"))
     found = open_features(tmp_path / "train.features.npz")
-    assert found.features.shape == (len(open_source(toy.train)), 24)
+    assert found.features.shape == (len(open_dataset(toy.train)), 24)
     assert found.logits.shape == (len(found), 0)
     assert found.columns(["ant"]) is None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from prune import verify, write
 from prune.data.beton import BetonWriter, open_beton
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.index.manifest import Manifest, digest, fingerprint, manifest_path
 from prune.runs.files import InputError
@@ -40,7 +40,7 @@ def written(images, tmp_path, **options):
 
 
 def test_good_images_are_stored_and_bad_ones_named_in_the_manifest(images, tmp_path):
-    source = open_source(written(images, tmp_path))
+    source = open_dataset(written(images, tmp_path))
     assert source.manifest.ids.tolist() == [b"cat/1.jpg", b"cat/2.png", b"dog/1.jpg", b"dog/3.jpg"]
     assert source.manifest.labels.tolist() == [0, 0, 1, 1]
     assert [name for name, _ in source.manifest.meta["skipped"]] == ["cat/0.jpg", "dog/2.jpg", "dog/4.png"]
@@ -178,7 +178,7 @@ def test_a_jpeg_with_more_pictures_behind_it_keeps_its_bytes_and_is_read_as_its_
         (tmp_path / "images" / name).parent.mkdir(parents=True)
         pictures[0].save(tmp_path / "images" / name, "MPO", save_all=True, append_images=pictures[1:], quality=90)
     assert Image.open(tmp_path / "images/a/1.jpg").format == "MPO"
-    source = open_source(written(tmp_path / "images", tmp_path))
+    source = open_dataset(written(tmp_path / "images", tmp_path))
     assert source.beton.stored(0) == ((tmp_path / "images/a/1.jpg").read_bytes(), True)
     expected = np.asarray(Image.open(tmp_path / "images/a/1.jpg").convert("RGB"))[:, 8:56]
     for kind, off in (("torch", 0), ("ffcv", 6)):  # FFCV decodes with the fast DCT
@@ -230,7 +230,7 @@ def test_five_hundred_damaged_betons_are_refused_or_harmless(images, tmp_path, c
 
 def outcome(path: Path, stored: list[tuple[bytes, bool]]) -> str:
     try:
-        source = open_source(path)
+        source = open_dataset(path)
     except InputError as error:
         return "refused" if re.fullmatch(rf"{re.escape(str(path))}: [^\n]+", str(error)) else str(error)
     loader = open_loader(source, resolution=8, batch_size=2, workers=1, loader="torch")
@@ -249,10 +249,10 @@ def test_a_manifest_of_another_writing_is_refused(images, tmp_path):
     other = written(images, tmp_path / "other")
     manifest_path(path).write_bytes(manifest_path(other).read_bytes())
     with pytest.raises(InputError, match="holds 4 images, its manifest 3"):
-        open_source(path)
+        open_dataset(path)
     manifest_path(path).unlink()
     with pytest.raises(InputError, match="stands beside its beton"):
-        open_source(path)
+        open_dataset(path)
 
 
 def test_a_manifest_is_checked_column_by_column(images, tmp_path):

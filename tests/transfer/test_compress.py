@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from pretrain import train
 from prune import write
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
 from prune.runs.files import InputError
@@ -41,7 +41,7 @@ def case(tmp_path_factory):
             pixels = np.clip(COLOURS[name] + draw.normal(0, 60, (16, 16, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
     write.run(write.Config(images=str(root / "images"), out=root / "pets.train.beton", workers=1))
-    manifest = open_source(root / "pets.train.beton").manifest
+    manifest = open_dataset(root / "pets.train.beton").manifest
     PrunedIndex.from_rows(manifest, np.arange(0, len(manifest), 4), provenance=[]).save(root / "set.index.npz")
     config = train.Config(root / "pets.train.beton", root / "model", "demo", epochs=6, batch_size=16, resolution=16)
     train.run(replace(config, loader="torch", workers=1, threads=1))

@@ -11,7 +11,7 @@ import pytest
 
 from pretrain import preemption
 from pretrain.learner import Learner
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.runs.files import InputError, read_json
 from transfer import incremental, stream
 from transfer.continual import class_learner, exemplars, incremental_run, stream_memory, stream_run
@@ -61,7 +61,7 @@ def done(toy, tmp_path_factory) -> Path:
 
 def test_every_run_says_accuracy_forgetting_and_bytes_for_each_task(toy, done):
     result = read_json(done / "result.json")
-    classes = len(open_source(toy.train).manifest.classes)
+    classes = len(open_dataset(toy.train).manifest.classes)
     assert [cell["form"] for cell in result["cells"]] == ["raw", "same-codec"]
     for cell in result["cells"]:
         assert [record["task"] for record in cell["records"]] == [1, 2]

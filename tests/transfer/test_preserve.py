@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from prune import write
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.pruned_index import REASONS, PrunedIndex
 from prune.models import networks
 from prune.runs.files import InputError
@@ -86,7 +86,7 @@ def made(case, out, **more):
 def test_the_command_writes_an_index_of_the_train_split_and_the_same_bytes_again(case, tmp_path, capsys):
     one = made(case, tmp_path / "a.index.npz", model=case / "model", size=10, floor=4)
     assert one.per_class()[0].tolist() == [5, 5]
-    assert one.source == open_source(case / "pets.train.beton").manifest.fingerprint
+    assert one.source == open_dataset(case / "pets.train.beton").manifest.fingerprint
     assert set(np.array(one.reason_names)[one.reasons]) == {"coverage", "quota"}
     made(case, tmp_path / "b.index.npz", model=case / "model", size=10, floor=4)
     assert (tmp_path / "a.index.npz").read_bytes() == (tmp_path / "b.index.npz").read_bytes()
@@ -121,7 +121,7 @@ def test_the_rest_is_what_the_set_leaves_to_train_on(case, tmp_path):
 
 
 def test_only_images_held_back_can_be_chosen(case, tmp_path):
-    manifest = open_source(case / "pets.train.beton").manifest
+    manifest = open_dataset(case / "pets.train.beton").manifest
     PrunedIndex.from_rows(manifest, np.arange(0, 23, 2), provenance=[]).save(tmp_path / "pool.index.npz")
     found = made(
         case, tmp_path / "x.index.npz", model=case / "model", size=6, floor=2, index=tmp_path / "pool.index.npz"

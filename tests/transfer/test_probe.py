@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from prune import write
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
@@ -206,7 +206,7 @@ def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, cap
 
 
 def test_fine_tuning_on_an_index_sees_its_images_alone(case, tmp_path):
-    manifest = open_source(case / "pets.train.beton").manifest
+    manifest = open_dataset(case / "pets.train.beton").manifest
     index = PrunedIndex.from_rows(manifest, np.flatnonzero(np.asarray(manifest.labels) != 1), provenance=[])
     index.save(tmp_path / "x.index.npz")
     for head in ("new", "probe"):

@@ -20,7 +20,7 @@ from torch import nn
 from pretrain import preemption
 from pretrain.distributed import Ranks, open_ranks
 from prune.data.batches import Loader
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from prune.models import networks
 from prune.runs.files import note, read_json, write_json
@@ -50,7 +50,7 @@ class Job:
     """
 
     config: Any
-    source: Source
+    source: Dataset
     model: nn.Module
     spec: dict[str, Any]
     preserved: np.ndarray

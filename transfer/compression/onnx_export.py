@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from prune.runs.files import InputError, note
 from transfer.compression import onnx_model
@@ -27,7 +27,7 @@ PARITY = 1e-3
 """Largest difference of a logit between PyTorch and an fp32 file; times the largest logit where that exceeds 1."""
 
 
-def calibration_rows(config: Config, images: Source) -> tuple[np.ndarray, str | None]:
+def calibration_rows(config: Config, images: Dataset) -> tuple[np.ndarray, str | None]:
     """Rows of the calibration images, ascending, and the index's fingerprint."""
     rows, fingerprint = kept_rows(images.manifest, config.index)
     labels = np.asarray(images.manifest.labels)[rows]
@@ -50,7 +50,7 @@ def need_layers(model: nn.Module, keep_float: Sequence[str]) -> None:
 
 
 def export(
-    config: Config, model: nn.Module, spec: dict[str, Any], images: Source, test: Source | None, rows: np.ndarray
+    config: Config, model: nn.Module, spec: dict[str, Any], images: Dataset, test: Dataset | None, rows: np.ndarray
 ) -> dict[str, Any]:
     """Write model.onnx and model.int8.onnx into OUT; what there is to say of them."""
     side = int(spec["resolution"])
@@ -118,7 +118,7 @@ def _int8(config: Config, fp32: Path, calibration: np.ndarray) -> tuple[Path, li
 
 
 def _compared(
-    config: Config, spec: dict[str, Any], images: Source, test: Source | None
+    config: Config, spec: dict[str, Any], images: Dataset, test: Dataset | None
 ) -> tuple[np.ndarray, np.ndarray]:
     source = test or images
     rows = np.sort(np.random.default_rng((config.seed, 1)).permutation(len(source))[: config.compare])

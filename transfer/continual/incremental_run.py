@@ -19,7 +19,7 @@ from pretrain import preemption
 from pretrain.distributed import Ranks
 from pretrain.hooks import Hooks
 from pretrain.progress_bar import bar
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.models import networks
 from prune.runs.files import note, read_json, write_json
 from transfer.continual import class_learner, exemplar_quality, exemplars
@@ -38,7 +38,7 @@ class _State:
     records: list[dict[str, Any]]
 
 
-def run_cell(setting: Setting, cell: Cell, train: Source, test: Source, out: Path, ranks: Ranks) -> dict[str, Any]:
+def run_cell(setting: Setting, cell: Cell, train: Dataset, test: Dataset, out: Path, ranks: Ranks) -> dict[str, Any]:
     """Learn all tasks and write OUT/result.json; returns it."""
     if (out / "result.json").exists():
         return read_json(out / "result.json")
@@ -66,7 +66,7 @@ def run_cell(setting: Setting, cell: Cell, train: Source, test: Source, out: Pat
     return result
 
 
-def _rows(train: Source, classes: np.ndarray, per_class: int | None, seed: int) -> np.ndarray:
+def _rows(train: Dataset, classes: np.ndarray, per_class: int | None, seed: int) -> np.ndarray:
     """Ascending rows of some classes, at most `per_class` of each, drawn from the seed."""
     labels, found = np.asarray(train.manifest.labels), []
     for label in classes:
@@ -172,7 +172,7 @@ def _chosen(setting: Setting, cell: Cell, network: nn.Module, images: np.ndarray
 class _Tests:
     """Test images by task, passed through the codec where the run asks for it, each once."""
 
-    def __init__(self, test: Source, setting: Setting, groups: list[np.ndarray], column: np.ndarray) -> None:
+    def __init__(self, test: Dataset, setting: Setting, groups: list[np.ndarray], column: np.ndarray) -> None:
         self.source, self.setting, self.groups, self.column = test, setting, groups, column
         self._seen: dict[int, Pool] = {}
 

@@ -12,7 +12,7 @@ from pretrain.hooks import Batches
 from pretrain.recipe import Recipe
 from prune.data import crops
 from prune.data.batches import Batch, render
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from transfer.evaluation.target_splits import SMALL
 
@@ -57,7 +57,7 @@ class Pool:
         return batches
 
 
-def read(source: Source, rows: np.ndarray, side: int, workers: int | None = None) -> np.ndarray:
+def read(source: Dataset, rows: np.ndarray, side: int, workers: int | None = None) -> np.ndarray:
     """Central squares of a beton's images at `rows`, in this order, (n, side, side, 3) uint8."""
     small = len(rows) <= SMALL
     loader = open_loader(

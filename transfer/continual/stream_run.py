@@ -18,7 +18,7 @@ from pretrain import preemption
 from pretrain.distributed import Ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.models import networks
 from prune.runs.files import note, read_json, write_json
 from prune.runs.progress import track
@@ -100,7 +100,7 @@ class _State:
 
 
 def run_stream(
-    setting: Setting, policy: str, seed: int, train: Source, test: Source, out: Path, ranks: Ranks
+    setting: Setting, policy: str, seed: int, train: Dataset, test: Dataset, out: Path, ranks: Ranks
 ) -> dict[str, Any]:
     """Run the whole stream and write OUT/result.json; returns it."""
     if (out / "result.json").exists():
@@ -145,7 +145,7 @@ def _round(
     number: int,
     rows: np.ndarray,
     labels: np.ndarray,
-    train: Source,
+    train: Dataset,
     state: _State,
     ranks: Ranks,
 ) -> None:
@@ -189,7 +189,7 @@ def _kept(forms: tuple[Form, ...], images: np.ndarray, network: nn.Module, ranks
     return np.array([exemplars.kept_share(distortion, dropped) for distortion in found])
 
 
-def _tests(setting: Setting, test: Source) -> Pool:
+def _tests(setting: Setting, test: Dataset) -> Pool:
     labels = np.asarray(test.manifest.labels).astype(np.int64)
     return Pool(read(test, np.arange(len(test)), setting.side, setting.workers), labels)
 
@@ -207,7 +207,7 @@ def _judge(state: _State, shown: Pool, ranks: Ranks) -> None:
         state.records[-1][head] = float((predicted == table[shown.labels[mine]]).mean())
 
 
-def _resumed(setting: Setting, policy: str, seed: int, first: int, train: Source, out: Path, ranks: Ranks) -> _State:
+def _resumed(setting: Setting, policy: str, seed: int, first: int, train: Dataset, out: Path, ranks: Ranks) -> _State:
     memory = StreamMemory(ladder(setting, policy), setting.memory, seed)
     done = sorted(place.parent for place in out.glob("round-*/records.json"))
     if done:
@@ -220,7 +220,7 @@ def _resumed(setting: Setting, policy: str, seed: int, first: int, train: Source
     return _State(class_learner.fresh(spec, setting.init, class_learner.seed_of(seed, 0), ranks), memory, [], [])
 
 
-def _save(setting: Setting, out: Path, number: int, state: _State, train: Source) -> None:
+def _save(setting: Setting, out: Path, number: int, state: _State, train: Dataset) -> None:
     place = out / f"round-{number + 1:04d}"
     place.mkdir(parents=True, exist_ok=True)
     names = [train.manifest.classes[c] for c in state.seen]

@@ -21,7 +21,7 @@ from pretrain.progress_bar import bar
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
 from pretrain.training_run import augmented
-from prune.data.dataset import Source
+from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from prune.models import networks
 from prune.runs.files import atomic, note, write_json
@@ -38,7 +38,7 @@ _SHORT = 100_000_000
 _FAR_BELOW = 10.0  # how far below all others the bias of a class lies that the training images lack
 
 
-def finetune(config: Config, train: Source, test: Source, rows: np.ndarray, inputs: dict[str, str]) -> None:
+def finetune(config: Config, train: Dataset, test: Dataset, rows: np.ndarray, inputs: dict[str, str]) -> None:
     """Train on these rows, (n,) int64 ascending, and judge; every process calls this."""
     dtype_of(config.precision)
     begin = time.perf_counter()
@@ -129,7 +129,7 @@ def set_head(network: nn.Module, linear: Linear) -> None:
 
 
 def _probed_head(
-    config: Config, network: nn.Module, train: Source, test: Source, rows: np.ndarray, ranks: Ranks
+    config: Config, network: nn.Module, train: Dataset, test: Dataset, rows: np.ndarray, ranks: Ranks
 ) -> None:
     """Train the probe on the features of these rows; every rank finds the same."""
     from transfer.evaluation.logistic import train_linear
@@ -144,7 +144,7 @@ def _probed_head(
 def _train(
     config: Config,
     network: nn.Module,
-    train: Source,
+    train: Dataset,
     rows: np.ndarray,
     recipe: Recipe,
     spec: dict[str, Any],
@@ -186,7 +186,7 @@ def _train(
         raise
 
 
-def _reading(config: Config, source: Source, recipe: Recipe) -> dict[str, Any]:
+def _reading(config: Config, source: Dataset, recipe: Recipe) -> dict[str, Any]:
     """Which loader: FFCV compiles for seconds, which few small images do not pay back."""
     if config.loader != "auto":
         return {"loader": config.loader, "workers": config.workers}
@@ -196,7 +196,7 @@ def _reading(config: Config, source: Source, recipe: Recipe) -> dict[str, Any]:
     )
 
 
-def _predict(config: Config, network: nn.Module, test: Source, spec: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+def _predict(config: Config, network: nn.Module, test: Dataset, spec: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Predict the test images in their order, write predictions.npz; what result.json says of it."""
     from prune.features import extract
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.data.dataset import Source, open_source
+from prune.data.dataset import Dataset, open_dataset
 from prune.index.manifest import Manifest
 from prune.index.npz import save_arrays
 from prune.index.pruned_index import PrunedIndex
@@ -26,7 +26,7 @@ SMALL = 10_000
 """Images up to which `--loader auto` does without FFCV: it compiles for about four seconds for each beton."""
 
 
-def open_pair(train: Path, test: Path, out: Path) -> tuple[Source, Source]:
+def open_pair(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
     """Open both halves; images that are no beton yet become OUT/data/NAME.train.beton and NAME.test.beton.
 
     Raises
@@ -36,7 +36,7 @@ def open_pair(train: Path, test: Path, out: Path) -> tuple[Source, Source]:
     """
     if not _is_beton(train) or not _is_beton(test):
         train, test = _written(train, test, out)
-    first, second = open_source(train), open_source(test)
+    first, second = open_dataset(train), open_dataset(test)
     if first.manifest.classes != second.manifest.classes:
         from prune.index.manifest import manifest_path
 
@@ -83,7 +83,7 @@ def _written(train: Path, test: Path, out: Path) -> tuple[Path, Path]:
     return places
 
 
-def fingerprints(model: Path, train: Source, test: Source) -> dict[str, str]:
+def fingerprints(model: Path, train: Dataset, test: Dataset) -> dict[str, str]:
     """What an evaluation was made from: fingerprints of the model directory and of both halves."""
     from prune.models import networks
 
@@ -111,7 +111,7 @@ def kept_rows(manifest: Manifest, index: Path | None) -> tuple[np.ndarray, str |
 
 
 def pair_features(
-    model: Path, train: Source, test: Source, place: Path, loader: str, workers: int | None
+    model: Path, train: Dataset, test: Dataset, place: Path, loader: str, workers: int | None
 ) -> tuple[Features, Features]:
     """Features of both halves under `place`, computed unless they are there; one process at a time computes."""
     import fcntl

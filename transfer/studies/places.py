@@ -128,9 +128,9 @@ def labels_of(place: str) -> np.ndarray:
         No images there, or one class only.
     """
     if place.endswith(".beton"):
-        from prune.data.dataset import open_source
+        from prune.data.dataset import open_dataset
 
-        manifest = open_source(Path(place)).manifest
+        manifest = open_dataset(Path(place)).manifest
         labels, classes = manifest.labels, manifest.classes
     else:
         from prune.data.image_listing import list_images

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.models import networks
 from prune.runs.files import InputError
@@ -133,7 +133,7 @@ def _models(config: Config) -> tuple[Model, Model]:
 def _reference(config: Config, original: Model) -> Reference | None:
     if config.reference is None:
         return None
-    source = open_source(config.reference)
+    source = open_dataset(config.reference)
     rows, _ = kept_rows(source.manifest, config.index)
     rows = np.sort(np.random.default_rng(0).permutation(rows)[: config.most])
     loader = open_loader(source, resolution=original.resolution, batch_size=256, loader="torch", workers=1)

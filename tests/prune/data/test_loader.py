@@ -17,7 +17,7 @@ from prune.data import ffcv_loader
 from prune.data.batches import render
 from prune.data.beton import open_beton
 from prune.data.crops import center_crops, padded_crops, random_resized_crops
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.data.stored_images import Stored, decode
 from prune.index.manifest import manifest_path
@@ -146,7 +146,7 @@ def test_a_damaged_image_is_an_error_that_names_it_and_the_others_still_come(toy
         file.seek(at + 620)
         file.write(bytes([byte[0] ^ 16]))
     loader = open_loader(path, resolution=32, batch_size=4, workers=1, loader=kind)
-    name = open_source(path).manifest.ids[5].decode()
+    name = open_dataset(path).manifest.ids[5].decode()
     with pytest.raises(InputError, match=rf"'{name}' \(row 5\) is damaged"):
         list(loader.epoch(np.arange(8)))
     (_, _, which), _ = gathered(loader, np.array([0, 6, 7]))
@@ -161,7 +161,7 @@ def test_what_turbojpeg_refuses_is_decoded_by_pillow(toy, tmp_path):
     from prune.data.beton import BetonWriter
     from prune.index.manifest import Manifest, digest
 
-    source = open_source(toy.source)
+    source = open_dataset(toy.source)
     data = source.beton.stored(0)[0]
     data = data[:-40] + b"\xff\xd9"
     path = tmp_path / "x.beton"

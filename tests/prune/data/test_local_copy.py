@@ -12,7 +12,7 @@ import pytest
 
 from prune.data import local_copy
 from prune.data.beton import BetonWriter
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader, share_of_cores
 from prune.data.local_copy import on_this_node
 from prune.index.manifest import Manifest, digest
@@ -20,7 +20,7 @@ from prune.index.manifest import Manifest, digest
 
 @pytest.fixture
 def source(toy):
-    return open_source(toy.test)
+    return open_dataset(toy.test)
 
 
 def test_without_the_variable_a_beton_is_read_where_it_is(source, monkeypatch):
@@ -49,7 +49,7 @@ def test_another_beton_of_the_same_name_gets_a_copy_of_its_own(toy, monkeypatch,
         folder.mkdir()
         for place in (beton, beton.with_suffix(".manifest.npz")):
             shutil.copy(place, folder / place.name.replace(beton.stem, "same"))
-        on_this_node(open_source(folder / "same.beton"))
+        on_this_node(open_dataset(folder / "same.beton"))
     assert len(list((tmp_path / "fast").glob("*.beton"))) == 2
 
 
@@ -66,7 +66,7 @@ def reordered(root, rows):
         np.full(4, 6, np.int32), np.full(4, 6, np.int32), np.array([digest(d) for d in data], np.uint64),
         np.array([zlib.crc32(d) for d in data], np.uint32), ["a"],
     ).save(root / "x.manifest.npz")  # fmt: skip
-    return open_source(root / "x.beton")
+    return open_dataset(root / "x.beton")
 
 
 def test_the_same_images_in_another_order_get_a_copy_of_their_own(monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
 from prune import materialize, write
-from prune.data.dataset import open_source
+from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest, digest
 from prune.index.pruned_index import PrunedIndex
 
@@ -62,7 +62,7 @@ def through_ffcv(beton: Path, rows: np.ndarray) -> tuple[Counter, Counter]:
         drop_last=False,
         pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()], "position": [IntDecoder()]},
     )
-    source = open_source(beton)
+    source = open_dataset(beton)
     pixels, stored = Counter(), Counter()
     for images, _, positions in loader:
         pixels.update(digest(image.tobytes()) for image in np.array(images))

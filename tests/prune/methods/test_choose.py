@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Source, choose
+from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Candidates, choose
 from prune.methods.presets import NAMES, PRESETS, Method, method, rank_parts, winnow
 from prune.runs.files import InputError
 
@@ -28,7 +28,7 @@ def problem(seed):
     n = int(rng.integers(4, 60))
     label = rng.integers(0, 4, n)
     eligible = rng.uniform(size=n) < 0.9
-    source = Source(
+    source = Candidates(
         label,
         4,
         {"a": rng.permutation(n).astype(np.float32), "confidence": rng.uniform(size=n)},
@@ -105,7 +105,7 @@ def test_the_complexity_of_duals_draw_decides_how_easy_its_samples_are():
     rng = np.random.default_rng(0)
     confidence = np.r_[np.full(10, 0.2), rng.uniform(size=4000)]
     dual = np.r_[np.full(10, 0.5), np.full(4000, 0.1)]
-    source = Source(np.zeros(4010, int), 1, {"dual": dual, "confidence": confidence})
+    source = Candidates(np.zeros(4010, int), 1, {"dual": dual, "confidence": confidence})
     draw = Method("threshold", "dual:beta")
     means = [
         confidence[choose(replace(source), draw, round(0.3 * 4010), complexity=c, seed=1).rows].mean()
@@ -117,7 +117,7 @@ def test_the_complexity_of_duals_draw_decides_how_easy_its_samples_are():
 def test_reasons_tell_why_each_sample_stays():
     # LM votes are for class 0 alone; budget 6 of sizes 6, 4, 4; class 2 is protected, class 1 has a floor of 1.
     label = np.repeat([0, 1, 2], [6, 4, 4])
-    source = Source(label, 3, {"a": np.arange(14.0)}, {"lm": np.array([1.0, 0, 0])}, None, label < 0)
+    source = Candidates(label, 3, {"a": np.arange(14.0)}, {"lm": np.array([1.0, 0, 0])}, None, label < 0)
     found = choose(
         source, Method("lm", "a:top"), 8, floor=np.array([0, 1, 0]), protected=np.array([False, False, True])
     )
@@ -133,13 +133,13 @@ def test_reasons_tell_why_each_sample_stays():
 
 def test_the_hard_end_of_a_score_is_the_scores_own():
     # Half of each is cut as hardest: the large el2n, the small margin.
-    source = Source(np.zeros(6, int), 1, {"el2n": np.arange(6.0), "margin": np.arange(6.0)})
+    source = Candidates(np.zeros(6, int), 1, {"el2n": np.arange(6.0), "margin": np.arange(6.0)})
     assert choose(source, Method("size", "el2n:ccs"), 3, cut=0.5).rows.tolist() == [0, 1, 2]
     assert choose(source, Method("size", "margin:ccs"), 3, cut=0.5).rows.tolist() == [3, 4, 5]
 
 
 def test_too_much_protection_is_refused_with_the_number():
-    source = Source(np.zeros(5, int), 1, {}, {}, None, np.array([True, True, True, False, False]))
+    source = Candidates(np.zeros(5, int), 1, {}, {}, None, np.array([True, True, True, False, False]))
     with pytest.raises(InputError, match="3 samples are protected and the budget is 2"):
         choose(source, Method("size", "random"), 2)
 
