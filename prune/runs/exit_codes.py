@@ -1,0 +1,38 @@
+"""How every command ends: one table of exit codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of all commands; schedulers restart a job on `STOPPED` alone."""
+
+    DONE = 0
+    ANSWER_IS_NO = 1
+    WRONG_INPUT = 2
+    NEEDS_APPROVAL = 75
+    STOPPED = 85
+    INTERRUPTED = 130
+
+
+MEANING = {
+    ExitCode.DONE: "done, or up to date",
+    ExitCode.ANSWER_IS_NO: "done, and the answer is no: a check failed, a result was not accepted",
+    ExitCode.WRONG_INPUT: "wrong input; nothing was changed",
+    ExitCode.NEEDS_APPROVAL: "waits for a person",
+    ExitCode.STOPPED: "stopped; the same command resumes",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+def table() -> str:
+    """The exit codes as lines of text, for `--help`."""
+    return "\n".join(f"  {int(code):>3}  {meaning}" for code, meaning in MEANING.items())
+
+
+class AnswerIsNo(SystemExit):
+    """A step did its work and found that the answer is no; what it found is printed already."""
+
+    def __init__(self) -> None:
+        super().__init__(int(ExitCode.ANSWER_IS_NO))

@@ -1,0 +1,88 @@
+"""What identifies a run: the fields of its `Config` that decide the result, marked where they are declared.
+
+Every field counts unless its type says otherwise:
+
+    keep: float = 0.3                        # decides the result
+    workers: RunOption[int | None] = None    # changes how the step runs, not what it makes
+    scores: Location[Path]                   # says where an input lies; its fingerprint stands for what lies there
+
+A step that finds its own output compares what is recorded there with its settings and inputs. A field that an older
+record lacks counts as its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from prune.runs.files import InputError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Why a field is no part of a run's identity."""
+
+    reason: str
+
+
+RunOption = Annotated[T, Mark("changes how the step runs, not what it makes")]
+Location = Annotated[T, Mark("says where something lies")]
+
+
+@cache
+def marked(config: type) -> frozenset[str]:
+    """Names of the fields of a config class that are no part of a run's identity."""
+    hints = get_type_hints(config, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if any(isinstance(a, Mark) for a in get_args(hint)[1:]))
+
+
+def plain(value: Any) -> Any:
+    """Turn a config (dataclasses, paths, tuples) into what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    return value
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The fields of a config that decide what a step makes, as JSON can hold them."""
+    without = marked(type(config))
+    return {name: value for name, value in plain(config).items() if name not in without}
+
+
+def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """Name what differs between a record and a run, as `key: recorded -> now`.
+
+    Parameters
+    ----------
+    record : mapping
+        Settings and inputs that an output was made with. A setting that it lacks counts as its default. A setting
+        that is no part of the identity is ignored.
+    config : dataclass instance
+        The settings now.
+    inputs : mapping
+        What the run reads, by fingerprint (or anything that JSON can hold).
+    """
+    now = identity(config) | dict(plain(inputs))
+    defaults = {f.name: plain(f.default) for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
+    old = {key: value for key, value in record.items() if key in now or key not in marked(type(config))}
+    pairs = {key: (old.get(key, defaults.get(key)), now.get(key)) for key in sorted(now.keys() | old.keys())}
+    return [f"{key}: {was!r} -> {value!r}" for key, (was, value) in pairs.items() if was != value]
+
+
+def refuse_other(place: Path, record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]) -> None:
+    """Raise `InputError` when `place` was made with other settings or from other inputs."""
+    if changed := differences(record, config, inputs):
+        raise InputError(
+            f"{place} was made with other settings ({'; '.join(changed)}): give another --out, or remove it"
+        )

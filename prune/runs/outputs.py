@@ -1,0 +1,121 @@
+"""A run's output: who is at work on it, which settings made it, and whether it is done.
+
+Two questions, one answer each: `claim` for steps that write a directory, `up_to_date` for steps that write one file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prune.runs.files import InputError, atomic, note, read_json, write_json
+from prune.runs.identity import identity, plain, refuse_other
+from prune.runs.run_directory import versions
+from prune.runs.run_lock import directory_lock
+
+
+@contextmanager
+def claim(out: Path, config: Any, inputs: Mapping[str, Any] | None = None) -> Iterator[bool]:
+    """Hold the run directory `out` for `config` until the block ends.
+
+    Ranks above 0 check the settings and take no lock: rank 0 holds the directory for all of them.
+
+    Parameters
+    ----------
+    out : Path
+    config : dataclass instance
+        Settings; what is marked (`prune.runs.identity`) does not count.
+    inputs : mapping, optional
+        Fingerprints of what the run reads; they count like settings.
+
+    Yields
+    ------
+    bool
+        True when an earlier run with the same settings has finished (`DONE` is there): there is nothing to do.
+
+    Raises
+    ------
+    InputError
+        The directory holds a run with other settings, or other things, or another run is at work in it.
+    """
+    out, inputs = Path(out), dict(inputs or {})
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out must be a directory")
+    if _finished(out, config, inputs) or os.environ.get("RANK", "0") != "0":
+        yield (out / "DONE").exists()
+        return
+    with directory_lock(out):
+        if not _finished(out, config, inputs) and not (out / "config.json").exists():
+            write_json(out / "config.json", identity(config) | plain(inputs))
+        yield (out / "DONE").exists()
+
+
+def _finished(out: Path, config: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether `out` holds a finished run with these settings; `InputError` when it holds anything else."""
+    if (out / "config.json").exists():
+        refuse_other(out, read_json(out / "config.json"), config, inputs)
+    else:
+        _refuse_foreign(out)
+    return (out / "DONE").exists()
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise `InputError` when a directory without a run holds other things than a run that begins.
+
+    The betons of a target's folders are written to data/ before.
+    """
+    there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if foreign := [name for name in there if not name.startswith(".") and name not in ("config.json", "data")]:
+        raise InputError(f"{out}: holds {foreign[0]!r} and no run of ours; give another --out")
+
+
+def finish(out: Path, **facts: Any) -> None:
+    """Write `provenance.json` (facts, versions, time) and then `DONE`."""
+    write_json(
+        out / "provenance.json",
+        {**facts, "versions": versions(), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+    )
+    with atomic(out / "DONE") as partial:
+        partial.write_text("")
+
+
+def up_to_date(
+    out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any] | None = None
+) -> bool:
+    """Say whether the file `out` is what a step with these settings would write.
+
+    Parameters
+    ----------
+    out : Path
+    record : callable
+        Reads from a file the settings and inputs that it was made with; `InputError` for a damaged file.
+    config : dataclass instance
+    inputs : mapping, optional
+        Fingerprints of what the step reads.
+
+    Returns
+    -------
+    bool
+        True: it exists, whole, and a note says so. False: nothing is there.
+
+    Raises
+    ------
+    InputError
+        Something else is there: a directory, a damaged file, other settings or other inputs.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise InputError(f"{out}: is a directory; --out names a file")
+    if not out.exists():
+        return False
+    try:
+        found = record(out)
+    except InputError as error:
+        raise InputError(f"{error}; give another --out, or remove it") from None
+    refuse_other(out, found, config, inputs or {})
+    note(f"{out}: up to date")
+    return True

@@ -1,0 +1,157 @@
+"""What identifies a run, who holds its output, and when it is up to date."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from prune.runs.files import InputError, read_json, write_json
+from prune.runs.identity import Location, RunOption, differences, identity
+from prune.runs.outputs import claim, finish, up_to_date
+from prune.runs.run_lock import directory_lock, file_lock
+
+
+@dataclass(frozen=True)
+class Config:
+    out: Location[Path]
+    keep: float = 0.3
+    workers: RunOption[int | None] = None
+    scores: Location[Path | None] = None
+    seed: int = 0
+
+
+def test_marked_fields_are_no_part_of_the_identity():
+    assert identity(Config(Path("a"), workers=4, scores=Path("b"))) == {"keep": 0.3, "seed": 0}
+
+
+def test_a_field_that_an_older_record_lacks_counts_as_its_default():
+    assert differences({"keep": 0.3}, Config(Path("a")), {}) == []
+    assert differences({"keep": 0.3}, Config(Path("a"), seed=1), {}) == ["seed: 0 -> 1"]
+
+
+def test_a_field_that_is_marked_now_is_ignored_in_an_older_record():
+    assert differences({"keep": 0.3, "workers": 8, "scores": "x"}, Config(Path("a")), {}) == []
+
+
+def test_a_setting_that_this_version_does_not_know_is_a_difference():
+    assert differences({"keep": 0.3, "gate": "auto"}, Config(Path("a")), {}) == ["gate: 'auto' -> None"]
+
+
+def test_the_fingerprint_of_an_input_counts_under_the_name_of_its_place():
+    assert differences({"keep": 0.3, "scores": "f1"}, Config(Path("a")), {"scores": "f1"}) == []
+    assert differences({"keep": 0.3, "scores": "f1"}, Config(Path("a")), {"scores": "f2"}) == ["scores: 'f1' -> 'f2'"]
+
+
+def test_a_run_directory_belongs_to_one_config(tmp_path):
+    config = Config(tmp_path / "run")
+    with claim(config.out, config) as done:
+        assert not done
+        finish(config.out, seconds=1.0)
+    with claim(config.out, replace(config, workers=4)) as done:
+        assert done
+    with pytest.raises(InputError, match=r"keep: 0\.3 -> 0\.5"), claim(config.out, replace(config, keep=0.5)):
+        pass
+    with pytest.raises(InputError, match="beton: None -> 'f1'"), claim(config.out, config, {"beton": "f1"}):
+        pass
+
+
+def test_a_directory_with_other_things_is_nobody_s_run(tmp_path):
+    (tmp_path / "photos/cats").mkdir(parents=True)
+    with (
+        pytest.raises(InputError, match="holds 'cats' and no run of ours"),
+        claim(tmp_path / "photos", Config(tmp_path)),
+    ):
+        pass
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["cats"]
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"), claim(tmp_path / "file", Config(tmp_path)):
+        pass
+
+
+def test_ranks_above_0_check_the_settings_and_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with claim(tmp_path / "run", Config(tmp_path)) as done:
+        assert not done
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_up_to_date_when_its_record_says_so(tmp_path, capsys):
+    place = tmp_path / "x.json"
+    assert not up_to_date(place, read_json, Config(place))
+    write_json(place, {"keep": 0.3})
+    assert up_to_date(place, read_json, Config(place, workers=2))
+    assert capsys.readouterr().err == f"{place}: up to date\n"
+    with pytest.raises(InputError, match="keep"):
+        up_to_date(place, read_json, Config(place, keep=0.1))
+    place.write_text("{")
+    with pytest.raises(InputError, match="remove it"):
+        up_to_date(place, read_json, Config(place))
+    with pytest.raises(InputError, match="is a directory"):
+        up_to_date(tmp_path, read_json, Config(place))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from prune.runs.run_lock import directory_lock
+with directory_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(place, **environment):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(place)], stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_run_is_told_who_holds_the_directory_and_a_dead_holder_holds_nothing(tmp_path):
+    process = holder(tmp_path / "run")
+    try:
+        with pytest.raises(InputError, match=f"another run is at work there .*process {process.pid}, since 20"):
+            with directory_lock(tmp_path / "run"):
+                pass
+        process.send_signal(signal.SIGSTOP)  # a stopped holder is not a dead one
+        with pytest.raises(InputError, match="another run"), directory_lock(tmp_path / "run"):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with directory_lock(tmp_path / "run"):
+        assert json.loads((tmp_path / "run/.lock").read_text())["process"] == os.getpid()
+
+
+def test_a_heartbeat_keeps_others_away_where_the_file_system_has_no_locks(tmp_path, monkeypatch, capsys):
+    process = holder(tmp_path / "run", WINNOW_LOCKS="heartbeat")
+    monkeypatch.setenv("WINNOW_LOCKS", "heartbeat")
+    try:
+        beat = tmp_path / "run/.lock.beat"
+        assert beat.exists()
+        began = time.monotonic()
+        with pytest.raises(InputError, match=f"process {process.pid}"), directory_lock(tmp_path / "run"):
+            pass
+        assert time.monotonic() - began < 30
+        assert "no locks" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_lock_of_a_file_is_gone_with_its_run(tmp_path):
+    with file_lock(tmp_path / "x.npz"):
+        assert (tmp_path / ".x.npz.lock").exists()
+        with pytest.raises(InputError, match="another run"), file_lock(tmp_path / "x.npz"):
+            pass
+    assert list(tmp_path.iterdir()) == []
