@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pretrain import preemption
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "pretrain") -> int:
     """Run the command; the exit code: 0, 2 for a mistake that the user can mend, 85 after a checkpoint on a signal."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "--list" in argv:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from prune.runs import command_line
 
     try:
-        return command_line.run_step("pretrain", "pretrain.train", argv)
+        return command_line.run_step(program, "pretrain.train", argv)
     finally:
         if "pretrain.distributed" in sys.modules:
             sys.modules["pretrain.distributed"].leave()

@@ -28,9 +28,9 @@ STEPS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "prune") -> int:
     """Run a step; the exit code."""
-    return command_line.main("prune", "Choose which images to pretrain on.", STEPS, argv)
+    return command_line.main(program, "Choose which images to pretrain on.", STEPS, argv)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,12 @@ TRAINING = ("finetune", "compress", "incremental", "stream")
 """Steps that a signal ends at a point from which they can go on."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "transfer") -> int:
     """Run a step; the exit code: 0, 2 for a mistake that the user can mend, 85 when a signal ended the training."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in TRAINING and threading.current_thread() is threading.main_thread():
         preemption.listen()  # before the slow imports: until then either signal would end the process
-    return command_line.main("transfer", "Judge a pretrained backbone where it counts: on the targets.", STEPS, argv)
+    return command_line.main(program, "Judge a pretrained backbone where it counts: on the targets.", STEPS, argv)
 
 
 if __name__ == "__main__":

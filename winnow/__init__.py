@@ -1,0 +1,1 @@
+"""The command `winnow`: one name in front of `prune`, `pretrain` and `transfer`."""

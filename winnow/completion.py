@@ -1,0 +1,38 @@
+"""The script with which a shell completes the programs, their steps, flags and choices."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any, Union
+
+import tyro
+
+
+def script(shell: str, commands: Mapping[str, str | Mapping[str, str]]) -> str:
+    """Make the completion script of `winnow`.
+
+    Parameters
+    ----------
+    shell : {"bash", "zsh"}
+    commands : mapping of str to str or mapping of str to str
+        Name of each command to its "module: what it does", or to its steps in the same form.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        tyro.cli(_union(commands), prog="winnow", args=["--tyro-print-completion", shell])
+    return out.getvalue().rstrip()
+
+
+def _union(commands: Mapping[str, str | Mapping[str, str]]) -> Any:
+    """The commands as a type that tyro reads: a union of the configs of their modules."""
+    members = []
+    for name, value in commands.items():
+        if isinstance(value, str):
+            module, _, what = value.partition(":")
+            kind, described = import_module(module).Config, what.strip()
+        else:
+            kind, described = _union(value), ""
+        members.append(Annotated[kind, tyro.conf.subcommand(name, description=described)])
+    return Union[tuple(members)]
