@@ -1,8 +1,8 @@
-"""`winnow PROGRAM ...`: the programs `prune`, `pretrain` and `transfer` under a name that no other program is likely to have.
+"""`winnow PROGRAM ...`: `prune`, `pretrain` and `transfer` behind a name that no other program is likely to have.
 
-    winnow prune select --help
-    winnow --completion bash > ~/.local/share/bash-completion/completions/winnow
-    winnow slurm --out cluster
+winnow prune select --help
+winnow --completion bash > ~/.local/share/bash-completion/completions/winnow
+winnow slurm --out cluster
 """
 
 from __future__ import annotations

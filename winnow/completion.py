@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import operator
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 import tyro
 
@@ -35,4 +37,4 @@ def _union(commands: Mapping[str, str | Mapping[str, str]]) -> Any:
         else:
             kind, described = _union(value), ""
         members.append(Annotated[kind, tyro.conf.subcommand(name, description=described)])
-    return Union[tuple(members)]
+    return functools.reduce(operator.or_, members)

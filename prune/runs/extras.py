@@ -28,7 +28,7 @@ EXTRA = {
     "onnxscript": "device",
     "torch_pruning": "device",
 }
-"""Module as it is imported to the extra that installs it; "" for what every install has. pyproject.toml has the versions."""
+"""Name under which a module is imported, and the extra that installs it; "" where every install has it."""
 
 
 def install_command(module: str) -> str:
