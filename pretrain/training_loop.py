@@ -82,7 +82,7 @@ def train(
     Requeue
         A signal came; a checkpoint is written.
     """
-    with networks.laid_out(network):
+    with networks.safe_memory_format(network):
         batch = sampling_order.global_batch(len(rows), recipe.batch, ranks.world)
         recorder = Recorder(rows, ranks.device) if dynamics or recipe.infobatch else None
         loss = loss or optimisation.classification(recipe, seed, ranks.rank)

@@ -1,1 +1,1 @@
-"""The networks: built from JSON, saved as safetensors, cut to pruned widths, asked for features."""
+"""Networks: build, save and load them, name their classes, extract features, count their cost."""

@@ -1,6 +1,6 @@
-"""Networks on disk: what rebuilds one (`model.json`), its weights (`model.safetensors`), and what flows out of it.
+"""Build, save and load networks: `model.json` describes one, `model.safetensors` holds its weights.
 
-The surrogate and the backbone are the same kind of thing: a timm model, possibly with a stem for small images.
+Surrogates and backbones are built alike: timm models, with a different stem where the images are small.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     Parameters
     ----------
     spec : mapping
-        "arch" (timm's name), "kwargs" (for `timm.create_model`), "classes" (names), "stem": "imagenet" leaves the model
-        as it is, "half" makes a ResNet's stem a 3x3 convolution of stride 2 without max-pool, "small" one of stride 1.
-        "widths", where channels were pruned: see `prune.models.pruned_widths`.
+        "arch" (timm's name), "kwargs" (for `timm.create_model`), "classes" (names) and "stem": "imagenet" keeps timm's
+        stem, "half" replaces a ResNet's by a 3x3 convolution of stride 2 without max-pool, "small" by one of stride 1.
+        "widths" if channels were pruned: see `prune.models.pruned_widths`.
 
     Raises
     ------
     InputError
-        timm does not know the model, or the stem or the widths do not fit it.
+        timm has no such model, or the stem or the widths do not fit it.
     """
     arch, kwargs, stem = spec["arch"], dict(spec.get("kwargs") or {}), spec.get("stem", "imagenet")
     if not timm.is_model(arch):
@@ -51,7 +52,7 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     if stem != "imagenet":
         first = getattr(model, "conv1", None)
         if not isinstance(first, nn.Conv2d) or not hasattr(model, "maxpool"):
-            raise InputError(f"stem {stem!r} is made for timm's ResNets; {arch!r} has another stem")
+            raise InputError(f"stem {stem!r} fits timm's ResNets only; {arch!r} has another stem")
         model.conv1 = nn.Conv2d(3, first.out_channels, 3, 2 if stem == "half" else 1, 1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
@@ -59,10 +60,10 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
 
 
 def _widths(model: nn.Module, spec: Mapping[str, Any]) -> Any:
-    """Widths of the spec; the classifier has as many outputs as there are classes, whatever it was recorded with."""
+    """Widths of the spec; the classifier gets one output per class, whatever number was recorded for it."""
     widths = spec["widths"]
     if isinstance(widths, Mapping) and hasattr(model, "get_classifier"):
-        head = _head_place(model)
+        head = _head_name(model)
         sizes = widths.get(head)
         if isinstance(sizes, list) and len(sizes) == 2:
             return {**widths, head: [len(spec["classes"]), sizes[1]]}
@@ -70,20 +71,20 @@ def _widths(model: nn.Module, spec: Mapping[str, Any]) -> Any:
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Names of the classifier's weights in the network's state."""
-    return [f"{_head_place(model)}.{name}" for name in model.get_classifier().state_dict()]  # type: ignore[operator]
+    """Names of the classifier's weights in the network's state dict."""
+    return [f"{_head_name(model)}.{name}" for name in model.get_classifier().state_dict()]  # type: ignore[operator]
 
 
-def _head_place(model: nn.Module) -> str:
+def _head_name(model: nn.Module) -> str:
     head = model.get_classifier()  # type: ignore[operator]
     return next((name for name, module in model.named_modules() if module is head), "")
 
 
 def save_model(directory: Path, model: nn.Module, spec: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` and then `model.json`, each atomically; the second says that the first is whole."""
+    """Write `model.safetensors`, then `model.json`, each atomically: where the second exists the first is complete."""
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with atomic(directory / "model.safetensors") as partial:
-        partial.write_bytes(save(weights))  # `save_file` would make a file that nobody else may read
+        partial.write_bytes(save(weights))  # `save_file` makes files that only their owner may read
     write_json(directory / "model.json", {**spec, "format": "winnow-model/1"})
 
 
@@ -119,7 +120,7 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 of the weights and of what rebuilds them, 32 hexadecimal digits."""
+    """SHA-256 over `model.json` and the weights, 32 hexadecimal digits."""
     sha = hashlib.sha256()
     for name in ("model.json", "model.safetensors"):
         with open(Path(directory) / name, "rb") as file:
@@ -127,8 +128,33 @@ def fingerprint(directory: Path) -> str:
     return sha.hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model directory, opened once: the network, its description and its fingerprint.
+
+    Attributes
+    ----------
+    network : nn.Module
+        In evaluation mode, on the CPU when opened.
+    spec : dict
+        The content of `model.json`.
+    fingerprint : str
+        See `fingerprint`.
+    """
+
+    network: nn.Module
+    spec: dict[str, Any]
+    fingerprint: str
+
+
+def open_model(directory: Path) -> TrainedModel:
+    """Load the network of a model directory together with its fingerprint; `InputError` as in `load_model`."""
+    network, spec = load_model(directory)
+    return TrainedModel(network, spec, fingerprint(directory))
+
+
 def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pooled features before the classifier, and the logits.
+    """Compute the pooled features before the classifier, and the logits.
 
     Parameters
     ----------
@@ -146,13 +172,13 @@ def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.T
 
 
 def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """Turn uint8 images into float ones of zero mean and unit variance; `mean` and `std` are on the scale 0 to 255."""
+    """Convert uint8 images to floats and standardise them; `mean` and `std` are on the scale 0 to 255."""
     shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
     return (images.float() - shift) / torch.tensor(std, device=images.device).view(1, 3, 1, 1)
 
 
 def pick_precision(asked: str, device: torch.device) -> str:
-    """Turn "auto" into "bf16" where the hardware multiplies bfloat16, and into "fp32" where it would emulate it."""
+    """Resolve "auto": "bf16" where the hardware multiplies bfloat16, "fp32" where it would only emulate it."""
     if asked not in ("auto", "bf16", "fp32"):
         raise InputError(f"--precision {asked}: auto, bf16 and fp32 are possible")
     if asked != "auto":
@@ -167,11 +193,12 @@ def pick_precision(asked: str, device: torch.device) -> str:
 
 
 @contextmanager
-def laid_out(network: nn.Module) -> Iterator[None]:
-    """Lay a network's tensors out as its gradients are sound: channels last where that is safe.
+def safe_memory_format(network: nn.Module) -> Iterator[None]:
+    """Convert a network to the memory format in which its gradients are correct: channels last where that is safe.
 
-    With the channels last, oneDNN's gradient of a 1x1 convolution of stride 2 writes beyond its memory for some numbers
-    of channels, as pruned networks have them; multiples of 8 are sound, and so is any number with the channels first.
+    On the CPU with channels last, oneDNN's gradient of a 1x1 convolution of stride 2 writes beyond its memory for some
+    numbers of channels, which pruned networks have. Multiples of 8 are safe; with channels first any number is, and
+    images are converted as well until the block ends.
     """
     widths = [n for m in network.modules() if isinstance(m, nn.Conv2d) for n in (m.in_channels, m.out_channels)]
     on_cpu = next(network.parameters()).device.type == "cpu"

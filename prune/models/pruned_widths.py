@@ -1,11 +1,11 @@
-"""Networks whose channels were pruned: the widths that say what is left, and the dense network cut down to them.
+"""Networks with pruned channels: record the widths of their layers, and cut a dense network down to recorded widths.
 
-`model.json` keeps them under "widths": the name of a layer, or of a parameter that belongs to no layer, and its sizes.
+`model.json` holds them under "widths": the name of a layer, or of a parameter outside all layers, and its sizes.
 
     {"layer1.0.conv1": [48, 64], "layer1.0.bn1": [48], "blocks.0.attn": [3, 24], "pos_embed": [1, 65, 80]}
 
 A convolution or linear layer has [out, in], a norm [channels], attention [heads, channels a head], a parameter its
-shape. Layers that are as wide as in the dense network are not listed.
+shape. Layers as wide as in the dense network are not listed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _NORMS = (_BatchNorm, nn.LayerNorm)
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether this is attention as timm's vision transformers have it: one layer for query, key and value."""
+    """Whether a module is attention as in timm's vision transformers: one layer for query, key and value."""
     return all(hasattr(module, name) for name in ("qkv", "proj", "num_heads", "head_dim"))
 
 
-def record(dense: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
-    """Widths of a narrow network.
+def widths_of(dense: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    """Find the widths of a narrow network.
 
     Parameters
     ----------
     dense : nn.Module
-        The network as `networks.build` makes it without widths.
+        The network as `networks.build` builds it without widths.
     weights : mapping of str to Tensor
-        State of the narrow network.
+        State dict of the narrow network.
     """
     found: dict[str, list[int]] = {}
     known = set()
@@ -61,23 +61,23 @@ def record(dense: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, l
 
 
 def narrow(dense: nn.Module, widths: Mapping[str, Sequence[int]]) -> nn.Module:
-    """Cut a dense network down to its widths, in place; the first channels stay.
+    """Cut a dense network down to these widths, in place; the first channels stay.
 
     Raises
     ------
     InputError
-        A layer that the network lacks, or a width that it cannot have.
+        The network has no such layer, or the layer cannot have that width.
     """
     if not isinstance(widths, Mapping):
         raise InputError(f"widths: {type(widths).__name__} instead of a mapping of layers to sizes")
     modules, parameters = dict(dense.named_modules()), dict(dense.named_parameters())
     for name, sizes in widths.items():
         if not isinstance(sizes, (list, tuple)) or not all(type(n) is int and n > 0 for n in sizes):
-            raise InputError(f"widths: {name}: {sizes!r} is no list of positive whole numbers")
+            raise InputError(f"widths: {name}: {sizes!r} is not a list of positive whole numbers")
         if name in modules:
             _narrow_layer(name, modules[name], sizes)
         elif name in parameters:
-            _check(name, sizes, list(parameters[name].shape))
+            _need_fit(name, sizes, list(parameters[name].shape))
             owner, _, own = name.rpartition(".")
             setattr(modules[owner], own, _first(parameters[name], sizes))
         else:
@@ -87,27 +87,27 @@ def narrow(dense: nn.Module, widths: Mapping[str, Sequence[int]]) -> nn.Module:
 
 def _narrow_layer(name: str, module: Any, sizes: Sequence[int]) -> None:
     if isinstance(module, nn.Conv2d) and module.groups == 1:
-        _check(name, sizes, [module.out_channels, module.in_channels])
+        _need_fit(name, sizes, [module.out_channels, module.in_channels])
         module.out_channels, module.in_channels = sizes
     elif isinstance(module, nn.Linear):
-        _check(name, sizes, [module.out_features, module.in_features])
+        _need_fit(name, sizes, [module.out_features, module.in_features])
         module.out_features, module.in_features = sizes
     elif isinstance(module, _BatchNorm):
-        _check(name, sizes, [module.num_features])
+        _need_fit(name, sizes, [module.num_features])
         module.num_features = sizes[0]
         for key, buffer in list(module.named_buffers(recurse=False)):
             if buffer.ndim:
                 module.register_buffer(key, buffer[: sizes[0]].clone())
     elif isinstance(module, nn.LayerNorm):
-        _check(name, sizes, list(module.normalized_shape))
+        _need_fit(name, sizes, list(module.normalized_shape))
         module.normalized_shape = tuple(sizes)
     elif is_attention(module):
-        _check(name, sizes, [module.num_heads, module.head_dim])
+        _need_fit(name, sizes, [module.num_heads, module.head_dim])
         module.num_heads, module.head_dim = sizes
         module.attn_dim, module.scale = sizes[0] * sizes[1], sizes[1] ** -0.5
         return
     else:
-        raise InputError(f"widths: {name!r} is a {type(module).__name__}, which cannot be made narrower")
+        raise InputError(f"widths: {name!r} is a {type(module).__name__}, which cannot be narrowed")
     for key, parameter in list(module.named_parameters(recurse=False)):
         setattr(module, key, _first(parameter, sizes if parameter.ndim > 1 else sizes[:1]))
 
@@ -116,6 +116,6 @@ def _first(parameter: nn.Parameter, sizes: Sequence[int]) -> nn.Parameter:
     return nn.Parameter(parameter.detach()[tuple(slice(n) for n in sizes)].clone(), parameter.requires_grad)
 
 
-def _check(name: str, sizes: Sequence[int], dense: Sequence[int]) -> None:
+def _need_fit(name: str, sizes: Sequence[int], dense: Sequence[int]) -> None:
     if len(sizes) != len(dense) or any(n > most for n, most in zip(sizes, dense)):
         raise InputError(f"widths: {name}: {list(sizes)} does not fit the dense network's {list(dense)}")

@@ -84,7 +84,7 @@ def test_names_say_what_the_logits_stand_for(manifests):
 
 def test_names_that_are_no_text_are_one_clear_line(manifests):
     (manifests / "names.txt").write_bytes("bär\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"names\.txt: is not text in UTF-8 \(byte 1\)"):
+    with pytest.raises(InputError, match=r"names\.txt: not UTF-8 text \(byte 1\)"):
         adopted(manifests, features=FEATURES, logits=LOGITS)
     assert not (manifests / "s.features.npz").exists()
 

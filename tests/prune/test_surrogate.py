@@ -114,7 +114,7 @@ def test_what_is_no_such_model_is_one_clear_line(weights, tmp_path, monkeypatch)
         ({"arch": "resnet18"}, "no classifier 'fc'"),
         ({"names": tmp_path / "two.txt"}, "2 names for a model of 18 classes"),
         ({"names": tmp_path / "same.txt"}, "'ant' twice"),
-        ({"names": tmp_path / "latin.txt"}, r"latin\.txt: is not text in UTF-8"),
+        ({"names": tmp_path / "latin.txt"}, r"latin\.txt: not UTF-8 text"),
         ({"resolution": 0}, "--resolution 0"),
     ]
     for change, message in wrong:

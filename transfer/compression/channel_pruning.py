@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from prune.models import networks
-from prune.models.pruned_widths import is_attention, record
+from prune.models.pruned_widths import is_attention, widths_of
 from prune.runs.files import InputError
 
 
@@ -217,7 +217,7 @@ def prune(
                 if f"{name}.qkv.{key}" in weights:
                     weights[f"{name}.qkv.{key}"][: heads * left] *= (left / width) ** 0.5
     dense = networks.build({**spec, "widths": None})
-    narrow_spec = {**spec, "widths": record(dense, weights)}
+    narrow_spec = {**spec, "widths": widths_of(dense, weights)}
     narrow = networks.build(narrow_spec)
     narrow.load_state_dict(weights)
     return narrow.eval(), narrow_spec

@@ -65,13 +65,13 @@ def _importance(job: Job, trial: Trial, model: nn.Module, found: list[Any]) -> l
         return importance.chance(found, job.config.seed * 1000 + trial.step)
     if job.config.importance == "magnitude":
         return importance.magnitude(model, found)
-    with networks.laid_out(model):
+    with networks.safe_memory_format(model):
         return importance.taylor(model, found, _batches(job))
 
 
 def _weight_scores(job: Job, trial: Trial, model: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
     if job.config.importance == "data":
-        with networks.laid_out(model):
+        with networks.safe_memory_format(model):
             return rewinding.saliency(model, names, _batches(job))
     weights = {name: model.get_parameter(name).detach() for name in names}
     if job.config.importance == "magnitude":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prune.models import networks
-from prune.models.pruned_widths import narrow, record
+from prune.models.pruned_widths import narrow, widths_of
 from prune.runs.files import InputError
 
 RESNET = {"arch": "resnet18", "kwargs": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}, "stem": "half"}
@@ -44,7 +44,7 @@ def test_recorded_widths_rebuild_the_network_and_its_weights_load(tmp_path):
     spec = {**RESNET, **CLASSES, "widths": {"layer1.0.conv1": [5, 64], "layer1.0.bn1": [5], "layer1.0.conv2": [8, 5]}}
     torch.manual_seed(0)
     model = networks.build(spec)
-    assert record(networks.build({**RESNET, **CLASSES}), model.state_dict()) == spec["widths"]
+    assert widths_of(networks.build({**RESNET, **CLASSES}), model.state_dict()) == spec["widths"]
     networks.save_model(tmp_path, model, spec)
     again, read = networks.load_model(tmp_path)
     assert read["widths"] == spec["widths"]
@@ -54,7 +54,7 @@ def test_recorded_widths_rebuild_the_network_and_its_weights_load(tmp_path):
 
 def test_a_dense_network_has_no_widths():
     model = networks.build({**RESNET, **CLASSES})
-    assert record(model, model.state_dict()) == {}
+    assert widths_of(model, model.state_dict()) == {}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_dense_network_has_no_widths():
         ({"layer1.0.conv1": [5]}, "does not fit"),
         ({"layer1.0.bn1": [0]}, "positive whole numbers"),
         ({"layer1.0.bn1": "5"}, "positive whole numbers"),
-        ({"layer1": [3]}, "cannot be made narrower"),
+        ({"layer1": [3]}, "cannot be narrowed"),
         ([3], "instead of a mapping"),
     ],
 )

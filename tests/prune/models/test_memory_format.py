@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune.models.networks import laid_out
+from prune.models.networks import safe_memory_format
 
 
 @pytest.mark.parametrize(("channels", "last"), [(16, True), (12, False)])
@@ -15,7 +15,7 @@ def test_channels_come_last_only_where_all_are_multiples_of_eight(channels, last
     seen = []
     network[1].register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
     images = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    with laid_out(network):
+    with safe_memory_format(network):
         network(images)
     assert seen == [not last]
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == last
@@ -25,7 +25,7 @@ def test_gradients_of_a_narrow_network_are_those_of_double_precision():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(4, 4, 1, 2, bias=False))
     images = torch.rand(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
-    with laid_out(network):
+    with safe_memory_format(network):
         network(images).square().sum().backward()
     found = [p.grad.clone() for p in network.parameters()]
     network.double().zero_grad()
