@@ -178,10 +178,8 @@ def _reason(error: Exception) -> str:
 def _parquet(path: Path) -> Listing:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise InputError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
+    import pyarrow.parquet as parquet
+
     try:
         table = parquet.read_table(path)
     except Exception as error:  # pyarrow raises whatever damage leads it to

@@ -18,6 +18,7 @@ from prune.data.dataset import Dataset, open_dataset
 from prune.data.local_copy import on_this_node
 from prune.data.torch_loader import TorchLoader
 from prune.runs.cores import at_least_one, share_of_cores
+from prune.runs.extras import DISTRIBUTION
 from prune.runs.files import InputError
 
 
@@ -59,5 +60,7 @@ def open_loader(
     try:
         from prune.data.ffcv_loader import FfcvLoader
     except (ImportError, OSError) as error:
-        raise InputError(f"FFCV cannot be imported ({error}): use --loader torch") from None
+        raise InputError(
+            f"FFCV cannot be used ({error}): use --loader torch, or pip install '{DISTRIBUTION}[ffcv]'"
+        ) from None
     return FfcvLoader(source, resolution, batch_size, min(workers, len(os.sched_getaffinity(0))))

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from prune.runs.extras import EXTRA, install_command
+from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError
 
 
@@ -60,7 +60,7 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or (package := error.name.split(".")[0]) not in EXTRA:
             raise  # a module of ours, or one that should never be missing: a defect
-        _tell(program, f"{package} is not installed: {install_command(package)}")
+        _tell(program, missing(package))
         return 2
     except OSError as error:  # a full disk, no permission, a folder where a file is wanted
         named = f"{error.filename}: " if error.filename else ""

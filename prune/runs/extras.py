@@ -31,11 +31,14 @@ EXTRA = {
 """Name under which a module is imported, and the extra that installs it; "" where every install has it."""
 
 
-def install_command(module: str) -> str:
-    """What to type when `module` is missing.
+def missing(module: str) -> str:
+    """Say in one line which extra is not installed, and what to type.
 
-    >>> install_command("plotly")
-    "pip install 'winnow-pretrain[report]'"
+    Examples
+    --------
+    >>> missing("plotly")
+    "the extra 'report' is not installed (no module plotly): pip install 'winnow-pretrain[report]'"
     """
-    extra = EXTRA[module]
-    return f"pip install '{DISTRIBUTION}[{extra}]'" if extra else f"pip install {DISTRIBUTION}"
+    if extra := EXTRA[module]:
+        return f"the extra {extra!r} is not installed (no module {module}): pip install '{DISTRIBUTION}[{extra}]'"
+    return f"the module {module} is not installed: pip install {DISTRIBUTION}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from prune.runs.files import InputError
 
@@ -143,6 +142,8 @@ def feature_votes(features: np.ndarray, means: np.ndarray, temperature: float | 
 
 def class_sums(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum the rows of each label that occurs: (n, d) and (n,) to labels (k,) and sums (k, d) float32."""
+    from scipy.sparse import csr_array  # here: choosing from scores needs this module and no SciPy
+
     present, place = np.unique(labels, return_inverse=True)
     ones = np.ones(len(labels), np.float32)
     member = csr_array((ones, (place, np.arange(len(labels)))), shape=(len(present), len(labels)))

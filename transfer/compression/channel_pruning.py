@@ -58,10 +58,8 @@ def groups(model: nn.Module, resolution: int) -> list[Channels]:
     InputError
         A network whose channels cannot be traced, or none of whose can be removed.
     """
-    try:
-        import torch_pruning
-    except ImportError:
-        raise InputError("torch-pruning is missing: pip install 'winnow[device]'") from None
+    import torch_pruning
+
     names = {id(m): name for name, m in model.named_modules()}
     names |= {id(p): name for name, p in model.named_parameters()}
     ignored = [model.get_classifier()] + [m.qkv for m in model.modules() if is_attention(m)]  # type: ignore[operator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from prune.runs.extras import missing
 from prune.runs.files import InputError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -11,5 +12,6 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 def need_device() -> None:
     """Raise `InputError` when a package of the extra `device` is missing."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError(f"{', '.join(missing)} missing: pip install 'winnow[device]'")
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(missing(name))
