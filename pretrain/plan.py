@@ -15,7 +15,7 @@ from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
 from prune.data.dataset import Dataset, open_dataset
 from prune.runs.files import InputError, at_least, need_file, positive, read_json
-from prune.runs.run_directory import plain
+from prune.runs.identity import plain
 
 if TYPE_CHECKING:
     from pretrain.train import Config

@@ -19,24 +19,25 @@ from pathlib import Path
 from typing import Literal
 
 from prune.runs.files import note
-from prune.runs.run_directory import claim, identity
+from prune.runs.identity import Location, RunOption
+from prune.runs.outputs import claim
 
 
 @dataclass(frozen=True)
 class Config:
     """What to train on, how, and for how long."""
 
-    beton: Path
+    beton: Location[Path]
     """Source to train on; its manifest stands beside it."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
     recipe: str
     """Name of a recipe; --list shows them."""
-    index: Path | None = None
+    index: Location[Path | None] = None
     """Train on the samples that this index keeps."""
-    allow_changed: bool = False
+    allow_changed: RunOption[bool] = False
     """Use the index also on another source, as far as its samples are there; recorded in provenance.json."""
-    val: Path | None = None
+    val: Location[Path | None] = None
     """Beton with the same classes to evaluate after each epoch; never pruned."""
     sample: float = 1.0
     """Train on a random part of the (indexed) source, in (0, 1]; drawn from the seed."""
@@ -52,9 +53,9 @@ class Config:
     """Side of the training images in pixels instead of the recipe's."""
     batch_size: int | None = None
     """Images of a step over all processes instead of the recipe's; the learning rate follows in proportion."""
-    micro_batch: int | None = None
+    micro_batch: RunOption[int | None] = None
     """Images of one forward pass at most in each process; more are accumulated. May change when a run goes on."""
-    init: Path | None = None
+    init: Location[Path | None] = None
     """Model directory to start from; a head for other classes is drawn anew."""
     infobatch: float | None = None
     """Share of the easy images that each epoch leaves out, in [0, 1) (InfoBatch); the recipe's when absent."""
@@ -66,18 +67,14 @@ class Config:
     """auto: bf16 where the hardware has it, fp32 elsewhere."""
     loader: Literal["ffcv", "torch"] = "ffcv"
     """torch needs no FFCV."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads of each process; its share of the cores when absent."""
-    threads: int | None = None
+    threads: RunOption[int | None] = None
     """torch's threads of each process; OMP_NUM_THREADS or its share of the cores when absent."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: RunOption[float] = 10.0
     """Write a checkpoint after every epoch, and within one whenever this time has passed."""
-    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    tracker: RunOption[Literal["none", "tensorboard", "wandb"]] = "none"
     """Also log each epoch there."""
-
-
-# The fingerprints of source and index decide what --allow-changed makes of them.
-_HOW = ("workers", "threads", "micro_batch", "checkpoint_minutes", "tracker", "allow_changed")
 
 
 def run(config: Config) -> None:
@@ -87,18 +84,18 @@ def run(config: Config) -> None:
 
     dtype_of(config.precision)
     plan = check(config)
-    facts = {k: v for k, v in identity(config).items() if k not in _HOW}
-    if claim(config.out, {**facts, **plan.fingerprints}):
-        note(f"{config.out}: done already")
-        _clear(config.out)
-        return
-    trackers = () if config.tracker == "none" else (config.tracker,)
-    with open_ranks(config.precision, config.threads, trackers, config.out) as ranks:
-        from pretrain import training_run
-
-        training_run.pretrain(config, plan, ranks)
-        if ranks.rank == 0:
+    with claim(config.out, config, plan.fingerprints) as done:
+        if done:
+            note(f"{config.out}: up to date")
             _clear(config.out)
+            return
+        trackers = () if config.tracker == "none" else (config.tracker,)
+        with open_ranks(config.precision, config.threads, trackers, config.out) as ranks:
+            from pretrain import training_run
+
+            training_run.pretrain(config, plan, ranks)
+            if ranks.rank == 0:
+                _clear(config.out)
 
 
 def _clear(out: Path) -> None:

@@ -26,7 +26,8 @@ from prune.index.manifest import manifest_path
 from prune.models import networks
 from prune.models.networks import MEAN, STD
 from prune.runs.files import InputError, atomic, note
-from prune.runs.run_directory import finish, plain
+from prune.runs.identity import plain
+from prune.runs.outputs import finish
 from prune.scores.feature_files import order_fingerprint
 
 if TYPE_CHECKING:

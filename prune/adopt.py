@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, need_file, note
-from prune.runs.run_directory import identity, refuse_other
+from prune.runs.identity import Location, identity
+from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    arrays: Path
+    arrays: Location[Path]
     """NumPy archive (.npz) with `features`, and perhaps `logits` and `id`."""
-    manifest: Path
+    manifest: Location[Path]
     """X.manifest.npz of the images."""
     model: str
     """Any name for what made the features; source and targets must share it."""
-    out: Path
+    out: Location[Path]
     """Features file to write; NAME.features.npz makes NAME the source's or target's name."""
-    names: Path | None = None
+    names: Location[Path | None] = None
     """Text file with what the logits stand for, one class a line; the manifest's own classes when absent."""
 
 
@@ -50,7 +51,7 @@ def run(config: Config) -> Path:
     need_file(config.arrays, "an archive of arrays")
     try:
         given = _opened(config.arrays)
-        made = {**identity(config), "arrays": content_fingerprint(config.arrays), "manifest": manifest.fingerprint}
+        inputs: dict[str, Any] = {"arrays": content_fingerprint(config.arrays), "manifest": manifest.fingerprint}
     except Exception as error:  # zipfile, zlib and NumPy's parser raise whatever damage leads them to
         raise InputError(f"{config.arrays}: not a plain .npz archive ({type(error).__name__}: {error})") from None
     logits = given.get("logits", np.empty((len(manifest), 0), np.float16))
@@ -60,19 +61,18 @@ def run(config: Config) -> Path:
         _check_table(config.arrays, name, array, len(manifest))
     if logits.shape[1] != len(names):
         raise InputError(f"{config.arrays}: {logits.shape[1]} logits, and {len(names)} class names; see --names")
-    made["names"] = names
-    if config.out.exists():
-        refuse_other(config.out, open_arrays(config.out, FORMAT)[1].get("made", {}), made)
-        note(f"{config.out}: there already")
-        return config.out
-    order = None if "id" not in given else _rows(config.arrays, given["id"], manifest)
-    model = {"arch": config.model, "classes": names, "fingerprint": config.model}
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{config.out.name}.", dir=config.out.parent) as folder:
-        features = _halves_in(Path(folder, "features.npy"), given["features"], order)
-        logits = _halves_in(Path(folder, "logits.npy"), logits, order)
-        write_features(config.out, features, logits, manifest, config.manifest, model, made)
-    note(f"{config.out}: {len(manifest)} images, {features.shape[1]} features, {len(names)} logits")
+    inputs["names"] = names
+    with claim_file(config.out, lambda path: open_arrays(path, FORMAT)[1].get("made", {}), config, inputs) as done:
+        if done:
+            return config.out
+        order = None if "id" not in given else _rows(config.arrays, given["id"], manifest)
+        model = {"arch": config.model, "classes": names, "fingerprint": config.model}
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{config.out.name}.", dir=config.out.parent) as folder:
+            features = _halves_in(Path(folder, "features.npy"), given["features"], order)
+            logits = _halves_in(Path(folder, "logits.npy"), logits, order)
+            write_features(config.out, features, logits, manifest, config.manifest, model, identity(config) | inputs)
+        note(f"{config.out}: {len(manifest)} images, {features.shape[1]} features, {len(names)} logits")
     return config.out
 
 
@@ -80,14 +80,14 @@ def _halves_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.n
     """Rows of a table in the given order as half floats, mapped from a file that is written block by block."""
     import numpy as np
 
-    from prune.scores.streaming import blocks, forget, halves, read
+    from prune.scores.streaming import as_float16, blocks, read_rows, release_pages
 
     if 0 in table.shape:
         return np.empty(table.shape, np.float16)
     found = np.lib.format.open_memmap(place, "w+", np.float16, table.shape)
     for rows in blocks(len(table)):
-        found[rows] = halves(read(table, rows) if order is None else table[order[rows]])
-        forget(table)
+        found[rows] = as_float16(read_rows(table, rows) if order is None else table[order[rows]])
+        release_pages(table)
     return found
 
 
@@ -115,14 +115,14 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
 def _check_table(path: Path, name: str, array: np.ndarray | None, n: int) -> None:
     import numpy as np
 
-    from prune.scores.streaming import blocks, read
+    from prune.scores.streaming import blocks, read_rows
 
     if array is None or array.ndim != 2 or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: {name!r} is missing, or not a table of numbers")
     if len(array) != n:
         raise InputError(f"{path}: {name!r} has {len(array)} rows, and the manifest lists {n} images")
     for rows in blocks(n):
-        finite = np.isfinite(read(array, rows)).all(axis=1)
+        finite = np.isfinite(read_rows(array, rows)).all(axis=1)
         if not finite.all():
             raise InputError(f"{path}: {name!r} is not finite, first in row {rows.start + int(finite.argmin())}")
 

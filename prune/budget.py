@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from prune.runs.files import InputError, at_least, need_file, note
+from prune.runs.identity import Location, Recorded, RunOption, identity
+from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    index: Annotated[Path, tyro.conf.Positional]
+    index: Location[Annotated[Path, tyro.conf.Positional]]
     """Index whose samples may be kept, NAME.index.npz."""
-    curves: Path
+    curves: Location[Path]
     """Curves of the index's source, from `prune curves`."""
-    out: Path
+    out: Location[Path]
     """Index file to write."""
-    bytes: str | None = None
+    bytes: Recorded[str | None] = None
     """Budget, as 2GB, 500MB, 1.5GiB or a number of bytes."""
     ratio: float | None = None
     """Budget as a fraction of the source's bytes."""
@@ -48,15 +50,15 @@ class Config:
     """What a sample is worth: a score of --scores, or `index` for the index's own; by its rank. All alike if absent."""
     lowest: bool = False
     """The lowest scores are worth most."""
-    scores: Path | None = None
+    scores: Location[Path | None] = None
     """scores.npz of `prune score`."""
     charge: Literal["mean", "own"] = "mean"
     """Feature error that counts as losing a sample: the mean over the set, or the sample's own distance from it."""
-    source: Path | None = None
+    source: Location[Path | None] = None
     """Beton of the source; needed where curves were predicted."""
     seed: int = 0
     """Decides between samples of equal value per byte."""
-    json: bool = False
+    json: RunOption[bool] = False
     """Print the numbers as JSON on standard output."""
 
 
@@ -64,39 +66,36 @@ def run(config: Config) -> Path:
     """Write the index; returns its path."""
     import numpy as np
 
-    from prune.byte_budget import budget_inputs as inputs
+    from prune.byte_budget import budget_inputs
     from prune.byte_budget.budget_report import numbers, show
-    from prune.index.provenance import already_made, record
+    from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
-    from prune.runs.run_directory import identity
 
     need_file(config.index, "an index of `prune select`")
     need_file(config.curves, "curves of `prune curves`")
-    inputs.check(config)
+    budget_inputs.check(config)
     at_least(config, 0, "seed")
     index = PrunedIndex.load(config.index)
-    curves = inputs.read_curves(config.curves, index)
+    curves = budget_inputs.read_curves(config.curves, index)
     rows = index.positions
-    budget = inputs.budget_of(config.bytes, config.ratio, index.source_nbytes)
-    weight, prints = inputs.weights(config, index, curves)
-    source = inputs.exact_source(config, index, curves)
-    settings = {k: v for k, v in identity(config).items() if k not in ("index", "curves", "scores", "source", "bytes")}
-    step = record(
-        "budget", {**settings, "budget": budget}, {"index": index.fingerprint, "curves": curves.digest, **prints}
-    )
-    if already_made(config.out, step):
-        note(f"{config.out}: already made with these settings")
-        if config.json:
-            show(numbers(PrunedIndex.load(config.out), index, budget, None), as_json=True)
-        return config.out
-    charge = curves.dropped[rows] if config.charge == "own" else np.float32(curves.dropped[rows].mean())
-    task = _Task(config, index, curves.level, curves.nbytes[rows].copy(), budget)
-    task.worth(curves.fmse[rows], charge, weight)
-    plan, column = task.fitted(source)
-    chosen = planned_index(index, plan, curves.level[column], task.nbytes[:, column], step)
-    chosen.save(config.out)
-    show(numbers(chosen, index, budget, plan), as_json=config.json)
-    note(f"{config.out}: keeps {len(chosen)} of {len(index)} samples, {plan.nbytes:,} of {budget:,} bytes")
+    budget = budget_inputs.budget_of(config.bytes, config.ratio, index.source_nbytes)
+    weight, prints = budget_inputs.weights(config, index, curves)
+    source = budget_inputs.exact_source(config, index, curves)
+    inputs = {"index": index.fingerprint, "curves": curves.digest, **prints}
+    step = record("budget", {**identity(config), "budget": budget}, inputs)
+    with claim_file(config.out, index_record, config, {"step": "budget", "budget": budget, **inputs}) as done:
+        if done:
+            if config.json:
+                show(numbers(PrunedIndex.load(config.out), index, budget, None), as_json=True)
+            return config.out
+        charge = curves.dropped[rows] if config.charge == "own" else np.float32(curves.dropped[rows].mean())
+        task = _Task(config, index, curves.level, curves.nbytes[rows].copy(), budget)
+        task.worth(curves.fmse[rows], charge, weight)
+        plan, column = task.fitted(source)
+        chosen = planned_index(index, plan, curves.level[column], task.nbytes[:, column], step)
+        chosen.save(config.out)
+        show(numbers(chosen, index, budget, plan), as_json=config.json)
+        note(f"{config.out}: keeps {len(chosen)} of {len(index)} samples, {plan.nbytes:,} of {budget:,} bytes")
     return config.out
 
 

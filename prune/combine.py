@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from prune.runs.files import InputError, note
+from prune.runs.identity import Location, identity
+from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     from prune.index.pruned_index import PrunedIndex
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    indices: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    indices: Location[Annotated[tuple[Path, ...], tyro.conf.Positional]]
     """Two or more index files."""
-    out: Path
+    out: Location[Path]
     """Index file to write (NAME.index.npz)."""
     how: Literal["union", "intersection", "without"] = "union"
     """What to keep: samples of any, of all, or of the first that no other keeps."""
-    source: Path | None = None
+    source: Location[Path | None] = None
     """Beton or manifest to which all of them are brought first."""
     allow_changed: bool = False
     """With --source: also bring indices of other sources, as far as their samples are there."""
@@ -41,30 +43,28 @@ def run(config: Config) -> Path:
     from functools import reduce
 
     from prune.index.manifest import open_manifest
-    from prune.index.provenance import already_made, record
+    from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
     if len(config.indices) < 2:
         raise InputError("combine needs at least two indices")
     if config.allow_changed and config.source is None:
         raise InputError("--allow-changed needs --source: the beton or manifest to which the indices are brought")
-    if config.out.is_dir():
-        raise InputError(f"--out {config.out}: is a directory; an index file is expected")
     indices = [PrunedIndex.load(path) for path in config.indices]
     inputs = {str(place): index.fingerprint for place, index in enumerate(indices)}
     if config.source is not None:
         manifest = open_manifest(config.source)
         inputs["source"] = manifest.fingerprint
         indices = [index.rebased(manifest, allow_changed=config.allow_changed) for index in indices]
-    step = record("combine", config, inputs)
-    if already_made(config.out, step):
-        note(f"{config.out}: already made with these settings")
-        return config.out
-    joined = reduce(_HOW[config.how], indices)
-    if not len(joined):
-        raise InputError(f"--how {config.how}: no sample would be kept; nothing is written")
-    replace(joined, provenance=[*joined.provenance, step]).save(config.out)
-    note(f"{config.out}: keeps {len(joined)} of {joined.source_samples} samples")
+    step = record("combine", identity(config), inputs)
+    with claim_file(config.out, index_record, config, {"step": "combine", **inputs}) as done:
+        if done:
+            return config.out
+        joined = reduce(_HOW[config.how], indices)
+        if not len(joined):
+            raise InputError(f"--how {config.how}: no sample would be kept; nothing is written")
+        replace(joined, provenance=[*joined.provenance, step]).save(config.out)
+        note(f"{config.out}: keeps {len(joined)} of {joined.source_samples} samples")
     return config.out
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from prune.runs.files import InputError, at_least, note
-from prune.runs.run_directory import identity, refuse_other
+from prune.runs.identity import Location, RunOption, identity
+from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +34,11 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Config:
-    beton: Annotated[Path, tyro.conf.Positional]
+    beton: Location[Annotated[Path, tyro.conf.Positional]]
     """Source, X.beton."""
-    model: Path
+    model: Location[Path]
     """Surrogate: directory of a `pretrain` run."""
-    out: Path
+    out: Location[Path]
     """Curves file to write, X.curves.npz."""
     qualities: tuple[int, ...] = (95, 85, 75, 60, 45, 30, 20, 10)
     """JPEG qualities to measure."""
@@ -47,11 +48,11 @@ class Config:
     """Fraction of the images to measure, in (0, 1]; the curves of the others are predicted."""
     resolution: int | None = None
     """Side of the images in pixels for the surrogate; its own when absent."""
-    batch_size: int = 256
+    batch_size: RunOption[int] = 256
     """Images of one forward pass."""
     seed: int = 0
     """Decides the sample."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Threads that decode and encode; all cores when absent."""
 
 
@@ -70,42 +71,38 @@ def run(config: Config) -> Path:
     levels = _levels(config)
     model, spec = networks.load_model(config.model)
     source = open_dataset(config.beton)
-    asked = {
-        **{k: v for k, v in identity(config).items() if k not in ("beton", "model", "batch_size")},
-        "model": networks.fingerprint(config.model),
-        "source": source.manifest.fingerprint,
-    }
+    inputs = {"model": networks.fingerprint(config.model), "source": source.manifest.fingerprint}
+    made = identity(config) | inputs
     manifest = manifest_path(source.beton.path)
     order = order_fingerprint(manifest)
-    if config.out.exists():
-        meta = open_arrays(config.out, FORMAT)[1]
-        refuse_other(config.out, meta.get("made", {}), asked)
-        check_order(config.out, meta.get("order"), manifest, order, "give another --out, or remove it")
-        note(f"{config.out}: there already")
-        return config.out
-    n = len(source)
-    rows = np.arange(n)
-    if config.sample < 1:
-        count = min(n, max(10, round(config.sample * n)))
-        rows = np.sort(np.random.default_rng(config.seed).permutation(n)[:count])
-    place = config.out.with_name(f".{config.out.name}.blocks")
-    parts = _blocks(config, place, {"made": asked, "order": order}, source, rows, levels, model, spec)
-    arrays, errors = _joined(parts, source, rows, levels, config)
-    meta = {
-        "format": FORMAT,
-        "fingerprint": source.manifest.fingerprint,
-        "classes": source.manifest.classes,
-        "encoder": {"pillow": PIL.__version__, "jpeg": pillow.version("libjpeg_turbo") or pillow.version("jpg")},
-        "measured": len(rows),
-        "prediction": errors,
-        "made": asked,
-        "order": order,
-    }
-    save_arrays(config.out, arrays, meta)
-    shutil.rmtree(place)
-    note(f"{config.out}: {len(levels)} levels of {n} images, {len(rows)} measured")
-    if errors:
-        note("predicted, median error: {bytes:.1%} of the bytes, {fmse:.0%} of the FMSE".format(**errors))
+    with claim_file(config.out, lambda path: open_arrays(path, FORMAT)[1].get("made", {}), config, inputs) as done:
+        if done:
+            known = open_arrays(config.out, FORMAT)[1].get("order")
+            check_order(config.out, known, manifest, order, "give another --out, or remove it")
+            return config.out
+        n = len(source)
+        rows = np.arange(n)
+        if config.sample < 1:
+            count = min(n, max(10, round(config.sample * n)))
+            rows = np.sort(np.random.default_rng(config.seed).permutation(n)[:count])
+        place = config.out.with_name(f".{config.out.name}.blocks")
+        parts = _blocks(config, place, {"made": made, "order": order}, source, rows, levels, model, spec)
+        arrays, errors = _joined(parts, source, rows, levels, config)
+        meta = {
+            "format": FORMAT,
+            "fingerprint": source.manifest.fingerprint,
+            "classes": source.manifest.classes,
+            "encoder": {"pillow": PIL.__version__, "jpeg": pillow.version("libjpeg_turbo") or pillow.version("jpg")},
+            "measured": len(rows),
+            "prediction": errors,
+            "made": made,
+            "order": order,
+        }
+        save_arrays(config.out, arrays, meta)
+        shutil.rmtree(place)
+        note(f"{config.out}: {len(levels)} levels of {n} images, {len(rows)} measured")
+        if errors:
+            note("predicted, median error: {bytes:.1%} of the bytes, {fmse:.0%} of the FMSE".format(**errors))
     return config.out
 
 

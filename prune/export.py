@@ -45,6 +45,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the file; returns its path."""
+    from prune.index.manifest import open_manifest
     from prune.index.pruned_index import PrunedIndex
 
     need_file(config.index, "an index of `prune select`")
@@ -61,7 +62,10 @@ def run(config: Config) -> Path:
     if config.shards:
         from prune.index.tar_shards import write_kept
 
-        return write_kept(index, config.shards, config.out, config.source)
+        source = None if config.source is None else open_manifest(config.source)
+        write_kept(index, config.shards, config.out, source)
+        note(f"{config.out}: {len(index)} samples to keep, {len(config.shards)} shards")
+        return config.out
     index, rows = _rows(config, index)
     _write(config.out, _WRITERS[suffix], index, rows)
     return config.out
@@ -75,7 +79,7 @@ def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray |
         index = index.rebased(open_manifest(config.source), allow_changed=config.allow_changed)
         return index, index.positions
     if config.listing is not None:
-        from prune.index.sample_lists import read_ids
+        from prune.data.sample_lists import read_ids
 
         ids = read_ids(need_file(config.listing, "a listing of ids"))
         try:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, at_least, note, write_json
-from prune.runs.run_directory import claim, finish
+from prune.runs.identity import Location
+from prune.runs.outputs import claim, finish
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    out: Path
+    out: Location[Path]
     """Directory to fill."""
     world: Literal["signs", "lamps"] = "signs"
     """What is drawn: signs among textures, or lamps among grey patterns."""
@@ -56,15 +57,15 @@ def run(config: Config) -> None:
     if not 1 <= config.irrelevant <= 24:
         raise InputError(f"--irrelevant {config.irrelevant}: 1 to 24 patterns are possible")
     at_least(config, 0, "seed")
-    if claim(config.out, config):
-        note(f"{config.out}: there already")
-        return
-    truth = draw(config)
-    write_json(config.out / "truth.json", truth)
-    finish(config.out, step="prune generate", images=truth["images"])
-    note(
-        f"{config.out}: {truth['images']} source images, {len(truth['relevant'])} of {truth['classes']} classes matter"
-    )
+    with claim(config.out, config) as done:
+        if done:
+            note(f"{config.out}: up to date")
+            return
+        truth = draw(config)
+        write_json(config.out / "truth.json", truth)
+        finish(config.out, step="prune generate", images=truth["images"])
+        matter = f"{len(truth['relevant'])} of {truth['classes']} classes matter"
+        note(f"{config.out}: {truth['images']} source images, {matter}")
 
 
 def draw(config: Config) -> dict[str, Any]:

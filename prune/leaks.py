@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, need_file, note, read_json, write_json
-from prune.runs.run_directory import identity, refuse_other
+from prune.runs.identity import Location, identity
+from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +32,11 @@ EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Config:
-    source: Path
+    source: Location[Path]
     """Features of the source, from `prune features`."""
-    tests: tuple[Path, ...]
+    tests: Location[tuple[Path, ...]]
     """Features of targets' test images by the same surrogate."""
-    out: Path
+    out: Location[Path]
     """File to write (.json)."""
     similar: float = 0.95
     """Least cosine of near-duplicates, the source's mean feature taken off."""
@@ -51,28 +52,31 @@ def run(config: Config) -> dict[str, Any]:
     _check(config)
     source, tests = open_features(config.source), [open_features(path) for path in config.tests]
     _fit(source, tests)
-    settings = {name: value for name, value in identity(config).items() if name not in ("source", "tests")}
     inputs = {"source": source.content, "tests": {test.name: test.content for test in tests}}
-    if config.out.exists():
-        made = read_json(config.out)
-        if not isinstance(made, dict) or made.get("format") != FORMAT:
-            raise InputError(f"{config.out}: is there already and is not a file of `prune leaks`; give another --out")
-        refuse_other(config.out, {**made.get("config", {}), **made.get("inputs", {})}, {**settings, **inputs})
-        note(f"{config.out}: there already")
-        return made
-    centre = mean_feature(source.features)
-    each = {test.name: _compared(config, source, test, centre) for test in tests}
-    found = {
-        "format": FORMAT,
-        "config": settings,
-        "inputs": inputs,
-        "surrogate": {key: source.model.get(key) for key in ("arch", "fingerprint")},
-        "source": {"name": source.name, "images": len(source), "fingerprint": source.source},
-        "tests": each,
-    }
-    write_json(config.out, found)
-    note(f"{config.out}: {'; '.join(_words(name, one) for name, one in each.items())}")
+    with claim_file(config.out, _record, config, inputs) as done:
+        if done:
+            found: dict[str, Any] = read_json(config.out)
+            return found
+        centre = mean_feature(source.features)
+        each = {test.name: _compared(config, source, test, centre) for test in tests}
+        found = {
+            "format": FORMAT,
+            "config": identity(config),
+            "inputs": inputs,
+            "surrogate": {key: source.model.get(key) for key in ("arch", "fingerprint")},
+            "source": {"name": source.name, "images": len(source), "fingerprint": source.source},
+            "tests": each,
+        }
+        write_json(config.out, found)
+        note(f"{config.out}: {'; '.join(_words(name, one) for name, one in each.items())}")
     return found
+
+
+def _record(path: Path) -> dict[str, Any]:
+    made = read_json(path)
+    if not isinstance(made, dict) or made.get("format") != FORMAT:
+        raise InputError(f"{path}: exists and is not a file of `prune leaks`")
+    return made.get("config", {}) | made.get("inputs", {})
 
 
 def _check(config: Config) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from prune.runs.files import InputError, need_file, note
-from prune.runs.run_directory import refuse_other
+from prune.runs.identity import Location, RunOption, identity
+from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    index: Annotated[Path, tyro.conf.Positional]
+    index: Location[Annotated[Path, tyro.conf.Positional]]
     """Index file, NAME.index.npz."""
-    source: Path
+    source: Location[Path]
     """Beton that the index was made from, X.beton."""
-    out: Path
+    out: Location[Path]
     """Beton to write; its manifest goes beside it."""
     allow_changed: bool = False
     """Also take another source, as far as the samples are there; recorded in the manifest."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Threads that read and encode; all cores when absent."""
 
 
@@ -47,7 +48,7 @@ def run(config: Config) -> Path:
 
     from prune.data.dataset import open_dataset
     from prune.data.resumable_beton import Continued
-    from prune.index.manifest import Manifest, manifest_path
+    from prune.index.manifest import manifest_path
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
@@ -57,37 +58,41 @@ def run(config: Config) -> Path:
     if config.out.resolve() == config.source.resolve():
         raise InputError(f"--out {config.out}: is the source itself")
     index, source = PrunedIndex.load(config.index), open_dataset(config.source)
-    step = record("materialize", config, {"index": index.fingerprint, "source": source.manifest.fingerprint})
+    inputs = {"index": index.fingerprint, "source": source.manifest.fingerprint}
+    step = record("materialize", identity(config), inputs)
     index = index.rebased(source.manifest, allow_changed=config.allow_changed)
     place, work = manifest_path(config.out), {**step["config"], **step["inputs"]}
     if not len(index):
         raise InputError(f"{config.index}: keeps no samples")
-    if config.out.exists():
-        _refuse_stranger(config.out, place)
-        meta = Manifest.load(place).meta
-        refuse_other(config.out, {**meta.get("config", {}), **meta.get("inputs", {})}, work)
-        note(f"{config.out}: {len(index)} images are there already")
-        return config.out
-    _check_space(config.out, index, source)
-    with Continued(config.out, json.dumps(work, sort_keys=True)) as files:
-        try:
-            manifest = _copy(files, index, source, config.workers)
-        except InputError:
-            files.discard()
-            raise
-        except OSError as error:
-            raise InputError(f"{config.out}: {error.strerror or error}; the same command goes on from here") from None
-        meta = {"source": source.name, "skipped": [], "config": step["config"], "inputs": step["inputs"]}
-        manifest.meta.update(meta, provenance=[*index.provenance, step])
-        manifest.save(place)
-        files.finish()
-    note(f"{config.out}: {len(index)} images, {int(manifest.nbytes.sum(dtype='i8')) / 1e6:,.1f} MB")
+    with claim_file(config.out, _record, config, inputs) as done:
+        if done:
+            return config.out
+        _check_space(config.out, index, source)
+        with Continued(config.out, json.dumps(work, sort_keys=True)) as files:
+            try:
+                manifest = _copy(files, index, source, config.workers)
+            except InputError:
+                files.discard()
+                raise
+            except OSError as error:
+                raise InputError(
+                    f"{config.out}: {error.strerror or error}; the same command goes on from here"
+                ) from None
+            meta = {"source": source.name, "skipped": [], "config": step["config"], "inputs": step["inputs"]}
+            manifest.meta.update(meta, provenance=[*index.provenance, step])
+            manifest.save(place)
+            files.finish()
+        note(f"{config.out}: {len(index)} images, {int(manifest.nbytes.sum(dtype='i8')) / 1e6:,.1f} MB")
     return config.out
 
 
-def _refuse_stranger(out: Path, place: Path) -> None:
-    if out.is_dir() or not place.is_file():
-        raise InputError(f"{out}: exists and is not of this command: give another --out, or remove it")
+def _record(out: Path) -> dict[str, Any]:
+    from prune.index.manifest import Manifest, manifest_path
+
+    if not manifest_path(out).is_file():
+        raise InputError(f"{out}: exists and is not of this command")
+    meta = Manifest.load(manifest_path(out)).meta
+    return meta.get("config", {}) | meta.get("inputs", {})
 
 
 def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:

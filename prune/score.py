@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, at_least, need_file, note
-from prune.runs.run_directory import identity, refuse_other
+from prune.runs.identity import Location, RunOption, identity
+from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     from prune.scores.feature_files import Features
@@ -28,20 +29,20 @@ FORMAT = "winnow-scores/1"
 
 @dataclass(frozen=True)
 class Config:
-    source: tuple[Path, ...]
+    source: Location[tuple[Path, ...]]
     """Features of the source, from `prune features`; one file for each surrogate."""
-    out: Path
+    out: Location[Path]
     """Scores file to write (.npz)."""
-    targets: tuple[Path, ...] = ()
+    targets: Location[tuple[Path, ...]] = ()
     """Features of the targets' training images by the same surrogates. None: sample scores alone."""
     also: tuple[Literal["prototype", "self-prototype", "affinity", "duplicates", "suspects"], ...] = (
         "prototype",
         "duplicates",
     )
     """What goes beyond one pass: prototype (and moderate), self-prototype, affinity, duplicates, suspects."""
-    dynamics: tuple[Path, ...] = ()
+    dynamics: Location[tuple[Path, ...]] = ()
     """dynamics.npz of `pretrain --dynamics`: forgetting, aum, el2n-early, tdds, dual, dyn-unc, variance, confidence."""
-    leaks: tuple[Path, ...] = ()
+    leaks: Location[tuple[Path, ...]] = ()
     """Features of targets' test images: source images that nearly duplicate one are marked."""
     clusters: int = 0
     """Above 0: so many k-means clusters stand in for the classes (FM for a source without labels)."""
@@ -51,11 +52,11 @@ class Config:
     """Least cosine of near-duplicates and leaks, the mean feature taken off."""
     stand_out: bool = True
     """Near-duplicates must also be far nearer than their other neighbours; off: the cosine decides, as in SemDeDup."""
-    findings: Path | None = None
+    findings: Location[Path | None] = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
     seed: int = 0
     """Seed of k-means."""
-    workers: int = 0
+    workers: RunOption[int] = 0
     """Threads; 0 = one per core."""
 
 
@@ -63,57 +64,59 @@ def run(config: Config) -> Path:
     """Write scores.npz; returns its path."""
     import numpy as np
 
-    from prune.index.npz import save_arrays
+    from prune.index.npz import open_arrays, save_arrays
     from prune.scores import ensemble, score_source
     from prune.scores.feature_files import content_fingerprint, open_features
+    from prune.scores.findings import write_findings
 
     _check(config)
     sources = [open_features(path) for path in config.source]
     targets = [open_features(path) for path in config.targets]
     tests = [open_features(path) for path in config.leaks]
     each = _by_surrogate(sources, targets, tests)
-    settings = {k: v for k, v in identity(config).items() if k not in _PATHS} | {"also": sorted(config.also)}
     inputs = {
+        "also": sorted(config.also),
         "source": [s.content for s in sources],
         "targets": {t.name: [o.content for o in targets if o.name == t.name] for t in targets},
         "dynamics": [content_fingerprint(path) for path in config.dynamics],
         "leaks": {t.name: t.content for t in tests},
     }
-    if _made(config, sources[0], settings, inputs):
-        return config.out
-    parts, first = [], sources[0]
-    for source in sources:
-        arrays, centre = score_source.score_source(
-            source,
-            each[source.model["fingerprint"]],
-            also=config.also,
-            temperature=config.temperature,
-            clusters=config.clusters,
-            seed=config.seed,
-            workers=config.workers or None,
-        )
-        if source is first:
-            if "duplicates" in config.also:
-                arrays["duplicate_of"] = score_source.duplicates_of(
-                    source, centre, config.similar, config.stand_out, config.seed
-                )
-            arrays |= score_source.leaks(source, tests, centre, config.similar, config.stand_out)
-        parts.append(arrays)
-        if config.clusters:
-            break  # clusters of different surrogates are different groups: nothing to average
-    arrays, agreed = ensemble.together(parts)
-    if config.dynamics:
-        more, also_agreed = ensemble.together([score_source.dynamics_scores(path, first) for path in config.dynamics])
-        arrays, agreed = {**arrays, **more}, {**agreed, **also_agreed}
-    arrays |= {"label": first.label.astype("<i4"), "position": np.arange(len(first), dtype="<i8")}
-    names = list(dict.fromkeys(t.name for t in targets))
-    save_arrays(config.out, arrays, _meta(config, first, names, settings, inputs, arrays, agreed))
-    _report(config, first, arrays, agreed)
+    with claim_file(config.out, _record, config, inputs) as done:
+        if done:
+            if config.findings is not None:
+                write_findings(config.findings, open_arrays(config.out, FORMAT)[0], sources[0])
+            return config.out
+        parts, first = [], sources[0]
+        for source in sources:
+            arrays, centre = score_source.score_source(
+                source,
+                each[source.model["fingerprint"]],
+                also=config.also,
+                temperature=config.temperature,
+                clusters=config.clusters,
+                seed=config.seed,
+                workers=config.workers or None,
+            )
+            if source is first:
+                if "duplicates" in config.also:
+                    arrays["duplicate_of"] = score_source.duplicates_of(
+                        source, centre, config.similar, config.stand_out, config.seed
+                    )
+                arrays |= score_source.leaks(source, tests, centre, config.similar, config.stand_out)
+            parts.append(arrays)
+            if config.clusters:
+                break  # clusters of different surrogates are different groups: nothing to average
+        arrays, agreed = ensemble.together(parts)
+        if config.dynamics:
+            more, also_agreed = ensemble.together(
+                [score_source.dynamics_scores(path, first) for path in config.dynamics]
+            )
+            arrays, agreed = {**arrays, **more}, {**agreed, **also_agreed}
+        arrays |= {"label": first.label.astype("<i4"), "position": np.arange(len(first), dtype="<i8")}
+        names = list(dict.fromkeys(t.name for t in targets))
+        save_arrays(config.out, arrays, _meta(config, first, names, identity(config), inputs, arrays, agreed))
+        _report(config, first, arrays, agreed)
     return config.out
-
-
-_PATHS = ("source", "targets", "dynamics", "leaks", "findings")
-"""Config fields that say where inputs lie; their fingerprints stand for them."""
 
 
 def _check(config: Config) -> None:
@@ -183,18 +186,11 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
     return each
 
 
-def _made(config: Config, source: Features, settings: dict[str, Any], inputs: dict[str, Any]) -> bool:
+def _record(path: Path) -> dict[str, Any]:
     from prune.index.npz import open_arrays
-    from prune.scores.findings import write_findings
 
-    if not config.out.exists():
-        return False
-    arrays, meta = open_arrays(config.out, FORMAT)
-    refuse_other(config.out, {**meta.get("config", {}), **meta.get("inputs", {})}, {**settings, **inputs})
-    note(f"{config.out}: already made with these settings")
-    if config.findings is not None:
-        write_findings(config.findings, arrays, source)
-    return True
+    meta = open_arrays(path, FORMAT)[1]
+    return meta.get("config", {}) | meta.get("inputs", {})
 
 
 def _meta(

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from prune.runs.files import InputError, at_least, note
-from prune.runs.run_directory import identity
+from prune.runs.identity import Location, RunOption, identity
+from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    out: Path
+    out: Location[Path]
     """Index file to write (NAME.index.npz)."""
-    scores: Path | None = None
+    scores: Location[Path | None] = None
     """scores.npz of `prune score`. A random draw by size or by class needs only --manifest."""
     method: str = "winnow"
     """A named method; --quota and --rank replace its parts."""
@@ -52,13 +53,13 @@ class Config:
     """Targets whose votes count; all of the scores file when none is named."""
     combine: Literal["mean", "max", "min"] = "mean"
     """How the votes of several targets become one weight per class."""
-    weights: Path | None = None
+    weights: Location[Path | None] = None
     """JSON file {class name: weight} for --quota weights."""
     protect: tuple[str, ...] = ()
     """Classes that are kept whole."""
-    always: Path | None = None
+    always: Location[Path | None] = None
     """Text file of ids, one per line: samples that are kept whatever they score."""
-    never: Path | None = None
+    never: Location[Path | None] = None
     """Text file of ids, one per line: samples that are not kept."""
     drop_duplicates: bool = False
     """Keep no near-duplicates."""
@@ -70,29 +71,27 @@ class Config:
     """Fraction of the hardest samples of a class that ccs cuts."""
     complexity: float = 4.0
     """c_D of dual's draw: the larger, the stronger the pruning at which it turns to easy samples."""
-    manifest: Path | None = None
+    manifest: Location[Path | None] = None
     """The source's manifest, when it is not where the scores file says."""
-    features: Path | None = None
+    features: Location[Path | None] = None
     """The source's features, for ranks that look at them, when they are not where the scores file says."""
     seed: int = 0
     """Seed of random draws."""
-    report: Path | None = None
+    report: Location[Path | None] = None
     """Also write the table of classes as CSV."""
-    json: bool = False
+    json: RunOption[bool] = False
     """Print the table of classes as JSON on standard output."""
-    dry_run: bool = False
+    dry_run: RunOption[bool] = False
     """Print what would be kept and write nothing."""
 
 
 def run(config: Config) -> Path:
     """Write the index; returns its path."""
-    from prune.index.provenance import already_made, record
+    from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
     from prune.methods import selection_inputs
     from prune.methods.selection_report import show, table, write_report
 
-    if config.out.is_dir():
-        raise InputError(f"{config.out}: is a directory; --out names the index file")
     if not 0 <= config.cut < 1:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:
@@ -106,24 +105,24 @@ def run(config: Config) -> Path:
     if _looks(method):
         prints["features"] = selection_inputs.features_print(config.scores, given, config.features)
     facts = {"method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}}
-    settings = {k: v for k, v in identity(config).items() if k not in _PATHS}
-    step = record("select", settings, {**given.prints, **prints}, **facts)
-    made = not config.dry_run and already_made(config.out, step)
-    if made:
-        note(f"{config.out}: already made with these settings")
-        if not (config.json or config.report):
-            return config.out
-    choice = _choose(config, given, wishes, method, budget)
-    rows = table(choice, given.label, given.classes)
+    inputs = {**given.prints, **prints}
+    step = record("select", identity(config), inputs, **facts)
     if config.dry_run:
-        note(f"{len(choice.rows)} of {n} samples would be kept; nothing is written")
+        rows = table(_choose(config, given, wishes, method, budget), given.label, given.classes)
+        note(f"{budget} of {n} samples would be kept; nothing is written")
         if not config.json:
             show(rows)
-    elif not made:
-        columns = {"score": choice.score, "reason": choice.reason}
-        PrunedIndex.from_rows(given.manifest, choice.rows, **columns, provenance=[step]).save(config.out)
-        note(f"{config.out}: keeps {len(choice.rows)} of {n} samples ({method.quota} x {method.rank})")
-    write_report(rows, config.report, config.json)
+        write_report(rows, config.report, config.json)
+        return config.out
+    with claim_file(config.out, index_record, config, {"step": "select", **inputs}) as done:
+        if done and not (config.json or config.report):
+            return config.out
+        choice = _choose(config, given, wishes, method, budget)
+        if not done:
+            columns = {"score": choice.score, "reason": choice.reason}
+            PrunedIndex.from_rows(given.manifest, choice.rows, **columns, provenance=[step]).save(config.out)
+            note(f"{config.out}: keeps {budget} of {n} samples ({method.quota} x {method.rank})")
+    write_report(table(choice, given.label, given.classes), config.report, config.json)
     return config.out
 
 

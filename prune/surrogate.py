@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from prune.models.class_names import read_names
 from prune.runs.files import InputError, at_least, need_file, note
-from prune.runs.run_directory import claim, finish, identity
+from prune.runs.identity import Location
+from prune.runs.outputs import claim, finish
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 class Config:
     arch: str
     """timm's name of the model, with the tag of its weights where there are several."""
-    out: Path
+    out: Location[Path]
     """Model directory to write."""
-    weights: Path | None = None
+    weights: Location[Path | None] = None
     """File of weights (.safetensors, .pth and the like); fetched from timm's hub by name when absent."""
-    names: Path | None = None
+    names: Location[Path | None] = None
     """Text file with the name of every class, one a line, in the order of the logits."""
     resolution: int | None = None
     """Side of the images in pixels; the one that the model was made for when absent."""
@@ -43,37 +44,39 @@ def run(config: Config) -> None:
     from prune.models import networks
 
     at_least(config, 1, "resolution")
-    facts: dict[str, Any] = identity(config)
+    inputs: dict[str, Any] = {}
     names = read_names(config.names) if config.names is not None else None
     if config.weights is not None:
         with open(need_file(config.weights, "a file of weights"), "rb") as file:
-            facts["weights"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    facts["names"] = names
-    if (config.out / "DONE").exists() and claim(config.out, facts):  # asked first: weights by name need a network
-        note(f"{config.out}: there already")
-        return
-    model, cfg = _load(config)
-    count = model.num_classes
-    if names is not None and len(names) != count:
-        raise InputError(f"{config.names}: {len(names)} names for a model of {count} classes")
-    classes = names or _imagenet(model, count) or [f"class-{k:05d}" for k in range(count)]
-    claim(config.out, facts)
-    spec = {
-        "arch": config.arch,
-        "kwargs": {},
-        "stem": "imagenet",
-        "classes": classes,
-        "resolution": int(cfg["input_size"][-1]) if config.resolution is None else config.resolution,
-        "mean": [255 * v for v in cfg["mean"]],
-        "std": [255 * v for v in cfg["std"]],
-        "recipe": None,
-        "index": None,
-        "source": None,
-    }
-    networks.save_model(config.out, model, spec)
-    finish(config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out))
-    known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features alone: it has no classes"
-    note(f"{config.out}: {config.arch}, {known}")
+            inputs["weights"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    inputs["names"] = names
+    with claim(config.out, config, inputs) as done:
+        if done:  # asked first: weights by name need a network
+            note(f"{config.out}: up to date")
+            return
+        model, cfg = _load(config)
+        count = model.num_classes
+        if names is not None and len(names) != count:
+            raise InputError(f"{config.names}: {len(names)} names for a model of {count} classes")
+        classes = names or _imagenet(model, count) or [f"class-{k:05d}" for k in range(count)]
+        spec = {
+            "arch": config.arch,
+            "kwargs": {},
+            "stem": "imagenet",
+            "classes": classes,
+            "resolution": int(cfg["input_size"][-1]) if config.resolution is None else config.resolution,
+            "mean": [255 * v for v in cfg["mean"]],
+            "std": [255 * v for v in cfg["std"]],
+            "recipe": None,
+            "index": None,
+            "source": None,
+        }
+        networks.save_model(config.out, model, spec)
+        finish(
+            config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out)
+        )
+        known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features alone: it has no classes"
+        note(f"{config.out}: {config.arch}, {known}")
 
 
 def _load(config: Config) -> tuple[Any, dict[str, Any]]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, at_least, atomic, note
-from prune.runs.run_directory import identity, refuse_other
+from prune.runs.identity import Location, RunOption, identity
+from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     from prune.data.image_listing import Listing
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    images: str
+    images: Location[str]
     """Folder with one folder per class, `torchvision:NAME:ROOT[:SPLIT]`, or a .parquet file."""
-    out: Path
+    out: Location[Path]
     """Beton to write, `X.beton`; `X.manifest.npz` goes beside it."""
-    classes: Path | None = None
+    classes: Location[Path | None] = None
     """Manifest (or its beton) whose class list to use, so that a test split's labels match its train split's."""
     side: int | None = None
     """Shrink images whose shorter side is longer than this many pixels."""
@@ -38,32 +39,41 @@ class Config:
     """Encode every image anew as a JPEG of this quality (1 to 100)."""
     page_mib: int = 8
     """Page size of the beton in MiB, a power of two: the largest image that fits."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Threads that read and decode; all cores when absent."""
-    dry_run: bool = False
+    dry_run: RunOption[bool] = False
     """List what is there and write nothing."""
 
 
 def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
-    from prune.data.image_listing import list_images
     from prune.index.manifest import Manifest, manifest_path, open_manifest
 
     _check(config)
     place = manifest_path(config.out)
     classes = open_manifest(config.classes).classes if config.classes else None
-    asked = identity(config) | {"classes": classes and _fingerprint(classes)}
-    del asked["images"]  # the same images may lie elsewhere later; what is listed is compared instead
-    if config.out.exists():
+    inputs = {"classes": classes and _fingerprint(classes)}
+
+    def record(out: Path) -> dict[str, Any]:
         if not place.exists():
-            raise InputError(f"{config.out}: is there without its manifest {place}; remove it, or give another --out")
+            raise InputError(f"{out}: exists without its manifest {place}")
         manifest = Manifest.load(place)
-        made = {k: v for k, v in manifest.meta.get("config", {}).items() if k != "images"}
-        if classes == manifest.classes:  # the same labels, whoever named them
-            made = made | {"classes": asked["classes"]}
-        refuse_other(config.out, made, asked)
-        _stands(config, manifest, classes)
-        return
+        same = inputs if classes == manifest.classes else {}  # the same labels, whoever named them
+        made: dict[str, Any] = manifest.meta.get("config", {})
+        return made | same
+
+    with claim_file(config.out, record, config, inputs) as done:
+        if done:
+            _compare_with_source(config, Manifest.load(place), classes)
+        else:
+            _write_all(config, classes, identity(config) | inputs)
+
+
+def _write_all(config: Config, classes: list[str] | None, made: dict[str, Any]) -> None:
+    from prune.data.image_listing import list_images
+    from prune.index.manifest import manifest_path
+
+    place = manifest_path(config.out)
     listing = list_images(config.images, classes)
     if len(listing.classes) < 2:
         raise InputError(f"{config.images}: holds one class, {listing.classes[0]!r}; at least two are needed")
@@ -72,7 +82,7 @@ def run(config: Config) -> None:
         _say_left_alone(config, listing)
         return
     with atomic(config.out) as partial:
-        manifest = _write(listing, partial, config, {"source": _name(config.images), "config": asked})
+        manifest = _write(listing, partial, config, {"source": _name(config.images), "config": made})
         place.unlink(missing_ok=True)  # a manifest of an earlier beton must never stand beside this one
         manifest.save(place)
     skipped = manifest.meta["skipped"]
@@ -96,7 +106,7 @@ def _say_left_alone(config: Config, listing: Listing) -> None:
         note(f"{config.images}: {len(empty)} classes have no images (first {listing.classes[empty[0]]!r})")
 
 
-def _stands(config: Config, manifest: Manifest, classes: list[str] | None) -> None:
+def _compare_with_source(config: Config, manifest: Manifest, classes: list[str] | None) -> None:
     """Say that the beton is there; `InputError` when other images lie at its source by now."""
     from prune.data.image_listing import list_images
 

@@ -6,8 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from prune.runs.files import InputError, atomic
-from prune.runs.run_directory import claim, finish, identity
+from prune.runs.files import atomic
 
 
 @pytest.fixture(scope="module")
@@ -109,29 +108,6 @@ def test_an_atomic_write_that_fails_leaves_what_was_there(tmp_path):
         partial.write_text("half of it \ud800", encoding="utf-8")
     assert place.read_text() == "old"
     assert list(tmp_path.iterdir()) == [place]
-
-
-def test_a_run_directory_belongs_to_one_config(tmp_path):
-    from dataclasses import dataclass
-
-    @dataclass(frozen=True)
-    class Config:
-        out: str
-        keep: float = 0.3
-        workers: int = 1
-
-    assert claim(tmp_path / "run", Config("a")) is False
-    finish(tmp_path / "run", seconds=1.0)
-    assert claim(tmp_path / "run", Config("b", workers=4)) is True  # where and how it runs is not what it makes
-    with pytest.raises(InputError, match=r"keep: 0\.3 -> 0\.5"):
-        claim(tmp_path / "run", Config("a", keep=0.5))
-    assert identity(Config("a")) == {"keep": 0.3}
-    (tmp_path / "photos/cats").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds 'cats' and no run of ours"):
-        claim(tmp_path / "photos", Config("a"))
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty/.lock").touch()
-    assert claim(tmp_path / "empty", Config("a")) is False
 
 
 @pytest.mark.parametrize(

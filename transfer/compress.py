@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, at_least, note
-from prune.runs.run_directory import claim, identity
+from prune.runs.identity import Location, RunOption
+from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
     from transfer.compression.compression_loop import Job
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    model: Path
+    model: Location[Path]
     """Model directory whose classes are the target's; only read."""
-    train: Path
+    train: Location[Path]
     """Target's training images, `X.beton`."""
-    preserve: Path
+    preserve: Location[Path]
     """Preservation set: an index of `transfer preserve`, or your own."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
-    index: Path | None = None
+    index: Location[Path | None] = None
     """Recover on the images that this index keeps; all of --train but the preservation set when absent."""
     kinds: tuple[Literal["channels", "inner", "rewind", "int8"], ...] = ("channels", "inner", "int8")
     """Kinds of steps, in order: channels everywhere, channels inside the blocks, single weights, quantisation."""
@@ -71,36 +72,33 @@ class Config:
     """Weight of the original's answers in the recovery's loss, in [0, 1]."""
     seed: int = 0
     """Decides order, augmentation and what is drawn."""
-    latency: Literal["onnx", "none"] = "onnx"
+    latency: RunOption[Literal["onnx", "none"]] = "onnx"
     """Measure batch-1 latency of each accepted step in ONNX Runtime on one thread."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the recovery training."""
     loader: Literal["auto", "ffcv", "torch"] = "auto"
     """torch needs no FFCV. auto: torch for small targets."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads."""
-    threads: int | None = None
+    threads: RunOption[int | None] = None
     """torch's threads; OMP_NUM_THREADS or the machine's cores when absent."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: RunOption[float] = 10.0
     """Write a checkpoint of the recovery after every epoch, and whenever this time has passed."""
 
 
-_HOW = ("model", "train", "preserve", "index", "loader", "workers", "threads", "checkpoint_minutes", "latency")
 _WRITTEN = ("original", "steps", "work")  # directories of OUT
 
 
 def run(config: Config) -> None:
     """Compress, or go on, or return at once when the run is done."""
-    from transfer.evaluation.output import alone
 
     _check(config)
     job = _opened(config)
     from transfer.compression import compression_loop, journal
 
-    facts = {k: v for k, v in identity(config).items() if k not in _HOW}
-    with alone(config.out, "`transfer compress` or `transfer rollback`"):
-        if claim(config.out, {**facts, **job.inputs}):
-            return note(f"{config.out}: done already, step {journal.current(journal.read(config.out))} stands")
+    with claim(config.out, config, job.inputs) as done:
+        if done:
+            return note(f"{config.out}: up to date, step {journal.current(journal.read(config.out))} stands")
         if job.spec.get("source") == job.source.manifest.fingerprint and job.spec.get("index") is None:
             note(
                 f"{config.model}: was trained on the preservation set too and may know it by heart: steps will look "

@@ -6,7 +6,7 @@
 Writes OUT/model.onnx, OUT/model.int8.onnx and OUT/result.json, and prints a table: bytes, multiply-adds, milliseconds
 for one image, memory, accuracy, agreement with PyTorch. `examples/run_onnx.py` runs either file with ONNX Runtime and
 NumPy alone. int8 needs no second training: ranges come from --calibrate training images; when too many answers change,
-the most sensitive layers go back to fp32. Half a minute for a ResNet-18. Needs the packages of `winnow[device]`.
+the most sensitive layers go back to fp32. Half a minute for a ResNet-18. Needs `winnow-pretrain[device]`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, at_least, note, read_json, write_json
-from prune.runs.run_directory import claim, finish
+from prune.runs.identity import Location, RunOption
+from prune.runs.outputs import claim, finish
 
 
 @dataclass(frozen=True)
 class Config:
-    model: Path
+    model: Location[Path]
     """Model directory: of `pretrain`, `transfer finetune`, or a step of `transfer compress`."""
-    images: Path
+    images: Location[Path]
     """Beton of training images, for calibration."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
-    test: Path | None = None
+    test: Location[Path | None] = None
     """Beton with the model's classes, on which the files are compared with PyTorch; --images when absent."""
-    index: Path | None = None
+    index: Location[Path | None] = None
     """Calibrate on images that this index keeps."""
     int8: bool = True
     """Write the int8 file as well."""
@@ -45,7 +46,7 @@ class Config:
     """Threads while measuring."""
     seed: int = 0
     """Draws the images for calibration and comparison."""
-    json: bool = False
+    json: RunOption[bool] = False
     """Print result.json instead of a table."""
 
 
@@ -73,14 +74,14 @@ def run(config: Config) -> dict[str, Any]:
         "test": None if test is None else test.manifest.fingerprint,
         "index": index,
     }
-    decides = ("int8", "calibrate", "compare", "agreement", "keep_float", "threads", "seed")
-    if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
-        note(f"{config.out}: done already")
-        result = read_json(config.out / "result.json")
-    else:
-        result = {**onnx_export.export(config, model, spec, images, test, rows), **inputs}
-        write_json(config.out / "result.json", result)
-        finish(config.out, inputs=inputs)
+    with claim(config.out, config, inputs) as done:
+        if done:
+            note(f"{config.out}: up to date")
+            result = read_json(config.out / "result.json")
+        else:
+            result = {**onnx_export.export(config, model, spec, images, test, rows), **inputs}
+            write_json(config.out / "result.json", result)
+            finish(config.out, inputs=inputs)
     print(json.dumps(result, indent=1, allow_nan=False) if config.json else onnx_export.table(result))
     return result
 

@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Literal
 
 from prune.runs.files import InputError, at_least, note, positive, read_json
-from prune.runs.run_directory import claim
+from prune.runs.identity import Location, RunOption
+from prune.runs.outputs import claim
 
 
 @dataclass(frozen=True)
 class Config:
-    model: Path
+    model: Location[Path]
     """Model directory of `pretrain`."""
-    train: Path
+    train: Location[Path]
     """Target's training images: `X.beton`, a directory of class folders, or torchvision:NAME:ROOT:SPLIT."""
-    test: Path
+    test: Location[Path]
     """Target's test images, as --train; a beton must be written with the training images' class list."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
-    index: Path | None = None
+    index: Location[Path | None] = None
     """Train on the target's images that this index keeps; all of --train when absent."""
     recipe: Literal["auto", "small", "medium", "large"] = "auto"
     """How long and how: auto goes by the number of training images (2,000 and 20,000 are the bounds)."""
@@ -42,9 +43,9 @@ class Config:
     """Peak learning rate instead of the recipe's."""
     batch_size: int | None = None
     """Images of a step over all processes instead of the recipe's; the rate follows in proportion."""
-    micro_batch: int | None = None
+    micro_batch: RunOption[int | None] = None
     """Images of one forward pass at most in each process; more are accumulated."""
-    features: Path | None = None
+    features: Location[Path | None] = None
     """With --head probe: directory of features that evaluations of this model share; OUT/features when absent."""
     seed: int = 0
     """Order, augmentation, and the probe's validation part."""
@@ -52,7 +53,7 @@ class Config:
     """auto: bf16 where the hardware has it, fp32 elsewhere."""
     loader: Literal["auto", "ffcv", "torch"] = "auto"
     """torch needs no FFCV. auto: torch for few small images, which are read before FFCV has compiled."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads of each process; its share of the cores when absent."""
 
 
@@ -72,10 +73,10 @@ def run(config: Config) -> None:
     inputs = fingerprints(config.model, train, test)
     rows, index = kept_rows(train.manifest, config.index)
     inputs |= {"index": index} if index else {}
-    decides = ("recipe", "head", "epochs", "lr", "batch_size", "micro_batch", "seed", "precision")
-    if claim(config.out, {**{name: getattr(config, name) for name in decides}, **inputs}):
-        result = read_json(config.out / "result.json")
-        return note(f"{config.out}: done already, top-1 {result['value']:.4f}")
-    from transfer.evaluation.finetuning import finetune
+    with claim(config.out, config, inputs) as done:
+        if done:
+            result = read_json(config.out / "result.json")
+            return note(f"{config.out}: up to date, top-1 {result['value']:.4f}")
+        from transfer.evaluation.finetuning import finetune
 
-    finetune(config, train, test, rows, inputs)
+        finetune(config, train, test, rows, inputs)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, at_least, note, read_json
-from prune.runs.run_directory import claim, identity
+from prune.runs.identity import Growing, Location, RunOption, identity
+from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
@@ -26,23 +27,21 @@ if TYPE_CHECKING:
     from transfer.continual.incremental_setting import Cell, Setting
 
 FORMAT = "winnow-incremental/1"
-FREE = ("train", "test", "init", "memory", "forms", "seeds", "threads", "checkpoint_minutes")
-"""Settings of which each run depends on its own alone, or that stand in the identity as fingerprints."""
 
 
 @dataclass(frozen=True)
 class Config:
-    train: Path
+    train: Location[Path]
     """Training images: `X.beton`, a folder of class folders, or `torchvision:NAME:ROOT:SPLIT`."""
-    test: Path
+    test: Location[Path]
     """Test images of the same classes."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
-    memory: tuple[str, ...]
+    memory: Growing[tuple[str, ...]]
     """Sizes of the memory: bytes (6MB, 500kB, 6144000), or as many as N raw exemplars take (2000raw)."""
-    forms: tuple[Literal["raw", "compressed", "same-codec"], ...] = ("raw", "compressed", "same-codec")
+    forms: Growing[tuple[Literal["raw", "compressed", "same-codec"], ...]] = ("raw", "compressed", "same-codec")
     """How exemplars are kept; same-codec passes new and test images through the codec as well."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Growing[tuple[int, ...]] = (0, 1, 2)
     """A run each: order of classes, images drawn, initial weights, order, augmentation."""
     tasks: int = 10
     """Parts into which the classes are split."""
@@ -69,15 +68,15 @@ class Config:
     """Which images become exemplars: herding, random, k-center, facility-location, or SCORE:top, SCORE:bottom."""
     distillation: float = 1.0
     """Weight of keeping the previous network's answers on earlier classes; 0: replay alone."""
-    init: Path | None = None
+    init: Location[Path | None] = None
     """Model directory to start from."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the hardware has it, fp32 elsewhere."""
-    threads: int | None = None
+    threads: RunOption[int | None] = None
     """torch's threads; OMP_NUM_THREADS or all cores when absent."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads for large sets."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: RunOption[float] = 10.0
     """Within a task, write a checkpoint whenever this time has passed."""
 
 
@@ -91,12 +90,12 @@ def run(config: Config) -> None:
     cells = _cells(config, setting)
     check_classes(config.train, config.test, config.tasks)
     train, test = open_pair(config.train, config.test, config.out)
-    made = {k: v for k, v in identity(config).items() if k not in FREE}
-    made |= {"train": train.manifest.fingerprint, "test": test.manifest.fingerprint, "init": initial(config.init)}
-    if claim(config.out, made) and _held(config.out) >= {cell.name for cell in cells}:
-        return note(f"{config.out}: done already")
-    _learn(config, setting, cells, train, test)
-    _publish(config, made)
+    inputs = {"train": train.manifest.fingerprint, "test": test.manifest.fingerprint, "init": initial(config.init)}
+    with claim(config.out, config, inputs) as done:
+        if done and _held(config.out) >= {cell.name for cell in cells}:
+            return note(f"{config.out}: up to date")
+        _learn(config, setting, cells, train, test)
+        _publish(config, identity(config) | inputs)
 
 
 def check(config: Config) -> Setting:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, note
+from prune.runs.identity import Location, RunOption, identity
+from prune.runs.outputs import claim_file, flat, index_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,28 +31,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    train: Path
+    train: Location[Path]
     """Target's training images, `X.beton`."""
-    out: Path
+    out: Location[Path]
     """Index file to write (NAME.index.npz)."""
-    rest: Path | None = None
+    rest: Location[Path | None] = None
     """Index file to write with all other training images, to train on."""
-    model: Path | None = None
+    model: Location[Path | None] = None
     """Model directory whose features and answers choose; not needed with --list and --size 0."""
     size: int = 500
     """Images of the set; those of --list count. 0: --list alone."""
     floor: int = 20
     """Least number of images of each class; smaller classes are taken whole."""
-    list: Path | None = None
+    list: Location[Path | None] = None
     """Your own cases: .txt of ids, .npy of rows, .csv or an index (.index.npz)."""
-    index: Path | None = None
+    index: Location[Path | None] = None
     """Choose only among the images that this index keeps, for instance those held back from training."""
     mistakes: bool = False
     """Hardest by EL2N, the model's mistakes first: only with another model than the one that will be compressed, which
     cannot lose what it answers wrongly."""
     loader: Literal["ffcv", "torch"] = "torch"
     """ffcv for large sets."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads."""
 
 
@@ -59,7 +61,7 @@ def run(config: Config) -> Path:
     import numpy as np
 
     from prune.data.dataset import open_dataset
-    from prune.index.provenance import already_made, record
+    from prune.index.provenance import record
     from prune.index.pruned_index import REASONS, PrunedIndex
     from prune.models import networks
 
@@ -72,21 +74,21 @@ def run(config: Config) -> Path:
         "list": _digest(own),
         "index": None if allowed is None else _digest(allowed),
     }
-    step = record("preserve", config, inputs)
-    if already_made(config.out, step):
-        note(f"{config.out}: already made with these settings")
-        _save_rest(config, source, PrunedIndex.load(config.out))
-        return config.out
-    reason = np.full(len(own), REASONS.index("imported"), np.uint8)
-    rows, score = own, np.full(len(own), np.nan, np.float32)
-    if config.size:
-        rows, reason, score = _chosen(config, source, own, allowed)
-    index = PrunedIndex.from_rows(source.manifest, rows, score=score, reason=reason, provenance=[step])
-    index.save(config.out)
-    _save_rest(config, source, index)
-    counts = index.per_class()[0]
-    few = f"{counts.min()} to {counts.max()} a class"
-    note(f"{config.out}: {len(index)} of {len(source)} training images, {few}")
+    step = record("preserve", identity(config), inputs)
+    with claim_file(config.out, index_record, config, {"step": "preserve", **inputs}) as done:
+        if done:
+            _save_rest(config, source, PrunedIndex.load(config.out))
+            return config.out
+        reason = np.full(len(own), REASONS.index("imported"), np.uint8)
+        rows, score = own, np.full(len(own), np.nan, np.float32)
+        if config.size:
+            rows, reason, score = _chosen(config, source, own, allowed)
+        index = PrunedIndex.from_rows(source.manifest, rows, score=score, reason=reason, provenance=[step])
+        index.save(config.out)
+        _save_rest(config, source, index)
+        counts = index.per_class()[0]
+        few = f"{counts.min()} to {counts.max()} a class"
+        note(f"{config.out}: {len(index)} of {len(source)} training images, {few}")
     return config.out
 
 
@@ -106,16 +108,17 @@ def _check(config: Config) -> None:
 def _save_rest(config: Config, source: Dataset, chosen: PrunedIndex) -> None:
     import numpy as np
 
-    from prune.index.provenance import already_made, record
+    from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
     if config.rest is None:
         return
     inputs = {"train": source.manifest.fingerprint, "preserve": chosen.fingerprint}
     step = record("preserve-rest", {}, inputs)
-    if not already_made(config.rest, step):
-        rows = np.setdiff1d(np.arange(len(source)), chosen.rows_in(source.manifest))
-        PrunedIndex.from_rows(source.manifest, rows, provenance=[step]).save(config.rest)
+    with claim_file(config.rest, index_record, None, flat(step)) as done:
+        if not done:
+            rows = np.setdiff1d(np.arange(len(source)), chosen.rows_in(source.manifest))
+            PrunedIndex.from_rows(source.manifest, rows, provenance=[step]).save(config.rest)
 
 
 def _model(directory: Path) -> Path:
@@ -127,10 +130,10 @@ def _model(directory: Path) -> Path:
 def _listed(config: Config, manifest: Manifest) -> np.ndarray:
     """Ascending rows of the user's cases."""
     import numpy as np
+    from prune.index.sample_lists import read_list
 
     from prune import importing
     from prune.index.pruned_index import PrunedIndex
-    from prune.index.sample_lists import read_list
     from prune.runs.files import need_file
 
     if config.list is None:

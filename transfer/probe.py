@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import at_least, note, read_json, write_json
-from prune.runs.run_directory import claim, finish
+from prune.runs.identity import Location, RunOption
+from prune.runs.outputs import claim, finish
 
 if TYPE_CHECKING:
     from prune.scores.feature_files import Features
@@ -25,23 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    model: Path
+    model: Location[Path]
     """Model directory of `pretrain`."""
-    train: Path
+    train: Location[Path]
     """Target's training images: `X.beton`, a directory of class folders, or torchvision:NAME:ROOT:SPLIT."""
-    test: Path
+    test: Location[Path]
     """Target's test images, as --train; a beton must be written with the training images' class list."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
     shots: int | None = None
     """Train on this many images of each class alone."""
-    features: Path | None = None
+    features: Location[Path | None] = None
     """Directory of features that evaluations of this model share; OUT/features when absent."""
     seed: int = 0
     """Draws the part of the training images that validates, or the few that train."""
     loader: Literal["auto", "ffcv", "torch"] = "auto"
     """torch needs no FFCV. auto: torch for small targets, which are read before FFCV has compiled."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads; this process's share of the cores when absent."""
 
 
@@ -56,30 +57,31 @@ def run(config: Config) -> None:
     train, test = open_pair(config.train, config.test, config.out)
     inputs = fingerprints(config.model, train, test)
     shots = {} if config.shots is None else {"shots": config.shots}
-    if claim(config.out, {"seed": config.seed, **shots, **inputs}):
-        result = read_json(config.out / "result.json")
-        return note(f"{config.out}: done already, top-1 {result['value']:.4f}")
-    import time
+    with claim(config.out, config, inputs) as done:
+        if done:
+            result = read_json(config.out / "result.json")
+            return note(f"{config.out}: up to date, top-1 {result['value']:.4f}")
+        import time
 
-    begin = time.perf_counter()
-    place = config.features or config.out / "features"
-    found = pair_features(config.model, train, test, place, config.loader, config.workers)
-    facts = _probe(config, *found)
-    samples = len(train) + len(test)
-    result = {
-        "task": "probe" if config.shots is None else "few-shot",
-        "target": name_of(config.train),
-        **facts,
-        **shots,
-        **inputs,
-        "n_train": facts.get("n_train", len(train)),
-        "samples": samples,
-        "flops": samples * forward_flops(network, spec["resolution"]),
-        "seconds": round(time.perf_counter() - begin, 3),
-    }
-    write_json(config.out / "result.json", result)
-    finish(config.out, seconds=result["seconds"], samples=samples, inputs=inputs)
-    note(f"{config.out}: top-1 {result['value']:.4f} on {len(test)} test images of {result['target']}")
+        begin = time.perf_counter()
+        place = config.features or config.out / "features"
+        found = pair_features(config.model, train, test, place, config.loader, config.workers)
+        facts = _probe(config, *found)
+        samples = len(train) + len(test)
+        result = {
+            "task": "probe" if config.shots is None else "few-shot",
+            "target": name_of(config.train),
+            **facts,
+            **shots,
+            **inputs,
+            "n_train": facts.get("n_train", len(train)),
+            "samples": samples,
+            "flops": samples * forward_flops(network, spec["resolution"]),
+            "seconds": round(time.perf_counter() - begin, 3),
+        }
+        write_json(config.out / "result.json", result)
+        finish(config.out, seconds=result["seconds"], samples=samples, inputs=inputs)
+        note(f"{config.out}: top-1 {result['value']:.4f} on {len(test)} test images of {result['target']}")
 
 
 def _probe(config: Config, train: Features, test: Features) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prune.runs.files import InputError, note, read_json, write_json
+from prune.runs.run_lock import directory_lock
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,10 @@ class Config:
 def run(config: Config) -> None:
     """Check the step's files and make them the run's model."""
     from transfer.compression import journal
-    from transfer.evaluation.output import alone
 
     if not journal.read(config.run):
         raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
-    with alone(config.run, "`transfer compress` or `transfer rollback`"):
+    with directory_lock(config.run):
         _go_back(config)
 
 

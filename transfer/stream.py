@@ -17,29 +17,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, at_least, note, read_json
-from prune.runs.run_directory import claim, identity
+from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
+from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
     from transfer.continual.stream_run import Setting
 
 FORMAT = "winnow-stream-runs/1"
-FREE = ("train", "test", "init", "policies", "seeds", "threads", "memory")
 
 
 @dataclass(frozen=True)
 class Config:
-    train: Path
+    train: Location[Path]
     """Images that come: `X.beton`, a folder of class folders, or `torchvision:NAME:ROOT:SPLIT`."""
-    test: Path
+    test: Location[Path]
     """Test images of the same classes."""
-    out: Path
+    out: Location[Path]
     """Run directory."""
-    memory: str
+    memory: Recorded[str]
     """Size of the memory: bytes (6MB, 500kB, 6144000), or as many as N raw images take (400raw)."""
-    policies: tuple[Literal["raw", "uniform", "adaptive"], ...] = ("raw", "uniform", "adaptive")
+    policies: Growing[tuple[Literal["raw", "uniform", "adaptive"], ...]] = ("raw", "uniform", "adaptive")
     """How room is made."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Growing[tuple[int, ...]] = (0, 1, 2)
     """A run each: order, initial weights, augmentation."""
     order: Literal["classes", "shuffled", "rows"] = "classes"
     """One class after the other, all mixed, or as they stand in the beton."""
@@ -63,13 +63,13 @@ class Config:
     """Side of the images in pixels instead of the recipe's."""
     batch_size: int | None = None
     """Images of a step instead of the recipe's; the learning rate follows in proportion."""
-    init: Path | None = None
+    init: Location[Path | None] = None
     """Model directory to start from."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the hardware has it, fp32 elsewhere."""
-    threads: int | None = None
+    threads: RunOption[int | None] = None
     """torch's threads; OMP_NUM_THREADS or all cores when absent."""
-    workers: int | None = None
+    workers: RunOption[int | None] = None
     """Decoding threads for large sets."""
 
 
@@ -112,16 +112,21 @@ def run(config: Config) -> None:
     need_room(config.memory, memory, [ladder(setting, policy) for policy in config.policies])
     check_classes(config.train, config.test, 1)
     train, test = open_pair(config.train, config.test, config.out)
-    made = {k: v for k, v in identity(config).items() if k not in FREE} | {"memory": memory}
-    made |= {"train": train.manifest.fingerprint, "test": test.manifest.fingerprint, "init": initial(config.init)}
+    inputs: dict[str, Any] = {
+        "train": train.manifest.fingerprint,
+        "test": test.manifest.fingerprint,
+        "init": initial(config.init),
+    }
+    inputs["memory"] = memory
     asked = [(policy, seed) for seed in dict.fromkeys(config.seeds) for policy in dict.fromkeys(config.policies)]
     places: dict[tuple[str, int], Path] = {
         (policy, seed): config.out / "cells" / f"{policy}-s{seed}" for policy, seed in asked
     }
-    if claim(config.out, made) and all((place / "result.json").exists() for place in places.values()):
-        return note(f"{config.out}: done already")
-    _learn(config, setting, places, train, test)
-    _publish(config, made)
+    with claim(config.out, config, inputs) as done:
+        if done and all((place / "result.json").exists() for place in places.values()):
+            return note(f"{config.out}: up to date")
+        _learn(config, setting, places, train, test)
+        _publish(config, identity(config) | inputs)
 
 
 def _learn(

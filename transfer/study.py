@@ -101,7 +101,7 @@ def run(config: Config) -> None:
         return _one_line(config.out, config.line)
     if config.todo:
         return _todo(config.out)
-    from transfer.evaluation.output import alone
+    from prune.runs.run_lock import directory_lock
     from transfer.studies.plan import plan
     from transfer.studies.search_steps import next_keep
     from transfer.studies.setup import check_floor, settings_of, study_of
@@ -114,7 +114,7 @@ def run(config: Config) -> None:
         from transfer.studies.plan_progress import show_plan
 
         return show_plan(lines, config.json)
-    with alone(config.out, "another `transfer study`"):
+    with directory_lock(config.out):
         if config.plan_only and (keep := _found_so_far(study, config.out, settings["margin"])) is not None:
             settings, study, lines = _confirming(keep, settings, config.out)
         _write_settings(settings, lines, config.out)

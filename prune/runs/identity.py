@@ -13,8 +13,7 @@ record lacks counts as its default.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -32,12 +31,13 @@ class Mark:
 
 RunOption = Annotated[T, Mark("changes how the step runs, not what it makes")]
 Location = Annotated[T, Mark("says where something lies")]
+Growing = Annotated[T, Mark("a finished run takes more of them and does only what is new")]
+Recorded = Annotated[T, Mark("recorded under another name, as what it comes to")]
 
 
-@cache
 def marked(config: type) -> frozenset[str]:
     """Names of the fields of a config class that are no part of a run's identity."""
-    hints = get_type_hints(config, include_extras=True)
+    hints = {} if config is type(None) else get_type_hints(config, include_extras=True)
     return frozenset(name for name, hint in hints.items() if any(isinstance(a, Mark) for a in get_args(hint)[1:]))
 
 
@@ -56,6 +56,8 @@ def plain(value: Any) -> Any:
 
 def identity(config: Any) -> dict[str, Any]:
     """The fields of a config that decide what a step makes, as JSON can hold them."""
+    if config is None:
+        return {}
     without = marked(type(config))
     return {name: value for name, value in plain(config).items() if name not in without}
 
@@ -68,13 +70,14 @@ def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any
     record : mapping
         Settings and inputs that an output was made with. A setting that it lacks counts as its default. A setting
         that is no part of the identity is ignored.
-    config : dataclass instance
-        The settings now.
+    config : dataclass instance or None
+        The settings now; None where only inputs decide.
     inputs : mapping
         What the run reads, by fingerprint (or anything that JSON can hold).
     """
     now = identity(config) | dict(plain(inputs))
-    defaults = {f.name: plain(f.default) for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
+    fields = () if config is None else dataclasses.fields(config)
+    defaults = {f.name: plain(f.default) for f in fields if f.default is not dataclasses.MISSING}
     old = {key: value for key, value in record.items() if key in now or key not in marked(type(config))}
     pairs = {key: (old.get(key, defaults.get(key)), now.get(key)) for key in sorted(now.keys() | old.keys())}
     return [f"{key}: {was!r} -> {value!r}" for key, (was, value) in pairs.items() if was != value]
@@ -83,6 +86,9 @@ def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any
 def refuse_other(place: Path, record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]) -> None:
     """Raise `InputError` when `place` was made with other settings or from other inputs."""
     if changed := differences(record, config, inputs):
-        raise InputError(
-            f"{place} was made with other settings ({'; '.join(changed)}): give another --out, or remove it"
-        )
+        raise made_otherwise(place, changed)
+
+
+def made_otherwise(place: Path, changed: Sequence[str]) -> InputError:
+    """The error that names the settings by which an output differs from what is asked for."""
+    return InputError(f"{place} was made with other settings ({'; '.join(changed)}): give another --out, or remove it")

@@ -1,21 +1,22 @@
 """A run's output: who is at work on it, which settings made it, and whether it is done.
 
-Two questions, one answer each: `claim` for steps that write a directory, `up_to_date` for steps that write one file.
+Two questions, one answer each: `claim` for steps that write a directory, `claim_file` for steps that write one file.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prune.index.provenance import versions
 from prune.runs.files import InputError, atomic, note, read_json, write_json
 from prune.runs.identity import identity, plain, refuse_other
-from prune.runs.run_directory import versions
-from prune.runs.run_lock import directory_lock
+from prune.runs.run_lock import directory_lock, file_lock
 
 
 @contextmanager
@@ -48,10 +49,19 @@ def claim(out: Path, config: Any, inputs: Mapping[str, Any] | None = None) -> It
     if _finished(out, config, inputs) or os.environ.get("RANK", "0") != "0":
         yield (out / "DONE").exists()
         return
+    fresh = not out.exists()
     with directory_lock(out):
-        if not _finished(out, config, inputs) and not (out / "config.json").exists():
+        new = not _finished(out, config, inputs) and not (out / "config.json").exists()
+        if new:
             write_json(out / "config.json", identity(config) | plain(inputs))
-        yield (out / "DONE").exists()
+        try:
+            yield (out / "DONE").exists()
+        except InputError:  # a mistake that was found late leaves nothing either
+            if new and {p.name for p in out.iterdir()} <= {"config.json", ".lock", ".lock.beat"}:
+                (out / "config.json").unlink()
+                if fresh:
+                    shutil.rmtree(out)
+            raise
 
 
 def _finished(out: Path, config: Any, inputs: Mapping[str, Any]) -> bool:
@@ -83,10 +93,11 @@ def finish(out: Path, **facts: Any) -> None:
         partial.write_text("")
 
 
-def up_to_date(
+@contextmanager
+def claim_file(
     out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any] | None = None
-) -> bool:
-    """Say whether the file `out` is what a step with these settings would write.
+) -> Iterator[bool]:
+    """Hold the file `out`, which a step with these settings is about to write, until the block ends.
 
     Parameters
     ----------
@@ -94,20 +105,30 @@ def up_to_date(
     record : callable
         Reads from a file the settings and inputs that it was made with; `InputError` for a damaged file.
     config : dataclass instance
+        Settings; what is marked (`prune.runs.identity`) does not count.
     inputs : mapping, optional
-        Fingerprints of what the step reads.
+        Fingerprints of what the step reads; they count like settings.
 
-    Returns
-    -------
+    Yields
+    ------
     bool
-        True: it exists, whole, and a note says so. False: nothing is there.
+        True: `out` exists, whole and made with these settings; a note says so, and there is nothing to do.
 
     Raises
     ------
     InputError
-        Something else is there: a directory, a damaged file, other settings or other inputs.
+        Something else is there (a directory, a damaged file, other settings or inputs), or another run writes it.
     """
-    out = Path(out)
+    out, inputs = Path(out), dict(inputs or {})
+    if _up_to_date(out, record, config, inputs):
+        note(f"{out}: up to date")
+        yield True
+        return
+    with file_lock(out):
+        yield _up_to_date(out, record, config, inputs)  # another run may have written it meanwhile
+
+
+def _up_to_date(out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any]) -> bool:
     if out.is_dir():
         raise InputError(f"{out}: is a directory; --out names a file")
     if not out.exists():
@@ -116,6 +137,18 @@ def up_to_date(
         found = record(out)
     except InputError as error:
         raise InputError(f"{error}; give another --out, or remove it") from None
-    refuse_other(out, found, config, inputs or {})
-    note(f"{out}: up to date")
+    refuse_other(out, found, config, inputs)
     return True
+
+
+def index_record(path: Path) -> dict[str, Any]:
+    """The last step in an index file's provenance, for `claim_file`: its name, settings and inputs."""
+    from prune.index.pruned_index import PrunedIndex
+
+    steps = PrunedIndex.load(path).provenance
+    return flat(steps[-1]) if steps else {}
+
+
+def flat(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, settings and inputs of a provenance entry under one another's names."""
+    return {"step": step.get("step"), **(step.get("config") or {}), **(step.get("inputs") or {})}

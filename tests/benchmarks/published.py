@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from prune.runs.run_directory import versions
+from prune.index.provenance import versions
 
 REMARKS, END = "<!-- remarks -->", "<!-- end of remarks -->"
 """A script writes both lines where its page has room for words; what people write between them is theirs."""

@@ -1,4 +1,4 @@
-"""What a study compares: source, targets, methods, keeps and seeds, and which combinations make sense."""
+"""What a study compares: source, targets, methods, keeps and seeds; which combinations can run, and how it grows."""
 
 from __future__ import annotations
 
@@ -9,42 +9,39 @@ from typing import Any
 
 from prune.methods.presets import NAMES
 from prune.runs.files import InputError, positive
-from prune.runs.run_directory import refuse_other
-from transfer.studies.evaluations import DEFAULT, check_name
-from transfer.studies.places import Parts
+from transfer.studies.evaluations import DEFAULT, check_evaluation
+from transfer.studies.places import Splits
+from transfer.verdicts.controls import CONTROLS, EQUAL_TIME
 
-EQUAL_TIME = "random-equal-time"
-UNGUIDED = ("full", "random", EQUAL_TIME)
-"""Methods that need no surrogate."""
 GROWING = ("targets", "methods", "keeps", "seeds", "evaluations")
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
-"""Settings that change what is said of the results and not the results."""
+"""Settings that change the verdicts and not the results."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that decides a plan.
+    """The settings that decide a plan.
 
     Attributes
     ----------
-    source : Parts
+    source : Splits
         Places relative to the study's directory, like those of the targets.
-    targets : dict of str to Parts
+    targets : dict of str to Splits
     guides : tuple of str
-        Targets whose train part guides the selection; the others are evaluated alone.
+        Targets whose train split guides the selection; the others are evaluated only.
     sizes : dict of str to int
         Images by beton name (`source`, `source-val`, `NAME.train`, `NAME.test`), for the estimate of cost.
     floor : float or None
         Least of every class for `winnow`; published methods run as published.
     ladder : tuple of float
-        Keeps among which `--keep auto` searches; none otherwise.
-    epochs, surrogate_epochs : int or None
-        None leaves the recipe's own; `recipe_epochs` says what those are, for the estimate.
+        Keeps among which `--keep auto` searches; empty otherwise.
+    epochs, surrogate_epochs : float or None
+        With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
 
-    source: Parts
-    targets: Mapping[str, Parts]
+    source: Splits
+    targets: Mapping[str, Splits]
     guides: tuple[str, ...]
     methods: tuple[str, ...]
     keeps: tuple[float, ...]
@@ -64,17 +61,17 @@ class Study:
 
     @property
     def prunes(self) -> bool:
-        """Whether any method looks at a surrogate."""
-        return bool(set(self.methods) - set(UNGUIDED))
+        """Whether any method needs a surrogate."""
+        return bool(set(self.methods) - set(CONTROLS))
 
 
-def cell_name(method: str, keep: float, seed: int) -> str:
+def run_name(method: str, keep: float, seed: int) -> str:
     """`winnow-k0.2-s0`, or `full-s0`."""
     return f"full-s{seed}" if method == "full" else f"{method}-k{keep:g}-s{seed}"
 
 
-def cells(study: Study) -> list[tuple[str, float, int]]:
-    """All (method, keep, seed) of the study; full comes once per seed, with keep 1."""
+def runs_of(study: Study) -> list[tuple[str, float, int]]:
+    """All (method, keep, seed) whose backbone the study trains; full data has keep 1, once per seed."""
     return [
         (method, keep, seed)
         for method in study.methods
@@ -83,23 +80,23 @@ def cells(study: Study) -> list[tuple[str, float, int]]:
     ]
 
 
-def grown(place: Any, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge what a call asks for into the settings of a study that exists.
+def grown(place: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the settings of a call into those of an existing study.
 
     Parameters
     ----------
     place : Path
         The study, for the message.
     old : mapping
-        Its settings, as study.json holds them.
+        Its settings, from study.json.
     asked : mapping
-        Settings of the call; None for what it does not name.
+        Settings of the call; None for those that it does not name.
 
     Returns
     -------
     dict
         The old lists with what is new appended. A target that comes later is evaluated and does not guide: the
-        selections that stand were made without it.
+        existing selections were made without it.
 
     Raises
     ------
@@ -115,29 +112,18 @@ def grown(place: Any, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[
         elif name in GROWING:
             before = old.get(name, DEFAULT if name == "evaluations" else [])
             merged[name] = [*before, *(v for v in value if v not in before)]
-        elif name in FREE or (name == "ladder" and not old.get(name)):
+        elif name in FREE or (name == "ladder" and not old.get(name)) or name == "source":
             merged[name] = value
-        elif name != "source":  # a place may move: `prune write` sees whether the images are the same
-            refuse_other(place, {name: old.get(name)}, {name: value})
-        else:
-            merged[name] = value
+        elif (before := old.get(name)) != value:
+            raise InputError(
+                f"{place} was made with other settings ({name}: {before!r} -> {value!r}): give another --out, or "
+                "remove it"
+            )
     return merged
 
 
-def _check_search(study: Study) -> None:
-    for keep in study.ladder:
-        if not 0 < keep < 1:
-            raise InputError(f"--ladder {keep}: a fraction in (0, 1) is needed")
-    if len({f"{keep:g}" for keep in study.ladder}) != len(study.ladder):
-        raise InputError(f"--ladder {' '.join(map(str, study.ladder))}: two are the same to six digits")
-    if "full" not in study.methods or not study.prunes:
-        raise InputError("--keep auto: needs full and a pruning method among --methods, to compare them")
-    if len(study.seeds) < 2:
-        raise InputError("--keep auto: needs two seeds at least; one decides nothing")
-
-
-def check(study: Study) -> None:
-    """Raise `InputError` for a combination that cannot run."""
+def check_study(study: Study) -> None:
+    """Raise `InputError` for a combination of settings that cannot run."""
     if not study.targets:
         raise InputError("--targets: at least one is needed, as name=DIR")
     for name, values in (("methods", study.methods), ("seeds", study.seeds), ("evaluations", study.evaluations)):
@@ -146,10 +132,10 @@ def check(study: Study) -> None:
         if len(set(values)) != len(values):
             raise InputError(f"--{name} {' '.join(map(str, values))}: one is named twice")
     for evaluation in study.evaluations:
-        check_name(evaluation)
+        check_evaluation(evaluation)
     for method in study.methods:
-        if method not in (*UNGUIDED, *NAMES):
-            raise InputError(f"--methods {method}: there are {', '.join(dict.fromkeys((*UNGUIDED, *NAMES)))}")
+        if method not in (*CONTROLS, *NAMES):
+            raise InputError(f"--methods {method}: there are {', '.join(dict.fromkeys((*CONTROLS, *NAMES)))}")
     if not study.keeps and not study.ladder and set(study.methods) != {"full"}:
         raise InputError("--keeps: at least one is needed")
     if study.ladder:
@@ -169,15 +155,32 @@ def check(study: Study) -> None:
     if EQUAL_TIME in study.methods and "random" not in study.methods:
         raise InputError(f"--methods {EQUAL_TIME}: needs random beside it, whose training it prolongs")
     if EQUAL_TIME in study.methods and not study.prunes:
-        raise InputError(f"--methods {EQUAL_TIME}: needs a method beside it whose surrogate it makes up for")
+        raise InputError(f"--methods {EQUAL_TIME}: needs a method with a surrogate, whose cost decides its length")
     if unknown := [name for name in study.guides if name not in study.targets]:
         raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
+    _check_file_names(study)
+    if not study.guides and study.prunes:
+        raise InputError("--guides: at least one target must guide the selection")
+
+
+def _check_search(study: Study) -> None:
+    for keep in study.ladder:
+        if not 0 < keep < 1:
+            raise InputError(f"--ladder {keep}: a fraction in (0, 1) is needed")
+    if len({f"{keep:g}" for keep in study.ladder}) != len(study.ladder):
+        raise InputError(f"--ladder {' '.join(map(str, study.ladder))}: two are the same to six digits")
+    if "full" not in study.methods or not study.prunes:
+        raise InputError("--keep auto: needs full and a pruning method among --methods, to compare them")
+    if len(study.seeds) < 2:
+        raise InputError("--keep auto: needs two seeds at least; with one every verdict is undecided")
+
+
+def _check_file_names(study: Study) -> None:
+    """Features are named after their beton: two betons of one file name would overwrite each other's."""
     stems = [Path(place).name if (place := study.source.train).endswith(".beton") else "source.beton"]
-    stems += [Path(parts.train).name for parts in study.targets.values() if parts.train.endswith(".beton")]
-    stems += [f"{name}.train.beton" for name, parts in study.targets.items() if not parts.train.endswith(".beton")]
+    stems += [Path(splits.train).name for splits in study.targets.values() if splits.train.endswith(".beton")]
+    stems += [f"{name}.train.beton" for name, splits in study.targets.items() if not splits.train.endswith(".beton")]
     if len(set(stems)) != len(stems):
         raise InputError(
             "--source and --targets: two betons have the same file name; their features would overwrite each other"
         )
-    if not study.guides and study.prunes:
-        raise InputError("--guides: at least one target must guide the selection")

@@ -15,7 +15,7 @@ import pytest
 
 from prune.runs.files import InputError, read_json, write_json
 from prune.runs.identity import Location, RunOption, differences, identity
-from prune.runs.outputs import claim, finish, up_to_date
+from prune.runs.outputs import claim, claim_file, finish
 from prune.runs.run_lock import directory_lock, file_lock
 
 
@@ -83,19 +83,24 @@ def test_ranks_above_0_check_the_settings_and_write_nothing(tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
+def up_to_date(place, config):
+    with claim_file(place, read_json, config) as done:
+        return done
+
+
 def test_a_file_is_up_to_date_when_its_record_says_so(tmp_path, capsys):
     place = tmp_path / "x.json"
-    assert not up_to_date(place, read_json, Config(place))
+    assert not up_to_date(place, Config(place))
     write_json(place, {"keep": 0.3})
-    assert up_to_date(place, read_json, Config(place, workers=2))
+    assert up_to_date(place, Config(place, workers=2))
     assert capsys.readouterr().err == f"{place}: up to date\n"
     with pytest.raises(InputError, match="keep"):
-        up_to_date(place, read_json, Config(place, keep=0.1))
+        up_to_date(place, Config(place, keep=0.1))
     place.write_text("{")
     with pytest.raises(InputError, match="remove it"):
-        up_to_date(place, read_json, Config(place))
+        up_to_date(place, Config(place))
     with pytest.raises(InputError, match="is a directory"):
-        up_to_date(tmp_path, read_json, Config(place))
+        up_to_date(tmp_path, Config(place))
 
 
 HOLDER = """
