@@ -110,7 +110,7 @@ def _write(out: Path, writer, index: PrunedIndex, rows: np.ndarray | None) -> No
         beside.unlink(missing_ok=True)
     if not same:
         raise InputError(f"{out}: exists with other content: give another --out, or remove it")
-    note(f"{out}: already made with these settings")
+    note(f"{out}: up to date")
 
 
 def _ascending(rows: np.ndarray | None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What every step does around its work: whole files, notes on standard error, checks of numbers and paths.
 
 Nothing here imports more than the standard library, so that `--help` stays quick. The first five names are defined in
-`prune.index.files`, since that folder must work without the rest of the package; import them from here.
+`prune.index.whole_files`, since that folder must work without the rest of the package; import them from here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any, Literal
 
-from prune.index.files import InputError, atomic, need_file, read_json, write_json
+from prune.index.whole_files import InputError, atomic, need_file, read_json, write_json
 
 __all__ = ["InputError", "at_least", "atomic", "need_file", "note", "positive", "read_json", "write_json"]
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prune.runs.files import InputError, note
@@ -50,13 +50,19 @@ def file_lock(out: Path) -> Iterator[None]:
     InputError
         Another run holds it.
     """
+    missing = [folder for folder in out.parents if not folder.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     place = out.with_name(f".{out.name}.lock")
-    with _held(out, place):
-        try:
-            yield
-        finally:
-            place.unlink(missing_ok=True)  # still held: whoever waits for it finds that it is gone, and begins anew
+    try:
+        with _held(out, place):
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)  # still held: whoever waits for it finds that it is gone, and begins anew
+    finally:
+        with suppress(OSError):  # a folder in which something was written stays
+            for folder in missing:
+                folder.rmdir()
 
 
 @contextmanager

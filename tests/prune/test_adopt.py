@@ -150,7 +150,7 @@ def test_same_arrays_return_at_once_and_others_are_refused(manifests, capsys):
     stamp = place.stat().st_mtime_ns
     adopted(manifests, features=FEATURES)
     assert place.stat().st_mtime_ns == stamp
-    assert "there already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match="arrays"):
         adopted(manifests, features=FEATURES + 1)
 

@@ -129,7 +129,7 @@ def test_curves_stopped_between_blocks_go_on_and_end_with_the_same_bytes(made, t
         np.testing.assert_allclose(old[name], new[name], rtol=1e-3, atol=1e-5)
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.npz"]
     curves.run(config)
-    assert "there already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match="seed: 0 -> 1"):
         curves.run(curves.Config(**{**vars(config), "seed": 1}))
 
@@ -157,7 +157,7 @@ def test_materialised_bytes_are_the_planned_bytes_and_within_the_budget(made, tm
             assert image_codecs.decode(data).shape[:2] == (new.beton.heights[row], new.beton.widths[row])
         assert new.beton.stored(row)[0] == data
     budget.run(config)
-    assert "already made" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
 
 
 def test_another_encoder_than_the_measured_one_is_refused(made, tmp_path, monkeypatch):

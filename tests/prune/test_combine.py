@@ -56,11 +56,11 @@ def test_the_same_command_finds_its_work_done_and_another_is_refused(three, tmp_
     out = run(Config(three[:2], tmp_path / "out.npz"))
     before = out.stat().st_mtime_ns, out.read_bytes()
     run(Config(three[:2], out))
-    assert "already made" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     assert (out.stat().st_mtime_ns, out.read_bytes()) == before
-    with pytest.raises(InputError, match=r"config\.how: 'union' -> 'without'"):
+    with pytest.raises(InputError, match="how: 'union' -> 'without'"):
         run(Config(three[:2], out, how="without"))
-    with pytest.raises(InputError, match=r"inputs.1"):
+    with pytest.raises(InputError, match="1: "):
         run(Config((three[0], three[2]), out))
 
 
@@ -78,7 +78,7 @@ def test_indices_of_two_sources_meet_in_a_third_only_when_the_user_insists(tmp_p
     one, two = saved(tmp_path / "1.npz", [0, 1]), saved(tmp_path / "2.npz", [1, 3], newer)
     with pytest.raises(InputError, match="different sources"):
         run(Config((one, two), tmp_path / "out.npz"))
-    with pytest.raises(InputError, match="--allow-changed uses what is there"):
+    with pytest.raises(InputError, match="--allow-changed uses the others"):
         run(Config((one, two), tmp_path / "out.npz", source=tmp_path / "newer.manifest.npz"))
     with pytest.raises(InputError, match="needs --source"):
         run(Config((one, two), tmp_path / "out.npz", allow_changed=True))

@@ -108,7 +108,7 @@ def test_what_is_exported_can_be_imported_again(place, source, tmp_path, name):
 def test_an_export_is_not_written_over_another_content(place, tmp_path, capsys):
     run(Config(place, tmp_path / "rows.npy"))
     run(Config(place, tmp_path / "rows.npy"))
-    assert "already made" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     np.save(tmp_path / "rows.npy", np.arange(3))
     with pytest.raises(InputError, match="exists with other content"):
         run(Config(place, tmp_path / "rows.npy"))

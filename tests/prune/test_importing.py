@@ -189,10 +189,10 @@ def test_the_same_list_is_found_done_and_another_one_is_refused(source, tmp_path
     run(Config(given, source=source, holds="keep", out=out))
     before = out.read_bytes()
     run(Config(given, source=source, holds="keep", out=out))
-    assert "already made" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     assert out.read_bytes() == before
     given.write_text("1\n3\n")
-    with pytest.raises(InputError, match=r"inputs.list"):
+    with pytest.raises(InputError, match="list: "):
         run(Config(given, source=source, holds="keep", out=out))
     given.write_text("1\n4\n")
     with pytest.raises(InputError, match=r"config.holds"):

@@ -84,7 +84,7 @@ def test_the_same_call_again_does_nothing_and_another_is_refused(case, capsys):
     capsys.readouterr()
     assert made(case) == first
     assert case.out.stat().st_mtime_ns == stamp
-    assert "there already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"similar: 0\.95 -> 0\.9"):
         made(case, similar=0.9)
     with pytest.raises(InputError, match="tests: "):

@@ -69,7 +69,7 @@ def test_equal_runs_give_equal_bytes_and_a_second_run_finds_its_work_done(made, 
     assert (tmp_path / "1.manifest.npz").read_bytes() == (tmp_path / "2.manifest.npz").read_bytes()
     capsys.readouterr()
     run(Config(made.index, source=made.source, out=one))
-    assert "30 images are there already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     other = PrunedIndex.load(made.index).sample(0.5)
     other.save(tmp_path / "other.npz")
     with pytest.raises(InputError, match=r"was made with other settings .*index: "):
@@ -137,7 +137,7 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_the_next_one_ends_
     command = ["materialize", str(made.index), "--source", str(made.source), "--out", str(tmp_path / "m.beton")]
     code = (
         "import os, signal, sys\n"
-        "from prune import continued\n"
+        "from prune.data import resumable_beton\n"
         "from prune.__main__ import main\n"
         "resumable_beton.SAFE_BYTES = 2000\n"
         "real = resumable_beton.Continued.wrote\n"

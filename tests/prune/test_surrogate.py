@@ -73,7 +73,7 @@ def test_same_out_and_weights_return_at_once_and_others_are_refused(weights, tmp
     stamp = (tmp_path / "model/model.json").stat().st_mtime_ns
     surrogate.run(config)
     assert (tmp_path / "model/model.json").stat().st_mtime_ns == stamp
-    assert "there already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match="weights"):
         surrogate.run(surrogate.Config(ARCH, tmp_path / "model", folder / "m.safetensors"))
 
@@ -89,7 +89,7 @@ def test_a_finished_directory_is_seen_before_weights_are_fetched(weights, tmp_pa
     monkeypatch.setattr(timm, "create_model", no_network)
     capsys.readouterr()
     surrogate.run(surrogate.Config(ARCH, tmp_path / "model"))
-    assert "there already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match="resolution: None -> 64"):
         surrogate.run(surrogate.Config(ARCH, tmp_path / "model", resolution=64))
 

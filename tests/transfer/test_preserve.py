@@ -91,8 +91,8 @@ def test_the_command_writes_an_index_of_the_train_split_and_the_same_bytes_again
     made(case, tmp_path / "b.index.npz", model=case / "model", size=10, floor=4)
     assert (tmp_path / "a.index.npz").read_bytes() == (tmp_path / "b.index.npz").read_bytes()
     made(case, tmp_path / "a.index.npz", model=case / "model", size=10, floor=4)
-    assert "already made" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"config\.size: 10 -> 12"):
+    assert "up to date" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"size: 10 -> 12"):
         made(case, tmp_path / "a.index.npz", model=case / "model", size=12, floor=4)
 
 

@@ -160,3 +160,18 @@ def test_the_lock_of_a_file_is_gone_with_its_run(tmp_path):
         with pytest.raises(InputError, match="another run"), file_lock(tmp_path / "x.npz"):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_for_a_file_that_was_not_written_go_again(tmp_path):
+    with file_lock(tmp_path / "new/deep/x.npz"):
+        assert (tmp_path / "new/deep").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with file_lock(tmp_path / "kept/deep/x.npz"):
+        (tmp_path / "kept/deep/x.npz").touch()
+    assert (tmp_path / "kept/deep/x.npz").exists()
+
+
+def test_a_mistake_that_is_found_late_leaves_no_directory(tmp_path):
+    with pytest.raises(InputError, match="late"), claim(tmp_path / "run", Config(tmp_path)):
+        raise InputError("found late")
+    assert list(tmp_path.iterdir()) == []
