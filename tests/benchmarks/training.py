@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,11 +46,12 @@ from pretrain.recipe import Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
 from pretrain.training_run import augmented
-from prune import features, write
+from prune import write
 from prune.data import crops
 from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.models import networks
+from prune.models.feature_extraction import extract
 from prune.runs.heap import keep_freed_memory
 
 CUDA = torch.cuda.is_available()
@@ -237,15 +239,15 @@ def loading(folder: Path, beton: Path, side: int, goal: float, rounds: int) -> l
 def scoring(beton: Path, side: int, rounds: int) -> Line:
     """The feature pass against forward passes on a tensor that is in memory."""
     source = open_dataset(beton)
-    spec = {"arch": "resnet50" if CUDA else "resnet18", "classes": [str(i) for i in range(1000)]}
+    spec: dict[str, Any] = {"arch": "resnet50" if CUDA else "resnet18", "classes": [str(i) for i in range(1000)]}
     network = networks.build(spec).eval()
     rows, batch = np.arange(len(source)), 128
     device = torch.device("cuda" if CUDA else "cpu")
     images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8).to(memory_format=torch.channels_last)
-    options = {"resolution": side, "mean": networks.MEAN, "std": networks.STD, "batch_size": batch}
+    spec |= {"resolution": side, "mean": networks.MEAN, "std": networks.STD}
 
     def ours() -> Iterator[int]:
-        counts = (len(which) for _, _, which in features.extract(network, source, rows, **options))
+        counts = (len(which) for _, _, which in extract(network, spec, source, rows, batch_size=batch))
         yield next(counts) * 0  # the loader is built and compiled
         yield sum(counts)
 

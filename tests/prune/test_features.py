@@ -1,4 +1,4 @@
-"""Tests of prune.features and prune.models.networks: what is stored is what the network gives, whatever runs it."""
+"""`prune features` and the networks it reads: what is stored is what the network computes, by whichever loader."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from prune.data.stored_images import Stored, decode
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays, save_arrays
 from prune.models import networks
+from prune.models.feature_extraction import joined
 from prune.runs.files import InputError, read_json, write_json
-from prune.scores.feature_files import open_features, order_fingerprint
+from prune.scores.feature_files import FORMAT, open_features, order_fingerprint
 
 SPEC = {
     "arch": "resnet18",
@@ -53,7 +54,7 @@ def done(model, toy, tmp_path_factory):
 
 def test_two_processes_store_what_one_network_gives_each_image(done, model, toy):
     source = open_dataset(toy.source)
-    arrays, meta = open_arrays(done / "source.features.npz", features.FORMAT)
+    arrays, meta = open_arrays(done / "source.features.npz", FORMAT)
     assert arrays["features"].shape == (len(source), 16)
     assert arrays["features"].dtype == np.float16
     assert arrays["logits"].shape == (len(source), 18)
@@ -74,7 +75,7 @@ def test_two_processes_store_what_one_network_gives_each_image(done, model, toy)
 
 
 def test_the_logits_are_the_classifier_of_the_features(done, model):
-    arrays, _ = open_arrays(done / "source.features.npz", features.FORMAT)
+    arrays, _ = open_arrays(done / "source.features.npz", FORMAT)
     network, _ = networks.load_model(model)
     classifier = network.get_classifier()
     with torch.no_grad():
@@ -107,8 +108,8 @@ def test_features_below_a_linked_folder_find_their_manifest(model, toy, tmp_path
     assert open_features(tmp_path / "one.features.npz").manifest == manifest
 
 
-def test_features_that_stand_are_not_taken_for_those_of_another_order(done, model, toy, tmp_path):
-    arrays, meta = open_arrays(done / "train.features.npz", features.FORMAT)
+def test_existing_features_in_another_order_of_the_images_are_refused(done, model, toy, tmp_path):
+    arrays, meta = open_arrays(done / "train.features.npz", FORMAT)
     config = features.Config(model=model, betons=(toy.train,), out=tmp_path)
     save_arrays(tmp_path / "train.features.npz", arrays, {k: v for k, v in meta.items() if k != "order"})
     features.run(config)  # older files do not tell
@@ -117,14 +118,14 @@ def test_features_that_stand_are_not_taken_for_those_of_another_order(done, mode
         features.run(config)
 
 
-def test_parts_of_the_ranks_are_joined_in_pieces_and_without_a_copy_in_memory(tmp_path):
+def test_parts_of_the_processes_are_joined_block_by_block_without_a_copy_in_memory(tmp_path):
     whole = (np.arange(30_000 * 64) % 1999).reshape(30_000, 64).astype(np.float16)
     parts = [tmp_path / f"{rank}.npy" for rank in range(4)]
     for part, rows in zip(parts, (whole[:9_000], whole[9_000:29_999], None, whole[29_999:])):
         if rows is not None:  # a rank without rows leaves no part
             np.save(part, rows)
     tracemalloc.start()
-    found = features.joined(tmp_path / "whole", len(whole), parts)
+    found = joined(tmp_path / "whole", len(whole), parts)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(found, np.memmap)
@@ -145,8 +146,8 @@ def test_mistakes_are_named_before_the_output_is_touched(model, toy, tmp_path, c
 
 def test_the_plain_loader_gives_nearly_the_same(done, model, toy, tmp_path):
     features.run(features.Config(model=model, betons=(toy.train,), out=tmp_path, loader="torch", workers=1))
-    plain, _ = open_arrays(tmp_path / "train.features.npz", features.FORMAT)
-    fast, _ = open_arrays(done / "train.features.npz", features.FORMAT)
+    plain, _ = open_arrays(tmp_path / "train.features.npz", FORMAT)
+    fast, _ = open_arrays(done / "train.features.npz", FORMAT)
     difference = np.abs(plain["logits"].astype(np.float32) - fast["logits"].astype(np.float32))
     assert difference.mean() < 0.02 * np.abs(fast["logits"]).mean()
 
@@ -193,5 +194,5 @@ def test_features_feed_the_classifier_in_every_family(arch):
 
 
 def test_a_stem_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="made for timm's ResNets"):
+    with pytest.raises(InputError, match="fits timm's ResNets only"):
         networks.build({"arch": "vit_tiny_patch16_224", "classes": ["a", "b"], "stem": "half"})

@@ -15,9 +15,10 @@ from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
+from prune.models.forward_flops import forward_flops
 from prune.runs.files import InputError
 from transfer import finetune, knn, probe
-from transfer.evaluation.target_splits import FORMAT, forward_flops, name_of
+from transfer.evaluation.target_splits import FORMAT, name_of
 
 SPEC = {
     "arch": "resnet18",
@@ -87,7 +88,7 @@ def test_a_finished_probe_is_not_repeated_and_another_is_refused(case, tmp_path,
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
     probe.run(config(case, out))
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
-    assert "done already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match="seed: 0 -> 1"):
         probe.run(config(case, out, seed=1))
 
@@ -133,7 +134,7 @@ def result_of(out):
 def test_few_shots_and_neighbours_reuse_the_features_of_the_probe(case, tmp_path, monkeypatch):
     probe.run(config(case, tmp_path / "probe"))
     shared = tmp_path / "probe/features"
-    monkeypatch.setattr("prune.features._extract_to", None)  # whoever computes features again fails
+    monkeypatch.setattr("prune.models.feature_extraction.extract", None)  # computing features again would fail
     probe.run(config(case, tmp_path / "few", shots=5, features=shared))
     few = result_of(tmp_path / "few")
     assert (few["task"], few["shots"], few["n_train"], few["n"]) == ("few-shot", 5, 15, 9)
@@ -200,7 +201,7 @@ def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, cap
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
     assert not (tmp_path / "full/checkpoint").exists()
     finetune.run(tuned(case, tmp_path / "full"))
-    assert "done already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     # What it leaves is a model directory like any other.
     probe.run(config(case, tmp_path / "again", model=tmp_path / "full"))
 

@@ -17,10 +17,10 @@ from torch.nn import functional
 from prune.data.beton import BetonWriter
 from prune.index.manifest import Manifest
 from prune.models import networks
+from prune.models.forward_flops import multiply_adds
 from prune.runs.files import InputError
 from transfer.__main__ import main
 from transfer.compression import onnx_export, onnx_model, qat, quantization, recovery_training
-from transfer.evaluation.target_splits import multiply_adds
 
 ROOT = Path(__file__).parents[3]
 SIDE = 16
@@ -248,7 +248,7 @@ def test_export_step_writes_compares_measures_and_runs_once(trained, tmp_path, c
     assert int8["bytes"] < fp32["bytes"]
     assert main([*command, "--json"]) == 0
     again = capsys.readouterr()
-    assert "done already" in again.err
+    assert "up to date" in again.err
     assert json.loads(again.out) == result
     assert main([*command, "--seed", "1"]) == 2
     assert "seed: 0 -> 1" in capsys.readouterr().err

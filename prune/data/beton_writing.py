@@ -1,0 +1,182 @@
+"""Write the images of a listing into a beton and its manifest, or find that an existing beton is up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune.data.beton import BetonWriter
+from prune.data.image_listing import Listing, list_images
+from prune.data.stored_images import Stored, Unreadable, prepare
+from prune.index.manifest import Manifest, digest, manifest_path
+from prune.runs.cores import in_order
+from prune.runs.files import InputError, atomic, note
+from prune.runs.identity import RunOption, identity
+from prune.runs.outputs import claim_file
+from prune.runs.progress import track
+
+
+@dataclass(frozen=True)
+class WritingSettings:
+    """How images are stored in a beton; `prune write` explains each field."""
+
+    side: int | None = None
+    quality: int | None = None
+    page_mib: int = 8
+    workers: RunOption[int | None] = None
+
+
+def write_beton(
+    images: str,
+    out: Path,
+    settings: WritingSettings = WritingSettings(),
+    *,
+    classes: list[str] | None = None,
+    listing: Listing | None = None,
+) -> None:
+    """Write the beton `out` and its manifest, unless they are up to date.
+
+    Parameters
+    ----------
+    images : str
+        A place that `list_images` reads.
+    out : Path
+        `X.beton`; `X.manifest.npz` goes beside it.
+    settings : WritingSettings
+    classes : list of str, optional
+        Class names in the order of the labels; those found at `images` when absent.
+    listing : Listing, optional
+        What `list_images(images, classes)` returned, where the caller has listed the images before.
+
+    Raises
+    ------
+    InputError
+        `out` was written from other images or with other settings, or no image can be read.
+    """
+    place = manifest_path(out)
+    inputs = {"classes": classes and class_fingerprint(classes)}
+
+    def record(path: Path) -> dict[str, Any]:
+        if not place.exists():
+            raise InputError(f"{path}: exists without its manifest {place}")
+        manifest = Manifest.load(place)
+        # Where the images lay does not count: what is listed there now is compared instead.
+        made = {key: value for key, value in manifest.meta.get("config", {}).items() if key != "images"}
+        return made | (inputs if classes == manifest.classes else {})  # the same labels, whoever named them
+
+    if not out.exists():  # a wrong place is refused before anything is written
+        listing = list_images(images, classes) if listing is None else listing
+        need_two_classes(images, listing)
+    with claim_file(out, record, settings, inputs) as done:
+        if done:
+            _compare(images, out, Manifest.load(place), classes, listing)
+            return
+        assert listing is not None
+        with atomic(out) as partial:
+            meta = {"source": _name(images), "config": identity(settings) | inputs}
+            manifest = _write_images(images, listing, partial, settings, meta)
+            place.unlink(missing_ok=True)  # a manifest of an earlier beton must never lie beside this one
+            manifest.save(place)
+    skipped = manifest.meta["skipped"]
+    megabytes = manifest.nbytes.sum(dtype="i8") / 1e6
+    note(f"{out}: {len(manifest)} images, {megabytes:,.1f} MB, {len(listing.classes)} classes")
+    note_ignored(images, listing, every_class=classes is None)
+    if skipped:
+        note(f"{out}: skipped {len(skipped)} unreadable images, first {skipped[0][0]!r} ({skipped[0][1]})")
+
+
+def need_two_classes(images: str, listing: Listing) -> None:
+    """Raise `InputError` when a listing has a single class."""
+    if len(listing.classes) < 2:
+        raise InputError(f"{images}: holds one class, {listing.classes[0]!r}; at least two are needed")
+
+
+def note_ignored(images: str, listing: Listing, *, every_class: bool) -> None:
+    """Report which kinds of files were ignored and, with `every_class`, how many classes have no images."""
+    if listing.ignored:
+        most = sorted(listing.ignored.items(), key=lambda kind: (-kind[1], kind[0]))[:5]
+        kinds = ", ".join(f"{count} {ascii(suffix)[1:-1] or 'without a suffix'}" for suffix, count in most)
+        note(f"{images}: ignored files that are not images by their names or lie outside the class folders: {kinds}")
+    counts = np.bincount(listing.labels, minlength=len(listing.classes))
+    if every_class and len(empty := np.flatnonzero(counts == 0)):
+        note(f"{images}: {len(empty)} classes have no images (first {listing.classes[empty[0]]!r})")
+
+
+def _compare(images: str, out: Path, manifest: Manifest, classes: list[str] | None, listing: Listing | None) -> None:
+    """Note that the beton holds what its source holds; `InputError` when other images are there by now."""
+    compared = f"the same as at {images}"
+    try:
+        listing = list_images(images, classes) if listing is None else listing
+    except InputError as error:
+        compared = f"not compared with their source ({error})"
+    else:
+        if found := difference(listing, manifest):
+            raise InputError(f"{images}: {found} since {out} was written: remove it, or give another --out")
+    skipped = len(manifest.meta.get("skipped", []))
+    note(f"{out}: {len(manifest)} images, {f'{skipped} unreadable ones skipped, ' if skipped else ''}{compared}")
+
+
+def difference(listing: Listing, manifest: Manifest) -> str:
+    """Describe how the names and classes of a listing differ from those that a beton was written from; '' if equal.
+
+    Unreadable images, which the beton does not contain, count as known.
+    """
+    if listing.classes != manifest.classes:
+        changed = sorted(set(listing.classes) ^ set(manifest.classes))
+        return f"its classes changed (for instance {changed[0]!r})" if changed else "its classes changed their order"
+    known = {name.decode("utf-8", "surrogateescape") for name in np.asarray(manifest.ids).tolist()}
+    known.update(name for name, _ in manifest.meta.get("skipped", []))
+    listed = set(listing.ids)
+    new, gone = len(listed - known), len(known - listed)
+    return f"{new} images came and {gone} went" if new or gone else ""
+
+
+def class_fingerprint(classes: list[str]) -> str:
+    """SHA-256 of class names in their order, 32 hexadecimal digits."""
+    return hashlib.sha256("\0".join(classes).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _name(images: str) -> str:
+    return images if images.startswith("torchvision:") else Path(images).name
+
+
+def _write_images(
+    images: str, listing: Listing, path: Path, settings: WritingSettings, meta: dict[str, Any]
+) -> Manifest:
+    """Stream the listed images into the beton at `path`; returns the manifest, not yet saved."""
+
+    def load(row: int) -> Stored | str:
+        try:
+            return prepare(listing.read(row), side=settings.side, quality=settings.quality)
+        except (Unreadable, OSError) as error:
+            return str(error)
+
+    n = len(listing.ids)
+    kept, digests, checks, skipped = [], np.zeros(n, np.uint64), np.zeros(n, np.uint32), []
+    with BetonWriter(path, n, settings.page_mib << 20) as writer:
+        for row, image in enumerate(track(in_order(load, range(n), settings.workers), n, "writing")):
+            if isinstance(image, str):
+                skipped.append([listing.ids[row], image])
+                continue
+            shape = {"height": image.height, "width": image.width}
+            try:
+                at = writer.add(image.data, jpeg=image.jpeg, label=int(listing.labels[row]), **shape)
+            except ValueError as error:
+                skipped.append([listing.ids[row], str(error)])
+                continue
+            digests[at], checks[at] = digest(image.data), zlib.crc32(image.data)
+            kept.append(row)
+        if not kept:
+            raise InputError(f"{images}: none of its {n} images can be read; first {skipped[0][0]!r} ({skipped[0][1]})")
+    k = len(kept)
+    stored = writer.samples["image"][:k]
+    ids = np.array([listing.ids[row].encode("utf-8", "surrogateescape") for row in kept])
+    return Manifest(
+        ids, listing.labels[kept], writer.sizes[:k], stored["width"], stored["height"], digests[:k], checks[:k],
+        listing.classes, {**meta, "skipped": skipped},
+    )  # fmt: skip

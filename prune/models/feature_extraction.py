@@ -1,0 +1,217 @@
+"""Run a network once over images: yield their features and logits, or write them to a features file.
+
+`prune features` and the evaluations of `transfer` compute features here, so each finds the files of the other.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune.data.dataset import Dataset
+from prune.data.loader import open_loader, share_of_cores
+from prune.index.manifest import manifest_path
+from prune.index.npz import open_arrays
+from prune.models import networks
+from prune.models.networks import TrainedModel
+from prune.runs.files import InputError, note, write_json
+from prune.runs.heap import keep_freed_memory
+from prune.runs.identity import RunOption, identity
+from prune.runs.outputs import claim_file
+from prune.runs.progress import track
+from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features
+from prune.scores.streaming import as_float16, blocks, read_rows
+
+_ARRAYS = ("features", "logits")
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """How images pass through a network; a features file is made with these settings, from one model and one beton."""
+
+    resolution: int | None = None
+    precision: str = "auto"
+    loader: Literal["ffcv", "torch"] = "ffcv"
+    batch_size: RunOption[int] = 256
+    workers: RunOption[int | None] = None
+
+
+def extract(
+    network: nn.Module,
+    spec: dict[str, Any],
+    dataset: Dataset,
+    rows: np.ndarray,
+    *,
+    resolution: int | None = None,
+    precision: str = "auto",
+    loader: Literal["ffcv", "torch"] = "ffcv",
+    batch_size: int = 256,
+    workers: int | None = None,
+    device: torch.device | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield features and logits of the central crops of these images, batch by batch, in the order of `rows`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Moved to the device and put in evaluation mode.
+    spec : dict
+        Content of its `model.json`: "resolution", "mean" and "std" are read.
+    dataset : Dataset
+    rows : (n,) int64
+    resolution : int, optional
+        Side of the images in pixels; the one of `spec` when absent.
+    precision : {"auto", "bf16", "fp32"}
+    loader : {"ffcv", "torch"}
+    batch_size : int
+    workers : int, optional
+        Decoding threads.
+    device : torch.device, optional
+        The first GPU when absent, else the CPU.
+
+    Yields
+    ------
+    features : (b, d) float32
+    logits : (b, c) float32
+    rows : (b,) int64
+
+    Raises
+    ------
+    InputError
+        The network gives values that are not finite.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    bf16 = networks.pick_precision(precision, device) == "bf16"
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(share_of_cores())
+    if device.type == "cpu":
+        keep_freed_memory()
+    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    side = resolution or spec["resolution"]
+    batches = open_loader(dataset, resolution=side, batch_size=batch_size, workers=workers, loader=loader)
+    total = -(-len(rows) // batch_size)
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for images, _, which in track(batches.epoch(rows), total, dataset.name):
+                images = networks.normalise(images.to(device, non_blocking=True), spec["mean"], spec["std"])
+                outputs = networks.features_and_logits(network, images)
+                features, logits = (output.float().cpu().numpy() for output in outputs)
+                finite = np.isfinite(features).all(1) & np.isfinite(logits).all(1)
+                if not finite.all():
+                    row = int(which.numpy()[~finite][0])
+                    raise InputError(
+                        f"the model gives values that are not finite, first for row {row} of {dataset.name}"
+                    )
+                yield features, logits, which.numpy()
+    finally:
+        batches.close()
+
+
+def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: ExtractionSettings) -> None:
+    """Write the features of all images of a dataset, unless the file is up to date; every process of a run calls this.
+
+    Parameters
+    ----------
+    model : TrainedModel
+    dataset : Dataset
+    out : Path
+        NAME.features.npz. NAME.features.json beside it records the seconds that the pass took.
+    settings : ExtractionSettings
+
+    Raises
+    ------
+    InputError
+        `out` was made with another model, other images or other settings.
+    """
+    from accelerate import PartialState
+
+    manifest = manifest_path(dataset.beton.path)
+    inputs = {"model": model.fingerprint, "source": dataset.manifest.fingerprint}
+    with claim_file(out, lambda path: open_arrays(path, FORMAT)[1]["made"], settings, inputs) as done:
+        if done:
+            order = open_arrays(out, FORMAT)[1].get("order")
+            check_order(out, order, manifest, order_fingerprint(manifest), "give another --out, or remove it")
+            return
+        begin = time.perf_counter()
+        state = PartialState(cpu=not torch.cuda.is_available())
+        n, rank, world = len(dataset), state.process_index, state.num_processes
+        rows = range(rank * n // world, (rank + 1) * n // world)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = [out.with_name(f".{dataset.name}.{kind}.partial") for kind in _ARRAYS]
+        parts = [[out.with_name(f".{dataset.name}.{kind}.{r}.partial.npy") for r in range(world)] for kind in _ARRAYS]
+        mine = [paths[rank] for paths in parts]
+        try:
+            _extract_part(mine, model, dataset, rows, settings, state.device)
+            state.wait_for_everyone()
+            if state.is_main_process:
+                features, logits = (joined(path, n, of) for path, of in zip(whole, parts))
+                facts = {
+                    "arch": model.spec["arch"], "classes": model.spec["classes"], "fingerprint": model.fingerprint
+                }  # fmt: skip
+                write_features(out, features, logits, dataset.manifest, manifest, facts, identity(settings) | inputs)
+            state.wait_for_everyone()
+        finally:
+            for path in (*mine, *(whole if state.is_main_process else ())):
+                path.unlink(missing_ok=True)
+        seconds = time.perf_counter() - begin
+        if state.is_main_process:  # beside the arrays, whose bytes then do not depend on the time taken
+            place = out.with_name(f"{out.name.removesuffix('.npz')}.json")
+            write_json(place, {"seconds": round(seconds, 3), "samples": n})
+        note(f"{out}: {n} images in {seconds:.1f} s ({n / seconds:,.0f} images/s)")
+
+
+def _extract_part(
+    parts: Sequence[Path],
+    model: TrainedModel,
+    dataset: Dataset,
+    rows: range,
+    settings: ExtractionSettings,
+    device: torch.device,
+) -> None:
+    """Write the features and logits of this process's rows as two .npy files of half floats."""
+    passes = extract(
+        model.network,
+        model.spec,
+        dataset,
+        np.arange(rows.start, rows.stop),
+        resolution=settings.resolution,
+        precision=settings.precision,
+        loader=settings.loader,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        device=device,
+    )
+    files: list[np.memmap] = []
+    for features, logits, which in passes:
+        if not files:
+            shapes = [(len(rows), array.shape[1]) for array in (features, logits)]
+            files = [np.lib.format.open_memmap(p, "w+", np.float16, s) for p, s in zip(parts, shapes)]
+        at = which - rows.start
+        files[0][at], files[1][at] = as_float16(features), as_float16(logits)
+    for file in files:
+        file.flush()
+
+
+def joined(whole: Path, n: int, parts: Sequence[Path]) -> np.ndarray:
+    """Append the processes' parts, each removed once it is copied, to a file at `whole`; (n, d) float16, mapped.
+
+    A process without rows (fewer images than processes) leaves no part. A single part is mapped where it is.
+    """
+    there = [path for path in parts if path.exists()]
+    if len(there) == 1:
+        return np.load(there[0], mmap_mode="r", allow_pickle=False)
+    with open(whole, "wb") as file:
+        for path in there:
+            part = np.load(path, mmap_mode="r", allow_pickle=False)
+            for rows in blocks(len(part), 8192):
+                file.write(read_rows(part, rows).tobytes())
+            path.unlink()
+    return np.memmap(whole, np.float16, "r", shape=(n, part.shape[1]))
