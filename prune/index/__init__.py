@@ -1,4 +1,7 @@
-"""The index file and what reads it: NumPy alone, so another project can copy this folder."""
+"""The index file and what reads it.
+
+Imports NumPy, the standard library and itself alone, so that another project can copy this folder under any name.
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ __all__ = ["PrunedIndex"]
 
 def __getattr__(name: str) -> Any:  # imported at first use: `--help` does not wait for NumPy
     if name == "PrunedIndex":
-        from prune.index.pruned_index import PrunedIndex
+        from .pruned_index import PrunedIndex
 
         return PrunedIndex
-    raise AttributeError(f"module 'prune.index' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,22 +1,21 @@
-"""The index file, `winnow-index/1`: what it holds, its checksum, and every reason to refuse one.
+"""The index file, `winnow-index/1`: its members, its checksum, and every reason to refuse a file.
 
-The page `prune/README.md` describes the same for readers in other languages.
+`prune/README.md` describes the same for readers in other languages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prune.index.matching import first_repeat
-from prune.index.npz import open_arrays, save_arrays
-from prune.runs.files import InputError
+from .matching import first_repeat, shown
+from .npz import open_meta, open_with_text, save_arrays
+from .whole_files import InputError, need_file
 
 FORMAT = "winnow-index/1"
 MEANING = "The samples listed here are the ones to KEEP; leave out all others."
@@ -69,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Returns
     -------
     columns : dict of str to (k,) array
-        The names of `COLUMNS`; further columns are covered by the checksum and left out.
+        The names of `COLUMNS`; further columns are covered by the checksum and not returned.
     meta : dict
 
     Raises
@@ -77,10 +76,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     InputError
         One line: no such file, not an index, newer, damaged, or a content that `check` refuses.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; an index file is expected")
-    arrays, meta, text = _opened(path)
+    path = _an_index(path)
+    arrays, text = open_with_text(path, FORMAT, mapped=False)
+    meta = json.loads(text)
     stored = arrays.pop("checksum", None)
     if stored is None or stored.dtype != np.uint8 or not np.array_equal(stored, _checksum(text, arrays)):
         raise InputError(f"{path}: damaged: the checksum does not match the content; fetch or make the index again")
@@ -99,21 +97,30 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {name: arrays[name] for name in COLUMNS}, meta
 
 
-def _opened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
+def read_meta(path: Path) -> dict[str, Any]:
+    """Read the meta of an index file alone, provenance included: cheap, and the columns are not verified.
+
+    Raises
+    ------
+    InputError
+        No such file, not an index, newer, or a meta that is damaged or that no index can have.
+    """
+    path = _an_index(path)
+    meta = open_meta(path, FORMAT)
     try:
-        with open(path, "rb") as file:
-            if file.read(6) == b"\x93NUMPY":
-                raise InputError(f"{path}: a bare array says neither whose rows nor whether to keep them: prune import")
-        arrays, meta = open_arrays(path, FORMAT, mapped=False)
-        with zipfile.ZipFile(path) as archive, archive.open("meta.npy") as member:
-            text = np.lib.format.read_array(member, allow_pickle=False).tobytes()
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # a bent archive reaches any line of zipfile, zlib, tokenize or NumPy's header parser
-        raise InputError(f"{path}: damaged, or not a winnow-index file ({type(error).__name__}: {error})") from None
-    return arrays, meta, text
+        _check_meta(meta)
+    except InputError as error:
+        raise InputError(f"{path}: not a valid index: {error}") from None
+    return meta
+
+
+def _an_index(path: Path) -> Path:
+    """Refuse what is plainly no index, before it is opened as one."""
+    path = need_file(path, "an index file")
+    with open(path, "rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise InputError(f"{path}: a bare array says neither whose rows nor whether to keep them: prune import")
+    return path
 
 
 def _text(meta: Mapping[str, Any]) -> bytes:
@@ -234,9 +241,3 @@ def _check_meta(meta: Mapping[str, Any]) -> None:
         )
     if wrong := [name for name, fine in wanted.items() if not fine]:
         raise InputError(f"the meta's {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or malformed")
-
-
-def shown(name: bytes) -> str:
-    """A stored id as text for messages, cut where it is long."""
-    text = repr(bytes(name).decode("utf-8", "backslashreplace"))
-    return text if len(text) <= 120 else f"{text[:119]}…"

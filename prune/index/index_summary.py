@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from prune.index.index_file import MEANING
-from prune.index.pruned_index import PrunedIndex
+from .index_file import MEANING
+from .pruned_index import PrunedIndex
 
 
 def summary(index: PrunedIndex) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from prune.index.npz import open_arrays, save_arrays
-from prune.runs.files import InputError, need_file
+from .npz import open_arrays, save_arrays
+from .whole_files import InputError, need_file
 
 FORMAT = "winnow-manifest/1"
 _ROWS = 1 << 20

@@ -1,7 +1,7 @@
-"""Find samples by name or by digest in somebody else's listing: sorted 64-bit keys, then the names themselves.
+"""Find samples by name or by digest in another listing: sorted 64-bit keys, then the names themselves.
 
-14 million names take seconds where a dictionary of Python strings would take gigabytes. Hashes only propose; a match
-counts when the bytes of the names agree, so two names that share a hash cost time and never a wrong row.
+Functions on arrays. 14 million names take seconds where a dictionary of Python strings would take gigabytes. A hash
+only proposes a match; the bytes of the names decide, so two names that share a hash cost time and never a wrong row.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from .whole_files import InputError
 
 _ROWS = 1 << 16  # rows hashed at a time: the work arrays stay in the cache
 
@@ -22,7 +24,7 @@ def as_ids(listing: Iterable[Any], root: str | os.PathLike[str] | None = None) -
     ----------
     listing : (n,) str, bytes or path-like; a NumPy array or any iterable
     root : path, optional
-        Folder that the paths begin with; it is taken off.
+        Folder that the paths begin with; it is removed.
 
     Returns
     -------
@@ -105,9 +107,9 @@ def find(wanted: np.ndarray, listing: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns
     -------
     rows : (k,) int64
-        Row of each wanted name in the listing, the lowest one when it stands there repeatedly; -1 when it does not.
+        Row of each wanted name in the listing, the lowest one when it is listed repeatedly; -1 when it is not listed.
     repeated : (k,) bool
-        The name stands in the listing more than once.
+        The name is listed more than once.
     """
     rows = np.full(len(wanted), -1, np.int64)
     repeated = np.zeros(len(wanted), bool)
@@ -135,7 +137,7 @@ def find(wanted: np.ndarray, listing: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
-    """Count names that stand in `ids` more than once and find the first such row.
+    """Count the rows of `ids` that repeat an earlier name, and find the first of them.
 
     Returns
     -------
@@ -151,6 +153,27 @@ def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
     extra = np.ones(len(ids), bool)
     extra[kept] = False
     return (int(extra.sum()), int(np.argmax(extra))) if extra.any() else None
+
+
+def rows_of_ids(wanted: np.ndarray, listing: np.ndarray) -> np.ndarray:
+    """Row of each wanted name in a listing that has each of them exactly once: (k,) int64.
+
+    Raises
+    ------
+    InputError
+        Names that the listing lacks or has more than once: their number and the first.
+    """
+    rows, repeated = find(wanted, listing)
+    if (lost := np.flatnonzero(rows < 0)).size:
+        hint = f"the listing begins with {shown(listing[0])}" if len(listing) else "the listing is empty"
+        raise InputError(
+            f"{len(lost)} of {len(wanted)} kept samples are missing from the listing "
+            f"(first: {shown(wanted[lost[0]])}); {hint}"
+        )
+    if repeated.any():
+        first = shown(wanted[np.argmax(repeated)])
+        raise InputError(f"{int(repeated.sum())} kept samples are in the listing more than once (first: {first})")
+    return rows
 
 
 def find_digests(wanted: np.ndarray, listing: np.ndarray) -> np.ndarray:
@@ -188,3 +211,64 @@ def _rank_in_run(ordered: np.ndarray) -> np.ndarray:
         return at
     begins = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     return at - np.maximum.accumulate(np.where(begins, at, 0))
+
+
+def as_digests(digests: Iterable[int]) -> np.ndarray:
+    """Turn digests into (n,) uint64; signed 64-bit arrays (torch has no other) keep their bits."""
+    array = digests if isinstance(digests, np.ndarray) else np.array(list(digests), np.uint64)
+    if array.dtype == np.int64:
+        return array.view(np.uint64)
+    if array.dtype != np.uint64:
+        raise InputError(f"digests must be 64-bit integers, not {array.dtype}")
+    return array
+
+
+def checked_rows(rows: np.ndarray, n: int) -> np.ndarray:
+    """Return ascending rows in [0, n) as int64, or raise `InputError` with the count and the first offender."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+        raise InputError(f"rows must be a list of whole numbers, not {rows.dtype} of the shape {rows.shape}")
+    rows = rows.astype(np.int64)
+    step = np.diff(rows, prepend=-1)
+    for bad, what in (
+        (rows < 0, "negative"),
+        (rows >= n, f"beyond the {n} samples of the source"),
+        (step == 0, "repeated"),
+        (step < 0, "not in ascending order"),
+    ):
+        if bad.any():
+            raise InputError(f"{int(bad.sum())} rows are {what} (first: {rows[np.argmax(bad)]})")
+    return rows
+
+
+def proportional_order(labels: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Order samples so that every beginning of the order is shared among the classes in proportion.
+
+    The r-th sample (from 0) of a class with m samples gets the place (r + 1/2) / m: Sainte-Lague's method, whose
+    shares never shrink when more is shared out, so that the beginnings are nested. The first of every class comes
+    before all others.
+
+    Parameters
+    ----------
+    labels : (n,) int
+    keys : (n,) uint64
+        The order inside a class, ascending; ties go to the lower row.
+
+    Returns
+    -------
+    (n,) int64
+        Rows.
+    """
+    by_class = np.lexsort((keys, labels))
+    sizes = np.bincount(labels)
+    begins = np.cumsum(sizes) - sizes
+    ordered = labels[by_class]
+    rank = np.arange(len(labels)) - begins[ordered]
+    place = (rank + 0.5) / sizes[ordered] - (rank == 0)
+    return by_class[np.lexsort((keys[by_class], place))]
+
+
+def shown(name: bytes) -> str:
+    """A stored id as text for messages, cut where it is long."""
+    text = repr(bytes(name).decode("utf-8", "backslashreplace"))
+    return text if len(text) <= 120 else f"{text[:119]}…"

@@ -10,13 +10,14 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from prune.runs.files import InputError, atomic, need_file
+from .whole_files import InputError, atomic, need_file
 
 _CHUNK = 1 << 24
 
@@ -88,26 +89,52 @@ def open_arrays(
     InputError
         No such file, damaged, not of this format, or a newer version of it.
     """
-    path = need_file(path, f"a {format.split('/')[0]} file")
+    arrays, text = open_with_text(path, format, mapped=mapped, checked=checked)
+    return arrays, json.loads(text)
+
+
+def open_with_text(
+    path: Path, format: str, *, mapped: bool = True, checked: bool = False
+) -> tuple[dict[str, np.ndarray], bytes]:
+    """`open_arrays` with the meta as the bytes that are stored, for checksums over them."""
+    arrays = {}
+    with _opened(path, format) as archive:
+        text = _text_of_meta(path, archive, format)
+        for info in archive.infolist():
+            if info.filename != "meta.npy" and info.filename.endswith(".npy"):
+                stored = mapped and info.compress_type == zipfile.ZIP_STORED
+                opened = map_member(path, archive, info, checked) if stored else read_member(archive, info)
+                arrays[info.filename[:-4]] = opened
+    return arrays, text
+
+
+def open_meta(path: Path, format: str) -> dict[str, Any]:
+    """Read the meta of such a file and nothing else; arguments and errors as for `open_arrays`."""
+    with _opened(path, format) as archive:
+        return json.loads(_text_of_meta(path, archive, format))
+
+
+@contextmanager
+def _opened(path: Path, format: str) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever goes wrong in the block is an `InputError` that names the file."""
+    kind = format.split("/")[0]
+    path = need_file(path, f"a {kind} file")
     if path.suffix == ".beton":
-        raise InputError(f"{path}: is a beton; a {format.split('/')[0]} file is expected")
+        raise InputError(f"{path}: is a beton; a {kind} file is expected")
     try:
         with zipfile.ZipFile(path) as archive:
-            meta = json.loads(read_member(archive, archive.getinfo("meta.npy")).tobytes())
-            _check_format(path, meta, format)
-            arrays = {}
-            for info in archive.infolist():
-                if info.filename != "meta.npy" and info.filename.endswith(".npy"):
-                    stored = mapped and info.compress_type == zipfile.ZIP_STORED
-                    opened = map_member(path, archive, info, checked) if stored else read_member(archive, info)
-                    arrays[info.filename[:-4]] = opened
+            yield archive
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever damage leads them to
-        raise InputError(
-            f"{path}: damaged, or not a {format.split('/')[0]} file ({type(error).__name__}: {error})"
-        ) from None
-    return arrays, meta
+        raise InputError(f"{path}: damaged, or not a {kind} file ({type(error).__name__}: {error})") from None
+
+
+def _text_of_meta(path: Path, archive: zipfile.ZipFile, format: str) -> bytes:
+    """The meta's JSON, its format checked."""
+    text = read_member(archive, archive.getinfo("meta.npy")).tobytes()
+    _check_format(path, json.loads(text), format)
+    return text
 
 
 def _check_format(path: Path, meta: Any, format: str) -> None:

@@ -12,17 +12,29 @@ An index lists the samples to KEEP. `prune/README.md` describes the file for rea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prune.index import index_file, index_rows, index_sets
-from prune.index.index_file import FIELDS, FORMAT, MEANING
-from prune.index.manifest import Manifest
-from prune.runs.files import InputError
+from . import index_file
+from .index_file import COLUMNS, FIELDS, FORMAT, MEANING
+from .manifest import Manifest
+from .matching import (
+    as_digests,
+    as_ids,
+    checked_rows,
+    find,
+    find_digests,
+    hashes,
+    proportional_order,
+    rows_of_ids,
+    shown,
+)
+from .provenance import record
+from .whole_files import InputError
 
 REASONS = ("quota", "floor", "protected", "coverage", "random", "imported")
 """Why a sample is kept; `PrunedIndex.reasons` holds places in this list (or in the file's own, `reason_names`)."""
@@ -108,8 +120,23 @@ class PrunedIndex:
             Rows that are negative, repeated, not ascending or beyond the manifest; columns of other lengths or with
             impossible values; an id that the manifest lists twice.
         """
-        given = {"score": score, "reason": reason, "quality": quality, "nbytes": nbytes}
-        return cls(**index_rows.chosen(manifest, rows, given), provenance=list(provenance)).checked()
+        rows = checked_rows(rows, len(manifest))
+        return cls(
+            ids=np.asarray(manifest.ids[rows]),
+            labels=manifest.labels[rows].astype(np.int32),
+            scores=_column("score", rows, score, np.nan),
+            reasons=_column("reason", rows, reason, 0),
+            quality=_column("quality", rows, quality, 0),
+            nbytes=_column("nbytes", rows, nbytes, manifest.nbytes[rows]),
+            positions=rows,
+            digests=manifest.digests[rows].astype(np.uint64),
+            classes=list(manifest.classes),
+            class_total=np.bincount(manifest.labels, minlength=len(manifest.classes)).astype(np.int64),
+            source=manifest.fingerprint,
+            source_samples=len(manifest),
+            source_nbytes=int(manifest.nbytes.sum(dtype=np.int64)),
+            provenance=list(provenance),
+        ).checked()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -199,9 +226,9 @@ class PrunedIndex:
         Raises
         ------
         InputError
-            Kept samples are missing from the listing, or stand in it more than once.
+            Kept samples are missing from the listing, or are in it more than once.
         """
-        return index_rows.by_id(self, ids, root)
+        return rows_of_ids(self.ids, as_ids(ids, root))
 
     def rows_by_digest(self, digests: Iterable[int]) -> np.ndarray:
         """Find the kept samples by their bytes, whatever their names.
@@ -217,34 +244,96 @@ class PrunedIndex:
         (k,) int64
             Place of each kept sample, in the order of the index; all different. `InputError` when one is missing.
         """
-        return index_rows.by_digest(self, digests)
+        rows = find_digests(self.digests, as_digests(digests))
+        if (lost := np.flatnonzero(rows < 0)).size:
+            raise InputError(
+                f"{len(lost)} of {len(self)} kept samples have no file with their digest "
+                f"(first: {shown(self.ids[lost[0]])}, {self.digests[lost[0]]:016x})"
+            )
+        return rows
 
     def rows_in(self, manifest: Manifest, *, allow_changed: bool = False) -> np.ndarray:
         """Rows of the kept samples in a manifest, (k,) int64, in the order of the index.
 
         `InputError` when the index was made from another source. `allow_changed` accepts one as long as it holds some
-        kept samples by name: those that it lacks are left out, and bytes and labels may differ.
+        kept samples by name: those that it lacks are skipped, and bytes and labels may differ.
         """
-        return index_rows.in_manifest(self, manifest, allow_changed)[1]
+        return self._found_in(manifest, allow_changed)[1]
+
+    def _found_in(self, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Which samples of the index a manifest holds, ascending, and their rows in it: two (m,) int64."""
+        if manifest.fingerprint == self.source:
+            everything, rows = np.arange(len(self)), self.positions
+            fits = not len(rows) or (rows.min() >= 0 and rows.max() < len(manifest))
+            if fits and np.array_equal(manifest.ids[rows], self.ids):
+                return everything, rows
+            return everything, rows_of_ids(self.ids, np.asarray(manifest.ids))
+        rows, repeated = find(self.ids, np.asarray(manifest.ids))
+        if repeated.any():
+            raise InputError(f"{int(repeated.sum())} kept samples are in the source more than once")
+        found, lost = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        if allow_changed and (len(found) or not len(self)):
+            return found, rows[found]
+        changed = int((manifest.digests[rows[found]] != self.digests[found]).sum())
+        first = f" (first: {shown(self.ids[lost[0]])})" if len(lost) else ""
+        way = "; --allow-changed uses the others" if len(found) and not allow_changed else ""
+        raise InputError(
+            f"the index was made from another source: {self.source} with {self.source_samples} images, not "
+            f"{manifest.fingerprint} with {len(manifest)}; of its {len(self)} samples {len(lost)} are missing "
+            f"here{first} and {changed} have other bytes{way}"
+        )
 
     def rebased(self, manifest: Manifest, *, allow_changed: bool = False) -> PrunedIndex:
         """The same selection as an index of `manifest`, whose rows, labels, sizes and digests it takes.
 
         A change of source is recorded in the provenance. Errors as in `rows_in`.
         """
-        return index_rows.rebased(self, manifest, allow_changed)
+        found, rows = self._found_in(manifest, allow_changed)
+        order = np.argsort(rows, kind="stable")
+        found, rows = found[order], rows[order]
+        provenance = list(self.provenance)
+        if manifest.fingerprint != self.source:
+            changed = int((manifest.digests[rows] != self.digests[found]).sum())
+            inputs = {"index": self.fingerprint, "from": self.source, "to": manifest.fingerprint}
+            facts = {"missing": len(self) - len(found), "other_bytes": changed}
+            provenance.append(record("rebase", {"allow_changed": True}, inputs, **facts))
+        fresh = type(self).from_rows(
+            manifest,
+            rows,
+            score=self.scores[found],
+            quality=self.quality[found],
+            nbytes=np.where(self.quality[found] == 0, manifest.nbytes[rows], self.nbytes[found]),
+            provenance=provenance,
+        )
+        return replace(fresh, reasons=self.reasons[found], reason_names=self.reason_names)
 
     def __or__(self, other: PrunedIndex) -> PrunedIndex:
         """Samples that either index keeps; what both keep has this index's score, reason and quality."""
-        return index_sets.union(self, other)
+        self._check_same_source(other)
+        extra = find(other.ids, self.ids)[0] < 0
+        names = self.reason_names + tuple(name for name in other.reason_names if name not in self.reason_names)
+        codes = np.array([names.index(name) for name in other.reason_names], np.uint8)
+        theirs = other.columns | {"reason": codes[other.reasons] if len(codes) else other.reasons}
+        columns = {name: np.concatenate([column, theirs[name][extra]]) for name, column in self.columns.items()}
+        rows = columns["position"]
+        known = len(rows) > 0 and rows.min() >= 0  # the source's order where all rows are known, else the ids' order
+        order = np.argsort(rows if known else columns["id"], kind="stable")
+        columns = {name: column[order] for name, column in columns.items()}
+        rows = columns["position"]
+        if known and np.any(rows[1:] == rows[:-1]):
+            # The two were made from manifests in different orders: no row can be trusted.
+            columns["position"] = np.full(len(rows), -1)
+        return self._derived("union", other, replace(self._with(columns), reason_names=names))
 
     def __and__(self, other: PrunedIndex) -> PrunedIndex:
         """Samples that both indices keep, with this index's scores, reasons and qualities."""
-        return index_sets.intersection(self, other)
+        self._check_same_source(other)
+        return self._derived("intersection", other, self._part(find(self.ids, other.ids)[0] >= 0))
 
     def without(self, other: PrunedIndex) -> PrunedIndex:
         """Samples that this index keeps and the other one does not."""
-        return index_sets.difference(self, other)
+        self._check_same_source(other)
+        return self._derived("without", other, self._part(find(self.ids, other.ids)[0] < 0))
 
     def sample(self, keep: float, *, seed: int = 0) -> PrunedIndex:
         """Keep a fraction of these samples, every class in proportion.
@@ -258,4 +347,46 @@ class PrunedIndex:
             Fraction of this index's samples, in (0, 1]; round(keep * k) of them stay, at least one.
         seed : int
         """
-        return index_sets.sample(self, keep, seed)
+        if not 0 < keep <= 1:
+            raise InputError(f"keep {keep} is not in (0, 1]")
+        count = min(len(self), max(1, round(keep * len(self))))
+        chosen = np.sort(proportional_order(self.labels, hashes(self.ids, seed + 1))[:count])
+        entry = record("sample", {"keep": keep, "seed": seed}, {"index": self.fingerprint})
+        return replace(self._part(chosen), provenance=[*self.provenance, entry])
+
+    def _check_same_source(self, other: PrunedIndex) -> None:
+        if self.source != other.source:
+            missing = find(other.ids, self.ids)[0] < 0
+            first = f" (first: {shown(other.ids[np.argmax(missing)])})" if missing.any() else ""
+            raise InputError(
+                f"the indices come from different sources, {self.source} with {self.source_samples} images and "
+                f"{other.source} with {other.source_samples}; {int(missing.sum())} of {len(other)} samples of the "
+                f"second are not in the first{first}"
+            )
+        if self.classes != other.classes:
+            raise InputError("the indices name the classes of their source differently")
+
+    def _with(self, columns: dict[str, np.ndarray]) -> PrunedIndex:
+        changes: dict[str, Any] = {FIELDS[name]: column for name, column in columns.items()}
+        return replace(self, **changes)
+
+    def _part(self, rows: np.ndarray) -> PrunedIndex:
+        """These samples alone, by place or by mask."""
+        return self._with({name: column[rows] for name, column in self.columns.items()})
+
+    def _derived(self, step: str, other: PrunedIndex, result: PrunedIndex) -> PrunedIndex:
+        """Record in `result` how it was made of this index and another."""
+        inputs = {"left": self.fingerprint, "right": other.fingerprint}
+        entry = record(step, {}, inputs, right=other.provenance)
+        return replace(result, provenance=[*self.provenance, entry])
+
+
+def _column(name: str, rows: np.ndarray, given: Any, default: Any) -> np.ndarray:
+    """A column of an index in the type of the file, `default` where none is given."""
+    column = np.asarray(given if given is not None else np.broadcast_to(default, rows.shape))
+    if column.shape != rows.shape:
+        raise InputError(f"column {name!r} has the shape {column.shape}; {rows.shape} is expected")
+    stored = column.astype(COLUMNS[name])
+    if name != "score" and (changed := np.flatnonzero(stored != column)).size:
+        raise InputError(f"column {name!r}: {column[changed[0]]} is no value that it can hold ({COLUMNS[name]})")
+    return stored

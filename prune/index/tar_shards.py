@@ -1,4 +1,4 @@
-"""WebDataset shards of a source, reduced to the samples of an index."""
+"""WebDataset shards (.tar files) of a source, reduced to the samples that an index keeps."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.index.index_file import shown
-from prune.index.pruned_index import PrunedIndex
-from prune.runs.files import InputError, need_file, note
+from .manifest import Manifest
+from .matching import shown
+from .pruned_index import PrunedIndex
+from .whole_files import InputError, need_file
 
 
-def write_kept(index: PrunedIndex, shards: Sequence[Path], out: Path, source: Path | None) -> Path:
+def write_kept(index: PrunedIndex, shards: Sequence[Path], out: Path, source: Manifest | None) -> None:
     """Copy the kept samples of `shards` to shards of the same names in the new folder `out`.
 
     A sample's key is its path in the shard up to the first dot of the file name. It must equal the id up to the same
-    dot; or, when `source` (beton or manifest) shows that file names alone are unique, the file name's part of it.
+    dot; or, when `source` (the manifest) shows that file names alone are unique, the file name's part of it.
 
     Raises
     ------
@@ -48,8 +49,6 @@ def write_kept(index: PrunedIndex, shards: Sequence[Path], out: Path, source: Pa
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    note(f"{out}: {len(index)} samples to keep, {len(shards)} shards")
-    return out
 
 
 def key_of(name: bytes) -> bytes:
@@ -58,14 +57,10 @@ def key_of(name: bytes) -> bytes:
     return folder + slash + file.partition(b".")[0]
 
 
-def _wanted(index: PrunedIndex, source: Path | None) -> dict[bytes, int]:
+def _wanted(index: PrunedIndex, source: Manifest | None) -> dict[bytes, int]:
     """Key to sample of the index, by full path and, where that is safe, by file name alone."""
     kept = [key_of(name) for name in index.ids.tolist()]
-    everything = kept
-    if source is not None:
-        from prune.index.manifest import open_manifest
-
-        everything = [key_of(name) for name in np.asarray(open_manifest(source).ids).tolist()]
+    everything = kept if source is None else [key_of(name) for name in np.asarray(source.ids).tolist()]
     if len(set(everything)) < len(everything):
         raise InputError("ids differ in what follows the first dot alone: WebDataset cannot tell their samples apart")
     wanted = {key: row for row, key in enumerate(kept)}

@@ -195,5 +195,5 @@ def test_the_same_list_is_found_done_and_another_one_is_refused(source, tmp_path
     with pytest.raises(InputError, match="list: "):
         run(Config(given, source=source, holds="keep", out=out))
     given.write_text("1\n4\n")
-    with pytest.raises(InputError, match=r"config.holds"):
+    with pytest.raises(InputError, match="holds: 'keep' -> 'remove'"):
         run(Config(given, source=source, holds="remove", out=out))

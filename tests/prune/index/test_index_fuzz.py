@@ -97,7 +97,7 @@ KINDS = (
 
 
 def loaded(kind: type, path: Path) -> tuple[object, str]:
-    """What stands in the file, or how it was refused."""
+    """The content of the file, or how it was refused."""
     try:
         return kind.load(path), ""
     except InputError as refusal:

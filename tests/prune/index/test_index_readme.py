@@ -10,7 +10,7 @@ from prune.index import index_file
 from prune.index.pruned_index import REASONS
 from prune.runs import command_line
 
-TEXT = (Path(__file__).parents[2] / "prune" / "README.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "prune" / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_command_of_the_page_is_understood():
@@ -29,8 +29,5 @@ def test_the_page_lists_the_members_types_and_reasons_of_the_format():
     assert all(f"`{reason}`" in TEXT for reason in REASONS)
 
 
-def test_the_page_names_the_files_that_the_index_needs():
-    copied = Path(__file__).with_name("test_index_reuse.py").read_text(encoding="utf-8")
-    alone = re.findall(r'"(\w+)"', re.search(r"ALONE = \(([^)]*)\)", copied)[1])
-    listed = re.search(r"copies ten files of\s+this folder: ([^.]*)\.", TEXT)[1]
-    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(alone)
+def test_the_page_says_which_folder_another_project_copies():
+    assert "copies one folder, `prune/index/`" in " ".join(TEXT.split())

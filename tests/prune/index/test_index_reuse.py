@@ -22,11 +22,7 @@ from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest, digest
 from prune.index.pruned_index import PrunedIndex
 
-ROOT = Path(__file__).parents[2]
-ALONE = (
-    "__init__", "arrays", "index", "index_format", "index_rows", "index_sets", "lookup", "manifest", "provenance", "run"
-)  # fmt: skip
-"""The modules of `prune` that the index consists of; `prune/README.md` names them."""
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -120,41 +116,88 @@ def closure(*names: str) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory) -> Path:
-    """A fresh virtual environment that holds NumPy, torch, torchvision, and of this package the index alone."""
-    place = tmp_path_factory.mktemp("bare") / "venv"
+def environment(place: Path, *names: str) -> Path:
+    """A fresh virtual environment that holds these distributions and what they need; returns its site-packages."""
     venv.create(place, symlinks=True, with_pip=False)
     (packages,) = place.glob("lib/python*/site-packages")
-    for name in closure("numpy", "torch", "torchvision"):
+    for name in closure(*names):
         found = metadata.distribution(name)
         for top in {file.parts[0] for file in found.files or [] if file.parts[0] not in ("..", "__pycache__")}:
             if not (packages / top).exists():
                 os.symlink(Path(str(found.locate_file(top))), packages / top)
-    (packages / "prune").mkdir()
-    for name in ALONE:
-        shutil.copy(ROOT / "prune" / f"{name}.py", packages / "prune")
-    return place / "bin" / "python"
+    return packages
 
 
 def bare(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the bare Python away from this checkout."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    """Run a bare Python outside this checkout."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [python, *map(str, arguments)]
-    return subprocess.run(command, cwd=python.parent, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=python.parent, env=clean, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory) -> Path:
+    """A Python with NumPy, torch, torchvision, and of this package the index alone."""
+    place = tmp_path_factory.mktemp("bare") / "venv"
+    packages = environment(place, "numpy", "torch", "torchvision")
+    shutil.copytree(ROOT / "prune" / "index", packages / "prune" / "index")
+    shutil.copy(ROOT / "prune" / "__init__.py", packages / "prune")
+    return place / "bin" / "python"
+
+
+COPIED = """
+import importlib.util, json, sys
+import numpy
+from kept_samples import PrunedIndex
+index = PrunedIndex.load(sys.argv[1])
+others = index.sample(0.5, seed=1)
+rest = index.without(others)
+both = others | rest
+both.save(sys.argv[2])
+found = [name for name in ("prune", "torch", "tyro", "PIL") if importlib.util.find_spec(name)]
+print(json.dumps([both.rows(json.loads(sys.argv[3])).tolist(), len(others & rest), len(rest), found]))
+"""
+
+
+def test_the_folder_works_under_another_name_where_only_numpy_is(made, tmp_path):
+    packages = environment(tmp_path / "venv", "numpy")
+    shutil.copytree(ROOT / "prune" / "index", packages / "kept_samples")
+    index = PrunedIndex.load(made.index)
+    listing = sorted((name.decode() for name in Manifest.load(made.root / "s.manifest.npz").ids), reverse=True)
+    python = tmp_path / "venv/bin/python"
+    run = bare(python, "-c", COPIED, made.index, tmp_path / "both.index.npz", json.dumps(listing))
+    assert run.returncode == 0, run.stderr
+    rows, shared, rest, found = json.loads(run.stdout)
+    assert rows == [listing.index(name.decode()) for name in index.ids]
+    assert (shared, rest, found) == (0, 9, [])
+    again = PrunedIndex.load(tmp_path / "both.index.npz")  # what the copy wrote is an index here
+    assert again.fingerprint == index.fingerprint
+    assert [step["step"] for step in again.provenance] == ["sample", "union"]
+
+
+def test_the_public_import_paths_give_the_same_classes():
+    import prune
+    import prune.index
+    import prune.index.manifest
+    import prune.manifest
+
+    assert prune.PrunedIndex is prune.index.PrunedIndex is PrunedIndex
+    assert prune.manifest.Manifest is Manifest
+    assert prune.manifest.digest is digest
+    assert prune.manifest.manifest_path is prune.index.manifest.manifest_path
 
 
 def test_the_example_runs_where_only_numpy_torch_and_torchvision_are(made, bare_python):
     example = ROOT / "examples" / "reuse_index.py"
     assert len(example.read_text().splitlines()) < 25
-    missing = ["ffcv", "faiss", "timm", "tyro", "rich", "pytest", "prune.data.beton", "pretrain"]
+    missing = ["ffcv", "faiss", "timm", "tyro", "rich", "pytest", "prune.data", "pretrain"]
     code = f"import importlib.util as u, prune; print([n for n in {missing} if u.find_spec(n)], prune.PrunedIndex)"
-    assert bare(bare_python, "-c", code).stdout == "[] <class 'prune.index.PrunedIndex'>\n"
+    assert bare(bare_python, "-c", code).stdout == "[] <class 'prune.index.pruned_index.PrunedIndex'>\n"
     run = bare(bare_python, example, made.index, made.images)
     assert (run.returncode, run.stdout) == (0, "trained on 18 images\n"), run.stderr
 
 
-def test_the_example_takes_the_samples_that_the_index_names_and_says_what_a_copy_lacks(made, bare_python, tmp_path):
+def test_the_example_takes_the_samples_that_the_index_names_and_reports_what_a_copy_lacks(made, bare_python, tmp_path):
     ids = PrunedIndex.load(made.index).ids.tolist()
     shutil.copytree(made.images, tmp_path / "images")
     (tmp_path / "images" / ids[0].decode()).unlink()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from prune.index.index_sets import proportional_order
 from prune.index.manifest import Manifest
+from prune.index.matching import proportional_order
 from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import InputError
 

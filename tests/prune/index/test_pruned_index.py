@@ -1,8 +1,8 @@
-"""The pruned index: what it holds, and where its samples stand in other listings."""
+"""The pruned index: what it holds, and where its samples are in other listings."""
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prune.index import index_file
+from prune.index.index_file import read_meta
 from prune.index.manifest import Manifest, digest
-from prune.index.provenance import already_made, record
+from prune.index.provenance import record
 from prune.index.pruned_index import REASONS, PrunedIndex
 from prune.runs.files import InputError
+from prune.runs.outputs import claim_file, index_record
 
 IDS = [b"ant/1.jpg", b"ant/2.jpg", b"bee/1.jpg", b"bee/2.jpg", b"bee/3.jpg", "çat/1.jpg".encode()]
 
@@ -140,7 +143,7 @@ def test_a_listing_that_lacks_samples_is_refused_with_their_number_and_the_first
 
 def test_a_listing_with_a_kept_sample_twice_is_refused_and_other_repetitions_do_no_harm():
     names = [name.decode() for name in IDS]
-    with pytest.raises(InputError, match=r"1 kept samples stand in the listing more than once \(first: 'bee/1.jpg'\)"):
+    with pytest.raises(InputError, match=r"1 kept samples are in the listing more than once \(first: 'bee/1.jpg'\)"):
         kept().rows([*names, "bee/1.jpg", "bee/1.jpg"])
     assert kept().rows([*names, "ant/1.jpg"]).tolist() == [1, 2, 4]
 
@@ -243,21 +246,50 @@ def test_an_empty_selection_is_an_index_too(tmp_path):
 
 def test_provenance_names_no_place_on_a_disk(tmp_path):
     from prune.combine import Config
+    from prune.runs.identity import identity
 
     config = Config((tmp_path / "a", tmp_path / "b"), tmp_path / "c", source=tmp_path / "d")
-    assert record("combine", config, {})["config"] == {"allow_changed": False, "how": "union"}
+    assert record("combine", identity(config), {})["config"] == {"allow_changed": False, "how": "union"}
 
 
-def test_an_output_of_other_settings_is_not_taken_for_ours(tmp_path):
+def test_the_provenance_of_a_file_is_read_without_its_columns(tmp_path):
     place = tmp_path / "a.index.npz"
-    entry = record("select", {"keep": 0.5}, {})
-    assert not already_made(place, entry)
     kept().save(place)
-    assert already_made(place, entry)
-    with pytest.raises(InputError, match=r"config.keep: 0.5 -> 0.2"):
-        already_made(place, record("select", {"keep": 0.2}, {}))
-    with pytest.raises(InputError, match=r"inputs.scores: None -> 'abc'"):
-        already_made(place, record("select", {"keep": 0.5}, {"scores": "abc"}))
+    whole = bytearray(place.read_bytes())
+    whole[whole.rindex(np.int64(kept().positions[-1]).tobytes())] ^= 1  # damage in a column
+    place.write_bytes(whole)
+    assert read_meta(place)["provenance"] == kept().provenance
+    with pytest.raises(InputError, match="damaged"):
+        PrunedIndex.load(place)
+
+
+@pytest.mark.parametrize("change", [{"provenance": [1]}, {"kept": -1}, {"format": "winnow-index/2"}])
+def test_a_meta_that_no_index_can_have_is_refused_when_it_is_read_alone(tmp_path, change):
+    place = tmp_path / "a.index.npz"
+    index_file.write(place, kept().columns, {**kept().meta, **change})
+    with pytest.raises(InputError, match=r"a\.index\.npz"):
+        read_meta(place)
+
+
+def test_an_output_of_other_settings_is_refused(tmp_path):
+    @dataclass(frozen=True)
+    class Config:
+        keep: float
+
+    place, inputs = tmp_path / "a.index.npz", {"step": "select"}
+    with claim_file(place, index_record, Config(0.5), inputs) as done:
+        assert not done
+        kept().save(place)
+    with claim_file(place, index_record, Config(0.5), inputs) as done:
+        assert done
+    with pytest.raises(InputError, match=r"keep: 0\.5 -> 0\.2"), claim_file(place, index_record, Config(0.2), inputs):
+        pass
+    inputs["scores"] = "abc"
+    with (
+        pytest.raises(InputError, match="scores: None -> 'abc'"),
+        claim_file(place, index_record, Config(0.5), inputs),
+    ):
+        pass
 
 
 def test_the_index_needs_numpy_alone():
@@ -266,6 +298,6 @@ def test_the_index_needs_numpy_alone():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "print(sorted(new - set(sys.stdlib_module_names) - {'numpy', 'prune'}))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Lists of samples as other projects publish them: rows, masks, ids or digests in .npy, .txt, .csv or .indices."""
+"""Lists of samples as other projects publish them (rows, masks, ids or digests), and the rows of a source they name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from prune.index.manifest import Manifest
+from prune.index.matching import as_ids, checked_rows, find, first_repeat, shown
 from prune.runs.files import InputError, read_json
 
 Kind = Literal["rows", "ids", "digests"]
@@ -34,14 +36,17 @@ class Given:
 
     Attributes
     ----------
+    path : Path
+        The file, for messages.
     kind : str
         "rows", "ids" or "digests".
     values : (m,) int64, bytes or uint64
         In the list's order, repetitions included.
     mask : int, optional
-        Length of the mask that the rows were marked in; a mask speaks of every sample, so it must fit their number.
+        Length of the mask in which the rows were marked: it must equal the number of images in whose order they count.
     """
 
+    path: Path
     kind: Kind
     values: np.ndarray
     mask: int | None = None
@@ -110,17 +115,17 @@ def _of_array(path: Path, array: np.ndarray, kind: Kind | None) -> Given:
     if array.ndim != 1:
         raise InputError(f"{path}: an array of the shape {array.shape}; a list of samples has one dimension")
     if array.dtype.kind == "b":
-        return Given("rows", np.flatnonzero(array), len(array))
+        return Given(path, "rows", np.flatnonzero(array), len(array))
     if array.dtype.kind in "iu":
         if kind == "digests":
-            return Given("digests", array.astype(np.uint64))
+            return Given(path, "digests", array.astype(np.uint64))
         if len(array) and array.dtype == np.uint64 and int(array.max()) >= 1 << 62:
             raise InputError(f"{path}: numbers beyond any row; say --kind digests if they are digests")
-        return Given("rows", array.astype(np.int64))
+        return Given(path, "rows", array.astype(np.int64))
     if array.dtype.kind == "S":
-        return Given("ids", array)
+        return Given(path, "ids", array)
     if array.dtype.kind == "U":
-        return Given("ids", np.char.encode(array, "utf-8"))
+        return Given(path, "ids", np.char.encode(array, "utf-8"))
     raise InputError(f"{path}: an array of {array.dtype}; whole numbers, booleans or strings are expected")
 
 
@@ -168,9 +173,99 @@ def _of_lines(path: Path, lines: list[bytes], kind: Kind | None) -> Given:
         else:
             kind = "digests" if all(_DIGEST.fullmatch(line.strip()) for line in lines) else "ids"
     if kind == "ids":
-        return Given("ids", np.array(lines, np.bytes_) if lines else np.zeros(0, "S1"))
+        return Given(path, "ids", np.array(lines, np.bytes_) if lines else np.zeros(0, "S1"))
     pattern, base = (_NUMBER, 10) if kind == "rows" else (_DIGEST, 16)
     wrong = [line for line in lines if not pattern.fullmatch(line.strip())]
     if wrong:
         raise InputError(f"{path}: {len(wrong)} lines are no {kind} (first: {wrong[0][:80]!r})")
-    return Given(kind, np.array([int(line, base) for line in lines], np.int64 if kind == "rows" else np.uint64))
+    return Given(path, kind, np.array([int(line, base) for line in lines], np.int64 if kind == "rows" else np.uint64))
+
+
+def listed_rows(
+    given: Given,
+    manifest: Manifest,
+    *,
+    listing: np.ndarray | None = None,
+    root: str | None = None,
+    allow_changed: bool = False,
+) -> tuple[np.ndarray, int]:
+    """Find the samples of a list in a source.
+
+    Parameters
+    ----------
+    given : Given
+    manifest : Manifest
+        Of the source.
+    listing : (m,) bytes, optional
+        Ids in whose order rows count; the manifest's when absent.
+    root : str, optional
+        Folder that the ids of the list (or of the listing) begin with; it is removed.
+    allow_changed : bool
+        Ignore listed samples that the source lacks, unless it lacks all.
+
+    Returns
+    -------
+    rows : (k,) int64
+        Ascending.
+    missing : int
+        How many listed samples the source lacks.
+
+    Raises
+    ------
+    InputError
+        Repeated, missing or impossible entries: their number and the first.
+    """
+    if given.kind == "rows":
+        n = len(manifest) if listing is None else len(listing)
+        if given.mask not in (None, n):
+            raise InputError(
+                f"{given.path}: a mask of {given.mask} entries for {n} images; one entry for each is needed, "
+                "in the manifest's order or in that of --listing"
+            )
+        rows = checked_rows(np.sort(given.values), n)
+        return (
+            (rows, 0) if listing is None else _by_id(given, _without_root(listing, root)[rows], manifest, allow_changed)
+        )
+    if listing is not None:
+        raise InputError(f"--listing is for lists of rows; {given.path} holds {given.kind}")
+    if given.kind == "ids":
+        return _by_id(given, _without_root(given.values, root), manifest, allow_changed)
+    return _by_digest(given, manifest, allow_changed)
+
+
+def _without_root(ids: np.ndarray, root: str | None) -> np.ndarray:
+    if root is None:
+        return ids
+    try:
+        return as_ids(ids.tolist(), root)
+    except ValueError as error:
+        raise InputError(f"--root {root}: {error}") from None
+
+
+def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
+    if (repeat := first_repeat(ids)) is not None:
+        raise InputError(f"{given.path}: {repeat[0]} ids are repeated (first: {shown(ids[repeat[1]])})")
+    rows, twice = find(ids, np.asarray(manifest.ids))
+    if twice.any():
+        raise InputError(f"{given.path}: the source lists {int(twice.sum())} of the ids more than once")
+    lost = np.flatnonzero(rows < 0)
+    if len(lost) and (not allow_changed or len(lost) == len(rows)):
+        raise InputError(
+            f"{given.path}: {len(lost)} of {len(ids)} samples are not in the source (first: {shown(ids[lost[0]])}; "
+            f"the source's first: {shown(manifest.ids[0])}); --allow-changed ignores them"
+        )
+    return np.sort(rows[rows >= 0]), len(lost)
+
+
+def _by_digest(given: Given, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
+    digests = given.values
+    if len(again := np.flatnonzero(np.diff(np.sort(digests)) == 0)):
+        raise InputError(f"{given.path}: {len(again)} digests are repeated (first: {np.sort(digests)[again[0]]:016x})")
+    listed = np.isin(manifest.digests, digests)  # all images with these bytes
+    lost = digests[~np.isin(digests, manifest.digests)]
+    if len(lost) and (not allow_changed or not listed.any()):
+        raise InputError(
+            f"{given.path}: {len(lost)} of {len(digests)} digests are not in the source (first: {lost[0]:016x}); "
+            "--allow-changed ignores them"
+        )
+    return np.flatnonzero(listed), len(lost)
