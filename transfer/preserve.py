@@ -130,9 +130,8 @@ def _model(directory: Path) -> Path:
 def _listed(config: Config, manifest: Manifest) -> np.ndarray:
     """Ascending rows of the user's cases."""
     import numpy as np
-    from prune.index.sample_lists import read_list
 
-    from prune import importing
+    from prune.data.sample_lists import listed_rows, read_list
     from prune.index.pruned_index import PrunedIndex
     from prune.runs.files import need_file
 
@@ -141,8 +140,7 @@ def _listed(config: Config, manifest: Manifest) -> np.ndarray:
     need_file(config.list, "a list of samples")
     if config.list.name.endswith(".index.npz"):
         return np.sort(PrunedIndex.load(config.list).rows_in(manifest))
-    asked = importing.Config(samples=config.list, source=config.train, holds="keep", out=config.out)
-    return importing.listed_rows(read_list(config.list, None), manifest, asked)[0]
+    return listed_rows(read_list(config.list), manifest)[0]
 
 
 def _allowed(config: Config, manifest: Manifest) -> np.ndarray | None:
