@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prune.index.provenance import versions
+from prune.index.version import versions
 from prune.runs.files import InputError, atomic, note, read_json, write_json
 from prune.runs.identity import identity, plain, refuse_other
 from prune.runs.run_lock import directory_lock, file_lock
