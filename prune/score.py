@@ -3,11 +3,11 @@ r"""Score the source: what its classes are worth to the targets (LM, FM), and ho
     python -m prune score --source runs/features/source.features.npz \
         --targets runs/features/pets.train.features.npz --out runs/scores.npz
 
-Always scored: lm, lm-soft, fm, fm-soft for every class and target; entropy, margin, least-confidence, el2n, grand for
-every sample (el2n, grand, lm where the surrogate knows the source's classes). More by --also and --dynamics. Several
-surrogates: give each one's features of the source and of every target; scores are averaged by rank and keep their
-distribution, votes are averaged as they are, and how well the surrogates agree is told. Targets' test images never
-guide; --leaks only compares them with the source. Streams the features: ImageNet takes seconds on two cores,
+Class weights: lm, lm-soft, fm and fm-soft for every class and target; LM needs a surrogate that knows the source's
+classes. Sample scores, see below: el2n and grand need that too, some need --also, some --dynamics. Of several
+surrogates, give each one's features of the source and of every target: scores are averaged by rank and keep their
+distribution, votes are averaged by value, and the agreement of the surrogates is printed. Targets' test images never
+guide; --leaks only compares them with the source. Features are streamed: ImageNet takes seconds on two cores,
 near-duplicates a minute or two.
 """
 
@@ -17,13 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.runs.files import InputError, at_least, need_file, note
+from prune.runs.files import InputError, at_least, atomic, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
+from prune.scores import score_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from prune.scores.feature_files import Features
 
+    Also = str
+else:
+    Also = Literal[*score_table.ALSO, "duplicates", "suspects"]
+
+__doc__ = f"{__doc__}\nSample scores:\n\n{score_table.described()}\n"
 FORMAT = "winnow-scores/1"
 
 
@@ -35,23 +45,21 @@ class Config:
     """Scores file to write (.npz)."""
     targets: Location[tuple[Path, ...]] = ()
     """Features of the targets' training images by the same surrogates. None: sample scores alone."""
-    also: tuple[Literal["prototype", "self-prototype", "affinity", "duplicates", "suspects"], ...] = (
-        "prototype",
-        "duplicates",
-    )
-    """What goes beyond one pass: prototype (and moderate), self-prototype, affinity, duplicates, suspects."""
+    also: tuple[Also, ...] = ("prototype", "duplicates")
+    """Scores and findings that need more than one pass: near-duplicates, suspected labels, the scores listed above."""
     dynamics: Location[tuple[Path, ...]] = ()
-    """dynamics.npz of `pretrain --dynamics`: forgetting, aum, el2n-early, tdds, dual, dyn-unc, variance, confidence."""
+    """dynamics.npz of `pretrain --dynamics`, for the scores from training dynamics."""
     leaks: Location[tuple[Path, ...]] = ()
     """Features of targets' test images: source images that nearly duplicate one are marked."""
     clusters: int = 0
-    """Above 0: so many k-means clusters stand in for the classes (FM for a source without labels)."""
+    """Above 0: that many k-means clusters replace the classes (FM for a source without labels)."""
     temperature: float = 1.0
     """Softness of the soft votes, in standard deviations of the logits (or squared distances) over the classes."""
     similar: float = 0.95
-    """Least cosine of near-duplicates and leaks, the mean feature taken off."""
+    """Least cosine of near-duplicates and leaks, the mean feature subtracted."""
     stand_out: bool = True
-    """Near-duplicates must also be far nearer than their other neighbours; off: the cosine decides, as in SemDeDup."""
+    """Near-duplicates must also be far nearer than their other neighbours; off: the cosine alone decides, as in
+    SemDeDup."""
     findings: Location[Path | None] = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
     seed: int = 0
@@ -67,9 +75,8 @@ def run(config: Config) -> Path:
     from prune.index.npz import open_arrays, save_arrays
     from prune.scores import ensemble, score_source
     from prune.scores.feature_files import content_fingerprint, open_features
-    from prune.scores.findings import write_findings
 
-    _check(config)
+    _check_config(config)
     sources = [open_features(path) for path in config.source]
     targets = [open_features(path) for path in config.targets]
     tests = [open_features(path) for path in config.leaks]
@@ -119,7 +126,7 @@ def run(config: Config) -> Path:
     return config.out
 
 
-def _check(config: Config) -> None:
+def _check_config(config: Config) -> None:
     from prune.index.npz import open_arrays
 
     if not config.source:
@@ -135,12 +142,12 @@ def _check(config: Config) -> None:
     if config.clusters < 0 or config.clusters == 1:
         raise InputError(f"--clusters {config.clusters}: give 0 for none, or at least 2")
     if config.clusters and len(config.source) > 1:
-        raise InputError("--clusters goes with one surrogate: clusters of several cannot be averaged")
+        raise InputError("--clusters takes one surrogate: clusters of several cannot be averaged")
     at_least(config, 0, "seed", "workers")
 
 
 def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[Features]) -> dict[str, list[Features]]:
-    """Targets of each surrogate by its fingerprint, after checking that they fit together."""
+    """Targets of each surrogate by its fingerprint, checked against the sources and each other."""
     from prune.scores.feature_files import check_order
 
     first = sources[0]
@@ -176,13 +183,11 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
             raise InputError(f"target {min(lost)}: no features by the surrogate of {source.path}")
     for test in tests:
         if [t.name for t in tests].count(test.name) > 1:
-            raise InputError(
-                f"--leaks: two test sets are named {test.name}; write one under another name, or leave it out"
-            )
+            raise InputError(f"--leaks: two test sets are named {test.name}; write one under another name, or omit it")
         if test.source in [t.source for t in targets]:
             raise InputError(f"{test.path}: the images of a target that guides the pruning are no test images")
         if test.model["fingerprint"] != first.model["fingerprint"]:
-            raise InputError(f"{test.path}: --leaks wants the features of the first surrogate, {first.path}'s")
+            raise InputError(f"{test.path}: --leaks needs the features of the first surrogate, {first.path}'s")
     return each
 
 
@@ -222,11 +227,9 @@ def _meta(
 
 
 def _report(config: Config, source: Features, arrays: dict[str, Any], agreed: dict[str, float]) -> None:
-    from prune.scores.findings import counts, write_findings
-
     scores = ", ".join(name[7:] for name in arrays if name.startswith("sample/"))
     note(f"{config.out}: {len(source)} samples; {scores}")
-    for line in counts(arrays):
+    for line in finding_counts(arrays):
         note(line)
     if agreed:
         worst = min(agreed, key=lambda name: agreed[name])
@@ -234,3 +237,64 @@ def _report(config: Config, source: Features, arrays: dict[str, Any], agreed: di
         note(f"the surrogates agree at {mean:.2f} (mean rank correlation), least on {worst} ({agreed[worst]:.2f})")
     if config.findings is not None:
         write_findings(config.findings, arrays, source)
+
+
+_TOO_MANY_SUSPECTS = 0.2
+
+
+def finding_counts(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Near-duplicates, leaks and suspected labels of a scores file, one line each."""
+    import numpy as np
+
+    lines = []
+    if "duplicate_of" in arrays:
+        copies = arrays["duplicate_of"]
+        originals = len(np.unique(copies[copies >= 0]))
+        lines.append(f"near-duplicates: {int((copies >= 0).sum())} copies of {originals} originals")
+    for name, marked in arrays.items():
+        if name.startswith("leak/"):
+            lines.append(f"leaks: {int(marked.sum())} source images nearly duplicate an image of {name[5:]}")
+    if "looks_like" in arrays:
+        share = float(np.mean(arrays["looks_like"] >= 0))
+        lines.append(f"suspects: {int((arrays['looks_like'] >= 0).sum())} labels look wrong")
+        if share > _TOO_MANY_SUSPECTS:
+            lines.append(f"suspects: {share:.0%} of all labels is too many to be true: the surrogate is too weak")
+    return lines
+
+
+def write_findings(path: Path, arrays: Mapping[str, np.ndarray], source: Features) -> None:
+    """Write a CSV: kind (duplicate, leak, suspect), id, class, and what it duplicates, leaks from or looks like.
+
+    Raises
+    ------
+    InputError
+        The source's manifest, which holds the ids, is not where the features file says.
+    """
+    import csv
+
+    import numpy as np
+
+    from prune.index.manifest import Manifest
+
+    if not source.manifest.is_file():
+        raise InputError(f"--findings: the source's manifest is not at {source.manifest}")
+    ids = Manifest.load(source.manifest).ids
+
+    def name(row: int | np.integer[Any]) -> str:
+        return bytes(ids[row]).decode(errors="replace")
+
+    with atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("kind", "id", "class", "of"))
+        if "duplicate_of" in arrays:
+            for row in np.flatnonzero(arrays["duplicate_of"] >= 0):
+                original = int(arrays["duplicate_of"][row])
+                writer.writerow(("duplicate", name(row), source.classes[source.label[row]], name(original)))
+        for column, marked in arrays.items():
+            if column.startswith("leak/"):
+                for row in np.flatnonzero(marked):
+                    writer.writerow(("leak", name(row), source.classes[source.label[row]], column[5:]))
+        if "looks_like" in arrays:
+            for row in np.flatnonzero(arrays["looks_like"] >= 0):
+                looks = source.classes[arrays["looks_like"][row]]
+                writer.writerow(("suspect", name(row), source.classes[source.label[row]], looks))

@@ -2,10 +2,8 @@
 
     python -m prune select --scores runs/scores.npz --method winnow --keep 0.2 --out runs/winnow-20.index.npz
 
-Methods: random, class-random, dp4tl-lm, dp4tl-fm, el2n, el2n-early, grand, entropy, margin, least-confidence,
-forgetting, aum, tdds, dual, dyn-unc, variance, prototype, self-prototype, moderate, affinity, ccs, d2, k-center,
-herding, facility-location, semdedup, winnow; or any --quota with any --rank. The number kept is keep times the size of
-the source, rounded to the nearest whole number (halves up), exactly.
+A method is a quota and a rank; --quota and --rank combine any two. The number of samples kept is keep times the size of
+the source, rounded to the nearest whole number (0.5 up), exactly.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from prune.methods import presets
 from prune.runs.files import InputError, at_least, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file, index_record
@@ -21,7 +20,9 @@ from prune.runs.outputs import claim_file, index_record
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
     from prune.methods.presets import Method
-    from prune.methods.selection_inputs import Given, Wishes
+    from prune.methods.selection_inputs import Constraints, SelectionInputs
+
+__doc__ = f"{__doc__}\nMethods, as quota x rank:\n\n{presets.described()}\n"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Config:
     """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1 at a
     keep of 0.6 and more."""
     trim: float | None = None
-    """Share of each class, the last by the rank, that quotas of whole classes leave out as long as other classes have
-    room, in [0, 1); winnow's is 0.25 below a keep of 0.6."""
+    """Share of each class, the last by the rank, that quotas of whole classes skip as long as other classes have room,
+    in [0, 1); winnow's is 0.25 below a keep of 0.6."""
     floor: float | None = None
     """The least that every class keeps: from 1 a number of samples, below 1 a fraction of the class."""
     targets: tuple[str, ...] = ()
-    """Targets whose votes count; all of the scores file when none is named."""
+    """Targets whose votes count; all targets of the scores file when none is named."""
     combine: Literal["mean", "max", "min"] = "mean"
     """How the votes of several targets become one weight per class."""
     weights: Location[Path | None] = None
@@ -58,23 +59,23 @@ class Config:
     protect: tuple[str, ...] = ()
     """Classes that are kept whole."""
     always: Location[Path | None] = None
-    """Text file of ids, one per line: samples that are kept whatever they score."""
+    """Text file of ids, one per line: samples that are kept whatever their score."""
     never: Location[Path | None] = None
     """Text file of ids, one per line: samples that are not kept."""
     drop_duplicates: bool = False
     """Keep no near-duplicates."""
     drop_leaks: bool = False
-    """Keep no images that nearly duplicate a target's test image."""
+    """Keep no image that nearly duplicates a target's test image."""
     drop_suspects: bool = False
-    """Keep no images whose label looks wrong."""
+    """Keep no image whose label looks wrong."""
     cut: float = 0.1
     """Fraction of the hardest samples of a class that ccs cuts."""
     complexity: float = 4.0
-    """c_D of dual's draw: the larger, the stronger the pruning at which it turns to easy samples."""
+    """c_D of dual's draw: the larger it is, the stronger the pruning must be for easy samples to be drawn."""
     manifest: Location[Path | None] = None
-    """The source's manifest, when it is not where the scores file says."""
+    """The source's manifest, when it is not at the path in the scores file."""
     features: Location[Path | None] = None
-    """The source's features, for ranks that look at them, when they are not where the scores file says."""
+    """The source's features, for ranks that use them, when they are not at the path in the scores file."""
     seed: int = 0
     """Seed of random draws."""
     report: Location[Path | None] = None
@@ -90,73 +91,76 @@ def run(config: Config) -> Path:
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
     from prune.methods import selection_inputs
-    from prune.methods.selection_report import show, table, write_report
+    from prune.methods.selection_report import class_table, print_table, write_report
 
     if not 0 <= config.cut < 1:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:
         raise InputError(f"--complexity {config.complexity} must be above 0")
     at_least(config, 0, "seed")
-    given = selection_inputs.read(config.scores, config.manifest)
+    given = selection_inputs.open_inputs(config.scores, config.manifest)
     n = len(given.manifest)
     budget = _budget(config, n)
     method = _method(config, budget / n if config.keep is None else config.keep, given)
-    wishes, prints = selection_inputs.wishes(given, config.never, config.always, config.weights)
-    if _looks(method):
-        prints["features"] = selection_inputs.features_print(config.scores, given, config.features)
+    constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
+    inputs = {**given.fingerprints, **lists}
+    if presets.needs_features(method.rank):
+        inputs["features"] = selection_inputs.features_fingerprint(config.scores, given, config.features)
     facts = {"method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}}
-    inputs = {**given.prints, **prints}
     step = record("select", identity(config), inputs, **facts)
     if config.dry_run:
-        rows = table(_choose(config, given, wishes, method, budget), given.label, given.classes)
+        rows = class_table(_choice(config, given, constraints, method, budget), given.label, given.classes)
         note(f"{budget} of {n} samples would be kept; nothing is written")
         if not config.json:
-            show(rows)
+            print_table(rows)
         write_report(rows, config.report, config.json)
         return config.out
     with claim_file(config.out, index_record, config, {"step": "select", **inputs}) as done:
         if done and not (config.json or config.report):
             return config.out
-        choice = _choose(config, given, wishes, method, budget)
+        choice = _choice(config, given, constraints, method, budget)
         if not done:
             columns = {"score": choice.score, "reason": choice.reason}
             PrunedIndex.from_rows(given.manifest, choice.rows, **columns, provenance=[step]).save(config.out)
             note(f"{config.out}: keeps {budget} of {n} samples ({method.quota} x {method.rank})")
-    write_report(table(choice, given.label, given.classes), config.report, config.json)
+    write_report(class_table(choice, given.label, given.classes), config.report, config.json)
     return config.out
 
 
-def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget: int) -> Choice:
+def _choice(config: Config, given: SelectionInputs, constraints: Constraints, method: Method, budget: int) -> Choice:
+    """Samples that a method keeps, under the constraints of the config."""
     import numpy as np
 
     from prune.methods import eligibility
     from prune.methods import selection_inputs as inputs_of
-    from prune.methods.choose import Candidates, choose
+    from prune.methods.choose import Candidates, choose_samples
 
     arrays, label, count = given.arrays, given.label, len(given.classes)
     weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
-    if wishes.weights is not None:
-        weights["weights"] = wishes.weights
-    protected = inputs_of.protected(config.protect, given.classes)
-    floor = inputs_of.floors(config.floor, np.bincount(label, minlength=count), budget)
+    if constraints.weights is not None:
+        weights["weights"] = constraints.weights
+    protected = inputs_of.protected_classes(config.protect, given.classes)
+    floor = inputs_of.class_floors(config.floor, np.bincount(label, minlength=count), budget)
     gone = eligibility.dropped(arrays, len(label), leaks=config.drop_leaks, suspects=config.drop_suspects)
-    eligible = eligibility.eligible(len(label), wishes.never, gone, wishes.always)
+    eligible = eligibility.eligible(len(label), constraints.never, gone, constraints.always)
     if config.drop_duplicates:
-        eligible &= ~eligibility.copies(eligibility.originals(arrays), eligible, wishes.always)
+        eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always)
     elif method.without_duplicates and "duplicate_of" in arrays:
-        copies = eligibility.copies(np.asarray(arrays["duplicate_of"]), eligible, wishes.always)
+        copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, constraints.always)
         low = np.zeros(count, np.int64) if floor is None else floor
-        eligible &= ~eligibility.spare_duplicates(copies, eligible, label, budget, low, protected)
+        eligible &= ~eligibility.removable_copies(copies, eligible, label, budget, low, protected)
     source = Candidates(
         label,
         count,
         {name[7:]: values for name, values in arrays.items() if name.startswith("sample/")},
         weights,
         eligible,
-        wishes.always,
-        inputs_of.features_of(config.scores, given, config.features).features if _looks(method) else None,
+        constraints.always,
+        inputs_of.features_of(config.scores, given, config.features).features
+        if presets.needs_features(method.rank)
+        else None,
     )
-    return choose(
+    return choose_samples(
         source,
         method,
         budget,
@@ -166,17 +170,6 @@ def _choose(config: Config, given: Given, wishes: Wishes, method: Method, budget
         complexity=config.complexity,
         seed=config.seed,
     )
-
-
-def _looks(method: Method) -> bool:
-    """Whether the rank looks at the source's features."""
-    from prune.methods.presets import PLAIN
-
-    return method.rank.partition(":")[2] == "d2" or method.rank in PLAIN[1:]
-
-
-_PATHS = ("scores", "manifest", "features", "weights", "always", "never", "report")
-"""Config fields that say where something lies; the fingerprints of the inputs stand for what lies there."""
 
 
 def _budget(config: Config, n: int) -> int:
@@ -191,15 +184,13 @@ def _budget(config: Config, n: int) -> int:
     return int(config.budget or 0)
 
 
-def _method(config: Config, keep: float, given: Given) -> Method:
+def _method(config: Config, keep: float, given: SelectionInputs) -> Method:
     from dataclasses import replace
 
-    from prune.methods.presets import PLAIN, QUOTAS, UNSCORED, method
-
-    found = method(config.method, keep, given.arrays)
+    found = presets.method(config.method, keep, given.arrays)
     if config.quota is not None:
-        if config.quota not in QUOTAS:
-            raise InputError(f"no quota {config.quota!r}; there are {', '.join(QUOTAS)}")
+        if config.quota not in presets.QUOTAS:
+            raise InputError(f"no quota {config.quota!r}; there are {', '.join(presets.QUOTAS)}")
         found = replace(found, quota=config.quota)
     if config.rank is not None:
         found = replace(found, rank=config.rank)
@@ -211,6 +202,6 @@ def _method(config: Config, keep: float, given: Given) -> Method:
         if not 0 <= config.trim < 1:
             raise InputError(f"--trim {config.trim} is outside [0, 1)")
         found = replace(found, trim=config.trim)
-    if config.scores is None and not (found.quota in UNSCORED and found.rank in PLAIN):
+    if config.scores is None and not (found.quota in presets.UNSCORED and found.rank in presets.PLAIN):
         raise InputError(f"{found.quota} x {found.rank} needs --scores (from `prune score`)")
     return found

@@ -1,4 +1,4 @@
-"""Choose samples: class weights to quotas, a rank inside every class, a reason for every sample kept."""
+"""Choose samples: class weights become quotas, a rank fills every class's quota, and each kept sample has a reason."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prune.methods import rank as ranks
-from prune.methods.presets import BY_CLASS, LOW_IS_HARD, Method, rank_parts
-from prune.methods.quota import check, quota, whole_classes
+from prune.methods.presets import BY_CLASS, Method, rank_parts
+from prune.methods.quota import check_floors, quota, whole_classes
 from prune.methods.sampling import COMPLEXITY, beta_key, ccs_places
 from prune.runs.files import InputError
+from prune.scores.score_table import hardness
 
 QUOTA, FLOOR, PROTECTED, COVERAGE, RANDOM = range(5)
 """Codes of `prune.index.REASONS`."""
@@ -19,7 +20,7 @@ QUOTA, FLOOR, PROTECTED, COVERAGE, RANDOM = range(5)
 
 @dataclass(frozen=True)
 class Candidates:
-    """What there is to choose from.
+    """Samples to choose from, and what is known of them.
 
     Attributes
     ----------
@@ -28,12 +29,12 @@ class Candidates:
     scores : mapping of str to (n,) float
     weights : mapping of str to (c,) float
         Class weights under the quota's name ("lm", "fm-soft", ...), targets combined.
-    eligible : (n,) bool
-        False for samples that must not be kept; all may when absent.
-    always : (n,) bool
-        True for samples that must be kept; none must when absent.
-    features : (n, d) float
-        For ranks that look at them; may be mapped.
+    eligible : (n,) bool, optional
+        False for samples that must not be kept.
+    always : (n,) bool, optional
+        True for samples that must be kept.
+    features : (n, d) float, optional
+        For ranks that use them; may be memory-mapped.
     """
 
     label: np.ndarray
@@ -47,7 +48,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen.
+    """The chosen samples.
 
     Attributes
     ----------
@@ -55,12 +56,12 @@ class Choice:
     reason : (budget,) uint8
         Codes of `prune.index.REASONS`.
     score : (budget,) float32
-        The rank's score; NaN where the rank has none.
+        The rank's score; NaN where the rank uses none.
     quotas : (c,) int64
     weight : (c,) float64
         Class weights behind the quotas, summing to 1.
     available : (c,) int64
-        Samples of the class that were there to choose from.
+        Eligible samples of the class.
     """
 
     rows: np.ndarray
@@ -71,7 +72,7 @@ class Choice:
     available: np.ndarray
 
 
-def choose(
+def choose_samples(
     source: Candidates,
     method: Method,
     budget: int,
@@ -86,7 +87,7 @@ def choose(
 
     Parameters
     ----------
-    source : Source
+    source : Candidates
     method : Method
     budget : int
     floor : (c,) int, optional
@@ -94,7 +95,7 @@ def choose(
     protected : (c,) bool, optional
         Classes that are kept whole.
     cut : float
-        Fraction of the hardest that CCS cuts.
+        Fraction of each class, its hardest samples, that CCS cuts.
     complexity : float
         c_D of DUAL's Beta draw.
     seed : int
@@ -103,7 +104,7 @@ def choose(
     Raises
     ------
     InputError
-        Floors, protected classes and samples exceed the budget, or the method needs a weight or score that is absent.
+        Floors, protected classes and samples exceed the budget, or a weight or score that the method needs is absent.
     """
     n, c = len(source.label), source.classes
     eligible = np.ones(n, bool) if source.eligible is None else source.eligible
@@ -113,7 +114,7 @@ def choose(
     if must.sum() > budget:
         raise InputError(f"{must.sum()} samples are protected and the budget is {budget}: raise the keep")
     low = np.maximum(must, 0 if floor is None else np.minimum(floor, sizes))
-    check(sizes, budget, low)
+    check_floors(sizes, budget, low)
     score, way = rank_parts(method.rank, source.scores)
     if method.quota == "threshold" and way in BY_CLASS:
         raise InputError(f"rank {method.rank!r} works inside classes: give a --quota other than threshold")
@@ -141,8 +142,8 @@ def choose(
     kept[free] = place < (quotas - taken)[label]
     reason = np.full(n, PROTECTED, np.uint8)
     drawn = {"random": RANDOM, "ccs": QUOTA}.get(way, COVERAGE if way in BY_CLASS else QUOTA)
-    reason[free] = np.where(quotas < sizes, drawn, QUOTA)[label]  # nothing is drawn from a class that is kept whole
-    # What would have stayed out had there been no floor is there because of it.
+    reason[free] = np.where(quotas < sizes, drawn, QUOTA)[label]  # a class that is kept whole is not drawn from
+    # Kept because of the floor: what would be dropped without one.
     reason[free] = np.where(place >= (plain - taken)[label], FLOOR, reason[free])
     if protected is not None:
         reason[protected[source.label]] = PROTECTED
@@ -161,7 +162,7 @@ def _key(
     complexity: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Keys for the ways that give one, the smallest first."""
+    """Sort keys of the ways that have one, smallest first."""
     if values is None:
         return ranks.random_key(len(groups), rng)
     if way == "beta":
@@ -182,16 +183,16 @@ def _place(
     cut: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Order of taking inside each class, for the ways that need to know the quotas."""
-    hardness = None if values is None else -values if score in LOW_IS_HARD else np.asarray(values)
+    """Order of taking inside each class, for the ways that depend on the quotas."""
+    hard = None if values is None else hardness(score, np.asarray(values))
     if way == "ccs":
-        assert hardness is not None
-        return ccs_places(hardness, label, quotas, rng, cut=cut)
+        assert hard is not None
+        return ccs_places(hard, label, quotas, rng, cut=cut)
     from prune.methods.coverage import coverage_places
 
     if source.features is None:
-        raise InputError(f"rank {way} looks at the source's features: say where they are with --features")
-    return coverage_places(way, source.features, free, label, quotas, hardness)
+        raise InputError(f"rank {way} uses the source's features: give them with --features")
+    return coverage_places(way, source.features, free, label, quotas, hard)
 
 
 def _weights(source: Candidates, name: str, sizes: np.ndarray) -> np.ndarray:
@@ -209,11 +210,11 @@ def _weights(source: Candidates, name: str, sizes: np.ndarray) -> np.ndarray:
 
 
 def missing(name: str) -> str:
-    """Why class weights of this name are not there, in words."""
+    """Why class weights of this name are missing, in words."""
     if name.startswith("lm"):
         return (
-            "LM needs a surrogate whose classes are the source's, and targets: this surrogate's classes are others "
-            "(use FM: --method dp4tl-fm, or --quota fm-soft), or `prune score` had no --targets"
+            "LM needs targets, and a surrogate that knows the source's classes: `prune score` had no --targets, or "
+            "this surrogate has other classes (use FM: --method dp4tl-fm, or --quota fm-soft)"
         )
     if name.startswith(("fm", "soft", "votes")):
         return "class votes need targets: run `prune score` with --targets"

@@ -1,4 +1,4 @@
-"""Ranks that look at features: cover a class well. Greedy rules on one class's block; never all samples at once."""
+"""Ranks on features that cover a class: greedy rules on the samples of one class at a time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DENSE = 8192
 
 
 class _Products:
-    """Inner products of a block's rows with one row at a time: from a table where many are asked for."""
+    """Inner products of a block's rows with one row at a time, from a table where many are needed."""
 
     def __init__(self, x: np.ndarray, picks: int) -> None:
         self._x = x
-        # A table costs a fast matrix product, a row without it a slow pass over memory: about 1 to 32.
+        # The table is one fast matrix product, a row without it a slow pass over memory: a ratio of about 1 to 32.
         self._table = x @ x.T if len(x) <= _DENSE and picks * 32 > len(x) else None
 
     def __call__(self, row: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def k_center(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def herding(x: np.ndarray, k: int) -> np.ndarray:
-    """Herding: each pick brings the mean of those chosen nearest to the mean of all. (k,) int64.
+    """Herding: each pick moves the mean of those chosen nearest to the mean of all. (k,) int64.
 
     Welling, "Herding Dynamical Weights to Learn", ICML 2009, in the form of Rebuffi et al. (iCaRL), CVPR 2017,
     algorithm 4, without repeats. Equal distances: the lower row.
@@ -70,7 +70,7 @@ def herding(x: np.ndarray, k: int) -> np.ndarray:
     square = np.einsum("ij,ij->i", x, x)
     products = _Products(x, k)
     picks = np.empty(k, np.int64)
-    # || sum + x ||^2 without the part that is the same for every x
+    # || sum + x ||^2 without the term that is the same for every x
     cost = square.copy()
     for step in range(k):
         pick = int(cost.argmin())
@@ -85,7 +85,7 @@ def facility_location(x: np.ndarray, k: int, neighbours: int = 256) -> np.ndarra
 
     Mirzasoleiman, Bilmes and Leskovec, "Coresets for Data-efficient Training of Machine Learning Models" (CRAIG), ICML
     2020, equation 11, by Minoux's lazy greedy. Cosines below 0 count as 0. In classes of more than 8,192 samples a
-    row serves its 256 nearest alone. Equal gains: the lower row.
+    row covers only its 256 nearest. Equal gains: the lower row.
 
     Parameters
     ----------
@@ -94,18 +94,18 @@ def facility_location(x: np.ndarray, k: int, neighbours: int = 256) -> np.ndarra
         At most n.
     """
     x = unit(x)
-    served: np.ndarray | None = None
+    covered: np.ndarray | None = None
     if len(x) <= _DENSE:
         likeness = np.maximum(x @ x.T, 0.0)
     else:
-        square, served = knn(x, neighbours - 1)
-        served = np.c_[np.arange(len(x)), served]
+        square, covered = knn(x, neighbours - 1)
+        covered = np.c_[np.arange(len(x)), covered]
         likeness = np.maximum(1.0 - np.c_[np.zeros(len(x), np.float32), square] / 2.0, 0.0)
     best = np.zeros(len(x), np.float32)
 
     def gain(row: int) -> float:
-        have = best if served is None else best[served[row]]
-        # Two rows that serve each other alone gain the same: rounding errors must not choose between them.
+        have = best if covered is None else best[covered[row]]
+        # Two rows that cover only each other gain the same: rounding errors must not decide between them.
         return round(float(np.maximum(likeness[row] - have, 0.0).sum(dtype=np.float64)), 4)
 
     heap = [(-gain(row), row) for row in range(len(x))]
@@ -119,7 +119,7 @@ def facility_location(x: np.ndarray, k: int, neighbours: int = 256) -> np.ndarra
                 break
             heapq.heappush(heap, (-now, row))
         picks[step] = row
-        where = slice(None) if served is None else served[row]
+        where = slice(None) if covered is None else covered[row]
         best[where] = np.maximum(best[where], likeness[row])
     return picks
 
@@ -142,14 +142,14 @@ def knn(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         index.nprobe = 32
     index.add(x)
     square, rows = index.search(x, k + 1)
-    # Among equal rows faiss may put another one before the row itself: take the row out wherever it is.
+    # Among equal rows faiss may return another one before the row itself: remove the row wherever it is.
     own = rows == np.arange(n)[:, None]
     own[~own.any(axis=1), -1] = True
     return square[~own].reshape(n, k), rows[~own].reshape(n, k)
 
 
 def d2(x: np.ndarray, score: np.ndarray, k: int, neighbours: int = NEIGHBOURS, gamma: float = 1.0) -> np.ndarray:
-    """D2 pruning: difficulty spread over a k-NN graph; the best are picked, their neighbours marked down. (k,) int64.
+    """D2 pruning: difficulty spread over a k-NN graph; each pick lowers the value of its neighbours. (k,) int64.
 
     Maharana, Yadav and Bansal, "D2 Pruning: Message Passing for Balancing Diversity and Difficulty in Data Pruning",
     ICLR 2024, section 3. Forward: a node's value is its own score plus its neighbours' scores times exp(-gamma d).
@@ -173,7 +173,7 @@ def d2(x: np.ndarray, score: np.ndarray, k: int, neighbours: int = NEIGHBOURS, g
     square, near = knn(x, neighbours)
     distance = np.sqrt(np.maximum(square, 0.0))
     weight = np.exp(-gamma * distance / (float(distance.mean()) or 1.0)).astype(np.float64)
-    # The graph is undirected: an edge counts for both ends whichever end found the other.
+    # The graph is undirected: an edge counts for both ends, whichever of them found the other.
     rows, cols = np.repeat(np.arange(n), near.shape[1]), near.reshape(-1)
     edges = np.stack([np.r_[rows, cols], np.r_[cols, rows]])
     _, once = np.unique(edges[0] * n + edges[1], return_index=True)
@@ -205,13 +205,13 @@ def coverage_places(
     ----------
     rule : one of `RULES`
     features : (m, d) float
-        May be mapped; one group at a time is read.
+        May be memory-mapped; one group at a time is read.
     rows : (n,) int64
-        Rows of the features that stand for the samples, ascending.
+        The samples' rows of the features, ascending.
     groups : (n,) int in [0, c)
     quotas : (c,) int
     hardness : (n,) float, optional
-        For "d2": the larger, the harder. It is brought to [0, 1] in each group; NaN counts as 0.
+        For "d2": the larger, the harder. Scaled to [0, 1] in each group; NaN counts as 0.
     """
     order = np.argsort(groups, kind="stable")
     ends = np.cumsum(np.bincount(groups, minlength=len(quotas)))

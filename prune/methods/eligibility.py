@@ -11,7 +11,7 @@ from prune.runs.files import InputError
 
 
 def dropped(arrays: Mapping[str, np.ndarray], n: int, *, leaks: bool, suspects: bool) -> np.ndarray | None:
-    """Mark what the flags drop, (n,) bool; `InputError` when the scores file does not know it."""
+    """Mark what the flags drop, (n,) bool; `InputError` when the scores file lacks the information."""
     gone = np.zeros(n, bool)
     if suspects:
         gone |= _need(arrays, "looks_like", "--drop-suspects", "`prune score --also suspects`") >= 0
@@ -25,7 +25,7 @@ def dropped(arrays: Mapping[str, np.ndarray], n: int, *, leaks: bool, suspects: 
 
 
 def originals(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """`duplicate_of` of the scores file, (n,) int; `InputError` when it does not know it."""
+    """`duplicate_of` of the scores file, (n,) int; `InputError` when it has none."""
     return _need(arrays, "duplicate_of", "--drop-duplicates", "`prune score --also duplicates`")
 
 
@@ -36,7 +36,7 @@ def _need(arrays: Mapping[str, np.ndarray], name: str, flag: str, way_out: str) 
 
 
 def eligible(n: int, never: np.ndarray | None, gone: np.ndarray | None, always: np.ndarray | None) -> np.ndarray:
-    """Mark the samples that may be kept, (n,) bool: --always outweighs what flags drop, and clashes with --never."""
+    """Mark the samples that may be kept, (n,) bool: --always overrides the flags that drop, and excludes --never."""
     if always is not None and never is not None and (both := int((always & never).sum())):
         raise InputError(f"--always and --never both name {both} samples")
     may = np.ones(n, bool)
@@ -49,20 +49,20 @@ def eligible(n: int, never: np.ndarray | None, gone: np.ndarray | None, always: 
     return may
 
 
-def copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None) -> np.ndarray:
+def surplus_copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None) -> np.ndarray:
     """Mark near-duplicates of samples that may be kept, (n,) bool.
 
-    Where an original may not be kept, one of its copies takes its place and is not marked: one of `always`, else the
+    Where an original may not be kept, one of its copies replaces it and is not marked: one of `always`, otherwise the
     lowest row that may be kept.
 
     Parameters
     ----------
     duplicate_of : (n,) int
-        Row of the original; -1 for originals, which duplicate nothing, and for samples without a near-duplicate.
+        Row of the original; -1 for originals and for samples without a near-duplicate.
     may : (n,) bool
-        Samples that may be kept otherwise.
+        Samples that may be kept for all other reasons.
     always : (n,) bool, optional
-        Samples that are kept whatever they duplicate; none of them is marked.
+        Samples that must be kept; none of them is marked.
     """
     found = duplicate_of >= 0
     rows = np.flatnonzero(found & may)
@@ -75,7 +75,7 @@ def copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None)
     return found
 
 
-def spare_duplicates(
+def removable_copies(
     copies: np.ndarray,
     may: np.ndarray,
     label: np.ndarray,
@@ -83,7 +83,7 @@ def spare_duplicates(
     floor: np.ndarray,
     whole: np.ndarray | None,
 ) -> np.ndarray:
-    """Mark near-duplicates that a method leaves out by itself, (n,) bool: never so many that a promise would break.
+    """Mark the near-duplicates that a method drops by itself, (n,) bool, as far as floors and the budget allow.
 
     Classes that are kept whole keep theirs; where a floor or the budget needs some, the lowest rows stay.
 
@@ -92,7 +92,7 @@ def spare_duplicates(
     copies : (n,) bool
         Near-duplicates of other samples.
     may : (n,) bool
-        Samples that may be kept otherwise.
+        Samples that may be kept for all other reasons.
     label : (n,) int
     budget : int
     floor : (c,) int

@@ -1,15 +1,16 @@
-"""The named methods: each is a quota and a rank, as design and papers have them; any other pair can be asked for.
+"""The named methods: each is a quota and a rank, as in its paper; any other pair can be combined.
 
 A rank is `random`, `k-center`, `herding`, `facility-location`, or SCORE:WAY with a score of the scores file and a way
-of `WAYS`. SCORE may list alternatives, `aum/el2n:ccs`: the first that the scores file holds serves.
+of `WAYS`. SCORE may list alternatives, as in `aum/el2n:ccs`: the first one that the scores file holds is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prune.runs.files import InputError
+from prune.scores.score_table import BY_NAME, way_out
 
 QUOTAS = (
     "size",  # every class its share of the source
@@ -17,21 +18,21 @@ QUOTAS = (
     "threshold",  # no quota: one threshold of the rank over all samples
     "lm",  # hard LM votes
     "lm-soft",  # soft LM votes
-    "lm-whole",  # whole classes in order of LM votes
+    "lm-whole",  # whole classes in order of hard LM votes
     "fm",  # hard FM votes
     "fm-soft",  # soft FM votes
-    "fm-whole",  # whole classes in order of FM votes
+    "fm-whole",  # whole classes in order of hard FM votes
     "soft",  # the mean of soft LM and FM votes, each sharpened to the breadth of the hard votes
     "soft-whole",  # whole classes in order of those
-    "votes-whole",  # whole classes in order of hard LM votes, or FM votes where LM cannot be had
+    "votes-whole",  # whole classes in order of hard LM votes, or FM votes where LM is not available
     "weights",  # the weights of --weights
 )
 WAYS = (
     "top",  # largest first
     "bottom",  # smallest first
     "middle",  # nearest the class's median rank first
-    "ccs",  # the hardest cut, then evenly from strata of the score
-    "beta",  # drawn by score and a Beta density of the confidence that suits the keep
+    "ccs",  # without the hardest, evenly from strata of the score
+    "beta",  # drawn by the score times a Beta density of the confidence that depends on the keep
     "d2",  # message passing on the k-NN graph of the class
 )
 PLAIN = ("random", "k-center", "herding", "facility-location")
@@ -39,14 +40,12 @@ PLAIN = ("random", "k-center", "herding", "facility-location")
 UNSCORED = ("size", "equal", "weights")
 """Quotas that need no scores file."""
 BY_CLASS = ("ccs", "d2", "k-center", "herding", "facility-location")
-"""Ways that need the quotas first: they do not go with one threshold over all."""
-LOW_IS_HARD = frozenset({"margin", "aum", "confidence", "affinity"})
-"""Scores whose small end is the hard one; of all others the large end is."""
+"""Ways that need the quotas first: they cannot be combined with one threshold over all."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A quota, a rank and what goes with them.
+    """A quota, a rank and their settings.
 
     Attributes
     ----------
@@ -54,9 +53,11 @@ class Method:
     base : float
         Share of the budget that is first spread by size, as a floor for every class.
     trim : float
-        Share of each class, the last by the rank, without which quotas of whole classes count it as full.
+        Share of each class, the last by the rank, that quotas of whole classes skip as long as other classes have room.
     without_duplicates : bool
-        Near-duplicates are left out where the scores file names them, as far as the budget allows.
+        Near-duplicates are dropped where the scores file names them, as far as the budget allows.
+    paper : str
+        Publication, with section or equation.
     """
 
     quota: str
@@ -64,67 +65,74 @@ class Method:
     base: float = 0.0
     trim: float = 0.0
     without_duplicates: bool = False
+    paper: str = field(default="", compare=False)
+
+
+def _by_score(name: str, way: str) -> Method:
+    """One threshold of a score over all samples, the paper's own use of most scores."""
+    return Method("threshold", f"{name}:{way}", paper=BY_NAME[name].paper)
 
 
 PRESETS = {
-    "random": Method("size", "random"),
-    "class-random": Method("equal", "random"),
-    "dp4tl-lm": Method("lm-whole", "random"),
-    "dp4tl-fm": Method("fm-whole", "random"),
-    "el2n": Method("threshold", "el2n:top"),
-    "el2n-early": Method("threshold", "el2n-early:top"),
-    "grand": Method("threshold", "grand:top"),
-    "entropy": Method("threshold", "entropy:top"),
-    "margin": Method("threshold", "margin:bottom"),
-    "least-confidence": Method("threshold", "least-confidence:top"),
-    "forgetting": Method("threshold", "forgetting:top"),
-    "aum": Method("threshold", "aum:bottom"),
-    "tdds": Method("threshold", "tdds:top"),
-    "dual": Method("threshold", "dual:beta"),
-    "dyn-unc": Method("threshold", "dyn-unc:top"),
-    "variance": Method("threshold", "variance:top"),
-    "prototype": Method("threshold", "prototype:top"),
-    "self-prototype": Method("threshold", "self-prototype:top"),
-    "moderate": Method("size", "moderate:bottom"),
-    "affinity": Method("threshold", "affinity:top"),
-    "ccs": Method("size", "aum/el2n:ccs"),
-    "d2": Method("size", "aum/el2n:d2"),
-    "k-center": Method("size", "k-center"),
-    "herding": Method("size", "herding"),
-    "facility-location": Method("size", "facility-location"),
-    "semdedup": Method("size", "random", without_duplicates=True),
+    "random": Method("size", "random", paper="the control: uniform within each class"),
+    "class-random": Method("equal", "random", paper="the control: the same number of every class"),
+    "dp4tl-lm": Method("lm-whole", "random", paper="Zhang et al. (DP4TL), NeurIPS 2023, section 4, label mapping"),
+    "dp4tl-fm": Method("fm-whole", "random", paper="Zhang et al. (DP4TL), NeurIPS 2023, section 4, feature mapping"),
+    "el2n": _by_score("el2n", "top"),
+    "el2n-early": _by_score("el2n-early", "top"),
+    "grand": _by_score("grand", "top"),
+    "entropy": _by_score("entropy", "top"),
+    "margin": _by_score("margin", "bottom"),
+    "least-confidence": _by_score("least-confidence", "top"),
+    "forgetting": _by_score("forgetting", "top"),
+    "aum": _by_score("aum", "bottom"),
+    "tdds": _by_score("tdds", "top"),
+    "dual": Method("threshold", "dual:beta", paper="Cho et al., ICML 2025, section 3.3"),
+    "dyn-unc": _by_score("dyn-unc", "top"),
+    "variance": _by_score("variance", "top"),
+    "prototype": _by_score("prototype", "top"),
+    "self-prototype": _by_score("self-prototype", "top"),
+    "moderate": Method("size", "moderate:bottom", paper=BY_NAME["moderate"].paper),
+    "affinity": _by_score("affinity", "top"),
+    "ccs": Method("size", "aum/el2n:ccs", paper="Zheng et al., ICLR 2023, algorithm 1, by class"),
+    "d2": Method("size", "aum/el2n:d2", paper="Maharana et al., ICLR 2024, section 3, by class"),
+    "k-center": Method("size", "k-center", paper="Sener and Savarese, ICLR 2018, algorithm 1, by class"),
+    "herding": Method("size", "herding", paper="Welling, ICML 2009; Rebuffi et al., CVPR 2017, algorithm 4"),
+    "facility-location": Method("size", "facility-location", paper="Mirzasoleiman et al. (CRAIG), ICML 2020, eq. 11"),
+    "semdedup": Method("size", "random", without_duplicates=True, paper="Abbas et al., 2023"),
 }
 NAMES = (*PRESETS, "winnow")
 HARDEST_FIRST_FROM = 0.6
 """Keep from which `winnow` takes the hardest samples of a class first; below it, the easiest."""
 TRIM = 0.25
-"""Share of a class, its hardest, that `winnow` leaves out under strong pruning as long as others have room."""
+"""Share of a class, its hardest part, that `winnow` skips under strong pruning as long as other classes have room."""
 SPREAD_BY_SIZE = 0.1
-"""Share of `winnow`'s budget that is spread by size under mild pruning, so that every class keeps a part."""
+"""Share of `winnow`'s budget that is spread by size under mild pruning, so that every class keeps some samples."""
 
 
 def winnow(keep: float, *, guided: bool = True, dynamics: bool = False, hardness: str = "el2n/entropy") -> Method:
     """The project's own default for a keep.
 
     Strong pruning: whole classes in the order of the targets' votes, each without its hardest quarter, so that the
-    budget reaches a third more classes than whole ones would. Mild pruning: the votes share out the budget softly, a
-    tenth of it by size, and the hardest samples of a class come first (Sorscher et al., NeurIPS 2022, section 2; Zheng
-    et al., ICLR 2023). Near-duplicates are left out at any keep.
+    budget covers a third more classes than whole ones would. Mild pruning: the budget is shared by soft votes, a tenth
+    of it by size, and the hardest samples of a class come first (Sorscher et al., NeurIPS 2022, section 2; Zheng et
+    al., ICLR 2023). Near-duplicates are dropped at any keep.
 
     Chosen on a validation part of three targets' training images (20,000 images of CIFAR-100 to cifar10, flowers5 and
     gtsrb, two seeds). Points above random on their mean, at keeps 0.1, 0.2 and 0.5: whole classes without the hardest
     quarter 4.1, 2.7, 2.8; without the hardest half 2.2, 2.9, 1.7; whole classes (dp4tl-lm) 2.5, 3.1, 2.9; soft votes
-    with the easiest first 3.0, 2.9, 1.4; by size with the easiest first 0.9, 2.0, 1.6. The hard end is the papers'.
+    with the easiest first 3.0, 2.9, 1.4; by size with the easiest first 0.9, 2.0, 1.6. Taking the hardest first under
+    mild pruning follows the papers.
 
     Parameters
     ----------
     keep : float
     guided : bool
-        Targets have voted. Without them every class keeps its share of the source.
+        There are votes of targets. Without them every class keeps its share of the source.
     dynamics : bool
-        DUAL's score is there, which then draws the samples of a source without targets: it adapts to the keep itself.
+        DUAL's score is available; it then draws the samples of a source without targets, since it adapts to the keep.
     hardness : str
-        Score, or alternatives, that tells easy samples from hard ones.
+        Score, or alternatives, that separates easy samples from hard ones.
     """
     mild = keep >= HARDEST_FIRST_FROM
     if not guided:
@@ -136,16 +144,21 @@ def winnow(keep: float, *, guided: bool = True, dynamics: bool = False, hardness
 
 
 def method(name: str, keep: float, scores: Collection[str] = ("class/",)) -> Method:
-    """Look up a method by its name, for a keep and the arrays of a scores file; `InputError` for an unknown one."""
+    """The method of this name, for a keep and the arrays of a scores file; `InputError` for an unknown name."""
     if name == "winnow":
         guided = any(array.startswith("class/") for array in scores)
         known = "sample/prototype" not in scores or {"sample/el2n", "sample/entropy"} & set(scores)
-        hardness = "el2n/entropy" if known else "prototype"  # what features without logits can tell
+        hardness = "el2n/entropy" if known else "prototype"  # features without logits have no other score
         dynamics = {"sample/dual", "sample/confidence"} <= set(scores)
         return winnow(keep, guided=guided, dynamics=dynamics, hardness=hardness)
     if name not in PRESETS:
         raise InputError(f"no method {name!r}; there are {', '.join(NAMES)}")
     return PRESETS[name]
+
+
+def needs_features(rank: str) -> bool:
+    """Whether a rank uses the source's features."""
+    return rank.partition(":")[2] == "d2" or rank in PLAIN[1:]
 
 
 def rank_parts(rank: str, scores: Collection[str]) -> tuple[str, str]:
@@ -164,12 +177,12 @@ def rank_parts(rank: str, scores: Collection[str]) -> tuple[str, str]:
     for name in names.split("/"):
         if name in scores and (way != "beta" or "confidence" in scores):
             return name, way
-    raise InputError(f"rank {rank!r}: {_lacking(names, way)}; the scores file holds {', '.join(sorted(scores))}")
+    wanted = [*names.split("/"), *(["confidence"] if way == "beta" else [])]
+    raise InputError(f"rank {rank!r}: {way_out(wanted)}; the scores file holds {', '.join(sorted(scores))}")
 
 
-def _lacking(names: str, way: str) -> str:
-    from prune.scores import training_dynamics
-
-    if way == "beta" or set(names.split("/")) & set(training_dynamics.HARDER_WHEN):
-        return "needs training dynamics (`pretrain --dynamics`, then `prune score --dynamics`)"
-    return f"there is no {' or '.join(names.split('/'))} (see `prune score --also`)"
+def described() -> str:
+    """The named methods as lines of text, for `--help`: quota, rank, paper."""
+    rows = [(name, f"{preset.quota} x {preset.rank}", preset.paper) for name, preset in PRESETS.items()]
+    rows.append(("winnow", "by the keep", "the default (ours)"))
+    return "\n".join(f"    {name:<17}  {pair:<32}  {paper}" for name, pair, paper in rows)

@@ -1,4 +1,4 @@
-"""Quotas: how many samples each class keeps. Whole numbers, the budget exactly, floors and sizes respected."""
+"""Quotas: how many samples each class keeps. Whole numbers that sum to the budget, between floor and class size."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from prune.runs.files import InputError
 
 
 def budget_of(keep: float, n: int) -> int:
-    """Samples that `keep` of `n` stands for: keep * n rounded to the nearest whole number, halves up, at least 1.
+    """Number of samples that a keep of `n` means: keep * n, rounded to the nearest whole number, 0.5 up; at least 1.
 
-    The decimal digits of `keep` are meant, not its binary neighbour: 0.285 of 1,000 is 285.
+    `keep` is taken as its decimal digits, not as the nearest binary fraction: 0.285 of 1,000 is 285.
 
     Raises
     ------
@@ -53,14 +53,14 @@ def largest_floor(class_size: np.ndarray, budget: int) -> int:
     return low
 
 
-def check(class_size: np.ndarray, budget: int, floor: int | np.ndarray) -> np.ndarray:
-    """Floors cut to the sizes, (c,) int64; `InputError` when the budget is above the samples or below the floors."""
+def check_floors(class_size: np.ndarray, budget: int, floor: int | np.ndarray) -> np.ndarray:
+    """Floors limited to the sizes, (c,) int64; `InputError` when they, or the budget, cannot be met."""
     size = np.asarray(class_size, np.int64)
     low = np.minimum(np.broadcast_to(np.asarray(floor, np.int64), size.shape), size)
     if low.size and low.min() < 0:
         raise InputError("a floor below 0")
     if not 0 <= budget <= size.sum():
-        raise InputError(f"a budget of {budget} samples, but {size.sum()} are there to choose from")
+        raise InputError(f"a budget of {budget} samples, but {size.sum()} are available")
     if low.sum() > budget:
         raise InputError(
             f"the floors need {low.sum()} samples and the budget is {budget}; "
@@ -72,9 +72,9 @@ def check(class_size: np.ndarray, budget: int, floor: int | np.ndarray) -> np.nd
 def quota(class_weight: np.ndarray, class_size: np.ndarray, budget: int, floor: int | np.ndarray = 0) -> np.ndarray:
     """Share a budget over the classes in proportion to their weights.
 
-    Water-filling: every class gets clip(level * weight, floor, size) with the one level at which these sum to the
-    budget; largest remainders make whole numbers of it. Classes of weight 0 stay at their floor unless the others are
-    full; what is then left is shared by size.
+    Water-filling: every class gets clip(level * weight, floor, size), with the one level at which these sum to the
+    budget; they are rounded by largest remainders. Classes of weight 0 stay at their floor unless the others are full;
+    the rest of the budget is then shared by size.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def quota(class_weight: np.ndarray, class_size: np.ndarray, budget: int, floor: 
         raise InputError(f"{weight.size} class weights for {size.size} classes")
     if not np.isfinite(weight).all() or (weight.size and weight.min() < 0):
         raise InputError("class weights must be finite and not negative")
-    low = check(size, budget, floor)
+    low = check_floors(size, budget, floor)
     share = _fill(weight, low.astype(np.float64), size.astype(np.float64), float(budget))
     return _whole(share, low, size, budget)
 
@@ -124,7 +124,7 @@ def _fill(weight: np.ndarray, low: np.ndarray, high: np.ndarray, budget: float) 
     share = low.copy()
     w, lo, hi = weight[live], low[live], high[live]
     target = budget - low[~live].sum()
-    # The sum is piecewise linear in the level: walk to the segment that holds the target, then solve it.
+    # The sum is piecewise linear in the level: find the segment that contains the target, then solve it.
     knots = np.unique(np.concatenate([lo / w, hi / w]))
     first, last = 0, len(knots) - 1
     while first < last:
@@ -142,7 +142,7 @@ def _fill(weight: np.ndarray, low: np.ndarray, high: np.ndarray, budget: float) 
 def _whole(share: np.ndarray, low: np.ndarray, high: np.ndarray, budget: int) -> np.ndarray:
     """Largest remainders: whole numbers within [low, high] that sum to the budget."""
     down = np.clip(np.floor(share + 1e-9).astype(np.int64), low, high)
-    rest = np.round(share - down, 9)  # shares that are equal on paper must not differ by a rounding error
+    rest = np.round(share - down, 9)  # equal shares must not differ by a rounding error
     while (left := budget - int(down.sum())) != 0:
         step = 1 if left > 0 else -1
         movable = np.flatnonzero(down < high if step > 0 else down > low)
@@ -162,11 +162,11 @@ def whole_classes(
 ) -> np.ndarray:
     """All or nothing: fill classes in order of votes until the budget is spent (DP4TL).
 
-    The class that no longer fits whole is filled partly, so that the sum is exact; which of its samples stay is up to
-    the rank (the presets draw them at random from the seed). Floors are served first.
+    The class that no longer fits whole is filled partly, so that the sum is exact; the rank decides which of its
+    samples stay (the presets draw them at random). Floors are filled first.
 
-    With `trim`, a class counts as full without that share of it, rounded down; what it lacks is filled in the same
-    order when the budget has filled all classes so far.
+    With `trim`, a class counts as full without that share of it, rounded down; the rest is filled in the same order
+    once all classes are full in this sense.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def whole_classes(
     array([6, 6, 2])
     """
     size = np.asarray(class_size, np.int64)
-    kept = check(size, budget, floor).copy()
+    kept = check_floors(size, budget, floor).copy()
     order = np.lexsort((-np.asarray(ties, np.float64), -np.asarray(votes, np.float64)))
     for full in (size - np.floor(trim * size + 1e-9).astype(np.int64), size):
         room = np.maximum(full - kept, 0)[order]

@@ -1,7 +1,7 @@
 """Ranks: which samples fill a class's quota.
 
-A key per sample, the smallest first, says it all for most rules (`by_key`); the lower row wins ties and NaN never wins.
-Stratified and weighted draws are in `prune.methods.sampling`, rules that look at features in `prune.methods.coverage`.
+Most rules are a sort key per sample, smallest first (`by_key`); ties go to the lower row, NaN comes last. Stratified
+and weighted draws are in `prune.methods.sampling`, rules on features in `prune.methods.coverage`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def bottom_key(score: np.ndarray) -> np.ndarray:
 
 
 def middle_key(score: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Samples nearest the median rank of their group first, (n,) float32: windows around the median, nested.
+    """Samples nearest to the median rank of their group first, (n,) float32: nested windows around the median.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def by_key(key: np.ndarray, groups: np.ndarray, quotas: np.ndarray) -> np.ndarra
 
 
 def threshold_quotas(key: np.ndarray, groups: np.ndarray, budget: int, floors: np.ndarray) -> np.ndarray:
-    """Quotas that one threshold over all samples gives: the smallest keys, after every group's floor is served.
+    """Quotas of one threshold over all samples: every group's floor first, then the smallest keys of all.
 
     Parameters
     ----------

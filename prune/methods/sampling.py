@@ -1,4 +1,4 @@
-"""Draws that a score guides: coverage-centric strata (CCS) and the ratio-adaptive Beta draw of DUAL."""
+"""Draws guided by a score: coverage-centric strata (CCS), and the ratio-adaptive Beta draw of DUAL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from prune.methods.rank import bottom_key, places, random_key
 
 STRATA = 50
-"""Strata of CCS, as in the paper; fewer where fewer samples are wanted."""
+"""Strata of CCS, as in the paper; fewer where the quota is smaller."""
 COMPLEXITY = 4.0
 """c_D of DUAL's Beta draw: the paper's value for CIFAR-100 (5.5 for CIFAR-10, 11 for ImageNet-1k)."""
 CONCENTRATION = 15.0
@@ -25,8 +25,8 @@ def ccs_places(
 ) -> np.ndarray:
     """CCS inside each group: cut the hardest, then draw evenly from strata of equal width of the score.
 
-    Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates", ICLR 2023, algorithm 1. The budget goes
-    round the strata from the smallest on, each getting an equal part of what is left or all that it has.
+    Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates", ICLR 2023, algorithm 1. The budget is
+    shared over the strata from the smallest on: each gets an equal part of the rest, or all its samples.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def ccs_places(
         At most the size of the group.
     rng : Generator
     cut : float
-        Fraction of each group that is cut, in [0, 1); less where the quota needs it.
+        Fraction of each group that is cut, in [0, 1); less where the quota needs more.
     strata : int
 
     Returns
@@ -66,15 +66,15 @@ def ccs_places(
     stratum = np.clip(np.nan_to_num(stratum), 0, steps[groups] - 1).astype(np.int64)
 
     counts = np.bincount(groups[inside] * strata + stratum[inside], minlength=c * strata).reshape(c, strata)
-    share = _deal(counts, quotas).reshape(-1)
-    cell = np.where(inside, groups * strata + stratum, c * strata)
-    drawn, _ = places(random_key(len(groups), rng), cell)
-    chosen = inside & (drawn < np.r_[share, 0][cell])
+    share = _share_over_strata(counts, quotas).reshape(-1)
+    bin_of = np.where(inside, groups * strata + stratum, c * strata)
+    drawn, _ = places(random_key(len(groups), rng), bin_of)
+    chosen = inside & (drawn < np.r_[share, 0][bin_of])
     return places(np.where(chosen, 0.0, 1.0), groups)[0]
 
 
-def _deal(counts: np.ndarray, quotas: np.ndarray) -> np.ndarray:
-    """Deal each row's quota over its cells, the smallest first, equal parts of what is left; (c, s) int64."""
+def _share_over_strata(counts: np.ndarray, quotas: np.ndarray) -> np.ndarray:
+    """Share each row's quota over its strata, the smallest first, in equal parts of the rest; (c, s) int64."""
     order = np.argsort(counts, axis=1, kind="stable")
     ascending = np.take_along_axis(counts, order, axis=1)
     left = quotas.copy()
@@ -95,7 +95,7 @@ def beta_key(
     *,
     complexity: float = COMPLEXITY,
 ) -> np.ndarray:
-    """Keys of a weighted draw without replacement, weights Beta density of the confidence times score; (n,) float64.
+    """Keys of a weighted draw without replacement: score times Beta density of the confidence; (n,) float64.
 
     Cho et al., ICML 2025 (DUAL), section 3.3: with r the pruned share and mu the mean confidence of the ten best
     scores, beta = 15 (1 - mu) (1 - r^c_D) and alpha = 16 - beta. The more is pruned, the easier the samples drawn.
@@ -103,7 +103,7 @@ def beta_key(
     Parameters
     ----------
     score : (n,) float
-        Not negative (DUAL); NaN is never drawn before others.
+        Not negative (DUAL); NaN comes last.
     confidence : (n,) float
         Mean probability of the label over the epochs, in [0, 1].
     keep : float

@@ -1,4 +1,4 @@
-"""What `prune select` reads: scores, manifest, lists of ids and weights, checked."""
+"""Inputs of `prune select`, read and checked: scores, manifest, features, and the user's lists of ids and weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prune.scores.feature_files import Features, check_order, content_fingerprin
 
 
 @dataclass(frozen=True)
-class Given:
+class SelectionInputs:
     """The scores file and the manifest, or the manifest alone.
 
     Attributes
@@ -29,11 +29,10 @@ class Given:
     meta : dict
     manifest : Manifest
     classes : list of str
-        What quotas are for: classes, or clusters where the scores file has them.
+        What has quotas: the classes, or the clusters where the scores file has them.
     label : (n,) int64
         Place in `classes` of every sample.
-    prints : dict of str to str
-        Fingerprints.
+    fingerprints : dict of str to str
     order : str, optional
         `order_fingerprint` of the manifest.
     """
@@ -43,71 +42,71 @@ class Given:
     manifest: Manifest
     classes: list[str]
     label: np.ndarray
-    prints: dict[str, Any]
+    fingerprints: dict[str, Any]
     order: str | None
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """Samples never and always kept, (n,) bool, and class weights, (c,) float; None where the user names none."""
+class Constraints:
+    """Samples never and always kept, (n,) bool, and class weights, (c,) float; None where the user gives none."""
 
     never: np.ndarray | None
     always: np.ndarray | None
     weights: np.ndarray | None
 
 
-def read(scores: Path | None, place: Path | None) -> Given:
-    """Open and check the scores file (may be None) and the manifest (found through the scores file when None)."""
+def open_inputs(scores: Path | None, manifest: Path | None) -> SelectionInputs:
+    """Open and check the scores file and the manifest, which the scores file names when it is not given."""
     arrays: dict[str, np.ndarray] = {}
     meta: dict[str, Any] = {}
-    prints: dict[str, Any] = {}
+    fingerprints: dict[str, Any] = {}
     if scores is not None:
         arrays, meta = open_arrays(need_file(scores, "a scores file of `prune score`"), "winnow-scores/1")
-        prints["scores"] = content_fingerprint(scores)
-    place = manifest_place(scores, meta, place)
-    manifest = manifest_of(scores, meta, place)
-    check_lengths(scores, arrays, len(manifest))
-    prints["source"] = manifest.fingerprint
+        fingerprints["scores"] = content_fingerprint(scores)
+    place = _manifest_path(scores, meta, manifest)
+    opened = _open_manifest(scores, meta, place)
+    _check_lengths(scores, arrays, len(opened))
+    fingerprints["source"] = opened.fingerprint
     grouped = "group" in arrays
-    classes = list(meta["groups"] if grouped else manifest.classes)
-    label = np.asarray(arrays["group"] if grouped else manifest.labels, np.int64)
-    return Given(arrays, meta, manifest, classes, label, prints, order_fingerprint(place))
+    classes = list(meta["groups"] if grouped else opened.classes)
+    label = np.asarray(arrays["group"] if grouped else opened.labels, np.int64)
+    return SelectionInputs(arrays, meta, opened, classes, label, fingerprints, order_fingerprint(place))
 
 
-def wishes(
-    given: Given, never: Path | None, always: Path | None, weights: Path | None
-) -> tuple[Wishes, dict[str, Any]]:
-    """Read the user's lists; what was read, and fingerprints of it."""
-    no, no_print = listed(never, given.manifest.ids)
-    yes, yes_print = listed(always, given.manifest.ids)
-    weight, weight_print = (None, None) if weights is None else weight_file(weights, given.classes)
-    return Wishes(no, yes, weight), {"never": no_print, "always": yes_print, "weights": weight_print}
+def read_constraints(
+    given: SelectionInputs, never: Path | None, always: Path | None, weights: Path | None
+) -> tuple[Constraints, dict[str, Any]]:
+    """Read the user's lists; also returns their fingerprints."""
+    no, no_print = _marked_ids(never, given.manifest.ids)
+    yes, yes_print = _marked_ids(always, given.manifest.ids)
+    weight, weight_print = (None, None) if weights is None else _weights_of_file(weights, given.classes)
+    return Constraints(no, yes, weight), {"never": no_print, "always": yes_print, "weights": weight_print}
 
 
-def manifest_place(scores: Path | None, meta: Mapping[str, Any], given: Path | None) -> Path:
-    """Where the source's manifest is: where the user says, or the scores file."""
+def _manifest_path(scores: Path | None, meta: Mapping[str, Any], given: Path | None) -> Path:
+    """Path of the source's manifest: the given one, or the one that the scores file names."""
     if given is None and scores is None:
         raise InputError("give --scores, or --manifest for a random draw")
-    place = _place(scores, meta, "manifest", given)
+    place = _path_of(scores, meta, "manifest", given)
     return need_file(manifest_path(place) if place.suffix == ".beton" else place, "the manifest of the source")
 
 
-def _place(scores: Path | None, meta: Mapping[str, Any], what: str, given: Path | None) -> Path:
-    """Where the source's manifest or features are: where the user says, or the scores file."""
+def _path_of(scores: Path | None, meta: Mapping[str, Any], what: str, given: Path | None) -> Path:
+    """Path of the source's manifest or features: the given one, or the one that the scores file names."""
     if given is not None or scores is None:
         return Path(given or "")
-    place = _said(scores, meta, what)
+    place = _recorded_path(scores, meta, what)
     if not place.is_file():
-        raise InputError(f"{scores}: no {what} of its source at {place}; say where with --{what}")
+        raise InputError(f"{scores}: no {what} of its source at {place}; give the path with --{what}")
     return place
 
 
-def _said(scores: Path, meta: Mapping[str, Any], what: str) -> Path:
+def _recorded_path(scores: Path, meta: Mapping[str, Any], what: str) -> Path:
     return scores.resolve().parent / str(meta.get(what, ""))
 
 
-def manifest_of(scores: Path | None, meta: Mapping[str, Any], place: Path) -> Manifest:
-    """The manifest at `place`, which must be the one that the scores file was made for."""
+def _open_manifest(scores: Path | None, meta: Mapping[str, Any], place: Path) -> Manifest:
+    """The manifest at `place`; `InputError` when the scores file was made for another one."""
     manifest = Manifest.load(place)
     if scores is None:
         return manifest
@@ -116,23 +115,23 @@ def manifest_of(scores: Path | None, meta: Mapping[str, Any], place: Path) -> Ma
             f"{scores}: made for another source (fingerprint {meta.get('fingerprint')}, {place} has "
             f"{manifest.fingerprint}); run `prune features` and `prune score` again"
         )
-    way_out = "say with --manifest where the one it was made for is"
+    way_out = "give the manifest that it was made for with --manifest"
     check_order(scores, meta.get("order"), place, order_fingerprint(place), way_out)
     return manifest
 
 
-def check_lengths(scores: Path | None, arrays: Mapping[str, np.ndarray], n: int) -> None:
-    """Every array over samples has one entry for each of the n samples."""
+def _check_lengths(scores: Path | None, arrays: Mapping[str, np.ndarray], n: int) -> None:
+    """Raise `InputError` unless every array over samples has n entries."""
     for name, values in arrays.items():
         if name.split("/")[0] in ("sample", "duplicate_of", "looks_like", "leak", "group") and values.shape != (n,):
             raise InputError(f"{scores}: {name} has shape {values.shape}, and the source has {n} samples")
 
 
-def features_of(scores: Path | None, given: Given, place: Path | None) -> Features:
-    """The source's features, mapped: where the user says, or the scores file."""
+def features_of(scores: Path | None, given: SelectionInputs, place: Path | None) -> Features:
+    """The source's features, memory-mapped: from the given path, or from the one that the scores file names."""
     if place is None and scores is None:
-        raise InputError("this rank looks at the source's features: say where they are with --features")
-    found = open_features(_place(scores, given.meta, "features", place))
+        raise InputError("this rank uses the source's features: give them with --features")
+    found = open_features(_path_of(scores, given.meta, "features", place))
     if found.source != given.manifest.fingerprint:
         raise InputError(f"{found.path}: features of another source than the manifest's")
     other = scores or Path("the manifest")
@@ -140,24 +139,23 @@ def features_of(scores: Path | None, given: Given, place: Path | None) -> Featur
     return found
 
 
-def features_print(scores: Path | None, given: Given, place: Path | None) -> str | None:
-    """Fingerprint of the features that a rank looks at; None for those that the fingerprint of the scores covers."""
-    if place is None and (scores is None or not _said(scores, given.meta, "features").is_file()):
-        return None  # an index that stands needs them no more; to make one, they are asked for later
+def features_fingerprint(scores: Path | None, given: SelectionInputs, place: Path | None) -> str | None:
+    """Fingerprint of the features that a rank uses; None for those that the fingerprint of the scores covers."""
+    if place is None and (scores is None or not _recorded_path(scores, given.meta, "features").is_file()):
+        return None  # an index that is up to date does not need them; where it has to be made, `features_of` complains
     content = features_of(scores, given, place).content
     return None if [content] == given.meta.get("inputs", {}).get("source", [])[:1] else content
 
 
 def class_weights(
-    arrays: Mapping[str, np.ndarray], there: Sequence[str], wanted: Sequence[str], how: str
+    arrays: Mapping[str, np.ndarray], known: Sequence[str], wanted: Sequence[str], how: str
 ) -> dict[str, np.ndarray]:
-    """Class weights by rule, (c,) float64, the wanted targets (all when none is named) combined.
+    """Class weights by rule, (c,) float64, combined over the wanted targets (all when none is named).
 
-    Besides the votes as they are, "soft" is the mean of LM's and FM's soft votes, each sharpened to the breadth of the
-    hard ones: two readings of the same images, and where one is vague the other often is not. "votes" are LM's, or FM's
-    where the surrogate allows no LM.
+    Besides the votes themselves, "soft" is the mean of LM's and FM's soft votes, each sharpened to the breadth of the
+    hard votes: where one of the two is vague, the other often is not. "votes" are LM's, or FM's where there is no LM.
     """
-    chosen = [_target(name, there) for name in wanted] or list(there)
+    chosen = [_target(name, known) for name in wanted] or list(known)
     found: dict[str, np.ndarray] = {}
     for rule in ("lm", "lm-soft", "fm", "fm-soft"):
         names = [f"class/{rule}/{target}" for target in chosen]
@@ -177,16 +175,16 @@ def class_weights(
     return found
 
 
-def _target(name: str, there: Sequence[str]) -> str:
-    """`pets` may stand for `pets.train`."""
-    for known in there:
-        if name in (known, known.removesuffix(".train")):
-            return known
-    raise InputError(f"--targets {name}: the scores file knows {', '.join(there) or 'no target'}")
+def _target(name: str, known: Sequence[str]) -> str:
+    """The target of this name; `pets` also means `pets.train`."""
+    for target in known:
+        if name in (target, target.removesuffix(".train")):
+            return target
+    raise InputError(f"--targets {name}: the scores file knows {', '.join(known) or 'no target'}")
 
 
-def weight_file(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, dict[str, float]]:
-    """Weights of the classes from a JSON object {class: weight}, as array and as what was read."""
+def _weights_of_file(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, dict[str, float]]:
+    """Weights of the classes from a JSON object {class: weight}, as an array and as a dict."""
     given = read_json(path)
     if not isinstance(given, dict) or any(name not in given for name in classes):
         raise InputError(f"{path}: must be a JSON object with a weight for each of the source's {len(classes)} classes")
@@ -199,8 +197,8 @@ def weight_file(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, dict[st
     return weight, {name: float(w) for name, w in zip(classes, weight)}
 
 
-def listed(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, str | None]:
-    """Mark the samples that a text file of ids names, (n,) bool, with the fingerprint of the list."""
+def _marked_ids(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, str | None]:
+    """Mark the samples that a text file of ids names, (n,) bool; also returns the list's fingerprint."""
     if path is None:
         return None, None
     lines = sorted({line.strip() for line in need_file(path, "a list of ids").read_bytes().splitlines()} - {b""})
@@ -213,7 +211,7 @@ def listed(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, str |
     return marked, hashlib.sha256(b"\n".join(lines)).hexdigest()[:32]
 
 
-def floors(floor: float | None, size: np.ndarray, budget: int) -> np.ndarray | None:
+def class_floors(floor: float | None, size: np.ndarray, budget: int) -> np.ndarray | None:
     """Floor of every class, (c,) int64; an `InputError` names the largest floor that the budget can meet."""
     if floor is None:
         return None
@@ -235,7 +233,7 @@ def _largest_fraction(size: np.ndarray, budget: int) -> float:
     return low / 1000
 
 
-def protected(names: Sequence[str], classes: Sequence[str]) -> np.ndarray | None:
+def protected_classes(names: Sequence[str], classes: Sequence[str]) -> np.ndarray | None:
     """Mark the classes of these names, (c,) bool."""
     if not names:
         return None

@@ -1,4 +1,4 @@
-"""What a selection did to every class, as a table."""
+"""The table of a selection by class: sizes, quotas, and how many samples are kept for which reason."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from prune.methods.choose import Choice
 from prune.runs.files import atomic
 
 NAMES = ("quota_reason", "floor", "protected", "coverage", "random")
-"""Columns of the table by reason code; "quota" itself is the number of samples the class may keep."""
+"""Columns of the table by reason code; the column "quota" is the number of samples that the class may keep."""
 
 
-def table(choice: Choice, label: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
-    """One row per class: name, size, available, weight, quota, kept, and how many for which reason."""
+def class_table(choice: Choice, label: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+    """One row per class: name, size, available, weight, quota, kept, and how many are kept for which reason."""
     c = len(classes)
     size = np.bincount(label, minlength=c)
     kept = label[choice.rows]
@@ -38,7 +38,7 @@ def table(choice: Choice, label: np.ndarray, classes: list[str]) -> list[dict[st
 
 
 def write_report(rows: list[dict[str, Any]], path: Path | None, as_json: bool) -> None:
-    """Write the table as CSV to `path`, and print it as JSON on standard output, where asked."""
+    """Write the table as CSV to `path` and print it as JSON on standard output, each where requested."""
     if path is not None:
         with atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -49,7 +49,7 @@ def write_report(rows: list[dict[str, Any]], path: Path | None, as_json: bool) -
         sys.stdout.write("\n")
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the table on standard output."""
     from rich.console import Console
     from rich.table import Table

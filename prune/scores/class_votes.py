@@ -1,8 +1,9 @@
 """Class weights by mapping target images onto source classes: label mapping (LM) and feature mapping (FM).
 
 Zhang et al., "Selectivity Drives Productivity: Efficient Dataset Pruning for Enhanced Transfer Learning", NeurIPS
-2023, section 4. LM asks the surrogate's head which source class a target image looks like; FM asks which source class's
-mean feature lies nearest. Hard votes count the first choice; soft votes share each image's vote over the classes.
+2023, section 4. LM takes the source class that the surrogate's head predicts for a target image; FM takes the source
+class whose mean feature is nearest. Hard votes count the first choice; soft votes divide each image's vote among the
+classes.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from prune.runs.files import InputError
 
 COMBINATIONS = ("mean", "max", "min")
 _KEPT = 1 << 23
-"""Preferences that are kept between two passes (64 MiB) rather than computed again."""
+"""Preferences (64 MiB of them) up to which both passes of `streamed_votes` share one computation."""
 
 
 def spread(scores: np.ndarray) -> float:
-    """Standard deviation over the classes, averaged over the images: the unit in which temperatures are given.
+    """Standard deviation over the classes, averaged over the images: the unit of temperatures.
 
-    A sharp surrogate's logits spread widely and a vague one's little; a temperature in this unit softens both alike.
+    Logits of a confident surrogate spread widely, those of an uncertain one little; a temperature in this unit softens
+    both equally.
 
     Parameters
     ----------
     scores : (m, c) float
-        Logits or negative squared distances. Columns that are -inf (classes without samples) do not count.
+        Logits or negative squared distances. Columns that are -inf (classes without samples) are ignored.
     """
     columns = np.isfinite(scores).all(axis=0)
     if not columns.any():
@@ -40,9 +42,9 @@ def votes(scores: np.ndarray, temperature: float | None = None) -> np.ndarray:
     Parameters
     ----------
     scores : (m, c) float
-        The larger, the more alike; -inf for classes that cannot be chosen.
+        The larger, the more similar; -inf for classes that cannot be chosen.
     temperature : float, optional
-        None: each row gives one vote to its largest entry (the lower class wins ties). Else each row gives
+        None: each row gives one vote to its largest entry (ties: the lower class). Otherwise each row gives
         softmax(scores / temperature).
 
     Returns
@@ -67,7 +69,7 @@ def streamed_votes(
     Parameters
     ----------
     preference : function
-        A slice of images to their (k, c) preferences; called twice for each when they are many.
+        Maps a slice of images to their (k, c) preferences; called twice for each slice when there are many.
     m : int
         Number of images.
     temperature : float
@@ -93,55 +95,17 @@ def streamed_votes(
     return hard, soft
 
 
-def label_votes(logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
-    """LM: votes of the target images for source classes by the surrogate's logits.
-
-    Parameters
-    ----------
-    logits : (m, c) float
-        The surrogate's logits of the target's images; columns are the source's classes.
-    temperature : float, optional
-        None for hard votes (the paper's score); else soft votes.
-
-    Returns
-    -------
-    (c,) float64
-        Sums to m.
-    """
-    return votes(logits, temperature)
-
-
 def squared_distances(features: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances, (m, d) and (c, d) to (m, c) float64. A mean with NaN is infinitely far."""
+    """Squared Euclidean distances of (m, d) features to (c, d) means, (m, c) float64; infinite for a mean of NaN."""
     x, mu = np.asarray(features, np.float64), np.asarray(means, np.float64)
-    centre = np.nanmean(mu, axis=0) if len(mu) else 0.0  # a common shift changes no distance and keeps digits
+    centre = np.nanmean(mu, axis=0) if len(mu) else 0.0  # a common shift changes no distance and avoids cancellation
     x, mu = x - centre, mu - centre
     d2 = np.square(x).sum(1)[:, None] - 2.0 * (x @ mu.T) + np.square(mu).sum(1)[None]
     return np.where(np.isnan(d2), np.inf, np.maximum(d2, 0.0))
 
 
-def feature_votes(features: np.ndarray, means: np.ndarray, temperature: float | None = None) -> np.ndarray:
-    """FM: votes of the target images for the source classes whose mean feature is nearest (Euclidean).
-
-    Parameters
-    ----------
-    features : (m, d) float
-        The surrogate's features of the target's images.
-    means : (c, d) float
-        Mean feature of every source class (or k-means centre); NaN rows for classes without samples.
-    temperature : float, optional
-        None for hard votes (the paper's score); else softmax over minus the squared distance divided by it.
-
-    Returns
-    -------
-    (c,) float64
-        Sums to m.
-    """
-    return votes(-squared_distances(features, means), temperature)
-
-
 def class_sums(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the rows of each label that occurs: (n, d) and (n,) to labels (k,) and sums (k, d) float32."""
+    """Sum the rows of (n, d) features by (n,) label: the labels that occur, (k,), and their sums, (k, d) float32."""
     from scipy.sparse import csr_array  # here: choosing from scores needs this module and no SciPy
 
     present, place = np.unique(labels, return_inverse=True)
@@ -172,11 +136,11 @@ def breadth(weights: np.ndarray) -> float:
 
 
 def sharpen(soft: np.ndarray, hard: np.ndarray) -> np.ndarray:
-    """Shares in the order of the soft votes and as concentrated as the hard ones; (c,) float64, summing to 1.
+    """Shares in the order of the soft votes and as concentrated as the hard votes; (c,) float64, summing to 1.
 
-    Hard votes hang on each image's first choice, and two surrogates that are equally good differ in it; soft votes
-    agree far better on the order of the classes and say little of how few of them matter. The soft shares are raised
-    to the power at which their breadth is that of the hard votes.
+    Hard votes depend on each image's first choice, in which two equally good surrogates differ. Soft votes agree far
+    better on the order of the classes, but do not show how few of them matter. The soft shares are raised to the power
+    at which their breadth equals that of the hard votes.
 
     Parameters
     ----------
@@ -213,7 +177,7 @@ def combine(weights: Sequence[np.ndarray], how: str = "mean") -> np.ndarray:
     weights : sequence of (c,) float
         Votes, non-negative; one entry per target.
     how : {"mean", "max", "min"}
-        max keeps what any target needs, min what all of them need. Where min leaves nothing, mean serves.
+        max keeps what any target needs, min what all of them need. Where min leaves nothing, mean is used.
 
     Returns
     -------
@@ -231,7 +195,7 @@ def combine(weights: Sequence[np.ndarray], how: str = "mean") -> np.ndarray:
 
 
 def columns_of(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | None:
-    """Columns of the surrogate's logits that stand for the source's classes, or None when a class is missing.
+    """Columns of the surrogate's logits that belong to the source's classes; None when a class is missing.
 
     Parameters
     ----------

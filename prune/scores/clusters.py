@@ -1,4 +1,4 @@
-"""k-means through faiss, trained on a sample and assigned in blocks, and the pass over features that blocks share."""
+"""k-means with faiss on a sample of the rows, assignment block by block, and the streaming of features in blocks."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import faiss
 import numpy as np
 
 from prune.runs.progress import track
-from prune.scores.streaming import ROWS, blocks, forget, read, widen
+from prune.scores.streaming import ROWS, blocks, read_rows, release_pages, widen
 
 
 def stream(features: np.ndarray, what: str) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (rows, float32 block) over (mapped) features, under a progress bar."""
     n = len(features)
     for rows in track(blocks(n), -(-n // ROWS), what):
-        yield rows, widen(read(features, rows))
+        yield rows, widen(read_rows(features, rows))
 
 
 def unit(x: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
-    """Rows of length 1, float32, after `centre` is taken off; a row of zeros stays.
+    """Rows scaled to length 1, float32, after `centre` is subtracted; a row of zeros stays.
 
-    Pooled features of a ReLU network are all positive, so any two of them look alike; taking the mean off makes the
-    cosine tell them apart.
+    Pooled features of a ReLU network are all positive, so any two of them look alike; without their mean the cosine
+    tells them apart.
     """
     x = np.asarray(x, np.float32)
     if centre is not None:
@@ -43,19 +43,19 @@ def kmeans(
 ) -> np.ndarray:
     """k-means centres, (k, d) float32.
 
-    Trained on `per_centre * k` samples drawn from the seed when there are more: centres are means, and means of 64 are
-    as good for this use as means of 1,000.
+    Computed from `per_centre * k` samples, drawn from the seed, when there are more: centres are means, and means of 64
+    samples are as good here as means of 1,000.
 
     Parameters
     ----------
     features : (n, d) float
-        May be mapped.
+        May be memory-mapped.
     k : int
         At most n.
     cosine : bool
         Spherical k-means on rows of length 1.
     centre : (d,) float, optional
-        Taken off first.
+        Subtracted first.
     """
     n, d = features.shape
     rng = np.random.default_rng(seed)
@@ -82,9 +82,9 @@ def kmeans(
 def gather(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Rows of (mapped) features, float32; neighbouring rows are read as one."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
-        return widen(read(features, slice(int(rows[0]), int(rows[-1]) + 1)))
+        return widen(read_rows(features, slice(int(rows[0]), int(rows[-1]) + 1)))
     found = widen(np.asarray(features[rows]))
-    forget(features)
+    release_pages(features)
     return found
 
 

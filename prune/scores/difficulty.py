@@ -1,15 +1,15 @@
-"""How hard a sample is for the surrogate, from one pass: EL2N, GraNd, entropy, margin, least confidence.
+"""How hard a sample is for the surrogate, from its logits: EL2N, GraNd, entropy, margin, least confidence.
 
-All of them start from `soften`, so one softmax serves all. Values are stored as the papers define them; whether the
-hard or the easy end is kept is the rank's business.
+The functions take what `difficulty` provides: `p` and `log_p`, (n, c) softmax and its logarithm; `labels`, (n,) columns
+of the logits; `squared_norm`, (n,) squared norms of the features. Values are as the papers define them; which end is
+the hard one is in `prune.scores.score_table`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-HARDER_WHEN = {"el2n": "high", "grand": "high", "entropy": "high", "least-confidence": "high", "margin": "low"}
-"""Which end of each score is the hard one."""
+from prune.scores import score_table
 
 
 def soften(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,10 +29,10 @@ def entropy(p: np.ndarray, log_p: np.ndarray) -> np.ndarray:
 
 
 def margin(p: np.ndarray) -> np.ndarray:
-    """Largest minus second largest probability, (n,) float32, in [0, 1]; small where the surrogate wavers.
+    """Largest minus second largest probability, (n,) float32, in [0, 1]; small where two classes compete.
 
-    Scheffer, Decomain and Wrobel, "Active Hidden Markov Models for Information Extraction", 2001. Labels play no
-    part.
+    Scheffer, Decomain and Wrobel, "Active Hidden Markov Models for Information Extraction", IDA 2001. Labels are not
+    used.
     """
     rows = np.arange(len(p))
     first = p.argmax(axis=1)
@@ -83,13 +83,14 @@ def grand(el2n: np.ndarray, squared_norm: np.ndarray) -> np.ndarray:
 
 
 def difficulty(logits: np.ndarray, labels: np.ndarray | None, squared_norm: np.ndarray) -> dict[str, np.ndarray]:
-    """Every score of this module for one block of samples.
+    """Every score whose input is the logits, for one block of samples.
 
     Parameters
     ----------
     logits : (n, c) float
     labels : (n,) int, optional
-        Columns of the logits. None when the surrogate's classes are not the source's: EL2N and GraNd are left out.
+        Columns of the logits. None when the surrogate's classes are not the source's: scores that need the label are
+        left out.
     squared_norm : (n,) float
         Squared norm of the features.
 
@@ -98,8 +99,5 @@ def difficulty(logits: np.ndarray, labels: np.ndarray | None, squared_norm: np.n
     dict of str to (n,) float32
     """
     p, log_p = soften(logits)
-    scores = {"entropy": entropy(p, log_p), "margin": margin(p), "least-confidence": least_confidence(p)}
-    if labels is not None:
-        scores["el2n"] = el2n(p, labels)
-        scores["grand"] = grand(scores["el2n"], squared_norm)
-    return scores
+    given = {"p": p, "log_p": log_p, "labels": labels, "squared_norm": squared_norm}
+    return score_table.compute("logits", given)

@@ -1,4 +1,4 @@
-"""Several surrogates as one: scores averaged by rank, votes averaged, and how well the surrogates agree."""
+"""Several surrogates combined: scores averaged by rank, votes averaged, and the agreement of the surrogates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from itertools import combinations
 
 import numpy as np
 
-PLAIN_MEAN = frozenset({"sample/confidence"})
-"""Scores that are averaged as they are: a Beta density wants probabilities, not ranks."""
+from prune.scores.score_table import BY_NAME
 
 
 def rank_average(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Average scores by rank and give the result the distribution that they have; (n,) float32.
+    """Average scores by rank, and map the mean ranks back to the scale of the scores; (n,) float32.
 
-    The order is that of the mean over surrogates of each sample's rank. Its values are read off the mean of the
-    surrogates' quantile functions (quantile normalisation), since strata and weights look at values and not at order:
+    The order is that of each sample's mean rank over the surrogates. The values come from the mean of the surrogates'
+    quantile functions (quantile normalisation), since strata and weights depend on values, not on order alone:
     surrogates that agree give back their score. A sample that a surrogate does not know (NaN) is averaged over the
     others, and is NaN when none knows it.
 
@@ -38,7 +37,7 @@ def rank_average(scores: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def scaled_rank(score: np.ndarray) -> np.ndarray:
-    """(rank - 1/2) / n among the known samples, (n,) float64, equal scores sharing their mean rank; NaN stays."""
+    """(rank - 1/2) / n among the known samples, (n,) float64; equal scores share their mean rank; NaN stays."""
     score = np.asarray(score)
     rank = np.full(len(score), np.nan)
     order = np.argsort(score, kind="stable")[: int((~np.isnan(score)).sum())]  # NaN sorts to the end
@@ -63,18 +62,19 @@ def agreement(scores: Sequence[np.ndarray]) -> float:
 
 
 def together(parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Join the arrays that each surrogate gave.
+    """Join the arrays of several surrogates.
 
     Parameters
     ----------
     parts : sequence of mappings
-        "sample/NAME" (n,) and "class/RULE/TARGET" (c,); what only some of them have is left out. Other arrays are the
-        first one's.
+        "sample/NAME" (n,) and "class/RULE/TARGET" (c,); those that only some surrogates have are left out. Other arrays
+        are taken from the first.
 
     Returns
     -------
     arrays : dict of str to array
-        Sample scores averaged by rank, in their own units; votes averaged.
+        Sample scores averaged by rank, in their own units (or by value, where the table of scores says so); votes
+        averaged.
     agreement : dict of str to float
         Spearman's correlation by name, for what was averaged.
     """
@@ -87,8 +87,9 @@ def together(parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.nd
             arrays[name] = first
         elif all(name in part for part in parts):
             mine = [part[name] for part in parts]
-            plain = name.startswith("class/") or name in PLAIN_MEAN
-            arrays[name] = np.mean(mine, axis=0).astype(np.float32) if plain else rank_average(mine)
+            row = BY_NAME.get(name.removeprefix("sample/"))
+            by_value = name.startswith("class/") or (row is not None and row.average == "mean")
+            arrays[name] = np.mean(mine, axis=0).astype(np.float32) if by_value else rank_average(mine)
             if not np.isnan(value := agreement(mine)):
                 agreed[name] = round(value, 4)
     return arrays, agreed

@@ -1,4 +1,4 @@
-"""Open features files, check them against each other, and stream their rows without mapping them into memory."""
+"""Features files: open and check them, compare which source and order of images they belong to, write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from prune.index.manifest import Manifest
 from prune.index.npz import open_arrays, save_arrays
 from prune.runs.files import InputError
 from prune.scores.class_votes import columns_of
-from prune.scores.streaming import halves
 
 FORMAT = "winnow-features/1"
 
@@ -32,7 +31,7 @@ def content_fingerprint(path: Path) -> str:
 def order_fingerprint(manifest: Path) -> str | None:
     """CRC-32 of a manifest's ids in their order; None when there is no such file.
 
-    A manifest's own fingerprint does not depend on the order, and rows mean something in one order alone.
+    Rows have a meaning in one order only, and a manifest's own fingerprint does not depend on the order.
     """
     if not Path(manifest).is_file():
         return None
@@ -46,20 +45,20 @@ def order_fingerprint(manifest: Path) -> str | None:
 def check_order(path: Path, order: str | None, other: Path, other_order: str | None, way_out: str) -> None:
     """Raise `InputError` when two files on one source list its images in different orders.
 
-    The orders are `order_fingerprint`s; older files have None, and nothing is compared.
+    The orders are `order_fingerprint`s. Files of older versions have None, and are not compared.
     """
     if None not in (order, other_order) and order != other_order:
         raise InputError(f"{path}: lists the images in another order than {other}; {way_out}")
 
 
 def beside(path: Path, place: Path) -> str:
-    """Say where `path` lies seen from the folder of the file `place`, wherever links lead."""
+    """Path of `path` relative to the folder of the file `place`, links resolved."""
     return os.path.relpath(Path(path).resolve(), Path(place).resolve().parent)
 
 
 @dataclass(frozen=True)
 class Features:
-    """A checked features file, mapped.
+    """A checked features file, memory-mapped.
 
     Attributes
     ----------
@@ -79,7 +78,7 @@ class Features:
     content : str
         Fingerprint of this file.
     order : str, optional
-        `order_fingerprint` of the manifest that the rows follow; older files do not tell.
+        `order_fingerprint` of the manifest that the rows follow; None for files of older versions.
     """
 
     path: Path
@@ -143,42 +142,6 @@ def open_features(path: Path) -> Features:
     )
 
 
-def save_features(
-    path: Path,
-    features: np.ndarray,
-    logits: np.ndarray,
-    manifest: Path,
-    *,
-    logit_classes: list[str],
-    model: str,
-    made: Mapping[str, Any] | None = None,
-) -> None:
-    """Write features and logits that were computed elsewhere, so that `prune score` reads them.
-
-    Parameters
-    ----------
-    path : Path
-        NAME.features.npz; NAME becomes the name of the source or target.
-    features : (n, d) float
-        One row for each row of the manifest, in its order. Stored as half floats, larger values as the largest of them.
-    logits : (n, k) float
-        k may be 0: FM and the scores that look at features alone.
-    manifest : Path
-        X.manifest.npz of the images.
-    logit_classes : list of str
-        What the k logits stand for. LM needs the source's class names among them.
-    model : str
-        Any name; source and targets must share it.
-    made : mapping, optional
-        What the file was made from, kept in its meta.
-    """
-    held = Manifest.load(manifest)
-    if not len(features) == len(logits) == len(held):
-        raise InputError(f"{path}: {len(features)} features and {len(logits)} logits for {len(held)} images")
-    facts = {"arch": model, "classes": list(logit_classes), "fingerprint": model}
-    write_features(path, halves(features), halves(logits), held, manifest, facts, made)
-
-
 def write_features(
     path: Path,
     features: np.ndarray,
@@ -188,9 +151,10 @@ def write_features(
     model: Mapping[str, Any],
     made: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a features file of half floats, (n, d) and (n, k), mapped ones in pieces.
+    """Write a features file from float16 features, (n, d), and logits, (n, k), which may be memory-mapped.
 
-    `held` is the manifest that lies at `manifest`, `model` has the keys "arch", "classes" and "fingerprint".
+    `held` is the manifest at the path `manifest`; `model` has the keys "arch", "classes" and "fingerprint"; `made`
+    names what the file was made from.
     """
     arrays: dict[str, np.ndarray] = {
         "features": features,

@@ -1,8 +1,8 @@
 """Labels that look wrong: confident learning on the surrogate's predictions.
 
 Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, section 3. The
-paper wants predictions of models that did not train on the sample; a cheap surrogate, trained briefly or on a part of
-the source, comes near that, a fully trained one has learnt the wrong labels by heart and suspects too few.
+paper uses predictions of models that did not train on the sample. A cheap surrogate, trained briefly or on a part of
+the source, is close to that; a fully trained one has memorised the wrong labels and finds too few.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from prune.runs.cores import in_order
 from prune.runs.progress import track
 from prune.scores.difficulty import soften
-from prune.scores.streaming import ROWS, blocks, read, widen
+from prune.scores.streaming import ROWS, blocks, read_rows, widen
 
 
 def thresholds(own: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -25,10 +25,10 @@ def thresholds(own: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def looks_like(p: np.ndarray, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Class that each sample confidently looks like if that is not its label, else -1; (n,) int32.
+    """Class that each sample confidently looks like where that is not its label, else -1; (n,) int32.
 
-    The confident joint: a sample counts for the most probable class among those whose threshold its probability
-    reaches. Off the diagonal, it is a suspect.
+    The confident joint: a sample is counted under the most probable class among those whose threshold its probability
+    reaches. A sample that is counted under another class than its label is a suspect.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def looks_like(p: np.ndarray, labels: np.ndarray, limits: np.ndarray) -> np.ndar
 def suspects(
     logits: np.ndarray, labels: np.ndarray, classes: int, columns: np.ndarray, workers: int | None = None
 ) -> np.ndarray:
-    """`looks_like` of every sample, in two passes over (mapped) logits.
+    """`looks_like` of every sample, in two passes over (memory-mapped) logits.
 
     Parameters
     ----------
     logits : (n, k) float
     labels : (n,) int
     columns : (classes,) int
-        Columns of the logits that stand for the classes.
+        Columns of the logits that belong to the classes.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def suspects(
     height = max(16, (1 << 19) // logits.shape[1])
 
     def probabilities(rows: slice) -> Iterator[tuple[slice, np.ndarray]]:
-        raw = read(logits, rows)
+        raw = read_rows(logits, rows)
         for inner in blocks(len(raw), height):
             z = widen(raw[inner])
             yield slice(rows.start + inner.start, rows.start + inner.stop), soften(z if whole else z[:, columns])[0]

@@ -1,7 +1,7 @@
-"""What the source and a target's test images share (leaks): near-duplicates between the two, seen from both sides.
+"""Leaks: near-duplicates between the source and a target's test images, found from both sides.
 
-The rule is that of `prune.scores.near_duplicates`: a pair is alike, and much nearer than the test image is to its
-other neighbours in the source.
+The rule is that of `prune.scores.near_duplicates`: the cosine is large, and the pair is much nearer than the test image
+is to its other neighbours in the source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PAIR = np.dtype([("test", np.int64), ("row", np.int64), ("cosine", np.float32)]
 
 
 def mean_feature(features: np.ndarray) -> np.ndarray:
-    """Mean of (n, d) features, which may be mapped; (d,) float64."""
+    """Mean of (n, d) features, which may be memory-mapped; (d,) float64."""
     total = np.zeros(features.shape[1])
     for _, x in stream(features, "mean feature"):
         total += x.sum(axis=0, dtype=np.float64)
@@ -31,7 +31,7 @@ def leaks(
     Parameters
     ----------
     features : (n, d) float
-        Of the source; may be mapped.
+        Of the source; may be memory-mapped.
     tests : (m, d) float
         Of a target's test images by the same surrogate.
     centre : (d,) float
@@ -44,7 +44,7 @@ def leaks(
     Returns
     -------
     (n,) int64
-        Row of the test image that a source image nearly duplicates (the most alike), or -1.
+        Row of the test image that a source image nearly duplicates (the most similar one), or -1.
     """
     return _search(features, unit(tests, centre), centre, similar, stand_out)[0]
 
@@ -54,14 +54,14 @@ def both_sides(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the source images that nearly duplicate a test image, and the test images that one nearly duplicates.
 
-    One source image may nearly duplicate several test images, so that the first side alone would count too few.
+    One source image may nearly duplicate several test images, so the first array alone would count too few.
 
     Returns
     -------
     (n,) int64
         As of `leaks`.
     (m,) int64
-        Row of the source image that nearly duplicates a test image (the most alike, then the lower row), or -1.
+        Row of the source image that nearly duplicates a test image (the most similar, then the lower row), or -1.
     """
     ready = unit(tests, centre)
     found, around = _search(features, ready, centre, similar, stand_out)
@@ -73,7 +73,7 @@ def both_sides(
         alike = cosines >= similar
         if stand_out:
             alike &= stands_out(1.0 - cosines, around[:, None], around[:, None], similar)
-        alike[found[rows], np.arange(len(rows))] = True  # though sums in another order round otherwise
+        alike[found[rows], np.arange(len(rows))] = True  # even where sums in another order round below the threshold
         cosines = np.where(alike, cosines, -np.inf)
         first = cosines.argmax(axis=1)
         cosine = cosines[np.arange(len(ready)), first]
@@ -101,7 +101,7 @@ def _search(
         certain = (cosine >= similar) & (not stand_out or 1.0 - cosine <= (1.0 - similar) / CERTAIN)
         found[rows] = np.where(certain, nearest, -1)
         if stand_out:
-            # As rows come the neighbours come nearer: a pair that does not stand out so far never will.
+            # Neighbours only get nearer with further rows: a pair that does not stand out by now never will.
             around = 1.0 - top.min(axis=1)
             maybe = np.concatenate([maybe, _uncertain(cosines, around, certain, rows.start, similar)])
             usual = around[maybe["test"]]

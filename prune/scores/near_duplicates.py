@@ -1,9 +1,9 @@
-"""Near-duplicates inside the source (SemDeDup); what it shares with test images is found by `prune.scores.leakage`.
+"""Near-duplicates inside the source (SemDeDup); near-duplicates of test images: `prune.scores.leakage`.
 
 Abbas et al., "SemDeDup: Data-efficient learning at web-scale through semantic deduplication", 2023: k-means splits the
-set into clusters, and only pairs inside a cluster are compared, so the work is about n times the cluster's size.
+set into clusters, and only pairs inside a cluster are compared, so the work is about n times the cluster size.
 
-The paper's threshold on the cosine suits one well-trained encoder. A cheap surrogate crowds whole classes above any
+The paper's threshold on the cosine suits one well-trained encoder. With a cheap surrogate, whole classes lie above any
 fixed threshold, so a pair must also be much nearer to each other than either is to its other neighbours.
 """
 
@@ -18,21 +18,21 @@ from prune.scores.clusters import gather, kmeans, nearest, stream, unit
 from prune.scores.streaming import blocks
 
 SIMILAR = 0.95
-"""Least cosine of near-duplicates, the source's mean feature taken off."""
+"""Least cosine of near-duplicates, the source's mean feature subtracted."""
 NEIGHBOUR = 5
-"""The neighbour (its fifth) against which a pair's nearness is measured: groups of up to five stand out."""
+"""A pair's distance is compared with that to the fifth neighbour, so that groups of up to five stand out."""
 RATIO = 0.125
-"""Most that 1 - cosine of a pair may be of that to the neighbour. Separates copies from look-alikes on generated data
-with surrogates of 3 and 25 epochs, where no one cosine does."""
+"""Largest ratio of a pair's 1 - cosine to that of the fifth neighbour. Separates copies from look-alikes on generated
+data with surrogates of 3 and 25 epochs, where no threshold on the cosine does."""
 CERTAIN = 25.0
-"""A pair so many times nearer than `similar` asks needs no comparison: larger groups of copies."""
+"""A pair this many times nearer than `similar` requires needs no comparison: members of larger groups of copies."""
 _SIDE = 2048
 _CLUSTER = 1000
 """Samples in a cluster."""
 _ONE_LEVEL = 64
-"""Clusters that one k-means gives; more are made in two levels."""
+"""Most clusters of a single k-means; more are made in two levels."""
 _BLOCK_BYTES = 1 << 28
-"""Size of a first-level cluster's features on average at most."""
+"""Average size of a first-level cluster's features, at most."""
 
 
 def near_duplicates(
@@ -46,13 +46,13 @@ def near_duplicates(
 ) -> np.ndarray:
     """Find for every sample the original that it nearly duplicates.
 
-    In each group the sample farthest from its cluster's centre is the original, as in the paper (then the lower row);
-    a sample duplicates the first original that it is similar to. Originals duplicate nothing, so there are no chains.
+    In each group the sample farthest from its cluster's centre is the original, as in the paper; the lower row on ties.
+    A sample duplicates the first original that it is similar to. Originals duplicate nothing, so there are no chains.
 
     Parameters
     ----------
     features : (n, d) float
-        May be mapped.
+        May be memory-mapped.
     centre : (d,) float
         Mean feature of the source.
     similar : float
@@ -60,7 +60,7 @@ def near_duplicates(
     stand_out : bool
         False: the cosine alone decides, as in the paper.
     clusters : int, optional
-        One for each 1,000 samples when absent.
+        One per 1,000 samples when absent.
 
     Returns
     -------
@@ -79,10 +79,10 @@ def near_duplicates(
 
 
 def _coarse(features: np.ndarray, k: int, centre: np.ndarray, seed: int) -> tuple[Iterator[np.ndarray], int]:
-    """Cut a large set into about sqrt(k) clusters, within which k-means goes on: ascending rows of each, and how many.
+    """First level of a large set: about sqrt(k) clusters, as the ascending rows of each, and their number.
 
-    One k-means with a centre for every 1,000 samples would compare each sample with each centre: work that grows with
-    the square of the set.
+    A single k-means with one centre per 1,000 samples would compare every sample with every centre: work that grows
+    with the square of the set.
     """
     n, d = features.shape
     if k <= _ONE_LEVEL:
@@ -105,7 +105,7 @@ def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: 
     x : (m, d) float32
         Rows of length 1.
     rows : (m,) int64
-        What to call them, ascending.
+        Their rows in the source, ascending.
     k : int
         Clusters.
     """
@@ -119,7 +119,7 @@ def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: 
     for end, size in zip(ends, np.diff(ends, prepend=0)):
         if size > 1:
             mine = order[end - size : end]
-            # Rows that equal an earlier one follow it unseen: thousands of one placeholder make millions of pairs.
+            # Equal rows share their original: thousands of one placeholder image would make millions of pairs.
             first = first_of_equals(x[mine])
             alone = np.flatnonzero(first == np.arange(size))
             of = leaders(len(alone), pairs(x[mine[alone]], similar, stand_out))
@@ -131,7 +131,7 @@ def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: 
 
 
 def first_of_equals(x: np.ndarray) -> np.ndarray:
-    """First row that holds the same numbers (by a 64-bit hash), for every row; (m,) int64."""
+    """First row with the same numbers (compared by a 64-bit hash), for every row; (m,) int64."""
     odd = np.random.default_rng(0).integers(0, 1 << 63, x.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
     mixed = np.empty(len(x), np.uint64)
     for part in blocks(len(x)):
@@ -172,7 +172,7 @@ def pairs(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
 
 
 def _neighbour(cosines: np.ndarray, own: int) -> np.ndarray:
-    """1 - cosine to the fifth neighbour in each row, which holds `own` entries for the row itself; 1 where none is."""
+    """1 - cosine to each row's fifth neighbour, 1 where there is none; `own` entries of a row are the row itself."""
     rank = NEIGHBOUR + own
     if cosines.shape[1] < rank:
         return np.ones(len(cosines), np.float32)
@@ -180,13 +180,13 @@ def _neighbour(cosines: np.ndarray, own: int) -> np.ndarray:
 
 
 def stands_out(distance: np.ndarray, here: np.ndarray, there: np.ndarray, similar: float) -> np.ndarray:
-    """Whether pairs are much nearer than both ends' other neighbours (geometric mean), or all but equal."""
+    """Whether pairs are much nearer than the other neighbours of both (geometric mean), or nearly equal."""
     usual = np.sqrt(np.maximum(here, 0.0) * np.maximum(there, 0.0))
     return (distance <= RATIO * usual) | (distance <= (1.0 - similar) / CERTAIN)
 
 
 def leaders(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Group rows around the first of their kind: (n,) int64, the leader that a row duplicates, or -1.
+    """Group rows around the first of each group: (n,) int64, the row that each one duplicates, or -1.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""All scores that one pass over features and logits gives, streamed: difficulty and the sums behind class means."""
+"""One streaming pass over features and logits: the scores of `difficulty`, and the mean feature of every class."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from prune.runs.cores import in_order
 from prune.runs.progress import track
 from prune.scores.class_votes import class_sums, means_of
 from prune.scores.difficulty import difficulty
-from prune.scores.streaming import ROWS, blocks, read, widen
+from prune.scores.streaming import ROWS, blocks, read_rows, widen
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What the pass found.
+    """Result of the pass.
 
     Attributes
     ----------
@@ -42,9 +42,9 @@ def one_pass(
     workers: int | None = None,
     groups: np.ndarray | None = None,
 ) -> Pass:
-    """Score every sample and sum every class's features in one pass over two (mapped) arrays.
+    """Score every sample and average every class's features in one pass over two (memory-mapped) arrays.
 
-    Memory: the scores, the class sums and a few blocks of rows; the arrays are never whole in memory.
+    Memory holds the scores, the class sums and a few blocks of rows, never the whole arrays.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def one_pass(
     classes : int
         Number of classes, or of groups where `groups` is given.
     columns : (classes,) int, optional
-        The logits' columns that stand for the labels; None when the surrogate's classes are others, and then
-        scores that need the label are left out.
+        Columns of the logits that belong to the classes; None when the surrogate has other classes, and then scores
+        that need the label are left out.
     workers : int, optional
         Threads. The result does not depend on them.
     groups : (n,) int, optional
-        What the means are taken over, in place of the labels.
+        Groups to average the features over, instead of the classes.
     """
     n = len(labels)
     groups = labels if groups is None else groups
@@ -71,14 +71,14 @@ def one_pass(
     height = max(16, (1 << 19) // max(1, logits.shape[1]))  # rows whose logits stay in a core's cache
 
     def work(rows: slice) -> tuple[slice, dict[str, np.ndarray], np.ndarray, np.ndarray, bool]:
-        x = widen(read(features, rows))
-        raw = read(logits, rows)
+        x = widen(read_rows(features, rows))
+        raw = read_rows(logits, rows)
         squared = np.einsum("ij,ij->i", x, x)
         parts = []
         for inner in blocks(len(x) if raw.shape[1] else 0, height):  # features may come without logits
             z = widen(raw[inner])
             own = None if columns is None else labels[rows][inner]
-            with np.errstate(all="ignore"):  # an overflow shows in `found`, and is reported once for all blocks
+            with np.errstate(all="ignore"):  # an overflow clears `found`, and is reported once for all blocks
                 parts.append(difficulty(z if whole else z[:, columns], own, squared[inner]))
         part = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
         found = bool(np.isfinite(squared).all() and all(np.isfinite(values).all() for values in part.values()))

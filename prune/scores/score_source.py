@@ -1,4 +1,4 @@
-"""All that one surrogate says of a source: sample scores, class weights, near-duplicates, leaks, suspects."""
+"""Everything that one surrogate gives: sample scores, class weights, near-duplicates, leaks, suspected labels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from prune.index.npz import open_arrays
 from prune.runs.files import InputError
 from prune.runs.progress import track
-from prune.scores import class_votes, geometry, leakage, near_duplicates, training_dynamics
+from prune.scores import class_votes, leakage, near_duplicates, score_table, training_dynamics
 from prune.scores.clusters import kmeans, nearest, stream
 from prune.scores.feature_files import Features, check_order
 from prune.scores.label_errors import suspects
 from prune.scores.one_pass import Pass, one_pass
-from prune.scores.streaming import read
+from prune.scores.streaming import read_rows
 
 _SAMPLES = 65_536
 
@@ -38,18 +38,18 @@ def score_source(
     targets : sequence of Features
         By the same surrogate.
     also : collection of str
-        "prototype" (and Moderate), "self-prototype", "affinity", "suspects".
+        Values of `--also`: those of the table of scores, and "suspects".
     temperature : float
         Of soft votes, in spreads (see `prune.scores.class_votes.spread`).
     clusters : int
-        Above 0: that many k-means clusters take the place of the classes in class weights and quotas.
+        Above 0: that many k-means clusters replace the classes in class weights and quotas.
     seed : int
         Of k-means.
 
     Returns
     -------
     arrays : dict of str to array
-        "sample/NAME" (n,) f4, "class/RULE/TARGET" (c,) f4, and where asked for "group" and "looks_like" (n,) i4.
+        "sample/NAME" (n,) f4, "class/RULE/TARGET" (c,) f4; with clusters "group", with suspects "looks_like" (n,) i4.
     centre : (d,) float64
         Mean feature of the source.
     """
@@ -65,18 +65,21 @@ def score_source(
     if groups is not None:
         arrays["group"] = groups.astype("<i4")
     centre = np.nansum(found.means * found.sizes[:, None], axis=0) / len(source)
-    inside = source.label if groups is None else groups
-    if "prototype" in also:
-        distance = geometry.prototype_distances(source.features, inside, found.means, workers)
-        arrays["sample/prototype"] = distance
-        arrays["sample/moderate"] = geometry.moderate(distance, inside, count)
-    if "self-prototype" in also:
-        arrays["sample/self-prototype"] = geometry.self_prototype_distances(source.features, count, seed)
-    if "affinity" in also:
-        if not targets:
-            raise InputError("--also affinity needs --targets")
-        near = [geometry.affinities(source.features, np.asarray(t.features), centre)[0] for t in targets]
-        arrays["sample/affinity"] = np.max(near, axis=0)
+    given = {
+        "features": source.features,
+        "labels": source.label if groups is None else groups,
+        "means": found.means,
+        "classes": count,
+        "targets": [np.asarray(target.features) for target in targets] or None,
+        "centre": centre,
+        "seed": seed,
+        "workers": workers,
+    }
+    for row in score_table.SCORES:
+        if row.source == "targets" and row.also in also and not targets:
+            raise InputError(f"--also {row.also} needs --targets")
+    scores = score_table.compute("features", given, also) | score_table.compute("targets", given, also)
+    arrays |= {f"sample/{name}": values for name, values in scores.items()}
     if "suspects" in also:
         if columns is None:
             raise InputError(f"--also suspects: {source.path}'s surrogate does not know the source's classes")
@@ -92,12 +95,12 @@ def class_weights(
     for target in targets:
 
         def near(rows: slice, target: Features = target) -> np.ndarray:
-            return -class_votes.squared_distances(read(target.features, rows), found.means)
+            return -class_votes.squared_distances(read_rows(target.features, rows), found.means)
 
-        def alike(rows: slice, target: Features = target) -> np.ndarray:
-            return np.where(found.sizes > 0, read(target.logits, rows)[:, columns].astype(np.float64), -np.inf)
+        def similar(rows: slice, target: Features = target) -> np.ndarray:
+            return np.where(found.sizes > 0, read_rows(target.logits, rows)[:, columns].astype(np.float64), -np.inf)
 
-        rules = {"fm": near} if columns is None else {"fm": near, "lm": alike}
+        rules = {"fm": near} if columns is None else {"fm": near, "lm": similar}
         for rule, preference in rules.items():
             hard, soft = class_votes.streamed_votes(preference, len(target), temperature)
             if not np.isfinite(soft).all():
@@ -135,7 +138,7 @@ def duplicates_of(source: Features, centre: np.ndarray, similar: float, stand_ou
 
 
 def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
-    """Scores of a dynamics file, (n,) f4 under "sample/NAME"; NaN for samples that the surrogate was not trained on."""
+    """Scores of a dynamics file, (n,) f4 under "sample/NAME"; NaN for samples that the surrogate did not train on."""
     arrays, meta = open_arrays(path, "winnow-dynamics/1")
     if meta.get("fingerprint") != source.source:
         raise InputError(f"{path}: dynamics of another source than {source.path}'s")
@@ -146,13 +149,13 @@ def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
     if len(position) and position.max() >= len(source):
         raise InputError(f"{path}: positions beyond the source's {len(source)} samples")
     if len(arrays["probability"]) < 2:
-        raise InputError(f"{path}: dynamics of fewer than 2 epochs say nothing")
+        raise InputError(f"{path}: at least 2 epochs of dynamics are needed")
     found: dict[str, np.ndarray] = {}
     starts = range(0, len(position), _SAMPLES)
     for begin in track(starts, len(starts), "dynamics"):
         part = slice(begin, min(len(position), begin + _SAMPLES))
         probability, margin, correct = (
-            np.stack([read(row, part) for row in arrays[name]]) for name in ("probability", "margin", "correct")
+            np.stack([read_rows(row, part) for row in arrays[name]]) for name in ("probability", "margin", "correct")
         )
         for name, values in training_dynamics.all_scores(probability, margin, correct, len(source.classes)).items():
             whole = found.setdefault(f"sample/{name}", np.full(len(source), np.nan, np.float32))

@@ -1,25 +1,20 @@
-"""Scores from how the surrogate's predictions of a sample moved while it learned: one number per sample.
+"""Scores from training dynamics: how the surrogate's predictions of a sample changed while it trained on it.
 
-Inputs are tables of shape (epochs, b): the probability of the label, the margin (logit of the label less the largest
-other), and whether the prediction was right (0, 1; 2 where an epoch left the sample out). NaN marks what was left out;
-means and deviations are over the epochs that saw the sample, and windows are over consecutive epochs that saw it.
+The functions take what `all_scores` provides: `probability` of the label, `margin` (logit of the label less the largest
+other logit), and `correct` (1: the prediction was right; 0: wrong; 2: the epoch left the sample out), each of shape
+(epochs, b), and `length`, the epochs in a window. NaN marks epochs that left the sample out: means and deviations are
+over the epochs that saw it, and windows are over consecutive epochs that saw it. Which end of a score is the hard one
+is in `prune.scores.score_table`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-HARDER_WHEN = {
-    "forgetting": "high",
-    "aum": "low",
-    "el2n-early": "high",
-    "tdds": "high",
-    "dual": "high",
-    "dyn-unc": "high",
-    "variance": "high",
-    "confidence": "low",
-}
-"""Which end of each score is the hard (or telling) one."""
+from prune.scores import score_table
+
 EARLY = 10
 """Epochs over which EL2N is averaged; the paper scores at epochs 10 to 20 of 200."""
 WINDOW = 10
@@ -30,7 +25,8 @@ def forgetting(correct: np.ndarray) -> np.ndarray:
     """Forgetting events: how often a sample goes from right to wrong, (b,) float32.
 
     Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network Learning", ICLR 2019. A sample
-    that is never right counts as forgotten without end: it gets the number of epochs, more than any other can have.
+    that is never right is treated as forgotten infinitely often: it gets the number of epochs, more than any other
+    sample can have.
     """
     seen = correct != 2
     right = correct == 1
@@ -51,11 +47,11 @@ def aum(margin: np.ndarray) -> np.ndarray:
     return _mean(margin)
 
 
-def el2n(probability: np.ndarray, margin: np.ndarray, classes: int) -> np.ndarray:
+def epoch_error(probability: np.ndarray, margin: np.ndarray, classes: int) -> np.ndarray:
     """EL2N of each epoch from label probability and margin, (epochs, b) float32.
 
-    The strongest rival's probability is p exp(-margin); what is left is taken as spread evenly over the other classes.
-    Exact for two or three classes; for more it is a lower bound that misses little, since the rest counts squared.
+    The largest other probability is p exp(-margin); the rest is taken as spread evenly over the remaining classes.
+    Exact for two or three classes; a close lower bound for more, since the rest enters squared.
     """
     p = probability.astype(np.float32)
     rival = np.minimum(p * np.exp(-np.clip(margin.astype(np.float32), -80, 80)), 1.0 - p)
@@ -64,12 +60,22 @@ def el2n(probability: np.ndarray, margin: np.ndarray, classes: int) -> np.ndarra
     return np.sqrt((1.0 - p) ** 2 + rival**2 + spread)
 
 
-def early(error: np.ndarray, epochs: int = EARLY) -> np.ndarray:
-    """EL2N averaged over the first `epochs` epochs (at most half of them), (b,) float32.
+def el2n_early(error: np.ndarray, epochs: int = EARLY) -> np.ndarray:
+    """EL2N (of `epoch_error`) averaged over the first `epochs` epochs (at most half of them), (b,) float32.
 
     Paul et al., NeurIPS 2021, section 2.
     """
     return _mean(error[: min(epochs, -(-len(error) // 2))])
+
+
+def confidence(probability: np.ndarray) -> np.ndarray:
+    """Mean probability of the label over all epochs, (b,) float32 (Swayamdipta et al., EMNLP 2020, section 2)."""
+    return _mean(probability)
+
+
+def variance(probability: np.ndarray) -> np.ndarray:
+    """Variance of the label's probability over all epochs, (b,) float32 (Swayamdipta et al., EMNLP 2020, section 2)."""
+    return _mean((probability - _mean(probability)) ** 2)
 
 
 def window_length(epochs: int, window: int = WINDOW) -> int:
@@ -97,25 +103,24 @@ def dual(probability: np.ndarray, length: int) -> np.ndarray:
     Cho et al., "Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction Uncertainty",
     ICML 2025, section 3. (b,) float32.
 
-    All epochs that are given count. The authors take the first 30 of a training of 200 epochs: record so many alone
-    for that.
+    All recorded epochs count. The authors take the first 30 of a training of 200 epochs: record 30 epochs for that.
     """
     mean, deviation = windows(probability, length)
     return _mean((1.0 - mean) * deviation)
 
 
 def tdds(probability: np.ndarray, length: int, decay: float = 0.9) -> np.ndarray:
-    """TDDS: how unevenly the predictions moved in a window, the windows weighted towards the end of training.
+    """TDDS: how unevenly the predictions changed in a window, later windows weighted more.
 
     Zhang et al., "Spanning Training Progress: Temporal Dual-Depth Scoring (TDDS) for Enhanced Dataset Pruning", CVPR
     2024, section 3. (b,) float32. Inner depth: the steps of a window's epochs, each the divergence of the earlier
     prediction from the later one, sum of p(t) log(p(t) / p(t-1)), and the norm of their deviations from the window's
     mean. Outer depth: the windows averaged with weights decay (1 - decay)^age, age 0 being the last.
 
-    Not the authors' numbers. The predictions here are two, the label's and all other classes' together, which gives a
-    lower bound of the divergence of whole predictions (those would have to be kept for every sample and epoch). The
+    Not the authors' numbers. The prediction here has two parts, the label and all other classes together, which gives
+    a lower bound of the divergence of whole predictions (those would have to be stored for every sample and epoch). The
     authors' code takes whole predictions, and the absolute value of each class's term before it adds them. For two
-    classes the order of the samples is nearly the same; for ten or more it can be quite another.
+    classes the order of the samples is nearly the same; for ten or more it can differ much.
     """
     p = np.clip(probability.astype(np.float32), 1e-6, 1.0 - 1e-6)
     q = 1.0 - p
@@ -131,7 +136,7 @@ def tdds(probability: np.ndarray, length: int, decay: float = 0.9) -> np.ndarray
 def all_scores(
     probability: np.ndarray, margin: np.ndarray, correct: np.ndarray, classes: int, length: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Every score of this module for one block of samples.
+    """Every score from training dynamics, for one block of samples.
 
     Parameters
     ----------
@@ -139,32 +144,28 @@ def all_scores(
     correct : (epochs, b) uint8
     classes : int
     length : int, optional
-        Epochs in a window; `window_length` when absent.
+        Epochs in a window, at least 3; `window_length` when absent.
 
     Returns
     -------
     dict of str to (b,) float32
-        NaN for samples (or windows) that were never seen. "confidence" is the mean probability of the label and
-        "variance" its variance over all epochs (Swayamdipta et al., EMNLP 2020).
+        NaN for samples (or windows) that were never seen. Scores over windows are left out where the training is
+        shorter than a window.
     """
     p, m = packed(probability.astype(np.float32), margin.astype(np.float32))
     length = window_length(len(p)) if length is None else length
-    some = {
-        "forgetting": forgetting(correct),
-        "aum": aum(m),
-        "el2n-early": early(el2n(p, m, classes)),
-        "confidence": _mean(p),
-        "variance": _variance(p),
+    given: dict[str, Any] = {
+        "probability": p,
+        "margin": m,
+        "correct": correct,
+        "error": epoch_error(p, m, classes),
+        "length": length if 3 <= length <= len(p) else None,
     }
-    if len(p) >= length:
-        some |= {"dyn-unc": dyn_unc(p, length), "dual": dual(p, length)}
-    if len(p) > 2 and length > 2:
-        some["tdds"] = tdds(p, length)
-    return some
+    return score_table.compute("dynamics", given)
 
 
 def packed(*tables: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Move each sample's seen epochs to the front, in order, so that windows run over those alone."""
+    """Move the epochs that saw a sample to the front, in order, so that windows cover those alone."""
     gone = np.isnan(tables[0])
     if not gone.any():
         return tables
@@ -173,11 +174,7 @@ def packed(*tables: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    there = ~np.isnan(values)
-    count = there.sum(axis=0)
-    total = np.where(there, values, 0.0).sum(axis=0, dtype=np.float64)
+    seen = ~np.isnan(values)
+    count = seen.sum(axis=0)
+    total = np.where(seen, values, 0.0).sum(axis=0, dtype=np.float64)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-
-
-def _variance(values: np.ndarray) -> np.ndarray:
-    return _mean((values - _mean(values)) ** 2)

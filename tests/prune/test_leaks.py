@@ -10,7 +10,8 @@ from prune.__main__ import main
 from prune.index.manifest import Manifest
 from prune.index.npz import open_arrays
 from prune.runs.files import InputError, read_json
-from prune.scores.feature_files import open_features, save_features
+from prune.scores.feature_files import open_features, write_features
+from prune.scores.streaming import as_float16
 
 
 def features(place, name, x, *, model="one", digests=None):
@@ -27,7 +28,8 @@ def features(place, name, x, *, model="one", digests=None):
     )
     held.save(place / f"{name}.manifest.npz")
     out = place / f"{name}.features.npz"
-    save_features(out, x, np.zeros((n, 2)), place / f"{name}.manifest.npz", logit_classes=["a", "b"], model=model)
+    facts = {"arch": model, "classes": ["a", "b"], "fingerprint": model}
+    write_features(out, as_float16(x), np.zeros((n, 2), np.float16), held, place / f"{name}.manifest.npz", facts)
     return out
 
 

@@ -12,7 +12,8 @@ from prune.index.manifest import Manifest
 from prune.index.npz import open_arrays, save_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import InputError
-from prune.scores.feature_files import order_fingerprint, save_features
+from prune.scores.feature_files import order_fingerprint, write_features
+from prune.scores.streaming import as_float16
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -31,6 +32,11 @@ def write_manifest(place, labels, classes):
     )
     manifest.save(place)
     return place
+
+
+def features_file(path, features, logits, manifest, model, classes=CLASSES):
+    facts = {"arch": model, "classes": classes, "fingerprint": model}
+    write_features(path, as_float16(features), as_float16(logits), Manifest.load(manifest), manifest, facts)
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def case(tmp_path):
         for part, features, manifest in (("s", x, source), ("t.train", like, train), ("t.test", held, test)):
             logits = 3 * features @ turn[:, :3]
             made[part] = folder / f"{part}.features.npz"
-            save_features(made[part], features @ turn, logits, manifest, logit_classes=CLASSES, model=name)
+            features_file(made[part], features @ turn, logits, manifest, name)
         return made
 
     return SimpleNamespace(
@@ -127,7 +133,7 @@ def test_near_duplicates_and_leaks_are_found_listed_and_dropped(case, capsys):
     assert not copies & set(kept(case, method="winnow", keep=0.5).positions)
     assert not copies & set(kept(case, method="semdedup", keep=0.5).positions)
     assert len(kept(case, method="winnow", keep=1.0)) == 300  # the budget comes before the wish
-    with pytest.raises(InputError, match=r"samples, but 2\d\d are there"):
+    with pytest.raises(InputError, match=r"samples, but 2\d\d are available"):
         kept(case, method="random", keep=1.0, drop_duplicates=True)
 
 
@@ -231,7 +237,7 @@ def test_a_class_without_samples_gets_no_votes(case):
     for name, manifest, n in (("e", empty, 300), ("t.train", case.folder / "t.train.manifest.npz", 30)):
         logits = rng.normal(size=(n, 4)) + [0, 0, 0, 9]  # all the world looks like a dog
         place = case.folder / f"{name}.features.npz"
-        save_features(place, rng.normal(size=(n, 5)), logits, manifest, logit_classes=classes, model="m")
+        features_file(place, rng.normal(size=(n, 5)), logits, manifest, "m", classes)
     score.run(
         score.Config((case.folder / "e.features.npz",), case.out, (case.folder / "t.train.features.npz",), also=())
     )
@@ -290,7 +296,7 @@ def test_surrogates_that_saw_the_images_in_different_orders_are_not_averaged(cas
     manifest = turned(case.folder / "turned.manifest.npz")
     arrays, _ = open_arrays(case.two["s"], "winnow-features/1", mapped=False)
     rows = [arrays[name][::-1] for name in ("features", "logits")]
-    save_features(case.two["s"], *rows, manifest, logit_classes=CLASSES, model="two")
+    features_file(case.two["s"], *rows, manifest, "two")
     with pytest.raises(InputError, match=r"two.* in another order than .*one.*; run `prune features` for both"):
         scored(case, case.one, case.two)
     assert not case.out.exists()
@@ -300,7 +306,7 @@ def test_two_test_sets_of_one_name_are_refused(case):
     (case.folder / "other").mkdir()
     arrays, _ = open_arrays(case.one["t.test"], "winnow-features/1", mapped=False)
     other, manifest = case.folder / "other/t.test.features.npz", case.folder / "t.test.manifest.npz"
-    save_features(other, -arrays["features"], arrays["logits"], manifest, logit_classes=CLASSES, model="one")
+    features_file(other, -arrays["features"], arrays["logits"], manifest, "one")
     with pytest.raises(InputError, match=r"two test sets are named t\.test"):
         scored(case, leaks=(case.one["t.test"], other))
     assert not case.out.exists()

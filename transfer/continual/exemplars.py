@@ -19,13 +19,14 @@ from prune.data import image_codecs
 from prune.index.npz import open_arrays, save_arrays
 from prune.methods import coverage
 from prune.runs.files import InputError
+from prune.scores import score_table
 from prune.scores.clusters import unit
 from prune.scores.difficulty import difficulty
 from transfer.continual.exemplar_form import ALONE, RAW, Form
 
 FORMAT = "winnow-exemplars/1"
 RANKS = ("herding", "random", "k-center", "facility-location")
-SCORES = ("el2n", "grand", "entropy", "margin", "least-confidence")
+SCORES = score_table.names("logits")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Candidates, choose
+from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Candidates, choose_samples
 from prune.methods.presets import NAMES, PRESETS, Method, method, rank_parts, winnow
 from prune.runs.files import InputError
 
@@ -48,7 +48,7 @@ def problem(seed):
 @settings(max_examples=300)
 def test_every_choice_keeps_its_promises(seed, how):
     source, floor, protected, sizes, low, budget = problem(seed)
-    found = choose(source, how, budget, floor=floor, protected=protected, seed=seed)
+    found = choose_samples(source, how, budget, floor=floor, protected=protected, seed=seed)
     assert len(found.rows) == budget
     assert np.all(np.diff(found.rows) > 0)
     assert source.eligible[found.rows].all()
@@ -58,7 +58,7 @@ def test_every_choice_keeps_its_promises(seed, how):
     assert np.all((kept >= low) & (kept <= sizes))
     assert found.reason.dtype == np.uint8
     assert (found.reason[protected[source.label[found.rows]]] == PROTECTED).all()
-    again = choose(source, how, budget, floor=floor, protected=protected, seed=seed)
+    again = choose_samples(source, how, budget, floor=floor, protected=protected, seed=seed)
     assert np.array_equal(found.rows, again.rows)
 
 
@@ -75,8 +75,8 @@ def test_permuting_the_samples_permutes_the_choice(seed, how):
         always=source.always[order],
         features=source.features[order],
     )
-    found = choose(source, how, budget, floor=floor, protected=protected)
-    other = choose(moved, how, budget, floor=floor, protected=protected)
+    found = choose_samples(source, how, budget, floor=floor, protected=protected)
+    other = choose_samples(moved, how, budget, floor=floor, protected=protected)
     assert np.array_equal(np.sort(order[other.rows]), found.rows)
     assert np.array_equal(other.quotas, found.quotas)
 
@@ -94,7 +94,7 @@ def test_permuting_the_samples_leaves_every_quota_even_where_samples_are_drawn(s
         always=source.always[order],
         features=source.features[order],
     )
-    found, other = (choose(s, how, budget, floor=floor, protected=protected) for s in (source, moved))
+    found, other = (choose_samples(s, how, budget, floor=floor, protected=protected) for s in (source, moved))
     assert np.array_equal(other.quotas, found.quotas)
     assert np.allclose(other.weight, found.weight)
 
@@ -108,7 +108,7 @@ def test_the_complexity_of_duals_draw_decides_how_easy_its_samples_are():
     source = Candidates(np.zeros(4010, int), 1, {"dual": dual, "confidence": confidence})
     draw = Method("threshold", "dual:beta")
     means = [
-        confidence[choose(replace(source), draw, round(0.3 * 4010), complexity=c, seed=1).rows].mean()
+        confidence[choose_samples(replace(source), draw, round(0.3 * 4010), complexity=c, seed=1).rows].mean()
         for c in (1, 4, 11)
     ]
     assert means[0] > means[1] > means[2]
@@ -118,30 +118,30 @@ def test_reasons_tell_why_each_sample_stays():
     # LM votes are for class 0 alone; budget 6 of sizes 6, 4, 4; class 2 is protected, class 1 has a floor of 1.
     label = np.repeat([0, 1, 2], [6, 4, 4])
     source = Candidates(label, 3, {"a": np.arange(14.0)}, {"lm": np.array([1.0, 0, 0])}, None, label < 0)
-    found = choose(
+    found = choose_samples(
         source, Method("lm", "a:top"), 8, floor=np.array([0, 1, 0]), protected=np.array([False, False, True])
     )
     assert found.rows.tolist() == [3, 4, 5, 9, 10, 11, 12, 13]
     assert found.reason.tolist() == [QUOTA] * 3 + [FLOOR] + [PROTECTED] * 4
     assert found.score.tolist() == [3, 4, 5, 9, 10, 11, 12, 13]
-    drawn = choose(source, Method("lm", "random"), 3)
+    drawn = choose_samples(source, Method("lm", "random"), 3)
     assert drawn.reason.tolist() == [RANDOM] * 3
     assert np.isnan(drawn.score).all()
-    covered = choose(replace(source, features=np.eye(14)), Method("size", "k-center"), 7)
+    covered = choose_samples(replace(source, features=np.eye(14)), Method("size", "k-center"), 7)
     assert covered.reason.tolist() == [COVERAGE] * 7
 
 
 def test_the_hard_end_of_a_score_is_the_scores_own():
     # Half of each is cut as hardest: the large el2n, the small margin.
     source = Candidates(np.zeros(6, int), 1, {"el2n": np.arange(6.0), "margin": np.arange(6.0)})
-    assert choose(source, Method("size", "el2n:ccs"), 3, cut=0.5).rows.tolist() == [0, 1, 2]
-    assert choose(source, Method("size", "margin:ccs"), 3, cut=0.5).rows.tolist() == [3, 4, 5]
+    assert choose_samples(source, Method("size", "el2n:ccs"), 3, cut=0.5).rows.tolist() == [0, 1, 2]
+    assert choose_samples(source, Method("size", "margin:ccs"), 3, cut=0.5).rows.tolist() == [3, 4, 5]
 
 
 def test_too_much_protection_is_refused_with_the_number():
     source = Candidates(np.zeros(5, int), 1, {}, {}, None, np.array([True, True, True, False, False]))
     with pytest.raises(InputError, match="3 samples are protected and the budget is 2"):
-        choose(source, Method("size", "random"), 2)
+        choose_samples(source, Method("size", "random"), 2)
 
 
 def test_ranks_name_a_score_of_the_file_or_say_where_to_get_it():

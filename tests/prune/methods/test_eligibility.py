@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune.methods.eligibility import copies
+from prune.methods.eligibility import surplus_copies
 
 OF = np.array([-1, 4, 4, -1, -1, 4, 3])
 """Rows 1, 2 and 5 nearly duplicate 4, row 6 duplicates 3."""
@@ -17,7 +17,7 @@ def without(*rows):
 
 
 def marked(may, always=None):
-    return np.flatnonzero(copies(OF, may, always)).tolist()
+    return np.flatnonzero(surplus_copies(OF, may, always)).tolist()
 
 
 def test_copies_of_an_original_that_may_be_kept_are_marked():
@@ -45,5 +45,5 @@ def test_each_group_of_which_any_may_be_kept_keeps_one(seed):
     original = np.array([chosen[g][0] for g in group])
     of = np.where(original == np.arange(20), -1, original)
     may = rng.uniform(size=20) < 0.5
-    left = may & ~copies(of, may, None)
+    left = may & ~surplus_copies(of, may, None)
     assert np.bincount(group[left], minlength=6).tolist() == (np.bincount(group[may], minlength=6) > 0).tolist()

@@ -12,44 +12,43 @@ from prune.scores.class_votes import (
     class_sums,
     columns_of,
     combine,
-    feature_votes,
-    label_votes,
     sharpen,
     spread,
     squared_distances,
     streamed_votes,
+    votes,
 )
 
 
 def test_hard_label_votes_count_the_most_likely_source_class():
     # Rows choose 2, 0 and, at a tie of 0 and 1, the lower class 0.
     logits = np.array([[0.0, 1.0, 2.0], [5.0, 1.0, 0.0], [3.0, 3.0, 0.0]])
-    assert label_votes(logits).tolist() == [2, 0, 1]
+    assert votes(logits).tolist() == [2, 0, 1]
 
 
 def test_soft_label_votes_are_the_sum_of_tempered_softmax():
     # At temperature 2 the rows' logits are halved: softmax(ln 3, 0) = 3/4, 1/4 and softmax(0, 0) = 1/2, 1/2.
     logits = np.array([[2 * np.log(3), 0.0], [1.0, 1.0]])
-    assert np.allclose(label_votes(logits, 2.0), [1.25, 0.75])
+    assert np.allclose(votes(logits, 2.0), [1.25, 0.75])
 
 
 def test_feature_votes_go_to_the_nearest_class_mean_and_not_to_the_sample():
     # Means (0,0), (4,0), (0,4). Points (1,0), (3,1), (1,3), (3,0) are nearest to classes 0, 1, 2, 1.
     means = np.array([[0, 0], [4, 0], [0, 4]], float)
     points = np.array([[1, 0], [3, 1], [1, 3], [3, 0]], float)
-    assert feature_votes(points, means).tolist() == [1, 2, 1]
+    assert votes(-squared_distances(points, means)).tolist() == [1, 2, 1]
 
 
 def test_soft_feature_votes_use_squared_distances():
     # Squared distances 1 and 9 at temperature 8: weights 1 and exp(-1).
-    votes = feature_votes(np.array([[1.0]]), np.array([[0.0], [4.0]]), 8.0)
-    assert np.allclose(votes, [1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1))])
+    found = votes(-squared_distances(np.array([[1.0]]), np.array([[0.0], [4.0]])), 8.0)
+    assert np.allclose(found, [1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1))])
 
 
 def test_a_class_without_samples_gets_no_votes():
     means = np.array([[0.0], [np.nan], [9.0]])
-    assert feature_votes(np.array([[4.0]]), means).tolist() == [1, 0, 0]
-    assert feature_votes(np.array([[4.0]]), means, 1.0)[1] == 0
+    assert votes(-squared_distances(np.array([[4.0]]), means)).tolist() == [1, 0, 0]
+    assert votes(-squared_distances(np.array([[4.0]]), means), 1.0)[1] == 0
 
 
 def test_class_means_by_hand_and_in_any_order():
@@ -96,10 +95,10 @@ def test_scaling_the_logits_does_not_change_streamed_soft_votes():
     logits = np.random.default_rng(1).normal(size=(50, 7))
     hard, soft = streamed_votes(lambda rows: logits[rows], 50, 2.0, rows=8)
     hard9, soft9 = streamed_votes(lambda rows: 9 * logits[rows], 50, 2.0, rows=50)
-    assert np.array_equal(hard, label_votes(logits))
+    assert np.array_equal(hard, votes(logits))
     assert np.array_equal(hard, hard9)
     assert np.allclose(soft, soft9)
-    assert np.allclose(soft, label_votes(logits, 2.0 * spread(logits)))
+    assert np.allclose(soft, votes(logits, 2.0 * spread(logits)))
 
 
 def test_targets_combine_after_each_is_divided_by_its_votes():
@@ -155,10 +154,10 @@ matrices = st.tuples(st.integers(1, 12), st.integers(1, 6)).flatmap(
 def test_votes_sum_to_the_images_and_ignore_their_order(logits, temperature, random):
     rows = list(range(len(logits)))
     random.shuffle(rows)
-    votes = label_votes(logits, temperature)
-    assert votes.min() >= 0
-    assert votes.sum() == pytest.approx(len(logits))
-    assert np.allclose(votes, label_votes(logits[rows], temperature))
+    found = votes(logits, temperature)
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(len(logits))
+    assert np.allclose(found, votes(logits[rows], temperature))
 
 
 @given(matrices, st.randoms(use_true_random=False))
@@ -166,4 +165,4 @@ def test_votes_sum_to_the_images_and_ignore_their_order(logits, temperature, ran
 def test_permuting_the_classes_permutes_soft_votes(logits, random):
     order = list(range(logits.shape[1]))
     random.shuffle(order)
-    assert np.allclose(label_votes(logits[:, order], 2.0), label_votes(logits, 2.0)[order])
+    assert np.allclose(votes(logits[:, order], 2.0), votes(logits, 2.0)[order])

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prune.scores.difficulty import HARDER_WHEN, difficulty, el2n, entropy, grand, least_confidence, margin, soften
+from prune.scores.difficulty import difficulty, el2n, entropy, grand, least_confidence, margin, soften
+from prune.scores.score_table import names
 
 # softmax(ln 6, ln 3, ln 1) = 0.6, 0.3, 0.1
 LOGITS = np.log(np.array([[6.0, 3.0, 1.0]], np.float32)).repeat(3, axis=0)
@@ -48,7 +49,7 @@ def test_an_easy_samples_error_keeps_its_digits():
 
 def test_without_the_sources_classes_only_label_free_scores_remain():
     assert set(difficulty(LOGITS, None, np.ones(3))) == {"entropy", "margin", "least-confidence"}
-    assert set(difficulty(LOGITS, np.zeros(3, int), np.ones(3))) == set(HARDER_WHEN)
+    assert set(difficulty(LOGITS, np.zeros(3, int), np.ones(3))) == set(names("logits"))
 
 
 def test_one_class_leaves_no_doubt():

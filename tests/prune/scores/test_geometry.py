@@ -4,13 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune.scores.clusters import gather, kmeans, nearest, unit
-from prune.scores.geometry import affinities, moderate, prototype_distances, self_prototype_distances
+from prune.scores.geometry import affinity, moderate, prototype, self_prototype
 
 
 def test_prototype_distance_is_to_the_own_class_mean():
     # Means (1, 0) and (0, 3): (0,0) and (2,0) lie 1 away, (3,7) lies 5 away from (0,3).
     x, y = np.array([[0, 0], [2, 0], [3, 7.0]]), np.array([0, 0, 1])
-    assert prototype_distances(x, y, np.array([[1, 0], [0, 3.0]])).tolist() == [1, 1, 5]
+    assert prototype(x, y, np.array([[1, 0], [0, 3.0]])).tolist() == [1, 1, 5]
 
 
 def test_moderate_is_the_distance_to_the_classs_median_distance():
@@ -22,10 +22,10 @@ def test_moderate_is_the_distance_to_the_classs_median_distance():
 def test_affinity_is_the_cosine_to_the_nearest_target_after_centring():
     # Less the centre (1, 1): sources (1, 0), (0, 2), (-1, -1); targets (2, 0) and (0, -3).
     source = np.array([[2, 1], [1, 3], [0, 0.0]])
-    best, which = affinities(source, np.array([[3, 1], [1, -2.0]]), np.array([1.0, 1.0]))
-    assert np.allclose(best, [1, 0, np.sqrt(0.5)])
-    assert which.tolist()[0] == 0
-    assert which.tolist()[2] == 1
+    centre, targets = np.array([1.0, 1.0]), np.array([[3, 1], [1, -2.0]])
+    assert np.allclose(affinity(source, [targets], centre), [1, 0, np.sqrt(0.5)])
+    # One target each: the nearest image of any target.
+    assert np.allclose(affinity(source, [targets[:1], targets[1:]], centre), [1, 0, np.sqrt(0.5)])
 
 
 def test_self_prototypes_measure_cosine_to_the_nearest_centre():
@@ -33,7 +33,7 @@ def test_self_prototypes_measure_cosine_to_the_nearest_centre():
     rng = np.random.default_rng(0)
     x = np.r_[np.tile([1.0, 0.0], (20, 1)), np.tile([0.0, 1.0], (20, 1))] + 0.01 * rng.normal(size=(40, 2))
     x = np.r_[x, [[0.9, 1.0]]]
-    found = self_prototype_distances(x, 2)
+    found = self_prototype(x, 2)
     assert found.argmax() == 40
     assert found[:40].max() < 0.01
     # 42 degrees from the second bundle, less what the sample itself draws that centre towards it.
@@ -43,7 +43,7 @@ def test_self_prototypes_measure_cosine_to_the_nearest_centre():
 def test_self_prototypes_do_not_care_for_the_length_of_a_feature():
     x = np.random.default_rng(1).normal(size=(60, 4))
     scale = np.random.default_rng(2).uniform(0.5, 2, size=(60, 1))
-    assert np.allclose(self_prototype_distances(x, 3), self_prototype_distances(x * scale, 3), atol=1e-5)
+    assert np.allclose(self_prototype(x, 3), self_prototype(x * scale, 3), atol=1e-5)
 
 
 def test_nearest_names_the_centre_and_the_squared_distance():
@@ -86,8 +86,8 @@ def test_permuting_the_samples_permutes_the_scores(seed):
     rng = np.random.default_rng(seed)
     x, y, order = rng.normal(size=(20, 3)), rng.integers(0, 3, 20), rng.permutation(20)
     means = rng.normal(size=(3, 3))
-    distance = prototype_distances(x, y, means)
-    assert np.allclose(prototype_distances(x[order], y[order], means), distance[order], rtol=1e-5)
+    distance = prototype(x, y, means)
+    assert np.allclose(prototype(x[order], y[order], means), distance[order], rtol=1e-5)
     assert np.allclose(moderate(distance[order], y[order], 3), moderate(distance, y, 3)[order])
     centre = x.mean(axis=0)
-    assert np.allclose(affinities(x[order], x[:4], centre)[0], affinities(x, x[:4], centre)[0][order], atol=1e-6)
+    assert np.allclose(affinity(x[order], [x[:4]], centre), affinity(x, [x[:4]], centre)[order], atol=1e-6)

@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prune.scores import near_duplicates as module
 from prune.scores.clusters import unit
 from prune.scores.near_duplicates import first_of_equals, groups, leaders, near_duplicates, pairs
 
@@ -37,7 +38,7 @@ def test_pairs_across_blocks_are_found(monkeypatch):
     x = unit(planted(1, n=60, copies=20, noise=0.02)[0])
     whole = pairs(x, 0.95).tolist()
     assert len(whole) == 20
-    monkeypatch.setattr(near_duplicates, "_SIDE", 7)
+    monkeypatch.setattr(module, "_SIDE", 7)
     assert pairs(x, 0.95).tolist() == whole
 
 
@@ -69,10 +70,8 @@ def test_planted_near_duplicates_are_found():
 
 
 def test_planted_near_duplicates_are_found_in_two_levels_of_clusters(monkeypatch):
-    from prune.scores import near_duplicates
-
-    monkeypatch.setattr(near_duplicates, "_ONE_LEVEL", 1)
-    monkeypatch.setattr(near_duplicates, "_CLUSTER", 100)
+    monkeypatch.setattr(module, "_ONE_LEVEL", 1)
+    monkeypatch.setattr(module, "_CLUSTER", 100)
     x, twin = planted(0)
     found = near_duplicates(x, x.astype(np.float32).mean(axis=0))  # 22 clusters: 5 of about 4 each
     hits = np.flatnonzero(found >= 0)
@@ -113,11 +112,9 @@ def test_the_first_of_equal_rows_is_named():
 
 
 def test_masses_of_one_picture_are_one_group_and_cost_no_pairs(monkeypatch):
-    from prune.scores import near_duplicates
-
     seen = []
-    whole = near_duplicates.pairs
-    monkeypatch.setattr(near_duplicates, "pairs", lambda x, *more: seen.append(len(x)) or whole(x, *more))
+    whole = module.pairs
+    monkeypatch.setattr(module, "pairs", lambda x, *more: seen.append(len(x)) or whole(x, *more))
     x = np.random.default_rng(4).normal(size=(5000, 8))
     x[100:4900] = x[7]
     found = near_duplicates(x, x.mean(axis=0), clusters=1)

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prune.scores.score_table import names
 from prune.scores.training_dynamics import (
-    HARDER_WHEN,
     all_scores,
     aum,
     dual,
     dyn_unc,
-    early,
-    el2n,
+    el2n_early,
+    epoch_error,
     forgetting,
     packed,
     tdds,
@@ -46,9 +46,9 @@ def test_aum_averages_every_epoch():
 
 def test_el2n_from_probability_and_margin_is_exact_for_three_classes():
     # Probabilities 0.6 (label), 0.3, 0.1: margin ln 2. Error vector (-0.4, 0.3, 0.1).
-    assert el2n(column(0.6), column(np.log(2)), 3)[0, 0] == pytest.approx(np.sqrt(0.26), rel=1e-5)
+    assert epoch_error(column(0.6), column(np.log(2)), 3)[0, 0] == pytest.approx(np.sqrt(0.26), rel=1e-5)
     # Label is the runner-up, 0.3 against 0.6.
-    assert el2n(column(0.3), column(-np.log(2)), 3)[0, 0] == pytest.approx(np.sqrt(0.49 + 0.36 + 0.01), rel=1e-5)
+    assert epoch_error(column(0.3), column(-np.log(2)), 3)[0, 0] == pytest.approx(np.sqrt(0.49 + 0.36 + 0.01), rel=1e-5)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30))
@@ -60,13 +60,13 @@ def test_el2n_from_probability_and_margin_is_a_close_lower_bound(seed, classes):
     p[0], others = np.float32(p[0]), p[1:].sum()
     p[1:] *= (1 - p[0]) / others
     exact = np.linalg.norm(p - np.eye(classes)[0])
-    found = el2n(column(p[0]), column(z[0] - z[1:].max()), classes)[0, 0]
+    found = epoch_error(column(p[0]), column(z[0] - z[1:].max()), classes)[0, 0]
     assert 0.8 * exact <= found <= exact * (1 + 1e-5)
 
 
 def test_early_el2n_averages_the_first_epochs_alone():
-    assert early(column(1, 3, 100, 100, 100, 100), epochs=2).tolist() == [2]
-    assert early(column(1, 3, 100)).tolist() == [2]  # at most half of a short training, rounded up
+    assert el2n_early(column(1, 3, 100, 100, 100, 100), epochs=2).tolist() == [2]
+    assert el2n_early(column(1, 3, 100)).tolist() == [2]  # at most half of a short training, rounded up
 
 
 def test_windows_slide_by_one_epoch():
@@ -144,8 +144,8 @@ def test_scores_follow_the_samples_and_unseen_ones_are_nan(seed, epochs, gaps):
     order = rng.permutation(9)
     found = all_scores(p, m, correct, 5)
     moved = all_scores(p[:, order], m[:, order], correct[:, order], 5)
-    assert set(found) <= set(HARDER_WHEN)
-    assert epochs < 3 or set(found) == set(HARDER_WHEN)
+    assert set(found) <= set(names("dynamics"))
+    assert epochs < 3 or set(found) == set(names("dynamics"))
     for name, values in found.items():
         assert values.dtype == np.float32, name
         assert np.array_equal(values[order], moved[name], equal_nan=True), name
