@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+# What `make quick` tests, and what it leaves out (pyproject.toml says what the markers mean).
+PART := tests
+QUICK := not slow and not processes and not browser and not slurm
 # Compile the libraries' Python once and not in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check setup
+.PHONY: demo test quick check setup
 .DEFAULT_GOAL := help
 help:
 	@echo "make demo   draw a small data set, run the whole study on it, end with a verdict and a page (4 minutes, 2 cores)"
+	@echo "make quick  lint and the quick tests, of one part with PART=tests/prune/methods (a minute)"
 	@echo "make test   run all tests;  make check  lint and types only;  make setup  environment only"
 
 setup: .venv/ready
@@ -32,6 +36,10 @@ demo: .venv/ready
 
 check: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+
+quick: .venv/ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PART)
 
 test: .venv/ready
 	@PYTHON=$(PYTHON) install/system.sh test
