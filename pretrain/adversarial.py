@@ -111,7 +111,8 @@ def _start(pixels: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
 def _direction(gradient: torch.Tensor, linf: bool) -> torch.Tensor:
     if linf:
         return gradient.sign()
-    return gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    found: torch.Tensor = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    return found
 
 
 def _project(moved: torch.Tensor, pixels: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
@@ -122,4 +123,5 @@ def _within(move: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
     if linf:
         return move.clamp(-radius, radius)
     length = move.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-    return move * (radius / length).clamp(max=1.0)
+    found: torch.Tensor = move * (radius / length).clamp(max=1.0)
+    return found

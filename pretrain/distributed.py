@@ -98,7 +98,8 @@ class Ranks:
             return network
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the new name for broadcast_buffers is not in torch 2.6
-            return self.accelerator.prepare(network)
+            found: nn.Module = self.accelerator.prepare(network)
+            return found
 
     def without_sync(self, model: nn.Module) -> AbstractContextManager:
         """Accumulate gradients without averaging them yet."""

@@ -121,7 +121,8 @@ def _hue_turn(share: torch.Tensor) -> torch.Tensor:
     turn = torch.eye(3).to(share).repeat(len(share), 1, 1)
     turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
     turn[:, 1, 2], turn[:, 2, 1] = -angle.sin(), angle.sin()
-    return torch.linalg.inv(forth) @ turn @ forth
+    found: torch.Tensor = torch.linalg.inv(forth) @ turn @ forth
+    return found
 
 
 def two_views(first: Batches, second: Batches) -> Batches:

@@ -76,7 +76,8 @@ def _record(path: Path) -> dict[str, Any]:
     made = read_json(path)
     if not isinstance(made, dict) or made.get("format") != FORMAT:
         raise InputError(f"{path}: exists and is not a file of `prune leaks`")
-    return made.get("config", {}) | made.get("inputs", {})
+    found: dict[str, Any] = made.get("config", {}) | made.get("inputs", {})
+    return found
 
 
 def _check(config: Config) -> None:

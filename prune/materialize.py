@@ -92,7 +92,8 @@ def _record(out: Path) -> dict[str, Any]:
     if not manifest_path(out).is_file():
         raise InputError(f"{out}: exists and is not of this command")
     meta = Manifest.load(manifest_path(out)).meta
-    return meta.get("config", {}) | meta.get("inputs", {})
+    found: dict[str, Any] = meta.get("config", {}) | meta.get("inputs", {})
+    return found
 
 
 def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:

@@ -195,7 +195,8 @@ def _record(path: Path) -> dict[str, Any]:
     from prune.index.npz import open_arrays
 
     meta = open_arrays(path, FORMAT)[1]
-    return meta.get("config", {}) | meta.get("inputs", {})
+    found: dict[str, Any] = meta.get("config", {}) | meta.get("inputs", {})
+    return found
 
 
 def _meta(

@@ -71,4 +71,5 @@ def _regress(known: np.ndarray, target: np.ndarray, unknown: np.ndarray) -> np.n
     x, new = (np.concatenate([np.ones((len(a), 1)), a, a**2], axis=1) for a in (x, new))
     weights = np.linalg.solve(x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1]), x.T @ target)
     # Beyond the measured range a square leads anywhere: stay within what was seen.
-    return np.clip(new @ weights, target.min(0) - 0.7, target.max(0) + 0.7)
+    found: np.ndarray = np.clip(new @ weights, target.min(0) - 0.7, target.max(0) + 0.7)
+    return found

@@ -18,7 +18,8 @@ def fmse(features: np.ndarray, original: np.ndarray) -> np.ndarray:
     (...) float32
     """
     gap = np.asarray(features, np.float32) - np.asarray(original, np.float32)
-    return np.square(gap).mean(-1, dtype=np.float32)
+    found: np.ndarray = np.square(gap).mean(-1, dtype=np.float32)
+    return found
 
 
 def psnr(pixels: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -58,4 +59,5 @@ def dropped(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     (n,) float32
         Above 0, also for an image that is the mean itself.
     """
-    return np.maximum(fmse(features, mean), np.float32(1e-12))
+    found: np.ndarray = np.maximum(fmse(features, mean), np.float32(1e-12))
+    return found

@@ -110,7 +110,8 @@ def padded_crops(
 
 
 def _shift(key: np.ndarray, draw: int, reach: np.ndarray) -> np.ndarray:
-    return (np.floor(_uniform(key, draw) * (2 * reach + 1)) - reach).astype(np.int32)
+    found: np.ndarray = (np.floor(_uniform(key, draw) * (2 * reach + 1)) - reach).astype(np.int32)
+    return found
 
 
 def _asked(
@@ -128,4 +129,5 @@ def _asked(
 def _uniform(key: np.ndarray, draw: int) -> np.ndarray:
     """Return doubles in [0, 1), one for each key, for the draw of this number."""
     with np.errstate(over="ignore"):
-        return (mixed(key + np.uint64(draw) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        found: np.ndarray = (mixed(key + np.uint64(draw) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return found

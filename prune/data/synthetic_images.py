@@ -126,7 +126,8 @@ def pattern(number: int, rng: np.random.Generator) -> np.ndarray:
         2 * np.pi * 1.3 * (1 + number % 4) * (np.cos(turn) * x + np.sin(turn) * y) + rng.uniform(0, 2 * np.pi)
     )
     grey = wave * rng.uniform(40, 90) + rng.uniform(90, 160)
-    return (grey[:, :, None] + rng.normal(0, 20, (SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
+    found: np.ndarray = (grey[:, :, None] + rng.normal(0, 20, (SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
+    return found
 
 
 def _colour(hue: float, rng: np.random.Generator, vivid: bool = False) -> np.ndarray:

@@ -111,7 +111,8 @@ def open_with_text(
 def open_meta(path: Path, format: str) -> dict[str, Any]:
     """Read the meta of such a file and nothing else; arguments and errors as for `open_arrays`."""
     with _opened(path, format) as archive:
-        return json.loads(_text_of_meta(path, archive, format))
+        found: dict[str, Any] = json.loads(_text_of_meta(path, archive, format))
+        return found
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def record(step: str, config: Mapping[str, Any], inputs: Mapping[str, Any], **fa
         {"step", "config", "inputs", "versions", **facts}, with the types that JSON gives back.
     """
     entry = {"step": step, "config": config, "inputs": inputs, "versions": _versions(), **facts}
-    return json.loads(json.dumps(entry))
+    found: dict[str, Any] = json.loads(json.dumps(entry))
+    return found
 
 
 @cache

@@ -81,7 +81,8 @@ def by_key(key: np.ndarray, groups: np.ndarray, quotas: np.ndarray) -> np.ndarra
     array([False,  True,  True])
     """
     place, _ = places(key, groups)
-    return place < np.asarray(quotas, np.int64)[groups]
+    found: np.ndarray = place < np.asarray(quotas, np.int64)[groups]
+    return found
 
 
 def threshold_quotas(key: np.ndarray, groups: np.ndarray, budget: int, floors: np.ndarray) -> np.ndarray:

@@ -207,7 +207,8 @@ def joined(whole: Path, n: int, parts: Sequence[Path]) -> np.ndarray:
     """
     there = [path for path in parts if path.exists()]
     if len(there) == 1:
-        return np.load(there[0], mmap_mode="r", allow_pickle=False)
+        found: np.ndarray = np.load(there[0], mmap_mode="r", allow_pickle=False)
+        return found
     with open(whole, "wb") as file:
         for path in there:
             part = np.load(path, mmap_mode="r", allow_pickle=False)

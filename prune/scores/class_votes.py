@@ -58,7 +58,8 @@ def votes(scores: np.ndarray, temperature: float | None = None) -> np.ndarray:
         raise InputError(f"temperature {temperature} must be above 0")
     shifted = (scores - scores.max(axis=1, keepdims=True)) / temperature
     share = np.exp(shifted)
-    return (share / share.sum(axis=1, keepdims=True)).sum(axis=0)
+    found: np.ndarray = (share / share.sum(axis=1, keepdims=True)).sum(axis=0)
+    return found
 
 
 def streamed_votes(
@@ -156,7 +157,8 @@ def sharpen(soft: np.ndarray, hard: np.ndarray) -> np.ndarray:
 
     def power(exponent: float) -> np.ndarray:
         raised = np.exp(np.minimum(exponent * logs, 0.0))
-        return raised / raised.sum()
+        found: np.ndarray = raised / raised.sum()
+        return found
 
     low, high = 1.0, 2.0
     while breadth(power(high)) > aim and high < 1e6:  # equal largest shares stay equal at any power

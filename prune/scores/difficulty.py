@@ -25,7 +25,8 @@ def soften(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def entropy(p: np.ndarray, log_p: np.ndarray) -> np.ndarray:
     """Entropy of the prediction in nats, (n,) float32, in [0, ln c]."""
-    return np.maximum(-np.einsum("ij,ij->i", p, log_p), 0.0)
+    found: np.ndarray = np.maximum(-np.einsum("ij,ij->i", p, log_p), 0.0)
+    return found
 
 
 def margin(p: np.ndarray) -> np.ndarray:
@@ -38,16 +39,19 @@ def margin(p: np.ndarray) -> np.ndarray:
     first = p.argmax(axis=1)
     best = p[rows, first]
     if p.shape[1] == 1:
-        return best.copy()
+        found: np.ndarray = best.copy()
+        return found
     p[rows, first] = -1.0
     second = p.max(axis=1)
     p[rows, first] = best
-    return best - second
+    found: np.ndarray = best - second
+    return found
 
 
 def least_confidence(p: np.ndarray) -> np.ndarray:
     """1 minus the largest probability, (n,) float32 (Lewis and Gale, 1994)."""
-    return 1.0 - p.max(axis=1)
+    found: np.ndarray = 1.0 - p.max(axis=1)
+    return found
 
 
 def el2n(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -63,7 +67,8 @@ def el2n(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
     rest = p.sum(axis=1)
     others = np.einsum("ij,ij->i", p, p)
     p[rows, labels] = own
-    return np.sqrt(others + rest * rest)
+    found: np.ndarray = np.sqrt(others + rest * rest)
+    return found
 
 
 def grand(el2n: np.ndarray, squared_norm: np.ndarray) -> np.ndarray:

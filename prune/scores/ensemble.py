@@ -33,7 +33,8 @@ def rank_average(scores: Sequence[np.ndarray]) -> np.ndarray:
             quantiles.append((np.unique(own[~np.isnan(own)]), np.unique(score[~np.isnan(own)])))
     rank = np.divide(rank, known, out=np.full(len(rank), np.nan), where=known > 0)
     values = [np.interp(rank, ranks, sorted_scores) for ranks, sorted_scores in quantiles]
-    return (np.mean(values, axis=0) if values else rank).astype(np.float32)
+    found: np.ndarray = (np.mean(values, axis=0) if values else rank).astype(np.float32)
+    return found
 
 
 def scaled_rank(score: np.ndarray) -> np.ndarray:

@@ -47,7 +47,8 @@ def moderate(prototype: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
     for k, part in enumerate(np.split(prototype[order], np.cumsum(sizes)[:-1])):
         if len(part):
             medians[k] = np.median(part)
-    return np.abs(prototype - medians[labels]).astype(np.float32)
+    found: np.ndarray = np.abs(prototype - medians[labels]).astype(np.float32)
+    return found
 
 
 def self_prototype(features: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:

@@ -182,7 +182,8 @@ def _neighbour(cosines: np.ndarray, own: int) -> np.ndarray:
 def stands_out(distance: np.ndarray, here: np.ndarray, there: np.ndarray, similar: float) -> np.ndarray:
     """Whether pairs are much nearer than the other neighbours of both (geometric mean), or nearly equal."""
     usual = np.sqrt(np.maximum(here, 0.0) * np.maximum(there, 0.0))
-    return (distance <= RATIO * usual) | (distance <= (1.0 - similar) / CERTAIN)
+    found: np.ndarray = (distance <= RATIO * usual) | (distance <= (1.0 - similar) / CERTAIN)
+    return found
 
 
 def leaders(n: int, pairs: np.ndarray) -> np.ndarray:
