@@ -1,30 +1,35 @@
-"""Pretrain on everything, on random parts and on chosen parts, and compare them on the targets.
+"""Pretrain on all data, on random parts and on selected parts, and compare the backbones on the targets.
 
     transfer study --source photos --targets pets=data/pets birds=data/birds --recipe rn50-16ep --out runs/study
-    transfer study --out runs/study                             goes on where it was stopped
+    transfer study --out runs/study                             resumes where it was stopped
     transfer study --out runs/study --seeds 3 --keeps 0.1       adds a seed and a keep: only what is new runs
-    transfer study --out runs/study --evaluations finetune knn  judges the same backbones in other ways as well
+    transfer study --out runs/study --evaluations finetune knn  evaluates the same backbones in other ways as well
     transfer study --out runs/study --keep auto                 searches the smallest keep that holds
-    transfer study --out runs/study --line 7                    runs line 7 of plan.jsonl alone, as array jobs do
+    transfer study --out runs/study --task 7                    runs only task 7 of plan.jsonl, as array jobs do
 
-First the plan is written: plan.jsonl, one command a line, in levels that depend on each other. Then its lines run in
---jobs processes, and results.json and report.html are made. A target directory has train/ and test/; a source may
-have them too, and its test part only watches pretraining. A target that is added to a study that exists is evaluated
-and does not guide the selection.
+A selection *holds* when its backbone is shown to stay within --margin of the one trained on all data, and *loses* when
+it is shown to fall below.
+
+First the plan is written: plan.jsonl, one task (a command) a line, in levels that depend on each other. Then the tasks
+run in --jobs processes, and results.json and report.html are written. A target directory has train/ and test/; a source
+may have them too, and its test split only measures pretraining. A target that is added to an existing study is
+evaluated and does not guide the selection.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from prune.runs.files import InputError, at_least, note, read_json, write_json
 
 if TYPE_CHECKING:
-    from transfer.studies.plan import Line
     from transfer.studies.settings import Study
+    from transfer.studies.task import Task
 
 
 @dataclass(frozen=True)
@@ -36,30 +41,30 @@ class Config:
     .parquet file or a .beton."""
     targets: tuple[str, ...] = ()
     """name=DIR, DIR with train/ and test/; name=torchvision:NAME:ROOT; or name=X for X.train.beton and X.test.beton.
-    Their train parts guide the selection."""
+    Their train splits guide the selection."""
     guides: tuple[str, ...] = ()
-    """Targets that guide the selection; all targets of the first call when none is named."""
+    """Targets that guide the selection; without this flag all targets of the first call."""
     methods: tuple[str, ...] = ()
     """full, random, random-equal-time, and any --method of `prune select`. [full random dp4tl-lm winnow]"""
     keeps: tuple[float, ...] = ()
     """Kept fractions. [0.2 0.5]"""
     keep: Literal["auto"] | None = None
-    """auto: search the smallest keep that holds. The surrogate's recipe on every rung of --ladder predicts it, the
-    backbone confirms it and the rung below (or above, until one holds)."""
+    """auto: search the smallest keep that holds. Small networks (the surrogate's recipe) at every keep of --ladder
+    predict it. The backbone confirms it and the next smaller keep, or tries larger ones until one holds."""
     ladder: tuple[float, ...] = ()
     """Keeps that --keep auto chooses from. [0.05 0.1 0.2 0.3 0.5 0.7]"""
     evaluations: tuple[str, ...] = ()
-    """How a backbone is judged on a target: probe, knn, few-shot-K (a probe of K images per class), finetune (all of
-    it), probe-finetune (beginning with the probe's classifier), both also as finetune-E with E epochs instead of the
+    """How a backbone is evaluated on a target: probe, knn, few-shot-K (a probe of K images per class), finetune (all of
+    it), probe-finetune (starting with the probe's classifier), both also as finetune-E with E epochs instead of the
     recipe's. The verdict is that of the first. [probe]"""
     seeds: tuple[int, ...] = ()
-    """One surrogate and one backbone per cell for each. [0 1 2]"""
+    """For each seed one surrogate, and one backbone per method and keep. [0 1 2]"""
     recipe: str | None = None
     """Recipe of the backbones. [rn50-16ep]"""
     surrogate_recipe: str | None = None
     """Recipe of the surrogates. [rn18-surrogate]"""
     surrogate_sample: float | None = None
-    """Part of the source that a surrogate is trained on. [0.25]"""
+    """Fraction of the source that a surrogate is trained on. [0.25]"""
     side: int | None = None
     """Shrink all images whose shorter side is longer than this many pixels."""
     floor: float | None = None
@@ -69,19 +74,19 @@ class Config:
     surrogate_epochs: float | None = None
     """Epochs of the surrogates, instead of the recipe's."""
     margin: float | None = None
-    """Points of accuracy below full data that still count as holding. [0.5]"""
+    """Points of accuracy below full data within which a method holds. [0.5]"""
     loader: Literal["ffcv", "torch"] | None = None
     """How images are read."""
     jobs: int = 1
-    """Lines that run at once, each in a process with its share of the cores; 1: in this process."""
-    line: int | None = None
-    """Run this line of plan.jsonl (the first is 1) and nothing else."""
+    """Tasks that run at the same time, each in a process with its share of the cores; 1: in this process."""
+    task: Annotated[int | None, tyro.conf.arg(aliases=("--line",))] = None
+    """Run only this task of plan.jsonl (the first is 1)."""
     plan_only: bool = False
     """Write the plan and run nothing."""
     todo: bool = False
-    """Print number, level, stage, output and name of each line that is still to run, for scripts; run nothing."""
+    """Print number, level, stage, output and name of each task that is still to run, for scripts; run nothing."""
     collect: bool = False
-    """Write results.json from what is there and run nothing."""
+    """Write results.json from the evaluations that are done and run nothing."""
     dry_run: bool = False
     """Print the plan with its levels and cost; write nothing."""
     json: bool = False
@@ -89,161 +94,152 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Do what the study still lacks."""
+    """Run the tasks that the study still lacks, and print its verdict."""
     at_least(config, 1, "jobs")
     if config.json and not config.dry_run:
-        raise InputError("--json: serves --dry-run; `transfer show --json` prints a study's figures")
+        raise InputError("--json: is for --dry-run; `transfer show --json` prints a study's figures")
     if config.collect:
         from transfer.studies.collect import collect
 
         return collect(config.out)
-    if config.line is not None:
-        return _one_line(config.out, config.line)
+    if config.task is not None:
+        return _run_one(config.out, config.task)
     if config.todo:
-        return _todo(config.out)
+        return _print_outstanding(config.out)
     from prune.runs.run_lock import directory_lock
-    from transfer.studies.plan import plan
-    from transfer.studies.search_steps import next_keep
-    from transfer.studies.setup import check_floor, settings_of, study_of
+    from transfer.studies.flags import check_floor, counted_sizes, settings_of, study_of
+    from transfer.studies.ladder import next_keep
+    from transfer.studies.study_plan import plan_of
 
-    settings = settings_of(config)
-    study = study_of(settings, config.out)
-    lines = plan(study)
-    check_floor(study, config.out)
+    out = config.out
+    settings = settings_of(out, asdict(config))
+    study = study_of(settings)
+    study = replace(study, sizes=counted_sizes(study, out))
+    tasks = plan_of(study)
+    check_floor(study, out)
     if config.dry_run:
-        from transfer.studies.plan_progress import show_plan
+        from transfer.studies.plan_progress import print_plan
 
-        return show_plan(lines, config.json)
-    with directory_lock(config.out):
-        if config.plan_only and (keep := _found_so_far(study, config.out, settings["margin"])) is not None:
-            settings, study, lines = _confirming(keep, settings, config.out)
-        _write_settings(settings, lines, config.out)
+        return print_plan(tasks, config.json)
+    with directory_lock(out):
         if config.plan_only:
-            _forget_outstanding(config.out)
-            return note(f"{config.out / 'plan.jsonl'}: {len(lines)} lines in {lines[-1].level + 1} levels")
-        _run(lines, config)
-        while (keep := next_keep(study, config.out, settings["margin"])) is not None:
-            settings, study, lines = _confirming(keep, settings, config.out)
-            _write_settings(settings, lines, config.out)
-            _run(lines, config)
-    _say_verdict(config.out, len(lines))
+            if (keep := _keep_found_so_far(study, out, settings["margin"])) is not None:
+                settings, study = _with_keep(keep, settings, study)
+            tasks = _write_study(settings, study, out)
+            _forget_outstanding(tasks, out)
+            return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
+        _run_outstanding(_write_study(settings, study, out), out, config.jobs)
+        while (keep := next_keep(study, out, settings["margin"])) is not None:
+            settings, study = _with_keep(keep, settings, study)
+            tasks = _write_study(settings, study, out)
+            _run_outstanding(tasks, out, config.jobs)
+    _print_verdict(out, len(tasks))
 
 
-def _write_settings(settings: dict[str, Any], lines: list[Line], out: Path) -> None:
-    """Write study.json and plan.jsonl; results that were collected under other settings are no longer done."""
-    from transfer.studies.costs import resolve
+def _write_study(settings: dict[str, Any], study: Study, out: Path) -> list[Task]:
+    """Write study.json and plan.jsonl; results that were collected under other settings count as not done.
+
+    Returns the tasks of the plan, with every number of steps that is known by now.
+    """
     from transfer.studies.runner import forget
+    from transfer.studies.study_plan import plan_of
+    from transfer.studies.task import write_plan
+    from transfer.studies.task_costs import resolved
 
+    tasks = [resolved(task, out) for task in plan_of(study)]
     place = out / "study.json"
     if not place.exists() or read_json(place) != settings:
         write_json(place, settings)
-        for line in lines:
-            if line.name == "collect":
-                forget(line, out)
-    _write_plan([resolve(line, out) for line in lines], out)
+        for task in tasks:
+            if task.name == "collect":
+                forget(task, out)
+    write_plan(tasks, out)
+    return tasks
 
 
-def _found_so_far(study: Study, out: Path, margin: float) -> float | None:
-    """The keep that --keep auto asks for next by the results that are there; None when it has none, or runs already."""
-    from transfer.studies.search_steps import next_keep
+def _keep_found_so_far(study: Study, out: Path, margin: float) -> float | None:
+    """The keep that --keep auto tries next by the results so far; None when there is none or it is planned already."""
+    from transfer.studies.ladder import next_keep
 
     keep = next_keep(study, out, margin) if (out / "results.json").exists() else None
     return None if keep in study.keeps else keep
 
 
-def _confirming(keep: float, settings: dict[str, Any], out: Path) -> tuple[dict[str, Any], Study, list[Line]]:
-    """Settings, study and plan with one keep more, which --keep auto asks for."""
-    from transfer.studies.plan import plan
-    from transfer.studies.setup import study_of
-
+def _with_keep(keep: float, settings: dict[str, Any], study: Study) -> tuple[dict[str, Any], Study]:
+    """Settings and study with one more keep, which --keep auto tries next."""
     note(f"--keep auto: the backbone is to confirm keep {keep:g}")
-    settings = {**settings, "keeps": [*settings["keeps"], keep]}
-    study = study_of(settings, out)
-    return settings, study, plan(study)
+    return {**settings, "keeps": [*settings["keeps"], keep]}, replace(study, keeps=(*study.keeps, keep))
 
 
-def _say_verdict(out: Path, lines: int) -> None:
-    from transfer.show import verdict_line
-    from transfer.verdicts import leak_counts
-    from transfer.verdicts.analysis import load
+def _run_outstanding(tasks: list[Task], out: Path, jobs: int) -> None:
+    from transfer.studies.plan_progress import StudyDisplay
+    from transfer.studies.runner import outstanding, run_tasks
+    from transfer.studies.task import write_plan
+    from transfer.studies.task_costs import resolved
+    from transfer.studies.worker_pool import InProcess, WorkerProcesses
 
-    note(f"{out / 'results.json'}: {lines} lines of the plan are done; the page is {out / 'report.html'}")
-    results = load(out)
-    if held := leak_counts.words(results):
-        note(held)
-    note(verdict_line(results, out))
-
-
-def _run(lines: list[Line], config: Config) -> None:
-    from transfer.studies.costs import resolve
-    from transfer.studies.plan_progress import Display
-    from transfer.studies.runner import outstanding, run_lines
-    from transfer.studies.worker_pool import Here, Workers
-
-    lines = [resolve(line, config.out) for line in lines]
-    todo = outstanding(lines, config.out)
+    todo = outstanding(tasks, out)
     if not todo:
         return
-    jobs = min(config.jobs, len(todo))
-    with Display(lines, todo) as display:
-        pool = Here(config.out) if jobs == 1 else Workers(config.out, jobs)
-        run_lines(lines, config.out, pool, display, lambda line: resolve(line, config.out))
-    _write_plan([resolve(line, config.out) for line in lines], config.out)
+    jobs = min(jobs, len(todo))
+    with StudyDisplay(tasks, todo) as display:
+        pool = InProcess(out) if jobs == 1 else WorkerProcesses(out, jobs)
+        ran = run_tasks(tasks, out, pool, display, lambda task: resolved(task, out))
+    write_plan(ran, out)
 
 
-def _write_plan(lines: list[Line], out: Path) -> None:
-    import json
+def _print_verdict(out: Path, tasks: int) -> None:
+    from transfer.verdicts.analysis import analyse
+    from transfer.verdicts.headline import verdict_line
+    from transfer.verdicts.leak_counts import leak_sentence
+    from transfer.verdicts.results_file import load_results
 
-    from prune.runs.files import atomic
+    note(f"{out / 'results.json'}: {tasks} tasks of the plan are done; the page is {out / 'report.html'}")
+    analysis = analyse(load_results(out), out)
+    if leaks := leak_sentence(analysis):
+        note(leaks)
+    note(verdict_line(analysis))
 
-    with atomic(out / "plan.jsonl") as partial:
-        partial.write_text("".join(json.dumps(line.record()) + "\n" for line in lines), encoding="utf-8")
 
-
-def _one_line(out: Path, number: int) -> None:
-    """Run one line of the plan in this process, its output where ours goes; ends with the line's exit code."""
+def _run_one(out: Path, number: int) -> None:
+    """Run one task of the plan in this process, its output where ours goes; ends with the task's exit code."""
     import contextlib
 
-    from transfer.studies.costs import resolve
-    from transfer.studies.plan import read_plan
     from transfer.studies.runner import is_done, remember
+    from transfer.studies.task_costs import read_resolved_plan
     from transfer.studies.worker import execute
 
-    lines = read_plan(out)
-    if not 1 <= number <= len(lines):
-        raise InputError(f"--line {number}: {out / 'plan.jsonl'} has lines 1 to {len(lines)}")
-    numbers = {line.name: i for i, line in enumerate(lines, 1)}
-    by_name = {line.name: resolve(line, out) for line in lines}
-    line = by_name[lines[number - 1].name]
-    for need in line.needs:
-        if not is_done(by_name[need], out):
-            raise InputError(f"--line {number} ({line.name}) needs line {numbers[need]} ({need}), which is not done")
-    if is_done(line, out):
-        return note(f"{line.name}: done already")
+    tasks = read_resolved_plan(out)
+    if not 1 <= number <= len(tasks):
+        raise InputError(f"--task {number}: {out / 'plan.jsonl'} has tasks 1 to {len(tasks)}")
+    numbers = {task.name: i for i, task in enumerate(tasks, 1)}
+    task = tasks[number - 1]
+    for need in task.needs:
+        if not is_done(tasks[numbers[need] - 1], out):
+            raise InputError(f"--task {number} ({task.name}) needs task {numbers[need]} ({need}), which is not done")
+    if is_done(task, out):
+        return note(f"{task.name}: up to date")
     with contextlib.chdir(out):
-        code, seconds = execute(line.command)
+        code, seconds = execute(task.command)
     if code:
         raise SystemExit(code)
     if os.environ.get("RANK", "0") == "0":
-        remember(line, out, seconds)
+        remember(task, out, seconds)
 
 
-def _todo(out: Path) -> None:
-    from transfer.studies.costs import resolve
-    from transfer.studies.plan import read_plan
+def _print_outstanding(out: Path) -> None:
     from transfer.studies.runner import outstanding
+    from transfer.studies.task_costs import read_resolved_plan
 
-    lines = [resolve(line, out) for line in read_plan(out)]
-    numbers = {line.name: i for i, line in enumerate(lines, 1)}
-    for line in outstanding(lines, out):
-        print(numbers[line.name], line.level, line.stage, line.out, line.name)
+    tasks = read_resolved_plan(out)
+    numbers = {task.name: i for i, task in enumerate(tasks, 1)}
+    for task in outstanding(tasks, out):
+        print(numbers[task.name], task.level, task.stage, task.out, task.name)
 
 
-def _forget_outstanding(out: Path) -> None:
-    """Take back that a line is done when one that it needs must run again: `--line` looks at a line alone."""
-    from transfer.studies.costs import resolve
-    from transfer.studies.plan import read_plan
+def _forget_outstanding(tasks: list[Task], out: Path) -> None:
+    """Record as not done what follows from a task that must run again: `--task` checks its own needs only."""
     from transfer.studies.runner import forget, outstanding
 
-    for line in outstanding([resolve(line, out) for line in read_plan(out)], out):
-        forget(line, out)
+    for task in outstanding(tasks, out):
+        forget(task, out)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from prune.runs.files import read_json
 from transfer.__main__ import main
-from transfer.show import verdict_line
-from transfer.verdicts.advice import plain_words
-from transfer.verdicts.analysis import analyse, load
+from transfer.verdicts.advice import advice_sentences
+from transfer.verdicts.analysis import analyse
+from transfer.verdicts.headline import verdict_line
+from transfer.verdicts.results_file import load_results
 
 CONTROLS = {("full", 1.0): 0.6, ("random", 0.2): 0.4, ("random", 0.5): 0.5}
 
 
 def line_of(folder: Path) -> str:
-    return verdict_line(analyse(load(folder), folder))
+    return verdict_line(analyse(load_results(folder), folder))
 
 
 def test_the_line_names_the_smallest_keep_that_holds_and_its_factor(study):
@@ -37,9 +37,9 @@ def test_the_line_says_when_random_would_have_done(study):
     assert "random holds as well, so the selection was not needed" in line_of(study(held))
 
 
-def test_the_line_says_when_random_alone_holds(study):
+def test_the_line_says_when_only_random_holds(study):
     line = line_of(study({**CONTROLS, ("random", 0.5): 0.62, ("winnow", 0.5): 0.5}))
-    assert "Random alone holds at keep 0.5" in line
+    assert "Only random holds, at keep 0.5." in line
     assert "saves nothing" not in line
 
 
@@ -51,17 +51,17 @@ def test_the_line_is_undecided_where_the_interval_reaches_both_sides(study):
 def test_a_keep_that_holds_below_one_that_does_not_is_not_named_the_smallest(study):
     folder = study({**CONTROLS, ("winnow", 0.2): 0.63, ("winnow", 0.5): 0.55})
     assert line_of(folder).startswith("Undecided: winnow at keep 0.2 holds, +")
-    words = plain_words(analyse(load(folder), folder))
+    words = advice_sentences(analyse(load_results(folder), folder))
     assert words[0].startswith("winnow at keep 0.2 is shown to hold and no larger keep is")
 
 
-def test_a_keep_of_many_digits_finds_its_bill(study):
+def test_a_keep_of_many_digits_finds_its_costs(study):
     line = line_of(study({("full", 1.0): 0.6, ("random", 1 / 3): 0.5, ("winnow", 1 / 3): 0.63}))
     assert "at 2.6x less compute" in line  # 1 / (1/3 + 0.05)
 
 
 def test_one_seed_is_undecided_in_so_many_words(study):
-    assert line_of(study({**CONTROLS, ("winnow", 0.5): 0.9}, seeds=(0,))).startswith("Undecided: one seed decides")
+    assert line_of(study({**CONTROLS, ("winnow", 0.5): 0.9}, seeds=(0,))).startswith("Undecided: one seed is too few")
 
 
 def test_a_surrogate_that_costs_more_than_it_saves_is_called_out(study):
@@ -73,7 +73,7 @@ def test_a_surrogate_that_costs_more_than_it_saves_is_called_out(study):
 @pytest.mark.parametrize(
     ("accuracy", "start"),
     [
-        (CONTROLS, "No verdict: the study holds controls alone"),
+        (CONTROLS, "No verdict: the study contains controls and no pruning method"),
         ({("random", 0.5): 0.5, ("winnow", 0.5): 0.55}, "No verdict against full data"),
     ],
 )
@@ -81,9 +81,17 @@ def test_without_something_to_compare_there_is_no_verdict(study, accuracy, start
     assert line_of(study(accuracy)).startswith(start)
 
 
-def test_the_line_can_be_had_from_results_and_folder(study):
+def test_the_line_says_when_a_condition_holds_only_without_the_correction_for_their_number(study):
     folder = study({**CONTROLS, ("winnow", 0.5): 0.62})
-    assert verdict_line(read_json(folder / "results.json"), folder) == line_of(folder)
+    analysis = analyse(load_results(folder), folder)
+    sure = verdict_line(analysis)
+    assert "Holm" not in sure
+    for row in analysis["rows"]:
+        row["verdict_corrected"] = "undecided"
+    assert verdict_line(analysis) == (
+        f"{sure} That is the verdict on this condition by itself; corrected for the number of conditions that the "
+        "study compares (Holm), it is not shown to hold."
+    )
 
 
 def test_show_prints_a_table_for_each_target_and_ends_with_the_line(study, capsys):
@@ -127,7 +135,7 @@ def test_look_alikes_of_which_none_is_identical_are_called_no_more_than_that(stu
         "1 of 2,000 test images of birds look to the surrogate like a copy of a source image; none is identical."
         in said
     )
-    assert "flatters" not in said
+    assert "raises the accuracy" not in said
 
 
 @pytest.mark.parametrize("found", [None, {}, {"birds": leaks(0)}])

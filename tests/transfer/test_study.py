@@ -64,7 +64,7 @@ def study(images, out, *more, targets=("near",), methods=("full", "random", "win
         ({"more": ("--surrogate-epochs", "-3")}, "--surrogate-epochs -3.0: a positive number"),
         ({"more": ("--side", "-5")}, "--side -5"),
         ({"more": ("--margin", "nan")}, "--margin nan"),
-        ({"more": ("--json",)}, "--json: serves --dry-run"),
+        ({"more": ("--json",)}, "--json: is for --dry-run"),
         ({"more": ("--line", "1")}, "plan.jsonl"),
     ],
 )
@@ -114,13 +114,13 @@ def test_a_plan_can_be_written_and_grown_without_running(images, tmp_path, capsy
     assert "recipe: 'tiny' -> 'small-rn18'" in capsys.readouterr().err
 
 
-def test_a_plan_alone_takes_up_the_keep_that_the_search_asks_for_next(images, tmp_path, capsys, monkeypatch):
+def test_writing_the_plan_adds_the_keep_that_the_search_tries_next(images, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     more = ("--seeds", "0", "1", "--keep", "auto", "--ladder", "0.25", "0.5", "--plan-only")
     assert study(images, out, *more, methods=("full", "winnow")) == 0
     assert json.loads((out / "study.json").read_text())["keeps"] == []
     (out / "results.json").write_text("{}")
-    monkeypatch.setattr("transfer.studies.search_steps.next_keep", lambda study, out, margin: 0.5)
+    monkeypatch.setattr("transfer.studies.ladder.next_keep", lambda study, out, margin: 0.5)
     for _ in range(2):
         assert main(["study", "--out", str(out), "--plan-only"]) == 0
         assert json.loads((out / "study.json").read_text())["keeps"] == [0.5]
@@ -129,22 +129,22 @@ def test_a_plan_alone_takes_up_the_keep_that_the_search_asks_for_next(images, tm
     assert "pretrain/winnow-k0.5-s1" in names
 
 
-def test_a_line_runs_alone_and_waits_for_what_it_needs(images, tmp_path, capsys):
+def test_a_task_runs_by_itself_and_waits_for_what_it_needs(images, tmp_path, capsys):
     out = tmp_path / "out"
     study(images, out, "--seeds", "0", "--keeps", "0.5", "--plan-only")
-    lines = [json.loads(line) for line in (out / "plan.jsonl").read_text().splitlines()]
-    number = {line["name"]: i for i, line in enumerate(lines, 1)}
+    tasks = [json.loads(line) for line in (out / "plan.jsonl").read_text().splitlines()]
+    number = {task["name"]: i for i, task in enumerate(tasks, 1)}
 
     def run(name):
-        return main(["study", "--out", str(out), "--line", str(number[name])])
+        return main(["study", "--out", str(out), "--task", str(number[name])])
 
     assert run("write/near.test") == 2
-    assert f"needs line {number['write/near.train']} (write/near.train)" in capsys.readouterr().err
+    assert f"needs task {number['write/near.train']} (write/near.train)" in capsys.readouterr().err
     assert run("write/near.train") == 0
     assert run("write/near.test") == 0
     assert (out / "data" / "near.test.beton").exists()
     assert run("write/near.test") == 0
-    assert "done already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     settings = (out / "study.json").read_bytes()
     assert main(["study", "--out", str(out), "--targets", f"near={images / 'far'}", "--plan-only"]) == 2
     assert "does not hold what" in (said := capsys.readouterr().err)
@@ -152,7 +152,8 @@ def test_a_line_runs_alone_and_waits_for_what_it_needs(images, tmp_path, capsys)
     assert (out / "study.json").read_bytes() == settings
     shutil.copytree(images / "near", tmp_path / "moved")
     assert main(["study", "--out", str(out), "--targets", f"near={tmp_path / 'moved'}", "--plan-only"]) == 0
-    assert main(["study", "--out", str(out), "--line", "999"]) == 2
+    assert main(["study", "--out", str(out), "--line", "999"]) == 2  # the older name of --task
+    assert "has tasks 1 to" in capsys.readouterr().err
     assert main(["study", "--out", str(out), "--collect"]) == 2
     assert "no evaluation is done" in capsys.readouterr().err
 
@@ -179,8 +180,8 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     assert {(s["method"], s["index"]) for s in found["selections"]} == {
         ("random", "indices/random-k0.5-s0.index.npz"), ("winnow", "indices/winnow-k0.5-s0.index.npz")}  # fmt: skip
     flops = {row["name"]: row["flops"] for row in found["ledger"]}
-    price = flops["surrogate/s0"] + flops["features/s0"]
-    assert flops["pretrain/random-equal-time-k0.5-s0"] >= flops["pretrain/random-k0.5-s0"] + price
+    extra = flops["surrogate/s0"] + flops["features/s0"]
+    assert flops["pretrain/random-equal-time-k0.5-s0"] >= flops["pretrain/random-k0.5-s0"] + extra
     assert "{equal-time}" not in " ".join(found["commands"])
 
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in (".lock", "plan.jsonl")}
@@ -211,19 +212,19 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     assert [seen[name] for name in names] == [12, 18, 0, 0]
 
 
-def test_a_study_that_is_killed_after_every_line_gives_the_same_results(images, tmp_path, monkeypatch):
-    """Each start does one line and dies before it is recorded: the worst moment, because the line must run again."""
+def test_a_study_that_is_killed_after_every_task_gives_the_same_results(images, tmp_path, monkeypatch):
+    """Each start runs one task and dies before it is recorded: the worst moment, because the task must run again."""
     from transfer.studies import worker_pool
 
     more = ("--keeps", "0.5", "--seeds", "0", "--loader", "torch", "--epochs", "1", "--surrogate-epochs", "1",
             "--evaluations", "probe", "knn")  # fmt: skip
     assert study(images, tmp_path / "whole", *more) == 0
-    real, lines = worker_pool.execute, []
+    real, begun = worker_pool.execute, []
 
     def killed(command, log):
         done = real(command, log)
-        if command not in lines:
-            lines.append(command)
+        if command not in begun:
+            begun.append(command)
             raise KeyboardInterrupt
         return done
 

@@ -7,10 +7,11 @@ import pytest
 from prune import generate
 from prune.runs.files import read_json
 from transfer.__main__ import main
-from transfer.verdicts.advice import plain_words
-from transfer.verdicts.analysis import analyse, load
+from transfer.verdicts.advice import advice_sentences
+from transfer.verdicts.analysis import analyse
 from transfer.verdicts.headline import headline_rows
-from transfer.verdicts.keep_search import answer, held
+from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
+from transfer.verdicts.results_file import load_results
 
 LADDER = (0.12, 0.25, 0.5)
 
@@ -41,7 +42,7 @@ def judged(tmp_path_factory):
     # before these seeds were drawn.
     arguments += ["--keeps", "0.25", "--keep", "auto", "--ladder", *LADDER, "--margin", "20", "--loader", "torch"]
     assert main([*map(str, arguments), "--out", str(out)]) == 0
-    analysis = analyse(load(out), out)
+    analysis = analyse(load_results(out), out)
     for row in analysis["rows"]:
         print(row["method"], row["keep"], row["mean"], row["verdict"], row["full"])
     return analysis, out
@@ -58,16 +59,16 @@ def test_the_relevant_quarter_holds_and_a_random_quarter_loses(judged):
     assert row_of(analysis, "dp4tl-lm", 0.25)["beats_random"] is True
 
 
-def test_the_search_ends_within_one_rung_of_the_truth(judged):
+def test_the_search_ends_within_one_keep_of_the_truth(judged):
     analysis, _ = judged
-    found = answer(held(headline_rows(analysis)))
+    found = smallest_keep(keeps_that_hold(headline_rows(analysis)))
     assert abs(LADDER.index(found) - LADDER.index(0.25)) <= 1
     assert analysis["search"]["predicted"] in LADDER
 
 
 def test_the_page_says_which_keep_holds_and_what_it_saves(judged):
     analysis, out = judged
-    words = " ".join(plain_words(analysis))
+    words = " ".join(advice_sentences(analysis))
     assert "The smallest keep that holds is" in words
     assert "The keep was searched on the ladder 0.12, 0.25, 0.5" in words
     assert words.split(":")[0] in (out / "report.html").read_text(encoding="utf-8")

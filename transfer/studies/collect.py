@@ -1,4 +1,4 @@
-"""Gather a study's results: results.json, which the report reads."""
+"""Gather a study's results: results.json, which `transfer show` and `transfer report` read."""
 
 from __future__ import annotations
 
@@ -9,65 +9,67 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, note, read_json, write_json
-from transfer.studies.costs import RULE, ledger, resolve
 from transfer.studies.evaluations import DEFAULT
-from transfer.studies.plan import Line, read_plan
+from transfer.studies.ladder import search_summary
 from transfer.studies.runner import is_done
-
-FORMAT = "winnow-study/1"
+from transfer.studies.task import Task
+from transfer.studies.task_costs import EQUAL_TIME_RULE, cost_records, read_resolved_plan
+from transfer.verdicts.results_file import FORMAT
 
 
 def collect(out: Path) -> None:
-    """Write `results.json` from the evaluations that are done; equal but for seconds however the study came about."""
+    """Write `results.json` from the evaluations that are done; the same but for seconds however the study was run."""
     settings = read_json(out / "study.json")
-    lines = [resolve(line, out) for line in read_plan(out)]
-    found = [cell(line, out) for line in lines if line.stage == "evaluate" and (out / line.out / "DONE").exists()]
+    tasks = read_resolved_plan(out)
+    found = [evaluation_result(task, out) for task in tasks if task.stage == "evaluate" and _is_finished(task, out)]
     if not found:
-        raise InputError(f"{out}: no evaluation is done yet; `transfer study --out {out}` goes on")
-    settings.pop("format", None)
-    config = {**settings, "targets": list(settings["targets"]), "places": settings["targets"], "equal_time": RULE}
-    there = {one["evaluation"] for one in found}
-    config["evaluations"] = [name for name in config.get("evaluations", DEFAULT) if name in there]
+        raise InputError(f"{out}: no evaluation is done yet; `transfer study --out {out}` resumes the study")
+    targets = settings["targets"]
+    config = {name: value for name, value in settings.items() if name != "format"}
+    config |= {"targets": list(targets), "places": targets, "equal_time": EQUAL_TIME_RULE}
+    known = {one["evaluation"] for one in found}
+    config["evaluations"] = [name for name in settings.get("evaluations", DEFAULT) if name in known]
     keys = ("method", "keep", "seed")
     selections = [
-        {**{key: line.facts[key] for key in keys}, "index": line.out}
-        for line in lines
-        if line.stage == "select" and (out / line.out).exists()
+        {**{key: task.facts[key] for key in keys}, "index": task.out}
+        for task in tasks
+        if task.stage == "select" and (out / task.out).exists()
     ]
-    from transfer.studies.search_steps import summary
-    from transfer.studies.setup import study_of
-
     results = {
         "format": FORMAT,
-        "search": summary(study_of(settings, out), out, settings["margin"]),
+        "search": search_summary(settings, out),
         "config": config,
         "machine": machine(),
         "cells": found,
-        "ledger": ledger(lines, out),
+        "ledger": cost_records(tasks, out),
         "selections": selections,
-        "leaks": leaks(lines, out),
-        "commands": [shlex.join(line.command) for line in lines],
+        "leaks": counted_leaks(tasks, out),
+        "commands": [shlex.join(task.command) for task in tasks],
     }
     write_json(out / "results.json", results)
     note(f"{out / 'results.json'}: {len(found)} results")
 
 
-def cell(line: Line, out: Path) -> dict[str, Any]:
-    """One result: what the line's facts say, and its value."""
-    result = read_json(out / line.out / "result.json")
+def _is_finished(task: Task, out: Path) -> bool:
+    return (out / task.out / "DONE").exists()
+
+
+def evaluation_result(task: Task, out: Path) -> dict[str, Any]:
+    """What one evaluation measured: the facts of its task, and its figures."""
+    result = read_json(out / task.out / "result.json")
     more = {key: result[key] for key in ("mean_per_class", "ece")}
-    facts = {**line.facts, "value": result["value"], **more}
-    return {**facts, "n": result["n"], "predictions": f"{line.out}/predictions.npz"}
+    facts = {**task.facts, "value": result["value"], **more}
+    return {**facts, "n": result["n"], "predictions": f"{task.out}/predictions.npz"}
 
 
-def leaks(lines: Sequence[Line], out: Path) -> dict[str, dict[str, Any]]:
+def counted_leaks(tasks: Sequence[Task], out: Path) -> dict[str, dict[str, Any]]:
     """By target: test images, how many of them the source nearly duplicates, by how many of its own, and examples."""
     keys = ("images", "leaked", "source_images", "identical", "pairs")
     found = {}
-    for line in lines:
-        if line.stage == "leaks" and line.name.startswith("leaks/") and is_done(line, out):
-            (one,) = read_json(out / line.out)["tests"].values()
-            found[line.facts["target"]] = {key: one[key] for key in keys}
+    for task in tasks:
+        if task.stage == "leaks" and task.name.startswith("leaks/") and is_done(task, out):
+            (one,) = read_json(out / task.out)["tests"].values()
+            found[task.facts["target"]] = {key: one[key] for key in keys}
     return found
 
 

@@ -1,6 +1,6 @@
-"""Where a study's images lie: the source and the targets, their train and test parts, checked before anything runs.
+"""Where the images of a study are: train and test splits of source and targets, checked before anything runs.
 
-A place is a directory, a data set that torchvision knows (`torchvision:NAME:ROOT`), or, for the source, a beton.
+A place is a directory, a torchvision data set by name (`torchvision:NAME:ROOT`), or betons that exist already.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _TEST_NAMES = ("test", "val")
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The two halves of a data set, as `prune write --images` takes them; `test` is None where there is none."""
+class Splits:
+    """Train and test split of a data set, as `prune write --images` takes them; `test` is None where there is none."""
 
     train: str
     test: str | None
 
     def moved(self, old: Path, new: Path) -> dict[str, str | None]:
-        """Both places, relative to `new` instead of `old`, as study.json holds them."""
+        """Both places, relative to `new` instead of `old`, as study.json stores them."""
         return {
             "train": moved(self.train, old, new),
             "test": None if self.test is None else moved(self.test, old, new),
@@ -58,27 +58,27 @@ def parse_targets(texts: tuple[str, ...] | list[str]) -> dict[str, str]:
     return found
 
 
-def source_parts(place: str) -> Parts:
-    """Split a source: a tree with a train/ of class folders has parts; any other tree is all train.
+def source_splits(place: str) -> Splits:
+    """Splits of a source: a directory with a train/ of class folders has splits; any other is all train.
 
-    test/ (or val/) beside train/ serves to watch pretraining and is never pruned.
+    test/ (or val/) beside train/ measures pretraining as it goes and is never pruned.
     """
     if place.startswith("torchvision:"):
         return _torchvision(place)
     if place.endswith((".beton", ".parquet")):
-        return Parts(place, None)
+        return Splits(place, None)
     root = Path(place)
     if not root.is_dir():
         raise InputError(f"--source {place}: no such directory")
     if not _has_folders(root / "train"):
-        return Parts(place, None)
-    return Parts(str(root / "train"), next((str(root / n) for n in _TEST_NAMES if _has_folders(root / n)), None))
+        return Splits(place, None)
+    return Splits(str(root / "train"), next((str(root / n) for n in _TEST_NAMES if _has_folders(root / n)), None))
 
 
-def target_parts(name: str, place: str) -> Parts:
-    """Split a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons.
+def target_splits(name: str, place: str) -> Splits:
+    """Splits of a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons.
 
-    Where both are there, the directory is meant: X.train.beton names the betons.
+    Where both exist, X means the directory and X.train.beton the betons.
     """
     if place.startswith("torchvision:"):
         return _torchvision(place)
@@ -90,11 +90,11 @@ def target_parts(name: str, place: str) -> Parts:
     test = next((root / n for n in _TEST_NAMES if _has_folders(root / n)), None)
     if not _has_folders(root / "train") or test is None:
         raise InputError(f"--targets {name}={place}: train/ and test/ with one folder per class are expected inside")
-    return Parts(str(root / "train"), str(test))
+    return Splits(str(root / "train"), str(test))
 
 
 def moved(place: str, old: Path, new: Path) -> str:
-    """Rewrite a place relative to the directory `old` as one relative to `new`; links are followed.
+    """Rewrite a place given relative to the directory `old` as one relative to `new`; links are followed.
 
     Examples
     --------
@@ -107,25 +107,25 @@ def moved(place: str, old: Path, new: Path) -> str:
     return os.path.relpath(os.path.realpath(old / place), os.path.realpath(new))
 
 
-def count(place: str, name: str, out: Path) -> int:
-    """Images of the beton `name` of the study in `out`: by its manifest, or as many as there are at `place` to write.
+def count_images(place: str, name: str, out: Path) -> int:
+    """Images of the beton `name` of the study in `out`, or the images at `place` where it is not written yet.
 
     Raises
     ------
     InputError
-        Neither is there, or `place` holds no images, or one class only.
+        Neither exists, or `place` has no images, or one class only.
     """
     written = out / "data" / f"{name}.beton"
     return len(labels_of(str(written) if written.exists() else moved(place, out, Path())))
 
 
 def labels_of(place: str) -> np.ndarray:
-    """Labels of all images at `place`, (n,) int32, by listing alone.
+    """Labels of all images at `place`, (n,) int32; images are listed and not read.
 
     Raises
     ------
     InputError
-        No images there, or one class only.
+        No images, or one class only.
     """
     if place.endswith(".beton"):
         from prune.data.dataset import open_dataset
@@ -142,23 +142,23 @@ def labels_of(place: str) -> np.ndarray:
     return labels
 
 
-def _torchvision(place: str) -> Parts:
+def _torchvision(place: str) -> Splits:
     if place.count(":") != 2:
         raise InputError(f"{place}: torchvision:NAME:ROOT is expected, without a split")
-    return Parts(f"{place}:train", f"{place}:test")
+    return Splits(f"{place}:train", f"{place}:test")
 
 
-def _betons(name: str, place: str) -> Parts | None:
-    """The betons of a target that is written already; None for any other place."""
+def _betons(name: str, place: str) -> Splits | None:
+    """The betons of a target that exist already; None for any other place."""
     stem = place.removesuffix(".beton").removesuffix(".train")
-    parts = [f"{stem}.{half}.beton" for half in ("train", "test")]
-    if place.endswith(".beton") or (Path(parts[0]).is_file() and not Path(place).is_dir()):
-        for part in parts:
-            if not Path(part).is_file():
+    train, test = (f"{stem}.{split}.beton" for split in ("train", "test"))
+    if place.endswith(".beton") or (Path(train).is_file() and not Path(place).is_dir()):
+        for beton in (train, test):
+            if not Path(beton).is_file():
                 raise InputError(
-                    f"--targets {name}={place}: no such file: {part}; a target is X.train.beton and X.test.beton"
+                    f"--targets {name}={place}: no such file: {beton}; a target is X.train.beton and X.test.beton"
                 )
-        return Parts(parts[0], parts[1])
+        return Splits(train, test)
     return None
 
 

@@ -1,8 +1,8 @@
-"""Run the lines of a plan: each once, when all that it needs is done.
+"""Run the tasks of a plan: each once, when all that it needs is done.
 
-A line that ended well leaves `done/NAME.json`; a study that is started again runs what has none. A line whose
-command or needs have changed, whose output is gone, or that follows such a line, runs again (all steps are
-idempotent: where nothing changed they return at once).
+A task that ended well leaves `done/NAME.json`. A study that is started again runs the tasks without such a record, and
+runs a task again when its command or needs have changed, when its output is gone, or when it follows such a task. All
+steps can be repeated: where nothing changed they return at once.
 """
 
 from __future__ import annotations
@@ -12,96 +12,106 @@ from pathlib import Path
 from typing import Protocol
 
 from prune.runs.files import InputError, read_json, write_json
-from transfer.studies.plan import Line
+from transfer.studies.task import Task
 from transfer.studies.worker_pool import Pool
 
 
-class Watch(Protocol):
+class Observer(Protocol):
     """Something that shows how far the study is."""
 
-    def started(self, line: Line) -> None:
-        """A line has begun."""
+    def started(self, task: Task) -> None:
+        """A task has begun."""
         ...
 
-    def ended(self, line: Line, seconds: float) -> None:
-        """A line has ended well."""
+    def ended(self, task: Task, seconds: float) -> None:
+        """A task has ended well."""
         ...
 
 
-def outstanding(lines: Sequence[Line], out: Path) -> list[Line]:
-    """The lines that are to run: those without a record that fits, and all that follow from one."""
+def outstanding(tasks: Sequence[Task], out: Path) -> list[Task]:
+    """The tasks that are to run: those without a valid record, and all that follow from one."""
     names: set[str] = set()
     found = []
-    for line in lines:
-        if not names.isdisjoint(line.needs) or not is_done(line, out):
-            names.add(line.name)
-            found.append(line)
+    for task in tasks:
+        if not names.isdisjoint(task.needs) or not is_done(task, out):
+            names.add(task.name)
+            found.append(task)
     return found
 
 
-def is_done(line: Line, out: Path) -> bool:
-    """Whether `line` has ended well with this command and these needs, and what it made is still there."""
-    place = out / "done" / f"{line.name}.json"
+def is_done(task: Task, out: Path) -> bool:
+    """Whether `task` has ended well with this command and these needs, and its output still exists."""
+    place = out / "done" / f"{task.name}.json"
     if not place.exists():
         return False
-    record, made = read_json(place), out / line.out
-    if (record["command"], record["needs"]) != (list(line.command), list(line.needs)):
+    record, made = read_json(place), out / task.out
+    if (record["command"], record["needs"]) != (list(task.command), list(task.needs)):
         return False
     return (made / "DONE").exists() if (made / "config.json").exists() else made.exists()
 
 
-def forget(line: Line, out: Path) -> None:
-    """Take back that `line` is done; what it took stays on record."""
-    place = out / "done" / f"{line.name}.json"
+def forget(task: Task, out: Path) -> None:
+    """Record that `task` is not done any more; the seconds that it took stay recorded."""
+    place = out / "done" / f"{task.name}.json"
     if place.exists():
         write_json(place, {**read_json(place), "command": None})
 
 
-def remember(line: Line, out: Path, seconds: float) -> None:
-    """Record that `line` has ended well; a repetition that had nothing to do does not shorten what it took."""
-    place = out / "done" / f"{line.name}.json"
+def remember(task: Task, out: Path, seconds: float) -> None:
+    """Record that `task` has ended well; a repetition that had nothing to do does not shorten the recorded time."""
+    place = out / "done" / f"{task.name}.json"
     before = read_json(place)["seconds"] if place.exists() else 0.0
-    facts = {"command": list(line.command), "needs": list(line.needs), "seconds": round(max(before, seconds), 3)}
+    facts = {"command": list(task.command), "needs": list(task.needs), "seconds": round(max(before, seconds), 3)}
     write_json(place, facts)
 
 
-def run_lines(
-    lines: Sequence[Line], out: Path, pool: Pool, watch: Watch, resolve: Callable[[Line], Line] = lambda line: line
-) -> None:
-    """Run the outstanding ones of `lines` in `pool`, the longest way to the end first; closes the pool.
+def run_tasks(
+    tasks: Sequence[Task],
+    out: Path,
+    pool: Pool,
+    observer: Observer,
+    complete: Callable[[Task], Task] = lambda task: task,
+) -> list[Task]:
+    """Run the outstanding ones of `tasks` in `pool`, the longest chain of followers first; closes the pool.
 
     Parameters
     ----------
-    lines : sequence of Line
+    tasks : sequence of Task
         The whole plan, in its order.
     out : Path
         The study's directory.
     pool : Pool
-    watch : Watch
-    resolve : callable
-        Last change to a line, made when all that it needs is done.
+    observer : Observer
+    complete : callable
+        Last change to a task, made once, when all that it needs is done.
+
+    Returns
+    -------
+    list of Task
+        The whole plan, with each task as it was run.
 
     Raises
     ------
     InputError, SystemExit
-        A line ended badly: with exit code 2, or with another. What else was running is ended; the study can go on.
+        A task ended badly: with exit code 2, or with another. Other running tasks are ended; the study can be resumed.
     """
-    todo = outstanding(lines, out)
-    for line in todo:  # before anything runs: a record must never outlive what it was made from
-        forget(line, out)
-    left = _way_to_the_end(todo)
-    waiting = {line.name: line for line in sorted(todo, key=lambda line: -left[line.name])}
-    running: dict[str, Line] = {}
+    todo = outstanding(tasks, out)
+    for task in todo:  # before anything runs: a record must never outlive what it was made from
+        forget(task, out)
+    rest = _cost_to_the_end(todo)
+    waiting = {task.name: task for task in sorted(todo, key=lambda task: -rest[task.name])}
+    running: dict[str, Task] = {}
+    ran: dict[str, Task] = {}
     try:
         while waiting or running:
             ready = [
-                line for line in waiting.values() if not any(need in waiting or need in running for need in line.needs)
+                task for task in waiting.values() if not any(need in waiting or need in running for need in task.needs)
             ]
-            for line in ready[: pool.size - len(running)]:
-                del waiting[line.name]
-                running[line.name] = resolve(line)
-                watch.started(line)
-                pool.start(running[line.name])
+            for task in ready[: pool.size - len(running)]:
+                del waiting[task.name]
+                running[task.name] = complete(task)
+                observer.started(task)
+                pool.start(running[task.name])
             failed = None
             for name, code, seconds in pool.wait():
                 if code == 130:
@@ -109,31 +119,32 @@ def run_lines(
                 if code:
                     failed = failed or (name, code)
                     continue
-                line = running.pop(name)
-                remember(line, out, seconds)
-                watch.ended(line, seconds)
+                task = ran[name] = running.pop(name)
+                remember(task, out, seconds)
+                observer.ended(task, seconds)
             if failed:
-                raise failure(*failed, lines, out)
+                raise task_failure(*failed, tasks, out)
     finally:
         pool.close()
+    return [ran.get(task.name, task) for task in tasks]
 
 
-def failure(name: str, code: int, lines: Sequence[Line], out: Path) -> BaseException:
-    """Say which line failed, how, and where to read on."""
-    number = next((i for i, line in enumerate(lines, 1) if line.name == name), 0)
+def task_failure(name: str, code: int, tasks: Sequence[Task], out: Path) -> BaseException:
+    """The exception that says which task failed, how, and where its log is."""
+    number = next((i for i, task in enumerate(tasks, 1) if task.name == name), 0)
     log = out / "logs" / f"{name}.log"
-    said = [text for text in log.read_text(errors="replace").splitlines() if text.strip()] if log.exists() else []
-    last = f": {said[-1]}" if said else ""
-    text = f"line {number} of the plan ({name}) ended with exit code {code}; its log is {log}{last}"
+    written = [text for text in log.read_text(errors="replace").splitlines() if text.strip()] if log.exists() else []
+    last = f": {written[-1]}" if written else ""
+    text = f"task {number} of the plan ({name}) ended with exit code {code}; its log is {log}{last}"
     return InputError(text) if code == 2 else SystemExit(f"transfer study: {text}")
 
 
-def _way_to_the_end(lines: Sequence[Line]) -> dict[str, float]:
-    """Cost of the longest chain of lines that begins with each: what decides how long the whole takes."""
-    own = {line.name: line.cost for line in lines}
+def _cost_to_the_end(tasks: Sequence[Task]) -> dict[str, float]:
+    """Cost of the longest chain of tasks that begins with each: it decides how long the whole plan takes."""
+    own = {task.name: task.cost for task in tasks}
     longest = dict(own)
-    for line in reversed(lines):  # the plan is in order: all that follows from a line stands after it
-        for need in line.needs:
+    for task in reversed(tasks):  # the plan is in order: all that follows from a task comes after it
+        for need in task.needs:
             if need in longest:
-                longest[need] = max(longest[need], own[need] + longest[line.name])
+                longest[need] = max(longest[need], own[need] + longest[task.name])
     return longest

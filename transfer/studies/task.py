@@ -1,27 +1,27 @@
-"""One line of a study's plan, and what the planning of every stage asks of a study. Pure functions, no files."""
+"""A task of a study's plan: one command, what it makes and what it waits for; and the file that lists them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError, need_file
-from transfer.studies.settings import Study
+from prune.runs.files import InputError, atomic, need_file
 
-WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # what an image costs, in forward passes: only shares of the whole matter
+STEPS_LATER = "{equal-time}"
+"""Placeholder in a command for a number of steps that is known once the costs that decide it are recorded."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One step of the plan.
+class Task:
+    """One command of the plan.
 
     Attributes
     ----------
     level : int
-        0 for lines that need nothing; otherwise one more than the highest level among `needs`.
+        0 for tasks that need nothing; otherwise one more than the highest level among `needs`.
     name : str
         Unique; also the log's path below logs/.
     stage : str
@@ -31,7 +31,7 @@ class Line:
     out : str
         What the command makes, relative to the study's directory.
     needs : tuple of str
-        Names of the lines that must be done before.
+        Names of the tasks that must be done before.
     facts : dict
         method, keep, seed, target, evaluation: those that apply.
     samples : int
@@ -51,7 +51,7 @@ class Line:
     cost: float = 0.0
 
     def record(self) -> dict[str, Any]:
-        """What plan.jsonl holds."""
+        """The task as plan.jsonl stores it."""
         return {
             "level": self.level,
             "name": self.name,
@@ -63,10 +63,16 @@ class Line:
         }
 
 
-def read_plan(out: Path) -> list[Line]:
-    """Lines of the plan in the study's directory `out`; `InputError` when there is none."""
+def write_plan(tasks: Iterable[Task], out: Path) -> None:
+    """Write plan.jsonl, one task a line, into the study's directory `out`."""
+    with atomic(out / "plan.jsonl") as partial:
+        partial.write_text("".join(json.dumps(task.record()) + "\n" for task in tasks), encoding="utf-8")
+
+
+def read_plan(out: Path) -> list[Task]:
+    """Tasks of plan.jsonl in the study's directory `out`; `InputError` when there is none."""
     place = need_file(out / "plan.jsonl", "the plan of `transfer study`")
-    lines = []
+    tasks = []
     for number, text in enumerate(place.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(text)
@@ -74,33 +80,7 @@ def read_plan(out: Path) -> list[Line]:
             command, needs = tuple(record.pop("command")), tuple(record.pop("needs"))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
-                f"{place}: line {number} is damaged; `transfer study --plan-only` writes it anew"
+                f"{place}: line {number} is damaged; `transfer study --plan-only` writes the plan again"
             ) from None
-        lines.append(Line(**known, command=command, needs=needs, facts=record))
-    return lines
-
-
-def source_of(study: Study) -> str:
-    return study.source.train if study.source.train.endswith(".beton") else "data/source.beton"
-
-
-def needs_source(study: Study) -> tuple[str, ...]:
-    return () if study.source.train.endswith(".beton") else ("write/source",)
-
-
-def half_of(study: Study, target: str, half: str) -> str:
-    """Beton of a target's half: the given one, or the one that the study writes."""
-    place = getattr(study.targets[target], half)
-    return place if place.endswith(".beton") else f"data/{target}.{half}.beton"
-
-
-def needs_half(study: Study, target: str, half: str) -> tuple[str, ...]:
-    return () if getattr(study.targets[target], half).endswith(".beton") else (f"write/{target}.{half}",)
-
-
-def epochs_of(study: Study, recipe: str, given: float | None) -> float:
-    return given or study.recipe_epochs.get(recipe, 1)
-
-
-def loader_flags(study: Study) -> list[str]:
-    return ["--loader", study.loader] if study.loader else []
+        tasks.append(Task(**known, command=command, needs=needs, facts=record))
+    return tasks

@@ -1,9 +1,9 @@
-"""A long-lived process that runs lines of a study's plan: imports and compiled code are paid for once.
+"""A long-lived process that runs tasks of a study's plan: modules are imported and code is compiled only once.
 
-    python -m transfer.studies.worker 0,1    (started by `transfer study`; speaks JSON lines over stdin and stdout)
+    python -m transfer.studies.worker 0,1    (started by `transfer study`; JSON lines over stdin and stdout)
 
-Each request {"command", "log"} is answered by {"code", "seconds"}. What a line prints goes to its log. When the
-parent dies or closes our stdin, this process and all that it started end at once.
+Each request {"command", "log"} is answered by {"code", "seconds"}. A task's output goes to its log. When the parent
+process ends or closes our stdin, this process and all that it started end at once.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def execute(command: Sequence[str], log: Path | None = None) -> tuple[int, float
     Parameters
     ----------
     command : sequence of str
-        As it stands in the plan.
+        As in the plan.
     log : Path, optional
-        File that takes everything written to standard output and error, by libraries and child processes too.
-        Appended to, so that a resumed line keeps its history.
+        File for everything written to standard output and error, also by libraries and child processes. It is appended
+        to, so that a resumed task keeps its history.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def execute(command: Sequence[str], log: Path | None = None) -> tuple[int, float
 def _call(command: Sequence[str]) -> int:
     python, flag, program, *arguments = command
     if (python, flag) != ("python", "-m") or program not in _PROGRAMS:
-        raise ValueError(f"not a line of a plan: {' '.join(command)}")
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a worker between two lines
+        raise ValueError(f"not a task of a plan: {' '.join(command)}")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a worker between two tasks
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return importlib.import_module(f"{program}.__main__").main(arguments) or 0
@@ -92,7 +92,7 @@ def _logged(log: Path, head: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Give back the signal handlers that a step installs for itself."""
+    """Restore the signal handlers that a step replaces by its own."""
     names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     kept = [(name, signal.getsignal(name)) for name in names]
     try:
@@ -104,7 +104,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _clean() -> None:
-    """Free what the line left, and undo changes to the number of threads (FFCV makes them at will)."""
+    """Free the task's memory, and undo changes to the number of threads, which FFCV makes."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -116,22 +116,22 @@ def _clean() -> None:
 
 
 def _requests(stream: int) -> queue.Queue[dict]:
-    """Read requests on a thread, so that the end of our parent is seen while a line runs."""
+    """Read requests on a thread, so that the end of our parent is noticed while a task runs."""
     found: queue.Queue[dict] = queue.Queue()
 
-    def read() -> None:
+    def receive() -> None:
         with open(stream, encoding="utf-8") as lines:
             for line in lines:
                 found.put(json.loads(line))
-        # We lead our process group: what this line started ends with us.
+        # We lead our process group: what this task started ends with us.
         os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=receive, daemon=True).start()
     return found
 
 
 def main() -> None:
-    """Answer requests until the parent goes; the cores that we may use are the first argument, as `0,1`."""
+    """Answer requests until the parent ends; the first argument lists the cores to use, as `0,1`."""
     if len(sys.argv) > 1:  # before any library counts them
         os.sched_setaffinity(0, {int(core) for core in sys.argv[1].split(",")})
     signal.signal(signal.SIGINT, signal.SIG_IGN)

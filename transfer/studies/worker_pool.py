@@ -1,4 +1,4 @@
-"""Where lines of a plan run: in this process, or in several long-lived ones that share its cores."""
+"""Where the tasks of a plan run: in this process, or in several long-lived ones that share its cores."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from transfer.studies.plan import Line
+from transfer.studies.task import Task
 from transfer.studies.worker import execute
 
-_PATIENCE = 3.0  # seconds that a step has to end after Ctrl-C
+_PATIENCE = 3.0  # seconds for a step to end after Ctrl-C
 Finished = tuple[str, int, float]
-"""Name of the line, its exit code, seconds."""
+"""Name of the task, its exit code, seconds."""
 
 
 class Pool(Protocol):
-    """Something that runs lines."""
+    """Something that runs tasks."""
 
     size: int
 
-    def start(self, line: Line) -> None:
-        """Begin `line`; at most `size` may run at once."""
+    def start(self, task: Task) -> None:
+        """Begin `task`; at most `size` may run at once."""
         ...
 
     def wait(self) -> list[Finished]:
-        """Block until a line has ended."""
+        """Block until a task has ended."""
         ...
 
     def close(self) -> None:
@@ -39,33 +39,33 @@ class Pool(Protocol):
         ...
 
 
-class Here:
-    """Runs lines in this process, one at a time, with `out` as working directory."""
+class InProcess:
+    """Runs tasks in this process, one at a time, with `out` as working directory."""
 
     size = 1
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
-        self._line: Line | None = None
+        self._task: Task | None = None
 
-    def start(self, line: Line) -> None:
-        self._line = line
+    def start(self, task: Task) -> None:
+        self._task = task
 
     def wait(self) -> list[Finished]:
-        assert self._line is not None
-        line, self._line = self._line, None
+        assert self._task is not None
+        task, self._task = self._task, None
         with contextlib.chdir(self.out):
-            return [(line.name, *execute(line.command, Path("logs", f"{line.name}.log")))]
+            return [(task.name, *execute(task.command, Path("logs", f"{task.name}.log")))]
 
     def close(self) -> None:
         pass
 
 
-class Workers:
-    """Runs lines in `size` processes (`transfer.studies.worker`), each with its share of the cores.
+class WorkerProcesses:
+    """Runs tasks in `size` processes (`transfer.studies.worker`), each with its share of the cores.
 
-    Two processes of one thread get more done than one of two: the spinning barriers of a parallel region suffer when
-    the machine has other work.
+    Two processes of one thread get more done than one of two threads: the barriers of a parallel region spin while
+    they wait, which costs most when the machine has other work.
     """
 
     def __init__(self, out: Path, size: int) -> None:
@@ -80,7 +80,7 @@ class Workers:
         environment = {**os.environ, "OMP_NUM_THREADS": str(share), "PYTHONPATH": os.pathsep.join(paths)}
         environment["PYTHONSAFEPATH"] = "1"  # the study's directory is no place to import from
         for k in range(size):
-            # Decoders and torch count the cores that they may use.
+            # Decoders and torch use as many threads as they have cores.
             own = ",".join(str(cores[(k * share + i) % len(cores)]) for i in range(share))
             worker = subprocess.Popen(
                 [sys.executable, "-m", "transfer.studies.worker", own],
@@ -95,12 +95,12 @@ class Workers:
             self._answers.register(worker.stdout, selectors.EVENT_READ, worker)
             self._free.append(worker)
 
-    def start(self, line: Line) -> None:
+    def start(self, task: Task) -> None:
         worker = self._free.pop(0)
-        self._busy[worker] = line.name
-        request = {"command": list(line.command), "log": f"logs/{line.name}.log"}
+        self._busy[worker] = task.name
+        request = {"command": list(task.command), "log": f"logs/{task.name}.log"}
         assert worker.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died: `wait` sees the end of its answers and says so
+        with contextlib.suppress(BrokenPipeError):  # it died: `wait` sees the end of its answers and reports it
             worker.stdin.write(json.dumps(request) + "\n")
             worker.stdin.flush()
 
@@ -113,7 +113,7 @@ class Workers:
                 answer = worker.stdout.readline()
                 if not answer:  # killed, or out of memory
                     self._answers.unregister(worker.stdout)
-                    found += [(name or "a worker at rest", worker.wait() or 1, 0.0)]
+                    found += [(name or "an idle worker", worker.wait() or 1, 0.0)]
                     continue
                 facts = json.loads(answer)
                 self._free.append(worker)

@@ -1,1 +1,1 @@
-"""From a study's figures to what one may claim, and the whole bill; nothing here trains."""
+"""From a study's results to what they show, and to what everything cost; nothing here trains."""

@@ -1,4 +1,4 @@
-"""What a study means for the reader's own bill, in plain sentences: the smallest keep that holds, and what it saves."""
+"""What a study means for the reader's own training, in sentences: the smallest keep that holds, and what it saves."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from transfer.verdicts.headline import (
-    alone_holding,
-    bill_of,
+    condition_text,
+    cost_of,
     headline_rows,
-    name,
+    isolated_holding,
     pruned_rows,
     smallest_holding,
 )
-from transfer.verdicts.keep_search import answer, held
+from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
 
 
-def plain_words(analysis: Mapping[str, Any]) -> list[str]:
+def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
     """One to three sentences about the smallest keep that holds; empty where nothing was compared with full data."""
     tried = [r for r in pruned_rows(analysis) if r["full"] is not None]
     if not tried:
@@ -24,40 +24,40 @@ def plain_words(analysis: Mapping[str, Any]) -> list[str]:
     row = smallest_holding(analysis)
     margin = f"{analysis['margin']:g} points"
     if row:
-        words = [
+        sentences = [
             f"The smallest keep that holds is {row['keep']:g} ({row['method']}): trained on {100 * row['keep']:g} % of "
             f"the images, the backbone is shown to stay within {margin} of full data."
         ]
-        words += _saving(analysis, row)
-    elif isolated := alone_holding(analysis):
-        words = [
-            f"{name(isolated)} is shown to hold and no larger keep is: no smallest keep is named before more seeds or "
-            "test images have decided."
+        sentences += _saving(analysis, row)
+    elif isolated := isolated_holding(analysis):
+        sentences = [
+            f"{condition_text(isolated)} is shown to hold and no larger keep is: no smallest keep is named before more "
+            "seeds or test images have decided."
         ]
     else:
         keeps = ", ".join(f"{keep:g}" for keep in sorted({r["keep"] for r in tried}))
         lost = all(r["verdict"] == "loses" for r in tried)
-        said = f"loses more than {margin}" if lost else f"is not shown to stay within {margin} of full data"
+        result = f"loses more than {margin}" if lost else f"is not shown to stay within {margin} of full data"
         nearest = max(tried, key=lambda r: r["full"]["value"])
         gap = nearest["full"]["value"]
-        words = [
-            f"Every keep that was tried ({keeps}) {said}: the smallest keep that holds is 1, all data, and it saves "
+        sentences = [
+            f"Every keep that was tried ({keeps}) {result}: the smallest keep that holds is 1, all data, and it saves "
             "nothing.",
-            f"Nearest is {name(nearest)}, {abs(gap):.1f} points {'below' if gap < 0 else 'above'} full data.",
+            f"Nearest is {condition_text(nearest)}, {abs(gap):.1f} points {'below' if gap < 0 else 'above'} full data.",
         ]
         saved = _saving(analysis, nearest)
         if saved and saved[0].startswith("It saves"):
-            words.append(saved[0].replace("It saves", "If that were good enough, it would save"))
-    return words + _search(analysis)
+            sentences.append(saved[0].replace("It saves", "If that were good enough, it would save"))
+    return sentences + _search(analysis)
 
 
 def _saving(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    bill = bill_of(analysis, row)
-    if not bill or bill["total_flops"] is None:
+    cost = cost_of(analysis, row)
+    if not cost or cost["total_flops"] is None:
         return []
-    once, many = 1 - bill["total_flops"], 1 - 1 / bill["factor_flops"]["10"]
+    once, many = 1 - cost["total_flops"], 1 - 1 / cost["factor_flops"]["10"]
     if once <= 0:
-        uses = bill["break_even_uses_flops"]
+        uses = cost["break_even_uses_flops"]
         later = f"it pays from use {uses} on" if uses else "it never pays"
         return [f"With one use of the index it saves nothing and costs {-100 * once:.0f} % more compute; {later}."]
     return [
@@ -70,13 +70,13 @@ def _search(analysis: Mapping[str, Any]) -> list[str]:
     search = analysis.get("search")
     if not search or search.get("predicted") is None:
         return []
-    found = held(headline_rows(analysis))
-    rungs = ", ".join(f"{keep:g}" for keep in search["ladder"])
+    found = keeps_that_hold(headline_rows(analysis))
+    ladder = ", ".join(f"{keep:g}" for keep in search["ladder"])
     confirmed = ", ".join(f"{keep:g} {'holds' if does else 'does not'}" for keep, does in sorted(found.items()))
     text = (
-        f"The keep was searched on the ladder {rungs}: small networks predicted {search['predicted']:g}, the backbone "
+        f"The keep was searched on the ladder {ladder}: small networks predicted {search['predicted']:g}, the backbone "
+        f"confirmed: {confirmed}; the answer is {smallest_keep(found):g}."
     )
-    text += f"confirmed: {confirmed}; the answer is {answer(found):g}."
     spent = next((one["flops"] for one in analysis["ledger"]["stages"] if one["stage"] == "search"), 0.0)
     full = analysis["ledger"]["full"]
     if spent and full and full["flops"]:

@@ -1,20 +1,20 @@
-"""What a study may claim: paired differences over seeds and test images, with intervals that few seeds make wide.
+"""What a study shows: paired differences over seeds and test images, with intervals that few seeds make wide.
 
-A study trains conditions (a method at a keep) with several seeds and tests them all on the same images. Two things
-would differ if it were repeated: the seeds and the test images, as readers and cases do in a multi-reader study
-(Hillis, "A comparison of denominator degrees of freedom methods for multiple observer ROC studies", Stat. Med. 26,
-2007). The hierarchical bootstrap here redraws both levels around what was measured:
+A study trains conditions (a method at a keep) with several seeds and tests them all on the same images. If it were
+repeated, the seeds and the test images would differ, as readers and cases do in a multi-reader study (Hillis, "A
+comparison of denominator degrees of freedom methods for multiple observer ROC studies", Stat. Med. 26, 2007). The
+hierarchical bootstrap here redraws both around the measured values:
 
-* seeds: two or three cannot be resampled (resampling two halves their variance), so their mean is drawn from
-  Student's t. The variance is the residual of the two-way layout seeds x conditions (a randomised-block ANOVA), pooled
-  over the conditions of one target; a condition that varies more keeps its own, larger one;
-* images: the mean over images is drawn from a normal with the covariance of the conditions over images, less what the
-  seeds already account for. This is the multiplier bootstrap in closed form; the same images serve all conditions.
+* seeds: two or three cannot be resampled (resampling two values halves their variance), so their mean is drawn from
+  Student's t. The variance is the residual of the two-way table seeds x conditions (a randomised-block ANOVA), pooled
+  over the conditions of one target; a condition that varies more keeps its own, larger variance;
+* images: the mean over images is drawn from a normal with the covariance of the conditions over images, minus the part
+  that the seeds account for. This is the multiplier bootstrap in closed form; all conditions share the same images.
 
-What this cannot give: where one condition varies several times as much from seed to seed as the others, three seeds
-are too few to know it, and its intervals are too narrow. In simulations of ten conditions with three seeds, 95 %
-intervals of a difference cover 95 % when all vary alike, about 90 % when one of the two varies three times as much and
-about 85 % at five times.
+Limit: where one condition varies several times as much from seed to seed as the others, three seeds are too few to
+show it, and its intervals are too narrow. In simulations of ten conditions with three seeds, 95 % intervals of a
+difference cover 95 % when all vary alike, about 90 % when one of the two varies three times as much and about 85 % at
+five times.
 
 Accuracies are fractions, 0 to 1. NaN marks a run that is missing.
 """
@@ -28,11 +28,12 @@ import numpy as np
 
 DRAWS = 20_000
 LEVEL = 0.95
-Verdict = Literal["holds", "loses", "undecided"]
+StudyVerdict = Literal["holds", "loses", "undecided"]
+"""What is shown of a condition against full data; see `verdict_against_full`."""
 
 
 class Estimate(NamedTuple):
-    """A value with its 95 % interval; `p` is two-sided, None where one seed cannot give it."""
+    """A value with its 95 % interval; `p` is two-sided, and None with a single seed."""
 
     value: float
     low: float
@@ -42,17 +43,18 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """All conditions of one target and evaluation, ready to be compared.
+class RunTable:
+    """The runs of one target and evaluation as a table of conditions and seeds, ready to be compared.
 
     Attributes
     ----------
     values : (c, s) float
         Accuracy of each condition and seed; NaN where there is no run.
     images : (c, c) float
-        Covariance of the conditions' accuracies that the choice of test images brings (already divided by n).
+        Covariance of the conditions' accuracies due to the choice of test images (already divided by n).
     floor : (c,) float
-        Least variance that one seed's accuracy can have: its images' own seed-to-seed flips, divided by n.
+        Least variance that one seed's accuracy can have: that of images which change from right to wrong between
+        seeds, divided by n.
     """
 
     values: np.ndarray
@@ -60,8 +62,8 @@ class Layout:
     floor: np.ndarray
 
 
-def layout(values: np.ndarray, correct: list[list[np.ndarray] | None], n: int) -> Layout:
-    """Put runs and their per-image results together.
+def run_table(values: np.ndarray, correct: list[list[np.ndarray] | None], n: int) -> RunTable:
+    """Combine accuracies and per-image results of runs.
 
     Parameters
     ----------
@@ -87,17 +89,17 @@ def layout(values: np.ndarray, correct: list[list[np.ndarray] | None], n: int) -
             floor[row] = stack.var(axis=0, ddof=1).mean()
             lone[row] = -floor[row] / len(stack)
     covariance = np.atleast_2d(np.cov(means, ddof=1)) if n > 1 else np.zeros((len(values), len(values)))
-    # E[cov of the seed means] = cov of the images' true success rates + flips / seeds: take the flips off again.
-    return Layout(values, _positive(covariance + np.diag(lone)) / n, floor / n)
+    # E[cov of the seed means] = cov of the images' true success rates + flips / seeds: subtract the flips.
+    return RunTable(values, _positive(covariance + np.diag(lone)) / n, floor / n)
 
 
-def average(layouts: list[Layout]) -> Layout:
-    """The mean over targets: the same runs, judged on several independent test sets of equal weight."""
-    count = len(layouts)
-    return Layout(
-        np.mean([one.values for one in layouts], axis=0),
-        np.sum([one.images for one in layouts], axis=0) / count**2,
-        np.sum([one.floor for one in layouts], axis=0) / count**2,
+def mean_of_targets(tables: list[RunTable]) -> RunTable:
+    """The mean over targets: the same runs, tested on several independent test sets of equal weight."""
+    count = len(tables)
+    return RunTable(
+        np.mean([one.values for one in tables], axis=0),
+        np.sum([one.images for one in tables], axis=0) / count**2,
+        np.sum([one.floor for one in tables], axis=0) / count**2,
     )
 
 
@@ -108,7 +110,7 @@ def seed_variance(values: np.ndarray, *, blocks: bool = True) -> tuple[np.ndarra
     ----------
     values : (c, s) float
     blocks : bool
-        Take off what a seed adds to all conditions alike: right for differences between conditions.
+        Remove what a seed adds to all conditions alike: right for differences between conditions.
 
     Returns
     -------
@@ -129,13 +131,15 @@ def seed_variance(values: np.ndarray, *, blocks: bool = True) -> tuple[np.ndarra
         return np.zeros(len(values)), 0
     y = values[condition, seed]
     squares = (y - q @ (q.T @ y)) ** 2
-    share = 1 - (q**2).sum(axis=1)  # 1 - leverage: what of a run's variance its residual still shows
+    share = 1 - (q**2).sum(axis=1)  # 1 - leverage: the part of a run's variance that its residual shows
     own_share = np.bincount(condition, share, len(values))
     own = np.bincount(condition, squares, len(values)) / np.maximum(own_share, 1e-9)
     return np.maximum(squares.sum() / freedom, np.where(own_share > 1e-6, own, 0.0)), freedom
 
 
-def draws(runs: Layout, conditions: list[int], *, blocks: bool = True) -> tuple[np.ndarray, np.ndarray, int] | None:
+def redrawn_accuracies(
+    runs: RunTable, conditions: list[int], *, blocks: bool = True
+) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Redraw the accuracies of some conditions together, over the seeds that all of them have.
 
     Returns
@@ -143,7 +147,7 @@ def draws(runs: Layout, conditions: list[int], *, blocks: bool = True) -> tuple[
     means : (k,) float
     redrawn : (DRAWS, k) float
     seeds : int
-        How many seeds they share. None instead of the tuple when they share none.
+        How many seeds they share. With none shared, None is returned instead of the tuple.
     """
     chosen = runs.values[conditions]
     shared = np.isfinite(chosen).all(axis=0)
@@ -162,26 +166,26 @@ def draws(runs: Layout, conditions: list[int], *, blocks: bool = True) -> tuple[
     return means, redrawn, seeds
 
 
-def accuracy(runs: Layout, condition: int) -> Estimate | None:
+def accuracy(runs: RunTable, condition: int) -> Estimate | None:
     """Mean accuracy of one condition over its seeds, with its interval."""
-    found = draws(runs, [condition], blocks=False)
+    found = redrawn_accuracies(runs, [condition], blocks=False)
     return None if found is None else _estimate(found[0][0], found[1][:, 0], found[2], None)
 
 
-def difference(runs: Layout, condition: int, reference: int, null: float = 0.0) -> Estimate | None:
+def difference(runs: RunTable, condition: int, reference: int, null: float = 0.0) -> Estimate | None:
     """How much better `condition` is than `reference`, paired over seeds and images.
 
     Parameters
     ----------
     null : float
-        The difference that the p-value is against: 0, or -margin.
+        The difference that the p-value tests against: 0, or -margin.
 
     Returns
     -------
     Estimate or None
-        None without a shared seed; with one shared seed an interval over images alone, and no p-value.
+        None without a shared seed; with one shared seed the interval covers images only and there is no p-value.
     """
-    found = draws(runs, [condition, reference])
+    found = redrawn_accuracies(runs, [condition, reference])
     if found is None:
         return None
     means, redrawn, seeds = found
@@ -189,10 +193,11 @@ def difference(runs: Layout, condition: int, reference: int, null: float = 0.0) 
     return _estimate(means[0] - means[1], drawn, seeds, _two_sided(drawn - null) if seeds > 1 else None)
 
 
-def verdict(against_full: Estimate | None, margin: float) -> Verdict | None:
-    """`holds` when the interval lies above -margin, `loses` when it lies below; one seed decides nothing.
+def verdict_against_full(against_full: Estimate | None, margin: float) -> StudyVerdict | None:
+    """`holds` when the interval lies above -margin, `loses` when it lies below, `undecided` otherwise.
 
-    None without a full-data run to compare with. `margin` is in the unit of the estimate.
+    One seed is too few: always `undecided`. None without a full-data run to compare with. `margin` is in the unit of
+    the estimate.
     """
     if against_full is None:
         return None
@@ -204,9 +209,9 @@ def verdict(against_full: Estimate | None, margin: float) -> Verdict | None:
 
 
 def holm(p: list[float]) -> list[float]:
-    """Adjust p-values for being many (Holm 1979): with a cut at 0.05, any false claim at all has a chance of 5 %.
+    """Adjust p-values for their number (Holm 1979): with a cut at 0.05, the chance of any false claim is at most 5 %.
 
-    A p-value of `DRAWS` draws is 1e-4 at least: among more than 500 nothing can be claimed.
+    A p-value of `DRAWS` draws is 1e-4 at least: among more than 500 none can fall below the cut.
     """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))

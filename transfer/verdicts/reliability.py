@@ -1,4 +1,4 @@
-"""How far the confidence of predictions can be trusted: reliability diagrams of a study's conditions."""
+"""Reliability diagrams of a study's conditions: how often predictions are right at each level of confidence."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from prune.index.npz import open_arrays
 from transfer.evaluation.metrics import calibration_error
+from transfer.verdicts.results_file import Condition, condition_of
 
 BINS = 10
 
 
-def diagram(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> dict[str, list[float]]:
-    """Mean confidence, accuracy in percent and share of the images of each equal-width bin that is not empty.
+def reliability_diagram(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> dict[str, list[float]]:
+    """Mean confidence, accuracy and share of the images, in percent, of each equal-width bin that is not empty.
 
     Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2.
 
@@ -33,26 +34,25 @@ def diagram(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> di
     return {"confidence": mean.tolist(), "accuracy": right.tolist(), "share": (100 * count[full] / len(at)).tolist()}
 
 
-def reliability(
-    results: Mapping[str, Any], folder: Path, conditions: list[tuple[str, float]]
+def reliability_by_evaluation(
+    results: Mapping[str, Any], folder: Path, conditions: list[Condition]
 ) -> dict[str, list[dict[str, Any]]]:
-    """By evaluation: for each condition that has predictions its diagram and calibration error in percent.
+    """By evaluation, the diagram and the calibration error in percent of each condition that has predictions.
 
     All seeds and targets are pooled.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    for evaluation in dict.fromkeys(cell["evaluation"] for cell in results["cells"]):
+    for evaluation in dict.fromkeys(one["evaluation"] for one in results["cells"]):
         for method, keep in conditions:
             sure, right = [], []
-            for cell in results["cells"]:
-                own = (cell["method"], 1.0 if cell["method"] == "full" else cell["keep"])
-                if cell["evaluation"] != evaluation or own != (method, keep) or not cell.get("predictions"):
+            for one in results["cells"]:
+                if one["evaluation"] != evaluation or condition_of(one) != (method, keep) or not one.get("predictions"):
                     continue
-                arrays, _ = open_arrays(folder / cell["predictions"], "winnow-predictions/1")
+                arrays, _ = open_arrays(folder / one["predictions"], "winnow-predictions/1")
                 sure.append(np.asarray(arrays["confidence"]))
                 right.append(np.asarray(arrays["predicted"] == arrays["label"]))
             if sure:
                 confidence, correct = np.concatenate(sure), np.concatenate(right)
                 entry = {"method": method, "keep": keep, "ece": 100 * calibration_error(confidence, correct)}
-                found.setdefault(evaluation, []).append({**entry, **diagram(confidence, correct)})
+                found.setdefault(evaluation, []).append({**entry, **reliability_diagram(confidence, correct)})
     return found

@@ -1,7 +1,8 @@
 """Sample efficiency: how many of random's images one image of a selection is worth.
 
-The keep at which random would reach the same accuracy, divided by the keep used. 2 says: random needs twice as many
-images. Random's curve runs straight between the measured keeps on a logarithmic axis, full data at its end.
+The keep at which random would reach the same accuracy, divided by the keep used. With 2, random needs twice as many
+images. Random's accuracy is interpolated between the measured keeps, linearly in the logarithm of the keep; full data
+is its last point.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from transfer.verdicts.estimates import LEVEL, Layout, draws
+from transfer.verdicts.estimates import LEVEL, RunTable, redrawn_accuracies
 
 
 class Efficiency(NamedTuple):
-    """Sample efficiency; an end that lies beyond the measured keeps is `open`: the truth is at least (at most) that."""
+    """Sample efficiency with its interval.
+
+    A value beyond the measured keeps is marked open: the true one is at least (`above`) or at most (`below`) that.
+    """
 
     value: float
     low: float
@@ -24,8 +28,8 @@ class Efficiency(NamedTuple):
     high_open: bool
 
 
-def reach(keeps: np.ndarray, curves: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The smallest keep at which a curve reaches an accuracy, straight between measured keeps on a logarithmic axis.
+def keep_reaching(keeps: np.ndarray, curves: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The smallest keep at which a curve reaches an accuracy, interpolated linearly in the logarithm of the keep.
 
     Parameters
     ----------
@@ -38,7 +42,7 @@ def reach(keeps: np.ndarray, curves: np.ndarray, wanted: np.ndarray) -> np.ndarr
     Returns
     -------
     (b,) float
-        0 where the curve is there at its first keep already, infinity where it never gets there.
+        0 where the curve reaches it at its first keep, infinity where it never does.
     """
     axis = np.log(keeps)
     found = np.full(len(curves), np.inf)
@@ -51,28 +55,28 @@ def reach(keeps: np.ndarray, curves: np.ndarray, wanted: np.ndarray) -> np.ndarr
     return np.where(curves[:, 0] >= wanted, 0.0, found)
 
 
-def efficiency(runs: Layout, condition: int, keep: float, random: dict[float, int]) -> Efficiency | None:
+def sample_efficiency(runs: RunTable, condition: int, keep: float, random: dict[float, int]) -> Efficiency | None:
     """The keep at which random reaches the same accuracy, divided by the keep used.
 
     Parameters
     ----------
     random : dict of float to int
-        Keep to row of the random condition; full data stands in it as keep 1. At least two keeps.
+        Keep to row of the random condition, with full data as keep 1. At least two keeps.
 
     Returns
     -------
     Efficiency or None
-        Values beyond the measured keeps are cut there and marked open. None without a curve or a shared seed.
+        Values beyond the measured keeps are clipped to them and marked open. None without a curve or a shared seed.
     """
     keeps = np.array(sorted(random))
     if len(keeps) < 2 or condition in random.values():
         return None
-    found = draws(runs, [condition, *(random[k] for k in keeps)])
+    found = redrawn_accuracies(runs, [condition, *(random[k] for k in keeps)])
     if found is None:
         return None
     means, redrawn, _ = found
-    at = reach(keeps, means[None, 1:], means[:1])[0]
-    drawn = np.clip(reach(keeps, redrawn[:, 1:], redrawn[:, 0]), keeps[0], keeps[-1]) / keep
+    at = keep_reaching(keeps, means[None, 1:], means[:1])[0]
+    drawn = np.clip(keep_reaching(keeps, redrawn[:, 1:], redrawn[:, 0]), keeps[0], keeps[-1]) / keep
     least, most = keeps[0] / keep, keeps[-1] / keep
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     where: Literal["", "above", "below"] = "below" if at == 0 else "above" if np.isinf(at) else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prune.runs.files import InputError
-from transfer.studies.places import Parts, labels_of, moved, parse_targets, source_parts, target_parts
+from transfer.studies.places import Splits, labels_of, moved, parse_targets, source_splits, target_splits
 
 
 def tree(root, *classes, images=1):
@@ -32,44 +32,44 @@ def test_a_name_that_cannot_be_a_file_name_is_refused(texts, said):
         parse_targets(texts)
 
 
-def test_a_source_is_a_tree_or_has_parts(tmp_path):
+def test_a_source_is_one_tree_or_has_splits(tmp_path):
     plain = str(tree(tmp_path / "plain", "a", "b"))
-    assert source_parts(plain) == Parts(plain, None)
-    for part in ("train", "test"):
-        tree(tmp_path / "split" / part, "a", "b")
+    assert source_splits(plain) == Splits(plain, None)
+    for name in ("train", "test"):
+        tree(tmp_path / "split" / name, "a", "b")
     split = tmp_path / "split"
-    assert source_parts(str(split)) == Parts(str(split / "train"), str(split / "test"))
-    assert source_parts("x.beton") == Parts("x.beton", None)
+    assert source_splits(str(split)) == Splits(str(split / "train"), str(split / "test"))
+    assert source_splits("x.beton") == Splits("x.beton", None)
 
 
-def test_a_class_that_is_called_train_is_no_train_part(tmp_path):
+def test_a_class_that_is_called_train_is_no_train_split(tmp_path):
     place = str(tree(tmp_path / "vehicles", "train", "car"))
-    assert source_parts(place) == Parts(place, None)
+    assert source_splits(place) == Splits(place, None)
 
 
-def test_a_target_needs_both_parts(tmp_path):
+def test_a_target_needs_both_splits(tmp_path):
     tree(tmp_path / "pets" / "train", "a", "b")
     with pytest.raises(InputError, match="train/ and test/"):
-        target_parts("pets", str(tmp_path / "pets"))
+        target_splits("pets", str(tmp_path / "pets"))
     tree(tmp_path / "pets" / "val", "a", "b")
-    assert target_parts("pets", str(tmp_path / "pets")).test == str(tmp_path / "pets" / "val")
+    assert target_splits("pets", str(tmp_path / "pets")).test == str(tmp_path / "pets" / "val")
     with pytest.raises(InputError, match="no such directory"):
-        target_parts("pets", str(tmp_path / "cats"))
+        target_splits("pets", str(tmp_path / "cats"))
 
 
 def test_a_target_may_be_two_betons(tmp_path):
-    for half in ("train", "test"):
-        (tmp_path / f"pets.{half}.beton").touch()
-    parts = Parts(str(tmp_path / "pets.train.beton"), str(tmp_path / "pets.test.beton"))
-    assert target_parts("pets", str(tmp_path / "pets")) == parts
-    assert target_parts("pets", str(tmp_path / "pets.train.beton")) == parts
+    for split in ("train", "test"):
+        (tmp_path / f"pets.{split}.beton").touch()
+    parts = Splits(str(tmp_path / "pets.train.beton"), str(tmp_path / "pets.test.beton"))
+    assert target_splits("pets", str(tmp_path / "pets")) == parts
+    assert target_splits("pets", str(tmp_path / "pets.train.beton")) == parts
     (tmp_path / "pets.test.beton").unlink()
     with pytest.raises(InputError, match=r"no such file: .*pets\.test\.beton"):
-        target_parts("pets", str(tmp_path / "pets"))
+        target_splits("pets", str(tmp_path / "pets"))
 
 
-def test_torchvision_sets_have_a_part_by_name():
-    assert target_parts("c", "torchvision:CIFAR10:data") == Parts(
+def test_torchvision_sets_have_splits_by_name():
+    assert target_splits("c", "torchvision:CIFAR10:data") == Splits(
         "torchvision:CIFAR10:data:train", "torchvision:CIFAR10:data:test"
     )
 

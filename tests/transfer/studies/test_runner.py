@@ -8,82 +8,83 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from prune.runs.files import InputError
 from transfer.studies import worker_pool
-from transfer.studies.plan import Line
-from transfer.studies.runner import is_done, outstanding, remember, run_lines
+from transfer.studies.runner import is_done, outstanding, remember, run_tasks
+from transfer.studies.task import Task
 from transfer.studies.worker import execute
-from transfer.studies.worker_pool import Here, Workers
+from transfer.studies.worker_pool import InProcess, WorkerProcesses
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def line(name, *needs, cost=1.0, command=("python", "-m", "prune", "--help")):
-    return Line(0, name, "write", tuple(command), f"{name}.out", needs, {}, 0, cost)
+def task(name, *needs, cost=1.0, command=("python", "-m", "prune", "--help")):
+    return Task(0, name, "write", tuple(command), f"{name}.out", needs, {}, 0, cost)
 
 
 class Fake:
-    """A pool that ends lines in the order they began, and makes what they should make."""
+    """A pool that ends tasks in the order they began, and makes what they should make."""
 
     def __init__(self, out, size=1, codes=None):
         self.out, self.size, self.codes = out, size, codes or {}
         self.begun: list[str] = []
-        self.running: list[Line] = []
+        self.running: list[Task] = []
         self.closed = False
 
-    def start(self, line):
-        self.begun.append(line.name)
-        self.running.append(line)
+    def start(self, task):
+        self.begun.append(task.name)
+        self.running.append(task)
         assert len(self.running) <= self.size
 
     def wait(self):
-        line = self.running.pop(0)
-        (self.out / line.out).write_text("made")
-        return [(line.name, self.codes.get(line.name, 0), 2.5)]
+        task = self.running.pop(0)
+        (self.out / task.out).write_text("made")
+        return [(task.name, self.codes.get(task.name, 0), 2.5)]
 
     def close(self):
         self.closed = True
 
 
 class Silent:
-    def started(self, line):
+    def started(self, task):
         pass
 
-    def ended(self, line, seconds):
+    def ended(self, task, seconds):
         pass
 
 
-def run(lines, out, **how):
+def run(tasks, out, **how):
     pool = Fake(out, **how)
-    run_lines(lines, out, pool, Silent())
+    run_tasks(tasks, out, pool, Silent())
     assert pool.closed
     return pool.begun
 
 
-CHAIN = [line("a"), line("b", "a"), line("c"), line("d", "b", "c")]
+CHAIN = [task("a"), task("b", "a"), task("c"), task("d", "b", "c")]
 
 
-def test_a_line_runs_after_what_it_needs(tmp_path):
+def test_a_task_runs_after_what_it_needs(tmp_path):
     begun = run(CHAIN, tmp_path, size=2)
     assert sorted(begun) == ["a", "b", "c", "d"]
     assert begun.index("a") < begun.index("b") < begun.index("d")
     assert begun[-1] == "d"
 
 
-def test_the_longest_way_to_the_end_goes_first(tmp_path):
-    # Ways to the end: short 1, cheap 1 + 10 = 11, dear 5.
-    lines = [line("short"), line("dear", cost=5), line("cheap", cost=1), line("after", "cheap", cost=10)]
-    assert run(lines, tmp_path)[:2] == ["cheap", "after"]
+def test_the_longest_chain_of_followers_goes_first(tmp_path):
+    # Costs to the end: short 1, cheap 1 + 10 = 11, dear 5.
+    tasks = [task("short"), task("dear", cost=5), task("cheap", cost=1), task("after", "cheap", cost=10)]
+    assert run(tasks, tmp_path)[:2] == ["cheap", "after"]
 
 
 def test_what_is_done_does_not_run_again(tmp_path):
     run(CHAIN, tmp_path)
     assert run(CHAIN, tmp_path) == []
-    assert run([*CHAIN, line("e", "a")], tmp_path) == ["e"]
+    assert run([*CHAIN, task("e", "a")], tmp_path) == ["e"]
 
 
 def test_a_lost_output_and_all_that_follows_from_it_run_again(tmp_path):
@@ -95,11 +96,11 @@ def test_a_lost_output_and_all_that_follows_from_it_run_again(tmp_path):
 
 def test_a_changed_command_runs_again(tmp_path):
     run(CHAIN, tmp_path)
-    other = [line("a", command=("python", "-m", "prune", "show")), *CHAIN[1:]]
+    other = [task("a", command=("python", "-m", "prune", "show")), *CHAIN[1:]]
     assert run(other, tmp_path) == ["a", "b", "d"]
 
 
-def test_a_kill_between_a_repeated_line_and_its_followers_forgets_the_followers(tmp_path):
+def test_a_kill_between_a_repeated_task_and_its_followers_forgets_the_followers(tmp_path):
     run(CHAIN, tmp_path)
     (tmp_path / "b.out").unlink()
     with pytest.raises(InputError):
@@ -108,7 +109,7 @@ def test_a_kill_between_a_repeated_line_and_its_followers_forgets_the_followers(
 
 
 def test_a_run_directory_without_its_mark_is_not_done(tmp_path):
-    one = line("a")
+    one = task("a")
     (tmp_path / one.out).mkdir()
     (tmp_path / one.out / "config.json").write_text("{}")
     remember(one, tmp_path, 1.0)
@@ -117,40 +118,42 @@ def test_a_run_directory_without_its_mark_is_not_done(tmp_path):
     assert is_done(one, tmp_path)
 
 
-def test_a_repetition_that_finds_all_done_does_not_shorten_the_bill(tmp_path):
+def test_a_repetition_that_finds_all_done_does_not_shorten_the_recorded_time(tmp_path):
     remember(CHAIN[0], tmp_path, 40.0)
     remember(CHAIN[0], tmp_path, 0.2)
     assert json.loads((tmp_path / "done" / "a.json").read_text())["seconds"] == 40
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, InputError), (1, SystemExit), (-9, SystemExit)])
-def test_a_failing_line_stops_the_study_and_is_named(tmp_path, code, kind):
+def test_a_failing_task_stops_the_study_and_is_named(tmp_path, code, kind):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "b.log").write_text("$ command\nprune: no such thing\n\n")
     with pytest.raises(kind) as caught:
         run(CHAIN, tmp_path, codes={"b": code})
     said = str(caught.value)
-    assert f"line 2 of the plan (b) ended with exit code {code}" in said
+    assert f"task 2 of the plan (b) ended with exit code {code}" in said
     assert str(tmp_path / "logs" / "b.log") in said
     assert said.endswith("prune: no such thing")
     assert not (tmp_path / "d.out").exists()
 
 
-def test_stopping_a_line_stops_the_study(tmp_path):
+def test_stopping_a_task_stops_the_study(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(CHAIN, tmp_path, codes={"a": 130})
 
 
-def test_the_last_word_on_a_command_is_spoken_when_its_needs_are_done(tmp_path):
+def test_a_command_is_completed_once_when_its_needs_are_done(tmp_path):
     seen = []
     pool = Fake(tmp_path)
 
-    def resolve(one):
+    def complete(one):
         seen.append((one.name, (tmp_path / "a.out").exists()))
-        return one
+        return replace(one, command=(*one.command, "more")) if one.name == "b" else one
 
-    run_lines(CHAIN, tmp_path, pool, Silent(), resolve)
+    ran = run_tasks(CHAIN, tmp_path, pool, Silent(), complete)
     assert ("b", True) in seen
+    assert len(seen) == len(CHAIN)
+    assert [one.command[-1] for one in ran] == ["--help", "more", "--help", "--help"]
 
 
 def test_execute_keeps_all_output_in_the_log(tmp_path, capfd):
@@ -179,42 +182,42 @@ def test_execute_takes_a_programs_exit_and_exception_as_its_code(tmp_path, monke
 
 
 def test_only_commands_of_a_plan_are_executed():
-    with pytest.raises(ValueError, match="not a line of a plan"):
+    with pytest.raises(ValueError, match="not a task of a plan"):
         execute(("rm", "-r", "everything"))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_real_commands_run_here_and_in_workers(tmp_path, jobs):
-    lines = [line("a"), line("b"), line("c", "a", "b")]
-    for one in lines:
+    tasks = [task("a"), task("b"), task("c", "a", "b")]
+    for one in tasks:
         (tmp_path / one.out).touch()
     before = Path.cwd()
-    pool = Here(tmp_path) if jobs == 1 else Workers(tmp_path, jobs)
-    run_lines(lines, tmp_path, pool, Silent())
+    pool = InProcess(tmp_path) if jobs == 1 else WorkerProcesses(tmp_path, jobs)
+    run_tasks(tasks, tmp_path, pool, Silent())
     assert Path.cwd() == before
-    assert all(is_done(one, tmp_path) for one in lines)
+    assert all(is_done(one, tmp_path) for one in tasks)
     assert "usage: prune STEP" in (tmp_path / "logs" / "c.log").read_text()
     if jobs == 2:
         assert all(worker.returncode is not None for worker in pool._free)
 
 
 def test_a_worker_that_is_killed_stops_the_study(tmp_path):
-    pool = Workers(tmp_path, 1)
+    pool = WorkerProcesses(tmp_path, 1)
     os.kill(pool._free[0].pid, signal.SIGKILL)
     with pytest.raises(SystemExit, match="exit code -9"):
-        run_lines([line("a")], tmp_path, pool, Silent())
+        run_tasks([task("a")], tmp_path, pool, Silent())
 
 
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from transfer.studies.plan import Line
-from transfer.studies.worker_pool import Workers
+from transfer.studies.task import Task
+from transfer.studies.worker_pool import WorkerProcesses
 if __name__ == "__main__":
-    pool = Workers(Path(sys.argv[1]), 2)
+    pool = WorkerProcesses(Path(sys.argv[1]), 2)
     command = ("python", "-m", "prune", "write", "--images", "endless", "--out", "x.beton")
-    pool.start(Line(0, "a", "write", command, "x.beton"))
-    with open(os.path.join(sys.argv[1], "endless", "a", "0.jpg"), "wb"):  # returns when the line has begun to read
+    pool.start(Task(0, "a", "write", command, "x.beton"))
+    with open(os.path.join(sys.argv[1], "endless", "a", "0.jpg"), "wb"):  # returns when the task has begun to read
         print(*(worker.pid for worker in [*pool._free, *pool._busy]), flush=True)
         pool.wait()
 """
@@ -230,10 +233,10 @@ def endless(folder):
 def test_ending_a_pool_ends_its_workers_whatever_they_do(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_pool, "_PATIENCE", 0.1)
     endless(tmp_path)
-    pool = Workers(tmp_path, 1)
+    pool = WorkerProcesses(tmp_path, 1)
     command = ("python", "-m", "prune", "write", "--images", "endless", "--out", "x.beton")
-    pool.start(line("a", command=command))
-    with open(tmp_path / "endless" / "a" / "0.jpg", "wb"):  # returns when the line has begun to read
+    pool.start(task("a", command=command))
+    with open(tmp_path / "endless" / "a" / "0.jpg", "wb"):  # returns when the task has begun to read
         pool.close()
     assert [worker.returncode for worker in pool._busy] == [-signal.SIGKILL]
     assert not (tmp_path / "x.beton").exists()

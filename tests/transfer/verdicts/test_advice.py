@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from prune.runs.files import read_json, write_json
-from transfer.pages.tables import csv_text
-from transfer.verdicts.advice import plain_words
-from transfer.verdicts.analysis import analyse, load
-from transfer.verdicts.reliability import diagram, reliability
+from transfer.pages.tables import results_csv
+from transfer.verdicts.advice import advice_sentences
+from transfer.verdicts.analysis import analyse
+from transfer.verdicts.reliability import reliability_by_evaluation, reliability_diagram
+from transfer.verdicts.results_file import load_results
 
 
 def words(folder, **settings):
-    return " ".join(plain_words(analyse(load(folder), folder, **settings)))
+    return " ".join(advice_sentences(analyse(load_results(folder), folder, **settings)))
 
 
 def test_a_keep_that_holds_is_named_with_what_it_saves(study):
@@ -32,7 +33,7 @@ def test_where_nothing_holds_full_data_is_the_answer_and_saves_nothing(study):
     assert "it would save 75 %" in text
 
 
-def test_an_index_that_costs_more_than_it_saves_is_said_to(study):
+def test_of_an_index_that_costs_more_than_it_saves_the_advice_says_so(study):
     folder = study({("full", 1.0): 0.6, ("random", 0.5): 0.4, ("winnow", 0.5): 0.62}, surrogate=0.7)
     # Surrogate 70 % and backbone 50 % of full: 120 % for one use; 0.7 / 0.5 = 1.4, so it pays from the second on.
     assert "saves nothing and costs 20 % more compute; it pays from use 2 on" in words(folder)
@@ -48,7 +49,7 @@ def test_the_search_says_what_it_predicted_confirmed_and_cost(study):
     text = words(folder)
     assert "small networks predicted 0.1, the backbone confirmed: 0.1 does not, 0.2 holds; the answer is 0.2." in text
     assert "The ladder cost 30 % of one pretraining on full data." in text
-    assert "saves 75 %" in text  # the search stands in no factor
+    assert "saves 75 %" in text  # the search enters no factor
 
 
 def test_without_full_data_there_is_nothing_to_say(study):
@@ -57,28 +58,28 @@ def test_without_full_data_there_is_nothing_to_say(study):
 
 def test_a_reliability_diagram_worked_by_hand():
     # Two bins: (0, .5] holds .4 (right) and .5 (wrong): 45 % sure, 50 % right. (.5, 1] holds .9 and 1.0, both right.
-    found = diagram(np.array([0.4, 0.5, 0.9, 1.0]), np.array([True, False, True, True]), bins=2)
+    found = reliability_diagram(np.array([0.4, 0.5, 0.9, 1.0]), np.array([True, False, True, True]), bins=2)
     assert found["confidence"] == pytest.approx([45.0, 95.0])
     assert found["accuracy"] == pytest.approx([50.0, 100.0])
     assert found["share"] == pytest.approx([50.0, 50.0])
     # Three bins: none falls into the first.
-    assert len(diagram(np.array([0.5, 0.9]), np.array([True, True]), bins=3)["accuracy"]) == 2
+    assert len(reliability_diagram(np.array([0.5, 0.9]), np.array([True, True]), bins=3)["accuracy"]) == 2
 
 
 def test_calibration_is_pooled_over_seeds_and_targets_and_stands_in_the_csv(study):
     folder = study({("full", 1.0): 0.6, ("winnow", 0.2): 0.5}, images=500)
     results = read_json(folder / "results.json")
-    for cell in results["cells"]:
-        cell |= {"ece": 0.4, "mean_per_class": cell["value"]}
-    found = reliability(results, folder, [("full", 1.0), ("winnow", 0.2), ("absent", 0.5)])
+    for one in results["cells"]:
+        one |= {"ece": 0.4, "mean_per_class": one["value"]}
+    found = reliability_by_evaluation(results, folder, [("full", 1.0), ("winnow", 0.2), ("absent", 0.5)])
     assert [one["method"] for one in found["probe"]] == ["full", "winnow"]
     # The made-up predictions are sure of everything and right in 60 %: 40 points off.
     assert found["probe"][0]["ece"] == pytest.approx(40, abs=2)
     assert found["probe"][0]["accuracy"] == pytest.approx([60], abs=2)
     write_json(folder / "results.json", results)
-    analysis = analyse(load(folder), folder)
+    analysis = analyse(load_results(folder), folder)
     assert [row["ece"] for row in analysis["rows"]] == pytest.approx([40] * len(analysis["rows"]))
-    header, first = csv_text(analysis).splitlines()[:2]
+    header, first = results_csv(analysis).splitlines()[:2]
     record = dict(zip(header.split(","), first.split(",")))
     assert float(record["calibration_error"]) == pytest.approx(40)
     assert float(record["mean_per_class"]) == pytest.approx(float(record["accuracy"]), abs=1e-4)

@@ -11,14 +11,15 @@ import pytest
 
 from prune.index.npz import open_arrays, save_arrays
 from prune.runs.files import InputError, read_json, write_json
-from transfer.pages.tables import csv_text, markdown
-from transfer.verdicts.analysis import analyse, load
+from transfer.pages.tables import results_csv, study_markdown
+from transfer.verdicts.analysis import analyse
+from transfer.verdicts.results_file import load_results
 
 STRONG = {("full", 1.0): 0.6, ("random", 0.2): 0.4, ("random", 0.5): 0.5, ("winnow", 0.2): 0.5, ("winnow", 0.5): 0.62}
 
 
 def judged(folder: Path, **settings: Any) -> dict[tuple[str, float, str | None], dict[str, Any]]:
-    rows = analyse(load(folder), folder, **settings)["rows"]
+    rows = analyse(load_results(folder), folder, **settings)["rows"]
     return {(row["method"], row["keep"], row["target"]): row for row in rows}
 
 
@@ -59,7 +60,7 @@ def test_a_wider_margin_lets_more_hold(study):
 def test_intervals_without_predictions_are_wider(study):
     folder = study(STRONG, noise=0.0)
     paired = judged(folder)["winnow", 0.5, "birds"]["random"]
-    rows = analyse(load(folder), None)["rows"]
+    rows = analyse(load_results(folder), None)["rows"]
     alone = next(r for r in rows if (r["method"], r["keep"], r["target"]) == ("winnow", 0.5, "birds"))["random"]
     assert alone["high"] - alone["low"] > 1.3 * (paired["high"] - paired["low"])
 
@@ -83,19 +84,19 @@ def test_a_target_that_is_not_finished_stays_out_of_the_mean(study):
 
 
 def test_each_evaluation_is_judged_on_its_own(study):
-    rows = analyse(load(folder := study(STRONG, evaluations=("probe", "finetune"))), folder)["rows"]
+    rows = analyse(load_results(folder := study(STRONG, evaluations=("probe", "finetune"))), folder)["rows"]
     assert [row["evaluation"] for row in rows] == ["probe"] * (len(rows) // 2) + ["finetune"] * (len(rows) // 2)
 
 
 def test_the_analysis_is_the_same_every_time_and_is_json(study):
     folder = study(STRONG)
-    one, other = (json.dumps(analyse(load(folder), folder), allow_nan=False) for _ in range(2))
+    one, other = (json.dumps(analyse(load_results(folder), folder), allow_nan=False) for _ in range(2))
     assert one == other
 
 
 def test_the_csv_holds_every_row_with_its_intervals(study):
-    analysis = analyse(load(folder := study(STRONG)), folder)
-    rows = list(csv.DictReader(io.StringIO(csv_text(analysis))))
+    analysis = analyse(load_results(folder := study(STRONG)), folder)
+    rows = list(csv.DictReader(io.StringIO(results_csv(analysis))))
     assert len(rows) == len(analysis["rows"]) == 15  # five conditions on two targets and their mean
     found = next(r for r in rows if (r["method"], r["keep"], r["target"]) == ("winnow", "0.5", "(mean)"))
     assert found["verdict"] == "holds"
@@ -103,25 +104,25 @@ def test_the_csv_holds_every_row_with_its_intervals(study):
 
 
 def test_markdown_has_a_table_per_target_and_no_markup_of_others(study):
-    analysis = analyse(load(folder := study(STRONG)), folder)
-    text = markdown(analysis, "A | verdict.", "2026-01-01")
+    analysis = analyse(load_results(folder := study(STRONG)), folder)
+    text = study_markdown(analysis, "A | verdict.", "2026-01-01")
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         "## probe: mean over targets", "## probe: birds (4000 test images)", "## probe: cars (4000 test images)",
-        "## Ledger", "## Command",
+        "## Cost", "## Command",
     ]  # fmt: skip
     assert "2 cores &lt;made up>" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
-    assert len(widths) == 3  # verdicts, ledger, stages: every line of a table has its columns
+    assert len(widths) == 3  # verdicts, costs, stages: every line of a table has its columns
 
 
 def damaged(results: dict[str, Any], what: str) -> dict[str, Any]:
-    cell = results["cells"][0]
+    one = results["cells"][0]
     if what == "format":
         results["format"] = "winnow-study/9"
     elif what == "value":
-        del cell["value"]
+        del one["value"]
     elif what == "twice":
-        results["cells"].append(cell)
+        results["cells"].append(one)
     elif what == "empty":
         results["cells"] = []
     return results
@@ -140,21 +141,21 @@ def test_a_results_file_that_makes_no_sense_is_refused(study, what: str, message
     folder = study(STRONG)
     write_json(folder / "results.json", damaged(read_json(folder / "results.json"), what))
     with pytest.raises(InputError, match=message):
-        load(folder)
+        load_results(folder)
 
 
 def test_predictions_on_other_test_images_are_refused(study):
     folder = study(STRONG)
-    place = folder / load(folder)["cells"][3]["predictions"]
+    place = folder / load_results(folder)["cells"][3]["predictions"]
     arrays, meta = open_arrays(place, "winnow-predictions/1", mapped=False)
     save_arrays(place, {**arrays, "label": np.roll(arrays["label"], 1)}, meta)
     with pytest.raises(InputError, match="not those of the other runs on birds"):
-        analyse(load(folder), folder)
+        analyse(load_results(folder), folder)
 
 
 def test_predictions_that_are_gone_are_named(study):
     folder = study(STRONG)
-    place = folder / load(folder)["cells"][0]["predictions"]
+    place = folder / load_results(folder)["cells"][0]["predictions"]
     place.unlink()
     with pytest.raises(InputError, match=r"predictions\.npz: no such file"):
-        analyse(load(folder), folder)
+        analyse(load_results(folder), folder)

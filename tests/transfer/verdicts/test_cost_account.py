@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from transfer.verdicts.cost_account import bill, break_even_keep, break_even_uses, factor
+from transfer.verdicts.cost_account import break_even_keep, break_even_uses, cost_account, cost_factor
 
 
 def entry(stage: str, seconds: float, **facts: Any) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def pretrain(method: str, keep: float, seed: int, seconds: float) -> dict[str, A
     return entry("pretrain", seconds, method=method, keep=keep, seed=seed)
 
 
-LEDGER = [
+RECORDS = [
     entry("write", 50.0),
     entry("surrogate", 20.0, seed=0),
     entry("surrogate", 40.0, seed=1),
@@ -36,19 +36,19 @@ LEDGER = [
 ]
 
 
-def row(ledger: list[dict[str, Any]], method: str, **settings: Any) -> dict[str, Any]:
-    return next(one for one in bill(ledger, **settings)["rows"] if one["method"] == method)
+def row(records: list[dict[str, Any]], method: str, **settings: Any) -> dict[str, Any]:
+    return next(one for one in cost_account(records, **settings)["rows"] if one["method"] == method)
 
 
 def test_the_published_surrogate_leaves_a_factor_of_two_and_not_five():
     # A surrogate of 29 %, keep 0.2, one use: 1 / (0.29 + 0.2) = 2.04; ten uses: 10 / (0.29 + 2) = 4.37.
-    assert factor(0.29, 0.2, 1.0, 1) == pytest.approx(2.0408, abs=1e-4)
-    assert factor(0.29, 0.2, 1.0, 10) == pytest.approx(4.3668, abs=1e-4)
+    assert cost_factor(0.29, 0.2, 1.0, 1) == pytest.approx(2.0408, abs=1e-4)
+    assert cost_factor(0.29, 0.2, 1.0, 10) == pytest.approx(4.3668, abs=1e-4)
 
 
 def test_preparation_is_the_mean_of_what_one_seed_takes():
     # Seed 0: surrogate 20, features 6 + 4, selection 3. Seed 1: 40, 10, 1. Means 30 + 10 + 2 = 42.
-    found = row(LEDGER, "winnow")
+    found = row(RECORDS, "winnow")
     assert found["preparation"]["seconds"] == pytest.approx(42)
     assert found["pretraining"]["seconds"] == pytest.approx(80)
     assert found["share_seconds"] == pytest.approx(42 / 400)
@@ -57,27 +57,27 @@ def test_preparation_is_the_mean_of_what_one_seed_takes():
 
 def test_factors_for_one_three_and_ten_uses():
     # One use 400 / 122, three 1200 / (42 + 240), ten 4000 / (42 + 800).
-    found = row(LEDGER, "winnow")["factor_seconds"]
+    found = row(RECORDS, "winnow")["factor_seconds"]
     assert [found["1"], found["3"], found["10"]] == pytest.approx([400 / 122, 1200 / 282, 4000 / 842])
-    assert row(LEDGER, "winnow")["factor_flops"]["1"] == pytest.approx(400 / 122)
+    assert row(RECORDS, "winnow")["factor_flops"]["1"] == pytest.approx(400 / 122)
 
 
 def test_random_pays_for_no_surrogate():
-    assert row(LEDGER, "random")["preparation"]["seconds"] == pytest.approx(2)
+    assert row(RECORDS, "random")["preparation"]["seconds"] == pytest.approx(2)
 
 
-def test_writing_and_evaluating_stand_in_the_stages_and_in_no_factor():
-    stages = {one["stage"]: one for one in bill(LEDGER)["stages"]}
+def test_writing_and_evaluating_are_listed_as_stages_and_enter_no_factor():
+    stages = {one["stage"]: one for one in cost_account(RECORDS)["stages"]}
     assert stages["write"]["seconds"] == 50
     assert stages["evaluate"]["seconds"] == 30
     assert (stages["pretrain"]["steps"], stages["pretrain"]["seconds"]) == (5, 1040)
-    without = [one for one in LEDGER if one["stage"] not in ("write", "evaluate")]
-    assert bill(without)["rows"] == bill(LEDGER)["rows"]
+    without = [one for one in RECORDS if one["stage"] not in ("write", "evaluate")]
+    assert cost_account(without)["rows"] == cost_account(RECORDS)["rows"]
 
 
-def test_the_look_for_leaks_stands_in_the_stages_and_in_no_factor():
-    found = bill([*LEDGER, entry("leaks", 7.0, seed=0)])
-    assert found["rows"] == bill(LEDGER)["rows"]
+def test_counting_leaks_is_listed_as_a_stage_and_enters_no_factor():
+    found = cost_account([*RECORDS, entry("leaks", 7.0, seed=0)])
+    assert found["rows"] == cost_account(RECORDS)["rows"]
     stages = [one["stage"] for one in found["stages"]]
     assert stages[stages.index("select") + 1] == "leaks"
 
@@ -96,28 +96,28 @@ def test_break_even_keep_worked_by_hand():
     assert break_even_keep(0.29, 1.0, 10) == pytest.approx(0.971)
 
 
-def test_a_price_per_hour_goes_on_the_bill():
-    found = row(LEDGER, "winnow", price=36.0)  # one per 100 seconds
+def test_a_price_per_hour_gives_the_costs_in_money():
+    found = row(RECORDS, "winnow", price=36.0)  # one per 100 seconds
     assert found["price"] == pytest.approx(1.22)
     assert found["price_full"] == pytest.approx(4.0)
-    assert sum(one["price"] for one in bill(LEDGER, 36.0)["stages"]) == pytest.approx(13.05)  # 1305 seconds
+    assert sum(one["price"] for one in cost_account(RECORDS, 36.0)["stages"]) == pytest.approx(13.05)  # 1305 seconds
 
 
 def test_without_full_data_costs_stand_and_factors_are_unknown():
-    found = row([one for one in LEDGER if one["method"] != "full"], "winnow")
+    found = row([one for one in RECORDS if one["method"] != "full"], "winnow")
     assert found["pretraining"]["seconds"] == pytest.approx(80)
     assert found["factor_seconds"] == {"1": None, "3": None, "10": None}
     assert found["break_even_uses_seconds"] is None
 
 
 def test_flops_that_nobody_counted_give_no_factor():
-    found = row([{**one, "flops": 0.0} for one in LEDGER], "winnow")
+    found = row([{**one, "flops": 0.0} for one in RECORDS], "winnow")
     assert found["factor_flops"]["1"] is None
     assert found["factor_seconds"]["1"] is not None
 
 
 def test_rows_come_by_method_and_keep():
-    ledger = [*LEDGER, pretrain("winnow", 0.1, 0, 40.0)]
-    assert [(one["method"], one["keep"]) for one in bill(ledger)["rows"]] == [
+    records = [*RECORDS, pretrain("winnow", 0.1, 0, 40.0)]
+    assert [(one["method"], one["keep"]) for one in cost_account(records)["rows"]] == [
         ("winnow", 0.1), ("winnow", 0.2), ("random", 0.2),
     ]  # fmt: skip

@@ -6,13 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.verdicts import estimates
-from transfer.verdicts.estimates import Estimate, Layout, average, difference, holm, layout, seed_variance, verdict
+from transfer.verdicts.estimates import (
+    Estimate,
+    RunTable,
+    difference,
+    holm,
+    mean_of_targets,
+    run_table,
+    seed_variance,
+    verdict_against_full,
+)
 
 
-def of_seeds(*values: list[float]) -> Layout:
+def of_seeds(*values: list[float]) -> RunTable:
     """Conditions that differ by seed alone: the test images bring no variance."""
     c = len(values)
-    return Layout(np.array(values), np.zeros((c, c)), np.zeros(c))
+    return RunTable(np.array(values), np.zeros((c, c)), np.zeros(c))
 
 
 def test_a_difference_over_three_seeds_worked_by_hand():
@@ -62,31 +71,31 @@ def test_one_seed_leaves_the_images_worked_by_hand():
     # Right or wrong by image: (1, 1, 1, 0) against (1, 0, 0, 0). Differences 0, 1, 1, 0: mean 1/2, variance 1/3,
     # standard error sqrt(1/3 / 4) = .28868: half width 1.96 * .28868 = .5658.
     right = [[np.array([1, 1, 1, 0], bool)], [np.array([1, 0, 0, 0], bool)]]
-    found = difference(layout(np.array([[0.75], [0.25]]), right, 4), 0, 1)
+    found = difference(run_table(np.array([[0.75], [0.25]]), right, 4), 0, 1)
     assert found is not None
     assert found.value == pytest.approx(0.5)
     assert (found.high - found.low) / 2 == pytest.approx(0.5658, rel=0.03)
     assert found.p is None
-    assert verdict(found, 0.0) == "undecided"
+    assert verdict_against_full(found, 0.0) == "undecided"
 
 
 def test_images_that_flip_from_seed_to_seed_are_counted_once():
     # Runs (1, 0) and (1, 1): image means 1 and 1/2 with variance 1/8. The second image flips with variance 1/2, on
     # average 1/4; over two seeds that explains 1/4 / 2 = 1/8, so nothing is left to the choice of images.
-    runs = layout(np.array([[0.5, 1.0]]), [[np.array([1, 0], bool), np.array([1, 1], bool)]], 2)
+    runs = run_table(np.array([[0.5, 1.0]]), [[np.array([1, 0], bool), np.array([1, 1], bool)]], 2)
     assert runs.images[0, 0] == pytest.approx(0)
     assert runs.floor[0] == pytest.approx(0.25 / 2)
 
 
 def test_accuracies_without_predictions_count_their_images_as_independent():
-    runs = layout(np.array([[0.8, 0.8], [0.5, 0.5]]), [None, None], 100)
+    runs = run_table(np.array([[0.8, 0.8], [0.5, 0.5]]), [None, None], 100)
     # Binomial: .8 * .2 / 100 and .5 * .5 / 100.
     np.testing.assert_allclose(runs.images, np.diag([0.0016, 0.0025]))
 
 
 def test_the_mean_over_targets_averages_values_and_adds_image_variances():
-    one, other = (Layout(np.full((1, 1), value), np.full((1, 1), 0.04), np.zeros(1)) for value in (0.4, 0.6))
-    mean = average([one, other])
+    one, other = (RunTable(np.full((1, 1), value), np.full((1, 1), 0.04), np.zeros(1)) for value in (0.4, 0.6))
+    mean = mean_of_targets([one, other])
     assert mean.values[0, 0] == pytest.approx(0.5)
     assert mean.images[0, 0] == pytest.approx(0.02)  # (.04 + .04) / 2^2
 
@@ -102,11 +111,11 @@ def test_the_mean_over_targets_averages_values_and_adds_image_variances():
     ],
 )
 def test_verdicts_against_a_margin_of_half_a_point(low: float, high: float, seeds: int, expected: str):
-    assert verdict(Estimate((low + high) / 2, low, high, 0.5, seeds), 0.005) == expected
+    assert verdict_against_full(Estimate((low + high) / 2, low, high, 0.5, seeds), 0.005) == expected
 
 
 def test_no_full_data_means_no_verdict():
-    assert verdict(None, 0.005) is None
+    assert verdict_against_full(None, 0.005) is None
 
 
 def test_holm_worked_by_hand():
@@ -122,7 +131,7 @@ def test_holm_never_makes_a_claim_easier_and_keeps_the_order(p: list[float]):
     assert np.all(np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0)
 
 
-def simulated(rng: np.random.Generator, lead: float, seeds: int, conditions: int = 6, n: int = 600) -> Layout:
+def simulated(rng: np.random.Generator, lead: float, seeds: int, conditions: int = 6, n: int = 600) -> RunTable:
     """Backbones that differ in how much seeds move them, on images of different ease; all but the first lead."""
     ease = rng.normal(1.0, 1.5, n)
     moved = rng.choice([0.02, 0.05, 0.15], conditions)  # some conditions vary much more than others
@@ -131,14 +140,14 @@ def simulated(rng: np.random.Generator, lead: float, seeds: int, conditions: int
     for c in range(conditions):
         level = [moved[c] * rng.standard_normal() + together[s] + lead * (c > 0) for s in range(seeds)]
         right.append([ease + one + rng.logistic(0, 0.5, n) > 0 for one in level])
-    return layout(np.array([[one.mean() for one in runs] for runs in right]), right, n)
+    return run_table(np.array([[one.mean() for one in runs] for runs in right]), right, n)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_without_an_effect_random_is_beaten_in_at_most_five_percent_of_cells(monkeypatch, seeds: int):
+def test_without_an_effect_random_is_beaten_in_at_most_five_percent_of_conditions(monkeypatch, seeds: int):
     monkeypatch.setattr(estimates, "DRAWS", 2000)
     rng = np.random.default_rng(seeds)
-    plain = corrected = covered = cells = 0
+    plain = corrected = covered = compared = 0
     for _ in range(120):
         runs = simulated(rng, 0.0, seeds)
         found = [difference(runs, c, 0) for c in range(1, 6)]
@@ -146,10 +155,10 @@ def test_without_an_effect_random_is_beaten_in_at_most_five_percent_of_cells(mon
         plain += sum(one.p < 0.05 and one.value > 0 for one in found)
         corrected += sum(p < 0.05 and one.value > 0 for p, one in zip(adjusted, found))
         covered += sum(one.low <= 0 <= one.high for one in found)
-        cells += 5
-    assert plain / cells <= 0.05
-    assert corrected / cells <= 0.01
-    assert covered / cells >= 0.94
+        compared += 5
+    assert plain / compared <= 0.05
+    assert corrected / compared <= 0.01
+    assert covered / compared >= 0.94
 
 
 def test_a_real_effect_is_found_with_three_seeds(monkeypatch):

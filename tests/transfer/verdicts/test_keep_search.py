@@ -1,4 +1,4 @@
-"""The search for the smallest keep that holds: which rung comes next, and what the answer is."""
+"""The search for the smallest keep that holds: which keep of the ladder comes next, and what the answer is."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.verdicts.keep_search import LADDER, answer, held, next_rung, predicted
+from transfer.verdicts.keep_search import LADDER, keep_to_confirm, keeps_that_hold, predicted_keep, smallest_keep
 
 
-def test_the_ladder_predicts_the_lowest_rung_of_an_unbroken_run_from_the_top():
+def test_the_ladder_predicts_the_lowest_keep_of_an_unbroken_run_from_the_top():
     # Full data stands at 70 and the margin is 2. 0.2 is within it, but 0.3 above it is not: 0.5 is the lowest.
     values = {0.1: 0.50, 0.2: 0.69, 0.3: 0.67, 0.5: 0.69, 0.7: 0.71}
-    assert predicted(values, 0.70, 0.02) == 0.5
-    assert predicted({0.1: 0.70, 0.2: 0.69}, 0.70, 0.02) == 0.1
-    assert predicted({0.1: 0.20, 0.5: 0.30}, 0.70, 0.02) == 0.5  # none holds: begin at the top
+    assert predicted_keep(values, 0.70, 0.02) == 0.5
+    assert predicted_keep({0.1: 0.70, 0.2: 0.69}, 0.70, 0.02) == 0.1
+    assert predicted_keep({0.1: 0.20, 0.5: 0.30}, 0.70, 0.02) == 0.5  # none holds: begin at the top
 
 
 @pytest.mark.parametrize(
     ("holds", "expected"),
     [
-        ({}, 0.2),  # begins where the ladder points
+        ({}, 0.2),  # starts at the predicted keep
         ({0.2: True}, 0.1),  # down, until one does not hold
         ({0.2: True, 0.1: True}, 0.05),
         ({0.2: True, 0.1: False}, None),
@@ -28,27 +28,27 @@ def test_the_ladder_predicts_the_lowest_rung_of_an_unbroken_run_from_the_top():
         ({0.2: False, 0.3: False}, 0.5),
         ({0.2: False, 0.3: True}, None),
         (dict.fromkeys(LADDER, False), None),
-        ({0.05: True, 0.1: True}, None),  # nothing below the lowest rung
+        ({0.05: True, 0.1: True}, None),  # nothing below the lowest keep
         ({0.4: True}, 0.3),  # a keep that the user had confirmed, off the ladder
     ],
 )
-def test_the_next_rung(holds, expected):
-    assert next_rung(LADDER, holds, 0.2) == expected
+def test_the_next_keep_to_confirm(holds, expected):
+    assert keep_to_confirm(LADDER, holds, 0.2) == expected
 
 
 def test_a_keep_that_holds_below_one_that_does_not_is_not_the_answer():
-    assert answer({0.1: True, 0.2: False, 0.5: True}) == 0.5
-    assert answer({0.1: False}) == 1.0
-    assert answer({}) == 1.0
+    assert smallest_keep({0.1: True, 0.2: False, 0.5: True}) == 0.5
+    assert smallest_keep({0.1: False}) == 1.0
+    assert smallest_keep({}) == 1.0
 
 
 @given(st.sampled_from([*LADDER, 1.0]), st.sampled_from(LADDER))
-def test_wherever_it_begins_the_search_finds_the_truth_and_confirms_the_rung_below(truth: float, start: float):
+def test_wherever_it_begins_the_search_finds_the_truth_and_confirms_the_keep_below(truth: float, start: float):
     holds: dict[float, bool] = {}
-    while (keep := next_rung(LADDER, holds, start)) is not None:
+    while (keep := keep_to_confirm(LADDER, holds, start)) is not None:
         assert keep not in holds
         holds[keep] = keep >= truth
-    assert answer(holds) == truth
+    assert smallest_keep(holds) == truth
     below = [keep for keep in LADDER if keep < truth]
     assert not below or holds[below[-1]] is False
     assert len(holds) <= len(LADDER)
@@ -60,4 +60,4 @@ def test_a_keep_holds_when_any_pruning_method_holds_there_and_controls_do_not_co
 
     rows = [row("full", 1.0, None), row("random", 0.2, "holds"), row("winnow", 0.2, "undecided"),
             row("dp4tl-lm", 0.5, "loses"), row("winnow", 0.5, "holds"), row("winnow", 0.1, "loses")]  # fmt: skip
-    assert held(rows) == {0.2: False, 0.5: True, 0.1: False}
+    assert keeps_that_hold(rows) == {0.2: False, 0.5: True, 0.1: False}

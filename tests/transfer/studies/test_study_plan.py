@@ -1,0 +1,328 @@
+"""The plan of a study: which tasks there are, their commands and what they wait for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from prune.runs.files import InputError
+from transfer.studies.places import Splits
+from transfer.studies.settings import Study, check_study, grown, run_name, runs_of
+from transfer.studies.study_plan import plan_of
+from transfer.studies.task import STEPS_LATER, read_plan, write_plan
+from transfer.verdicts.controls import EQUAL_TIME
+
+STUDY = Study(
+    source=Splits("../photos/train", "../photos/test"),
+    targets={"pets": Splits("../pets/train", "../pets/test"), "birds": Splits("../birds/train", "../birds/val")},
+    guides=("pets", "birds"),
+    methods=("full", "random", "winnow"),
+    keeps=(0.2, 0.5),
+    seeds=(0, 1),
+    recipe="small-rn18",
+    surrogate_recipe="rn18-surrogate",
+    surrogate_sample=0.25,
+    side=32,
+    floor=5,
+    sizes={"source": 1000, "source-val": 100, "pets.train": 50, "pets.test": 40, "birds.train": 30, "birds.test": 20},
+    recipe_epochs={"small-rn18": 10, "rn18-surrogate": 8},
+)
+
+
+def by_name(study=STUDY):
+    return {task.name: task for task in plan_of(study)}
+
+
+def command(task):
+    return " ".join(task.command)
+
+
+def test_every_stage_has_its_tasks():
+    stages = [task.stage for task in plan_of(STUDY)]
+    # Betons: source, its test split, 2 x 2 of the targets. Runs: full 2 seeds; random, winnow 2 keeps x 2 seeds.
+    expected = {"write": 6, "surrogate": 2, "features": 2, "score": 2, "select": 8, "pretrain": 10, "evaluate": 20}
+    expected["leaks"] = 4  # features of each target's test images, and what the source shares with them
+    assert {stage: stages.count(stage) for stage in expected} == expected
+    assert stages[-2:] == ["collect", "collect"]
+
+
+def test_the_commands_are_what_a_user_would_type():
+    tasks = by_name()
+    assert command(tasks["write/source"]) == (
+        "python -m prune write --images ../photos/train --out data/source.beton --side 32"
+    )
+    assert command(tasks["write/birds.test"]).endswith("--side 32 --classes data/birds.train.manifest.npz")
+    assert command(tasks["surrogate/s1"]) == (
+        "python -m pretrain --beton data/source.beton --recipe rn18-surrogate --sample 0.25 --seed 1 "
+        "--out surrogates/s1"
+    )
+    assert command(tasks["features/s0"]) == (
+        "python -m prune features --model surrogates/s0 "
+        "--betons data/source.beton data/pets.train.beton data/birds.train.beton --out features/s0"
+    )
+    assert command(tasks["score/s0"]) == (
+        "python -m prune score --source features/s0/source.features.npz --targets features/s0/pets.train.features.npz "
+        "features/s0/birds.train.features.npz --out scores/s0.scores.npz"
+    )
+    assert command(tasks["select/winnow-k0.2-s0"]) == (
+        "python -m prune select --scores scores/s0.scores.npz --method winnow --keep 0.2 --floor 5 --seed 0 "
+        "--out indices/winnow-k0.2-s0.index.npz"
+    )
+    assert command(tasks["pretrain/winnow-k0.5-s1"]) == (
+        "python -m pretrain --beton data/source.beton --index indices/winnow-k0.5-s1.index.npz --recipe small-rn18 "
+        "--val data/source-val.beton --seed 1 --out backbones/winnow-k0.5-s1"
+    )
+    assert command(tasks["probe/full-s0/pets"]) == (
+        "python -m transfer probe --model backbones/full-s0 --train data/pets.train.beton "
+        "--test data/pets.test.beton --seed 0 --out probes/full-s0/pets"
+    )
+
+
+def test_full_data_is_trained_without_an_index():
+    assert "--index" not in by_name()["pretrain/full-s0"].command
+
+
+def test_levels_rise_along_every_need_and_tasks_are_in_their_order():
+    tasks = plan_of(replace(STUDY, methods=("full", "random", "winnow", EQUAL_TIME)))
+    level = {task.name: task.level for task in tasks}
+    assert len(level) == len(tasks)
+    assert [task.level for task in tasks] == sorted(task.level for task in tasks)
+    for task in tasks:
+        assert task.level == max((level[need] + 1 for need in task.needs), default=0)
+    # write 0, surrogate 1, features 2, score 3, select 4, pretrain 5, probe 6, collect 7, report 8.
+    assert level["pretrain/winnow-k0.2-s0"] == 5
+    assert level["report"] == 8
+    # Full data and random parts need no surrogate.
+    assert level["pretrain/full-s0"] == 2
+    assert level["select/random-k0.2-s0"] == 1
+
+
+def test_target_tests_guide_nothing():
+    tasks = by_name()
+    guided: set[str] = set()
+    waiting = ["select/winnow-k0.2-s0"]
+    while waiting:
+        task = tasks[waiting.pop()]
+        guided.add(task.name)
+        waiting += task.needs
+    assert not any("test" in word for name in guided for word in tasks[name].command)
+    assert not any(".test.beton" in word for n in guided for word in tasks[n].command)
+
+
+def test_the_source_is_compared_with_every_targets_test_images_and_nothing_but_the_report_follows():
+    tasks = by_name(replace(STUDY, guides=("pets",), loader="torch"))
+    assert command(tasks["test-features/birds"]) == (
+        "python -m prune features --model surrogates/s0 --betons data/birds.test.beton --loader torch --out leaks/birds"
+    )
+    assert command(tasks["leaks/birds"]) == (
+        "python -m prune leaks --source features/s0/source.features.npz --tests leaks/birds/birds.test.features.npz "
+        "--out leaks/birds/leaks.json"
+    )
+    assert tasks["test-features/birds"].needs == ("surrogate/s0", "write/birds.test")
+    assert tasks["test-features/birds"].samples == 20
+    assert tasks["leaks/birds"].needs == ("features/s0", "test-features/birds")
+    checks = {task.name for task in tasks.values() if task.stage == "leaks"}
+    followers = {name for name, task in tasks.items() if checks & set(task.needs)} - checks
+    assert followers == {"collect"}
+    # Without a surrogate there is nothing to compare by.
+    assert not any(task.stage == "leaks" for task in by_name(replace(STUDY, methods=("full", "random"))).values())
+
+
+def test_a_target_that_does_not_guide_is_only_evaluated():
+    tasks = by_name(replace(STUDY, guides=("pets",)))
+    assert "data/birds.train.beton" not in tasks["features/s0"].command
+    assert "features/s0/birds.train.features.npz" not in tasks["score/s0"].command
+    assert "probe/full-s0/birds" in tasks
+
+
+EVALUATIONS = ("probe", "knn", "few-shot-5", "finetune", "probe-finetune", "probe-finetune-3")
+
+
+def test_every_evaluation_has_its_command():
+    tasks = by_name(replace(STUDY, evaluations=EVALUATIONS))
+    splits = "--train data/pets.train.beton --test data/pets.test.beton"
+    shared = "--features probes/full-s1/pets/features"
+    assert {one: command(tasks[f"{one}/full-s1/pets"]) for one in EVALUATIONS} == {
+        "probe": f"python -m transfer probe --model backbones/full-s1 {splits} --seed 1 --out probes/full-s1/pets",
+        "knn": f"python -m transfer knn --model backbones/full-s1 {splits} {shared} --out knn/full-s1/pets",
+        "few-shot-5": f"python -m transfer probe --model backbones/full-s1 {splits} --shots 5 {shared} --seed 1 "
+        "--out few-shot-5/full-s1/pets",
+        "finetune": f"python -m transfer finetune --model backbones/full-s1 {splits} --seed 1 "
+        "--out finetune/full-s1/pets",
+        "probe-finetune": f"python -m transfer finetune --model backbones/full-s1 {splits} --head probe {shared} "
+        "--seed 1 --out probe-finetune/full-s1/pets",
+        "probe-finetune-3": f"python -m transfer finetune --model backbones/full-s1 {splits} --head probe --epochs 3 "
+        f"{shared} --seed 1 --out probe-finetune-3/full-s1/pets",
+    }
+
+
+def test_features_are_computed_by_one_evaluation_and_the_others_wait_for_it():
+    tasks = by_name(replace(STUDY, evaluations=EVALUATIONS))
+    waiting = [one for one in EVALUATIONS if "probe/full-s1/pets" in tasks[f"{one}/full-s1/pets"].needs]
+    assert waiting == ["knn", "few-shot-5", "probe-finetune", "probe-finetune-3"]
+    # 90 images of pets pass the network once; the 50 of its train split then 20 or 3 times, and 40 at the end.
+    samples = [tasks[f"{one}/full-s1/pets"].samples for one in EVALUATIONS]
+    assert samples == [90, 0, 0, 50 * 20 + 40, 50 * 20 + 40, 50 * 3 + 40]
+
+
+def test_an_evaluation_that_is_added_leaves_every_old_task_but_the_last_as_it_was():
+    old, new = by_name(), by_name(replace(STUDY, evaluations=EVALUATIONS))
+    assert [n for n in old if (old[n].command, old[n].needs) != (new[n].command, new[n].needs)] == ["collect"]
+    assert {task.name.split("/")[0] for name, task in new.items() if name not in old} == set(EVALUATIONS[1:])
+    # Also where the probe comes second: the first keeps the features.
+    knn, both = (by_name(replace(STUDY, evaluations=e)) for e in (("knn",), ("knn", "probe")))
+    assert [n for n in knn if (knn[n].command, knn[n].needs) != (both[n].command, both[n].needs)] == ["collect"]
+    assert "knn/full-s1/pets" in both["probe/full-s1/pets"].needs
+
+
+def test_a_target_that_is_written_already_is_used_where_it_lies():
+    tasks = by_name(
+        replace(STUDY, targets={"pets": Splits("../x/p.train.beton", "../x/p.test.beton")}, guides=("pets",))
+    )
+    assert not any(name.startswith("write/pets") for name in tasks)
+    assert "../x/p.train.beton" in tasks["features/s0"].command
+    assert "features/s0/p.train.features.npz" in tasks["score/s0"].command
+    assert tasks["probe/full-s0/pets"].command[6:10] == ("--train", "../x/p.train.beton", "--test", "../x/p.test.beton")
+    assert tasks["probe/full-s0/pets"].needs == ("pretrain/full-s0",)
+    assert tasks["test-features/pets"].command[7] == "../x/p.test.beton"
+    assert tasks["leaks/pets"].command[7] == "leaks/pets/p.test.features.npz"
+
+
+def test_the_cheap_ladder_trains_the_surrogates_recipe_at_every_keep():
+    tasks = by_name(replace(STUDY, keeps=(), ladder=(0.5, 0.1)))
+    small = {n: task for n, task in tasks.items() if task.stage == "search" and task.command[2] == "pretrain"}
+    assert list(small) == ["ladder/full-s0", "ladder/winnow-k0.1-s0", "ladder/winnow-k0.5-s0"]
+    assert command(small["ladder/winnow-k0.1-s0"]) == (
+        "python -m pretrain --beton data/source.beton --index indices/winnow-k0.1-s0.index.npz "
+        "--recipe rn18-surrogate --seed 0 --out ladder/winnow-k0.1-s0"
+    )
+    assert "ladder/probes/winnow-k0.5-s0/birds" in tasks
+    # A keep that is confirmed shares the selection; no task of the ladder changes.
+    grown_tasks = by_name(replace(STUDY, keeps=(0.1,), ladder=(0.5, 0.1)))
+    assert all(tasks[name] == grown_tasks[name] for name in tasks if name not in ("collect", "report"))
+    assert "pretrain/winnow-k0.1-s1" in grown_tasks
+
+
+def test_without_a_method_that_looks_at_the_surrogate_there_is_none():
+    tasks = by_name(replace(STUDY, methods=("full", "random")))
+    assert not any(task.stage in ("surrogate", "features", "score") for task in tasks.values())
+
+
+def test_a_source_beton_is_used_where_it_lies():
+    tasks = by_name(replace(STUDY, source=Splits("../big.beton", None)))
+    assert "write/source" not in tasks
+    assert "../big.beton" in tasks["pretrain/full-s0"].command
+    assert "--val" not in tasks["pretrain/full-s0"].command
+    assert tasks["score/s0"].command[5] == "features/s0/big.features.npz"
+    assert tasks["leaks/pets"].command[5] == "features/s0/big.features.npz"
+
+
+def test_only_our_own_method_gets_the_floor():
+    tasks = by_name(replace(STUDY, methods=("random", "dp4tl-lm", "winnow")))
+    assert "--floor" in tasks["select/winnow-k0.2-s0"].command
+    assert "--floor" not in tasks["select/dp4tl-lm-k0.2-s0"].command
+    assert "--floor" not in tasks["select/random-k0.2-s0"].command
+
+
+def test_the_control_of_equal_time_takes_randoms_index_and_waits_for_the_costs():
+    task = by_name(replace(STUDY, methods=("full", "random", "winnow", EQUAL_TIME)))[f"pretrain/{EQUAL_TIME}-k0.2-s0"]
+    assert "indices/random-k0.2-s0.index.npz" in task.command
+    assert STEPS_LATER in task.command
+    assert {"pretrain/random-k0.2-s0", "surrogate/s0", "features/s0"} <= set(task.needs)
+
+
+def test_cost_counts_images_seen():
+    tasks = by_name()
+    # 25 % of 1,000 images for 8 epochs; 20 % for 10; all for 10; features of the source and of both train splits.
+    assert tasks["surrogate/s0"].samples == 250 * 8
+    assert tasks["pretrain/winnow-k0.2-s0"].samples == 200 * 10
+    assert tasks["pretrain/full-s0"].samples == 1000 * 10
+    assert tasks["features/s0"].samples == 1000 + 50 + 30
+    assert tasks["probe/full-s0/pets"].samples == 90
+    assert by_name(replace(STUDY, epochs=3))["pretrain/full-s0"].samples == 3000
+
+
+def test_more_seeds_keeps_and_targets_leave_every_old_task_but_the_last_as_it_was():
+    cars = Splits("../cars/train", "../cars/test")
+    larger = replace(STUDY, seeds=(0, 1, 2), keeps=(0.2, 0.5, 0.1), targets={**STUDY.targets, "cars": cars})
+    old, new = by_name(), by_name(larger)
+    changed = [n for n in old if (old[n].command, old[n].needs) != (new[n].command, new[n].needs)]
+    assert changed == ["collect"]
+
+
+def test_a_plan_reads_back_as_it_was_written(tmp_path):
+    tasks = plan_of(STUDY)
+    write_plan(tasks, tmp_path)
+    assert [task.record() for task in read_plan(tmp_path)] == [task.record() for task in tasks]
+
+
+def test_runs_include_full_data_once_per_seed():
+    assert [run_name(*run) for run in runs_of(replace(STUDY, keeps=(0.25,), methods=("full", "random")))] == [
+        "full-s0",
+        "full-s1",
+        "random-k0.25-s0",
+        "random-k0.25-s1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"keeps": (0.0,)}, "--keeps 0.0"),
+        ({"keeps": (1.5,)}, "--keeps 1.5"),
+        ({"keeps": (0.2, 0.2)}, "--keeps 0.2 0.2"),
+        ({"methods": ("full", "full")}, "named twice"),
+        ({"methods": ("best",)}, "--methods best"),
+        ({"methods": ("winnow", EQUAL_TIME)}, "needs random"),
+        ({"methods": ("full", "random", EQUAL_TIME)}, "needs a method"),
+        ({"guides": ("cars",)}, "--guides cars"),
+        ({"guides": ()}, "must guide"),
+        ({"targets": {}}, "--targets"),
+        ({"surrogate_sample": 0.0}, "--surrogate-sample 0.0"),
+        ({"evaluations": ("probe", "best")}, "--evaluations best"),
+        ({"evaluations": ("few-shot-0",)}, "--evaluations few-shot-0"),
+        ({"evaluations": ("finetune-0",)}, "--evaluations finetune-0"),
+        ({"ladder": (0.5, 1.0)}, "--ladder 1.0"),
+        ({"ladder": (0.5,), "seeds": (0,)}, "needs two seeds"),
+        ({"ladder": (0.5,), "methods": ("full", "random")}, "needs full and a pruning method"),
+        (
+            {
+                "targets": {"a": Splits("x/p.train.beton", "x/t.beton"), "b": Splits("y/p.train.beton", "y/t.beton")},
+                "guides": ("a",),
+            },
+            "same file name",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_by_name(change, said):
+    with pytest.raises(InputError, match=said):
+        check_study(replace(STUDY, **change))
+
+
+OLD = {"source": "a", "targets": {"pets": 1}, "methods": ["full"], "keeps": [0.2], "seeds": [0], "recipe": "r",
+       "margin": 0.5, "guides": ["pets"]}  # fmt: skip
+
+
+def test_a_study_grows_by_lists_alone():
+    new = grown("S", OLD, {"seeds": [0, 2], "keeps": [0.1], "targets": {"cars": 2}, "recipe": None, "margin": 1.0})
+    assert new["seeds"] == [0, 2]
+    assert new["keeps"] == [0.2, 0.1]
+    assert new["targets"] == {"pets": 1, "cars": 2}
+    assert new["guides"] == ["pets"]
+    assert new["margin"] == 1.0
+    assert OLD["seeds"] == [0]
+
+
+def test_evaluations_grow_also_where_there_was_the_probe_alone():
+    assert grown("S", OLD, {"evaluations": ["probe", "knn"]})["evaluations"] == ["probe", "knn"]
+    assert grown("S", {**OLD, "evaluations": ["knn"]}, {"evaluations": ["probe"]})["evaluations"] == ["knn", "probe"]
+    assert grown("S", OLD, {"ladder": [0.1]})["ladder"] == [0.1]
+    with pytest.raises(InputError, match="ladder"):
+        grown("S", {**OLD, "ladder": [0.2]}, {"ladder": [0.1]})
+
+
+@pytest.mark.parametrize("change", [{"recipe": "other"}, {"guides": ["cars"]}])
+def test_a_study_does_not_change_what_is_not_a_list(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        grown("S", OLD, change)

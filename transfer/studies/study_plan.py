@@ -1,0 +1,270 @@
+"""The plan of a study: its tasks, in levels that depend on each other. Pure functions, no files.
+
+    write betons -> surrogates (one per seed) -> features -> score -> select -> pretrain -> evaluate -> collect, report
+
+Beside this chain `leaks` finds which test images of the targets the source also contains; only the report uses it.
+With `--keep auto`, small networks (the ladder, stage `search`) predict the keep.
+
+Every command runs in the study's directory, so the plan stays valid when the directory moves together with its images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transfer.studies import evaluations
+from transfer.studies.ladder import ladder_runs
+from transfer.studies.settings import Study, check_study, run_name, runs_of
+from transfer.studies.task import STEPS_LATER, Task
+from transfer.verdicts.controls import EQUAL_TIME
+
+WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # cost of an image in forward passes: only shares of the whole matter
+
+
+def plan_of(study: Study, *, report: bool = True) -> list[Task]:
+    """The tasks of `study`, by level; within a level in the order of the chain."""
+    check_study(study)
+    tasks = [*_write(study), *_surrogates(study), *_selections(study), *_leaks(study), *_backbones(study)]
+    tasks += [*_evaluations(study), *_ladder(study)]
+    everything = tuple(task.name for task in tasks)
+    collect = ("python", "-m", "transfer", "study", "--out", ".", "--collect")
+    tasks.append(Task(0, "collect", "collect", collect, "results.json", everything))
+    if report:
+        show = ("python", "-m", "transfer", "report", "--study", ".")
+        tasks.append(Task(0, "report", "collect", show, "report.html", ("collect",)))
+    return _with_levels(tasks)
+
+
+def _with_levels(tasks: list[Task]) -> list[Task]:
+    levels: dict[str, int] = {}
+    for task in tasks:  # a task comes after those that it needs
+        levels[task.name] = max((levels[name] + 1 for name in task.needs), default=0)
+    return sorted((replace(task, level=levels[task.name]) for task in tasks), key=lambda task: task.level)
+
+
+def _write(study: Study) -> list[Task]:
+    def write(name: str, place: str, classes: str | None = None) -> Task:
+        out = f"data/{name}.beton"
+        command = ["python", "-m", "prune", "write", "--images", place, "--out", out]
+        command += ["--side", str(study.side)] if study.side else []
+        command += ["--classes", f"data/{classes}.manifest.npz"] if classes else []
+        n = study.sizes.get(name, 0)
+        needs = (f"write/{classes}",) if classes else ()
+        return Task(0, f"write/{name}", "write", tuple(command), out, needs, {}, n, n * WRITE)
+
+    tasks = []
+    if not study.source.train.endswith(".beton"):
+        tasks.append(write("source", study.source.train))
+        if study.source.test:
+            tasks.append(write("source-val", study.source.test, "source"))
+    for name, splits in study.targets.items():
+        assert splits.test is not None
+        if splits.train.endswith(".beton"):
+            continue
+        tasks += [write(f"{name}.train", splits.train), write(f"{name}.test", splits.test, f"{name}.train")]
+    return tasks
+
+
+def _surrogates(study: Study) -> list[Task]:
+    """Surrogate, features and scores for each seed; empty when no method needs them."""
+    if not study.prunes:
+        return []
+    tasks = []
+    n, epochs = study.sizes.get("source", 0), _epochs(study, study.surrogate_recipe, study.surrogate_epochs)
+    betons = [_source_beton(study), *(_split_beton(study, name, "train") for name in study.guides)]
+    stems = [_stem(beton) for beton in betons]
+    seen = n + sum(study.sizes.get(f"{name}.train", 0) for name in study.guides)
+    for seed in study.seeds:
+        model, features, scores = f"surrogates/s{seed}", f"features/s{seed}", f"scores/s{seed}.scores.npz"
+        command = ["python", "-m", "pretrain", "--beton", betons[0], "--recipe", study.surrogate_recipe]
+        command += ["--sample", f"{study.surrogate_sample:g}"] if study.surrogate_sample < 1 else []
+        command += ["--epochs", f"{study.surrogate_epochs:g}"] if study.surrogate_epochs else []
+        command += [*_loader_flags(study), "--seed", str(seed), "--out", model]
+        trained = round(n * study.surrogate_sample * epochs)
+        tasks.append(
+            Task(0, f"surrogate/s{seed}", "surrogate", tuple(command), model, _needs_source(study), {"seed": seed},
+                 trained, trained * TRAIN)
+        )  # fmt: skip
+        extract = ["python", "-m", "prune", "features", "--model", model, "--betons", *betons]
+        extract += [*_loader_flags(study), "--out", features]
+        needs = (f"surrogate/s{seed}", *(need for name in study.guides for need in _needs_split(study, name, "train")))
+        tasks.append(
+            Task(0, f"features/s{seed}", "features", tuple(extract), features, needs, {"seed": seed},
+                 seen, seen * FORWARD)
+        )  # fmt: skip
+        files = [f"{features}/{stem}.features.npz" for stem in stems]
+        score = ("python", "-m", "prune", "score", "--source", files[0], "--targets", *files[1:], "--out", scores)
+        tasks.append(Task(0, f"score/s{seed}", "score", score, scores, (f"features/s{seed}",), {"seed": seed}))
+    return tasks
+
+
+def _selections(study: Study) -> list[Task]:
+    tasks = []
+    for method, keep, seed in dict.fromkeys([*runs_of(study), *_ladder_runs(study)]):
+        if method in ("full", EQUAL_TIME):
+            continue
+        name = run_name(method, keep, seed)
+        manifest = _source_beton(study).removesuffix(".beton") + ".manifest.npz"
+        given = ["--manifest", manifest] if method == "random" else ["--scores", f"scores/s{seed}.scores.npz"]
+        command = ["python", "-m", "prune", "select", *given, "--method", method, "--keep", f"{keep:g}"]
+        command += ["--floor", f"{study.floor:g}"] if study.floor is not None and method == "winnow" else []
+        out = f"indices/{name}.index.npz"
+        command += ["--seed", str(seed), "--out", out]
+        needs = _needs_source(study) if method == "random" else (f"score/s{seed}",)
+        facts = {"method": method, "keep": keep, "seed": seed}
+        tasks.append(Task(0, f"select/{name}", "select", tuple(command), out, needs, facts))
+    return tasks
+
+
+def _leaks(study: Study) -> list[Task]:
+    """Features of every target's test images by the first surrogate, compared with the source's; empty without one.
+
+    These tasks are separate: the ones that score and select never see a test image, and a target that is added later
+    changes no existing task.
+    """
+    if not study.prunes:
+        return []
+    tasks = []
+    seed = study.seeds[0]
+    source = _stem(_source_beton(study))
+    for target in study.targets:
+        beton, n = _split_beton(study, target, "test"), study.sizes.get(f"{target}.test", 0)
+        features, facts = f"leaks/{target}", {"seed": seed, "target": target}
+        extract = ["python", "-m", "prune", "features", "--model", f"surrogates/s{seed}", "--betons", beton]
+        extract += [*_loader_flags(study), "--out", features]
+        needs = (f"surrogate/s{seed}", *_needs_split(study, target, "test"))
+        name = f"test-features/{target}"
+        tasks.append(Task(0, name, "leaks", tuple(extract), features, needs, facts, n, n * FORWARD))
+        compare = ["python", "-m", "prune", "leaks", "--source", f"features/s{seed}/{source}.features.npz"]
+        compare += ["--tests", f"{features}/{_stem(beton)}.features.npz", "--out", f"{features}/leaks.json"]
+        needs = (f"features/s{seed}", name)
+        tasks.append(Task(0, f"leaks/{target}", "leaks", tuple(compare), f"{features}/leaks.json", needs, facts))
+    return tasks
+
+
+def _backbones(study: Study) -> list[Task]:
+    tasks = []
+    n, epochs = study.sizes.get("source", 0), _epochs(study, study.recipe, study.epochs)
+    for method, keep, seed in runs_of(study):
+        name = run_name(method, keep, seed)
+        command = ["python", "-m", "pretrain", "--beton", _source_beton(study)]
+        needs = list(_needs_source(study))
+        if method != "full":
+            selection = run_name("random", keep, seed) if method == EQUAL_TIME else name
+            command += ["--index", f"indices/{selection}.index.npz"]
+            needs = [f"select/{selection}"]
+        command += ["--recipe", study.recipe]
+        if method == EQUAL_TIME:
+            command += ["--steps", STEPS_LATER]
+            needs.append(f"pretrain/{selection}")
+            needs += [f"surrogate/s{seed}", f"features/s{seed}"]
+        elif study.epochs:
+            command += ["--epochs", f"{study.epochs:g}"]
+        if study.source.test and _needs_source(study):
+            command += ["--val", "data/source-val.beton"]
+            needs.append("write/source-val")
+        out = f"backbones/{name}"
+        command += [*_loader_flags(study), "--seed", str(seed), "--out", out]
+        seen = round(n * keep * epochs)
+        facts = {"method": method, "keep": keep, "seed": seed}
+        tasks.append(
+            Task(0, f"pretrain/{name}", "pretrain", tuple(command), out, tuple(needs), facts, seen, seen * TRAIN)
+        )
+    return tasks
+
+
+def _evaluations(study: Study) -> list[Task]:
+    """One task per run, target and evaluation; the first that uses features computes them for the others."""
+    maker = evaluations.features_maker(study.evaluations)
+    tasks = []
+    for method, keep, seed in runs_of(study):
+        run = run_name(method, keep, seed)
+        for target in study.targets:
+            for evaluation in study.evaluations:
+                facts = {"method": method, "keep": keep, "seed": seed, "target": target, "evaluation": evaluation}
+                needs = [f"pretrain/{run}", *_needs_split(study, target, "test")]
+                if evaluation != maker and evaluations.uses_features(evaluation):
+                    needs.append(f"{maker}/{run}/{target}")
+                command = evaluations.evaluation_command(
+                    evaluation, run=run, target=target, train=_split_beton(study, target, "train"),
+                    test=_split_beton(study, target, "test"), seed=seed, loader=_loader_flags(study),
+                )  # fmt: skip
+                out = evaluations.evaluation_place(evaluation, run, target)
+                seen, cost = _evaluation_cost(study, target, evaluation, evaluation == maker)
+                name = f"{evaluation}/{run}/{target}"
+                tasks.append(Task(0, name, "evaluate", command, out, tuple(needs), facts, seen, cost))
+    return tasks
+
+
+def _evaluation_cost(study: Study, target: str, evaluation: str, makes_features: bool) -> tuple[int, float]:
+    """Images that an evaluation sees, and its cost in forward passes."""
+    train, test = (study.sizes.get(f"{target}.{split}", 0) for split in ("train", "test"))
+    from transfer.evaluation.finetune_recipes import RECIPES, size_of
+
+    epochs = evaluations.finetuning_epochs(evaluation, RECIPES[size_of(train)].epochs)
+    if not epochs:
+        return (train + test, (train + test) * FORWARD) if makes_features else (0, 0.0)
+    seen = round(train * epochs)
+    return seen + test, seen * TRAIN + test * FORWARD
+
+
+def _ladder(study: Study) -> list[Task]:
+    """The small networks of `--keep auto`: the surrogate's recipe at every keep, probed on every target."""
+    tasks = []
+    n, epochs = study.sizes.get("source", 0), _epochs(study, study.surrogate_recipe, study.surrogate_epochs)
+    for method, keep, seed in _ladder_runs(study):
+        run = run_name(method, keep, seed)
+        command = ["python", "-m", "pretrain", "--beton", _source_beton(study)]
+        command += [] if method == "full" else ["--index", f"indices/{run}.index.npz"]
+        command += ["--recipe", study.surrogate_recipe]
+        command += ["--epochs", f"{study.surrogate_epochs:g}"] if study.surrogate_epochs else []
+        out = f"ladder/{run}"
+        command += [*_loader_flags(study), "--seed", str(seed), "--out", out]
+        needs = _needs_source(study) if method == "full" else (f"select/{run}",)
+        facts = {"method": method, "keep": keep, "seed": seed}
+        seen = round(n * keep * epochs)
+        tasks.append(Task(0, out, "search", tuple(command), out, needs, facts, seen, seen * TRAIN))
+        for target in study.targets:
+            place = f"ladder/probes/{run}/{target}"
+            train, test = (_split_beton(study, target, split) for split in ("train", "test"))
+            probe = ["python", "-m", "transfer", "probe", "--model", out, "--train", train, "--test", test]
+            probe += [*_loader_flags(study), "--seed", str(seed), "--out", place]
+            needs = (out, *_needs_split(study, target, "test"))
+            seen, cost = _evaluation_cost(study, target, "probe", True)
+            tasks.append(Task(0, place, "search", tuple(probe), place, needs, {**facts, "target": target}, seen, cost))
+    return tasks
+
+
+def _ladder_runs(study: Study) -> Sequence[tuple[str, float, int]]:
+    return ladder_runs(study.methods, study.ladder, study.seeds)
+
+
+def _source_beton(study: Study) -> str:
+    return study.source.train if study.source.train.endswith(".beton") else "data/source.beton"
+
+
+def _needs_source(study: Study) -> tuple[str, ...]:
+    return () if study.source.train.endswith(".beton") else ("write/source",)
+
+
+def _split_beton(study: Study, target: str, split: str) -> str:
+    """Beton of a target's train or test split: the given one, or the one that the study writes."""
+    place = getattr(study.targets[target], split)
+    return place if place.endswith(".beton") else f"data/{target}.{split}.beton"
+
+
+def _needs_split(study: Study, target: str, split: str) -> tuple[str, ...]:
+    return () if getattr(study.targets[target], split).endswith(".beton") else (f"write/{target}.{split}",)
+
+
+def _epochs(study: Study, recipe: str, given: float | None) -> float:
+    return given or study.recipe_epochs.get(recipe, 1)
+
+
+def _loader_flags(study: Study) -> list[str]:
+    return ["--loader", study.loader] if study.loader else []
+
+
+def _stem(beton: str) -> str:
+    return beton.rsplit("/", 1)[-1].removesuffix(".beton")

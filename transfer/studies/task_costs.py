@@ -1,0 +1,121 @@
+"""What the tasks of a study have cost, and how long the control of equal time must train for it.
+
+The control `random-equal-time` trains a random part of the same size, longer, until its training costs as much as the
+pruned run does in all: surrogate, features of source and targets, and pretraining. Cost is counted in FLOPs (images
+seen x FLOPs per image), because seconds differ from run to run and a study must give the same result twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prune.runs.files import read_json
+from transfer.studies.settings import run_name
+from transfer.studies.task import STEPS_LATER, Task, read_plan
+
+EQUAL_TIME_RULE = (
+    "random-equal-time trains the random part for S * (1 + P / B) steps, rounded up: S and B are the steps and FLOPs "
+    "of the random run, P the FLOPs of one surrogate and of its features of the source and the targets"
+)
+
+
+def prolonged_steps(steps: int, extra: float, base: float) -> int:
+    """Optimiser steps that cost at least `base` + `extra`, when `steps` of them cost `base`.
+
+    Examples
+    --------
+    >>> prolonged_steps(100, 3.0, 40.0)
+    108
+    """
+    return math.ceil(steps * (1 + extra / base) - 1e-9)
+
+
+def resolved(task: Task, out: Path) -> Task:
+    """The task with its number of steps in the command, once the costs that decide it are recorded."""
+    if STEPS_LATER not in task.command:
+        return task
+    run, seed = run_name("random", task.facts["keep"], task.facts["seed"]), f"s{task.facts['seed']}"
+    base, surrogate, features = out / "backbones" / run, out / "surrogates" / seed, out / "features" / seed
+    if not all(_recorded(need, out) for need in task.needs if not need.startswith("write/")):
+        return task
+    extra = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
+    steps = prolonged_steps(read_json(base / "provenance.json")["steps"], extra, _training_cost(base)[1])
+    return replace(task, command=tuple(str(steps) if word == STEPS_LATER else word for word in task.command))
+
+
+def read_resolved_plan(out: Path) -> list[Task]:
+    """The tasks of plan.jsonl, with every number of steps that is known by now."""
+    return [resolved(task, out) for task in read_plan(out)]
+
+
+def _recorded(name: str, out: Path) -> bool:
+    place = out / "done" / f"{name}.json"
+    return place.exists() and read_json(place)["command"] is not None
+
+
+def cost_records(tasks: Sequence[Task], out: Path) -> list[dict[str, Any]]:
+    """One record for each task that is done: stage, method, keep, seed, name, seconds, samples, flops.
+
+    Seconds are those that the step recorded, or else those that the task took. FLOPs count networks only.
+    """
+    records = []
+    for task in tasks:
+        record = out / "done" / f"{task.name}.json"
+        if task.stage == "collect" or not record.exists():
+            continue
+        samples, flops = _cost_of(task, out)
+        seconds = _recorded_seconds(out / task.out) or read_json(record)["seconds"]
+        facts = {key: task.facts.get(key) for key in ("method", "keep", "seed")}
+        records.append(
+            {**facts, "stage": task.stage, "name": task.name, "seconds": seconds, "samples": samples, "flops": flops}
+        )
+    return records
+
+
+def _cost_of(task: Task, out: Path) -> tuple[int, float]:
+    """Images that a task has seen, and the FLOPs spent on them."""
+    place = out / task.out
+    if task.stage == "write":
+        from prune.index.manifest import Manifest, manifest_path
+
+        return len(Manifest.load(manifest_path(place))), 0.0
+    if task.stage in ("surrogate", "pretrain"):
+        return _training_cost(place)
+    if task.stage == "features":
+        return _extraction_cost(place, out / "surrogates" / place.name)
+    if task.stage == "leaks" and place.is_dir():
+        return _extraction_cost(place, out / "surrogates" / f"s{task.facts['seed']}")
+    if task.stage == "search" and not (place / "result.json").exists():
+        return _training_cost(place)
+    if task.stage in ("evaluate", "search"):
+        result = read_json(place / "result.json")
+        shared = any(need.split("/")[0] not in ("pretrain", "write", "ladder") for need in task.needs)
+        if shared and "finetune" not in task.name.split("/")[0]:  # another evaluation has computed the features
+            return 0, 0.0
+        return result["samples"], result["flops"]
+    return 0, 0.0
+
+
+def _training_cost(place: Path) -> tuple[int, float]:
+    facts = read_json(place / "provenance.json")
+    return int(facts["samples"]), float(facts["samples"]) * float(facts["flops_per_sample"])
+
+
+def _extraction_cost(place: Path, model: Path) -> tuple[int, float]:
+    from prune.index.npz import open_arrays
+
+    n = sum(len(open_arrays(file, "winnow-features/1")[0]["label"]) for file in sorted(place.glob("*.features.npz")))
+    # A training step (forward and backward) costs three times a forward pass.
+    return n, n * float(read_json(model / "provenance.json")["flops_per_sample"]) / 3
+
+
+def _recorded_seconds(place: Path) -> float | None:
+    parts = [read_json(part)["seconds"] for part in sorted(place.glob("*.features.json"))] if place.is_dir() else []
+    if parts:
+        return sum(parts)
+    file = next((place / n for n in ("result.json", "provenance.json") if (place / n).exists()), None)
+    return read_json(file).get("seconds") if file else None

@@ -1,0 +1,77 @@
+"""results.json of a study, which `transfer study` writes and `show` and `report` read: its format and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prune.runs.files import InputError, read_json
+
+FORMAT = "winnow-study/1"
+Condition = tuple[str, float]
+"""A method at a keep."""
+_RESULT: dict[str, Any] = {
+    "method": str,
+    "keep": (int, float),
+    "seed": int,
+    "target": str,
+    "evaluation": str,
+    "value": (int, float),
+}
+_COST: dict[str, Any] = {"stage": str, "seconds": (int, float), "samples": (int, float), "flops": (int, float)}
+_LEAK_COUNTS = ("images", "leaked", "source_images")
+
+
+def load_results(study: Path) -> dict[str, Any]:
+    """Read and check `results.json` of a study.
+
+    Raises
+    ------
+    InputError
+        Missing, damaged, of another format, or with a result that lacks a value or appears twice.
+    """
+    place = Path(study) / "results.json"
+    if not place.is_file():
+        raise InputError(f"{place}: no such file; `transfer study` writes it")
+    results = read_json(place)
+    found = results.get("format") if isinstance(results, dict) else None
+    if found != FORMAT:
+        raise InputError(f"{place}: is {found or 'no study file'}; {FORMAT} is expected")
+    for name, wanted in (("cells", _RESULT), ("ledger", _COST)):
+        entries = results.setdefault(name, [])
+        if not isinstance(entries, list):
+            raise InputError(f"{place}: its {name} are no list")
+        for number, entry in enumerate(entries):
+            bad = [k for k, kind in wanted.items() if not isinstance(entry, dict) or not isinstance(entry.get(k), kind)]
+            if bad:
+                raise InputError(f"{place}: {name}[{number}] has no valid {', '.join(bad)}")
+    for entry in results["ledger"]:
+        entry |= {key: entry.get(key) for key in ("method", "keep", "seed")}
+    results["leaks"] = _checked_leaks(results, place)
+    keys = [(*condition_of(one), one["seed"], one["target"], one["evaluation"]) for one in results["cells"]]
+    if not keys:
+        raise InputError(f"{place}: holds no result; the study has not finished a single evaluation")
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"{place}: two results for {', '.join(map(str, twice))}")
+    return results
+
+
+def condition_of(result: Mapping[str, Any]) -> Condition:
+    """The condition that a result belongs to; full data has keep 1."""
+    return result["method"], 1.0 if result["method"] == "full" else round(float(result["keep"]), 9)
+
+
+def _checked_leaks(results: Mapping[str, Any], place: Path) -> dict[str, dict[str, Any]]:
+    """The "leaks" by target; empty in the results of a study from before they were counted."""
+    found = results.get("leaks") or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{place}: its leaks are no object")
+    for target, one in found.items():
+        whole = isinstance(one, dict) and all(isinstance(one.get(key), int) for key in _LEAK_COUNTS)
+        whole = whole and isinstance(one.get("identical"), (int, type(None)))
+        pairs = one.get("pairs", []) if whole else None
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise InputError(f"{place}: leaks of {target!r} have no valid {', '.join(_LEAK_COUNTS)} and pairs")
+    return {target: {"pairs": [], "identical": None, **one} for target, one in found.items()}
