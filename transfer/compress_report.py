@@ -39,7 +39,7 @@ def run(config: Config) -> Path:
             raise InputError(f"{place}: not a run of `transfer compress` (no journal.jsonl there)")
         name = place.resolve().name
         found[name if name not in found else str(place)] = (lines, read_json(place / "config.json"))
-    text = compress_page.page(found)
+    text = compress_page.compression_html(found)
     with atomic(config.out) as partial:
         partial.write_text(text, encoding="utf-8")
     note(f"{config.out}: {len(text.encode()) / 1e6:.1f} MB, opens without a network")

@@ -210,11 +210,16 @@ def _held(out: Path) -> set[str]:
 def _publish(config: Config, made: dict[str, Any]) -> None:
     """Write result.json and report.html over all runs that there are."""
     from transfer.continual.incremental_results import publish, summary
-    from transfer.pages.incremental_page import page
+    from transfer.pages.incremental_page import incremental_html
 
     cells = [
         {"name": place.parent.name, **read_json(place)} for place in sorted(config.out.glob("cells/*/result.json"))
     ]
     facts = {"format": FORMAT, "task": "incremental", "metric": "average incremental accuracy", "config": made}
     result = {**facts, "cells": cells, "summary": summary(cells)}
-    publish(config.out, result, page, lambda line: f"{line['form']}, {line['memory']:,} bytes, {line['seeds']} seeds")
+    publish(
+        config.out,
+        result,
+        incremental_html,
+        lambda line: f"{line['form']}, {line['memory']:,} bytes, {line['seeds']} seeds",
+    )

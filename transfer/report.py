@@ -1,10 +1,10 @@
-"""Turn a study into one page: verdict, charts, table, bill, what was kept, and where it all came from.
+"""Turn a study into one page: verdict, charts, tables, costs, what was kept, and how to make it again.
 
     python -m transfer report --study runs/pets                      # runs/pets/report.html and results.csv
     python -m transfer report --study runs/pets --price 2.5 --markdown docs/pets.md
 
-Reads results.json, and what lies beside it: predictions, indices, scores, the source's beton (for pictures). The page
-opens without a network. A study that is still running can be reported as far as it got.
+Reads results.json, and beside it predictions, indices, scores and the source's beton (for pictures). The page opens
+without a network. A study that is still running is reported as far as it is done.
 """
 
 from __future__ import annotations
@@ -26,44 +26,45 @@ class Config:
     out: Path | None = None
     """Page to write, X.html, with the table as X.csv beside it; the study's report.html and results.csv when absent."""
     margin: float | None = None
-    """Points that a method may lie below full data and still hold; the study's own margin (0.5) when absent."""
+    """Points of accuracy below full data within which a method holds; the study's own margin (0.5) when absent."""
     price: float | None = None
-    """Price of one hour of the machine, for the bill."""
+    """Price of one hour of the machine; adds the costs in money."""
     source: Path | None = None
-    """Beton of the source, for the pictures; found by itself where the study wrote it."""
+    """Beton of the source, for the pictures; by default the one that the study wrote or used."""
     markdown: Path | None = None
     """Write the tables as Markdown to this file as well."""
 
 
 def run(config: Config) -> Path:
     """Write the page; returns its path."""
-    from transfer.pages.report_page import page, shown_conditions
-    from transfer.pages.tables import csv_text, markdown
-    from transfer.show import verdict_line
-    from transfer.verdicts.analysis import analyse, load
-    from transfer.verdicts.reliability import reliability
+    from transfer.pages.report_page import report_html, shown_conditions
+    from transfer.pages.tables import results_csv, study_markdown
+    from transfer.verdicts.analysis import analyse
+    from transfer.verdicts.headline import verdict_line
+    from transfer.verdicts.reliability import reliability_by_evaluation
+    from transfer.verdicts.results_file import load_results
 
     if not config.study.is_dir():
         raise InputError(f"--study {config.study}: no such directory")
     out = config.out or config.study / "report.html"
     table_place = config.study / "results.csv" if config.out is None else out.parent / f"{out.stem}.csv"
     if len({place.resolve() for place in (out, table_place, config.markdown or config.study)}) < 3:
-        raise InputError(f"--out {out}: page, table and --markdown need names of their own")
+        raise InputError(f"--out {out}: page, table and --markdown need different names")
     for place in (out, table_place, config.markdown):
         if place is not None and place.is_dir():
             raise InputError(f"{place}: is a directory; a file is expected")
-    results = load(config.study)
+    results = load_results(config.study)
     analysis = analyse(results, config.study, margin=config.margin, price=config.price)
-    kept, pictures = _kept(config, results, analysis)
+    selections, pictures = _selections(config, results, analysis)
     line, date = verdict_line(analysis), _date(config.study)
-    table = csv_text(analysis)
-    trust = reliability(results, config.study, shown_conditions(analysis))
-    text = page(
-        analysis, line=line, date=date, table=table, selections=kept, pictures=pictures, calibration=trust
-    )  # fmt: skip
+    table = results_csv(analysis)
+    calibration = reliability_by_evaluation(results, config.study, shown_conditions(analysis))
+    text = report_html(
+        analysis, line=line, date=date, table=table, selections=selections, pictures=pictures, calibration=calibration
+    )
     made = {out: text, table_place: table}
     if config.markdown is not None:
-        made[config.markdown] = markdown(analysis, line, date)
+        made[config.markdown] = study_markdown(analysis, line, date)
     for place, content in made.items():
         with atomic(place) as partial:
             partial.write_text(content, encoding="utf-8")
@@ -72,18 +73,18 @@ def run(config: Config) -> Path:
     return out
 
 
-def _kept(config: Config, results: dict, analysis: dict) -> tuple[list[Selection], dict | None]:
-    """Selections, and pictures of the one that the verdict is about."""
+def _selections(config: Config, results: dict, analysis: dict) -> tuple[list[Selection], dict | None]:
+    """The study's selections, and pictures of the one that the verdict is about."""
     from transfer.pages import kept
-    from transfer.pages.report_page import chosen
+    from transfer.pages.report_page import selection_shown_first
 
-    selections = kept.selections(results, config.study)
+    selections = kept.open_selections(results, config.study)
     beton = config.source or kept.source_beton(results, config.study)
     if beton is None or not selections:
         return selections, None
-    best = selections[chosen(analysis, selections)]
+    best = selections[selection_shown_first(analysis, selections)]
     try:
-        return selections, {"title": best.title, "groups": kept.gallery(best, beton)}
+        return selections, {"title": best.title, "groups": kept.picture_groups(best, beton)}
     except InputError as error:
         if config.source is not None:
             raise

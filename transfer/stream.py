@@ -143,14 +143,14 @@ def _learn(
 def _publish(config: Config, made: dict[str, Any]) -> None:
     """Write result.json and report.html over all runs that there are."""
     from transfer.continual.incremental_results import publish
-    from transfer.pages.stream_page import page, summary
+    from transfer.pages.stream_page import stream_html, stream_summary
 
     cells = [read_json(place) for place in sorted(config.out.glob("cells/*/result.json"))]
     facts = {"format": FORMAT, "task": "stream", "metric": "mean accuracy over the stream", "config": made}
-    result = {**facts, "cells": cells, "summary": summary(cells)}
+    result = {**facts, "cells": cells, "summary": stream_summary(cells)}
     publish(
         config.out,
         result,
-        page,
+        stream_html,
         lambda line: f"{line['policy']}, {line['seeds']} seeds, at most {line['peak']:,} of {made['memory']:,} bytes",
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from prune.index.whole_files import InputError, atomic, need_file, read_json, write_json
 
-__all__ = ["InputError", "at_least", "atomic", "need_file", "note", "positive", "read_json", "write_json"]
+__all__ = ["InputError", "at_least", "atomic", "csv_cell", "need_file", "note", "positive", "read_json", "write_json"]
 
 
 def note(text: str) -> None:
@@ -33,3 +33,22 @@ def positive(config: Any, *flags: str) -> None:
     for flag in flags:
         if (value := getattr(config, flag)) is not None and not 0 < value < float("inf"):
             raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
+
+
+def csv_cell(value: Any) -> Any:
+    """Put `'` before a text that a spreadsheet would take for a formula; numbers stay.
+
+    Class names and paths come from outside. Excel, LibreOffice and others evaluate what begins with = + - or @.
+
+    Examples
+    --------
+    >>> csv_cell("=1+1"), csv_cell("-0.5"), csv_cell(-0.5), csv_cell("cat")
+    ("'=1+1", '-0.5', -0.5, 'cat')
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -29,7 +29,7 @@ _NEAREST = 5
 _GAP = math.nan
 
 
-def page(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
+def compression_html(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
     """The page as text.
 
     Parameters
@@ -71,7 +71,7 @@ def page(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
         f"{name}: {nearest_words(lines, config)}." for name, (lines, config) in runs.items()
     )
     title = "compression" if len(runs) > 1 else f"compression, {next(iter(runs))}"
-    return curves_page.page(
+    return curves_page.curves_html(
         title, headline(runs), sections, table, note, {name: config for name, (_, config) in runs.items()}
     )
 

@@ -1,19 +1,14 @@
-"""A page of curves and one table: what incremental learning and streams show. One file that opens without a network."""
+"""A page of curves and one table: for compressions, incremental learning and streams."""
 
 from __future__ import annotations
 
 import html
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-from plotly.offline import get_plotlyjs
-
 from transfer.pages import plots
-
-_HERE = Path(__file__).parent
+from transfer.pages.chart_page import chart_page
 
 
 class Curve(NamedTuple):
@@ -42,7 +37,7 @@ class Section(NamedTuple):
     charts: Sequence[Chart]
 
 
-def page(
+def curves_html(
     title: str,
     line: str,
     sections: Sequence[Section],
@@ -57,7 +52,7 @@ def page(
     ----------
     title : str
     line : str
-        What was found, in one sentence.
+        The result, in one sentence.
     sections : sequence of Section
     table : header and rows of cells
     note : str
@@ -73,28 +68,23 @@ def page(
 
     def placed(chart: Chart) -> dict[str, Any]:
         figures.append(json.loads(_figure(chart, looks).to_json()))
-        return {"title": chart.title, "id": len(figures) - 1, "text": _words(chart)}
+        return {"title": chart.title, "id": len(figures) - 1, "text": _description(chart)}
 
     shown = [
         {"head": one.head, "text": one.text, "charts": [placed(chart) for chart in one.charts]} for one in sections
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("curves.html.jinja").render(
-        title=title,
+    return chart_page(
+        "curves.html.jinja",
+        f"Winnow: {title}",
+        figures,
+        subject=title,
         line=line,
         sections=shown,
-        figures=figures,
         looks=looks,
         table=table,
         note=note,
         pictures=pictures,
         config=json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False),
-        css=(_HERE / "report.css").read_text(encoding="utf-8"),
-        js=(_HERE / "report.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
     )
 
 
@@ -118,6 +108,6 @@ def _figure(chart: Chart, looks: Mapping[str, plots.Look]) -> Any:
     return figure
 
 
-def _words(chart: Chart) -> str:
+def _description(chart: Chart) -> str:
     ends = "; ".join(f"{curve.name} ends at {curve.y[-1]:,.1f}" for curve in chart.curves if len(curve.y))
     return f"{chart.y} against {chart.x}, {chart.title}. {ends}."

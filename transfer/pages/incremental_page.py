@@ -1,4 +1,4 @@
-"""The page of `transfer incremental`: accuracy, bytes and forgetting as classes come."""
+"""The page of `transfer incremental`: accuracy, memory in bytes and forgetting after each task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADER = (
 )
 
 
-def page(result: Mapping[str, Any]) -> str:
+def incremental_html(result: Mapping[str, Any]) -> str:
     """The page as text, from result.json."""
     entries = result["summary"]
     memories = list(dict.fromkeys(entry["memory"] for entry in entries))
@@ -64,7 +64,7 @@ def page(result: Mapping[str, Any]) -> str:
         "gives every exemplar its own."
     )
     table = (HEADER, [row(entry) for entry in entries])
-    return curves_page.page("incremental learning", headline(entries), sections, table, note, result["config"])
+    return curves_page.curves_html("incremental learning", headline(entries), sections, table, note, result["config"])
 
 
 def headline(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -88,9 +88,9 @@ def row(entry: Mapping[str, Any]) -> list[str]:
     return [
         f"{entry['form']}, {entry['memory']:,} bytes",
         _spread(near),
-        difference(near["difference"]),
+        difference_text(near["difference"]),
         _spread(linear),
-        difference(linear["difference"]),
+        difference_text(linear["difference"]),
         f"{100 * near['last']:.1f}",
         f"{100 * near['forgetting']:.1f}",
         *(f"{entry[key]:,.0f}" for key in ("exemplars", "bytes", "pixel_bytes", "file_bytes")),
@@ -99,7 +99,7 @@ def row(entry: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def difference(one: Mapping[str, Any] | None) -> str:
+def difference_text(one: Mapping[str, Any] | None) -> str:
     """`+4.1 [+3.0, +5.2]` in points; empty without a pair."""
     if one is None:
         return ""

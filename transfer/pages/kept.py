@@ -1,6 +1,6 @@
-"""What the selections of a study kept: classes with their weights and counts, and pictures of what stayed and went.
+"""What the selections of a study kept: classes with weights and counts, and pictures of kept and dropped images.
 
-Everything beside results.json is optional here: what is not at hand is left out of the page.
+Everything beside results.json is optional: the page omits what does not exist any more.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from prune.runs.files import InputError, note
 PICTURES = 24
 _PICTURE_BYTES = 6_000
 CLASSES = 400
-"""Classes that one table on the page holds; the CSV holds them all."""
+"""Most rows of a table of classes on the page; the CSV has all classes."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One index of a study, with the scores it was made from where they are at hand."""
+    """One index of a study, with the scores that it was made from where they still exist."""
 
     method: str
     keep: float
@@ -43,8 +43,8 @@ class Selection:
         return f"{self.method} at keep {self.keep:g}"
 
 
-def selections(results: Mapping[str, Any], folder: Path) -> list[Selection]:
-    """Open one index of each method and keep, that of the lowest seed; an index that is gone is passed over."""
+def open_selections(results: Mapping[str, Any], folder: Path) -> list[Selection]:
+    """Open one index of each method and keep, that of the lowest seed; missing indices are skipped."""
     found: dict[tuple[str, float], Selection] = {}
     for entry in sorted(results.get("selections", []), key=lambda entry: entry["seed"] or 0):
         key = (entry["method"], round(float(entry["keep"]), 9))
@@ -54,7 +54,7 @@ def selections(results: Mapping[str, Any], folder: Path) -> list[Selection]:
         try:
             index = PrunedIndex.load(place)
         except InputError as error:
-            note(f"left out of the page: {error}")
+            note(f"not on the page: {error}")
             continue
         scores = _scores(folder / (entry.get("scores") or f"scores/s{entry['seed']}.scores.npz"), index)
         found[key] = Selection(*key, entry["seed"], entry["index"], index, scores, _weights(index, scores))
@@ -62,7 +62,7 @@ def selections(results: Mapping[str, Any], folder: Path) -> list[Selection]:
     return sorted(found.values(), key=lambda one: (order[one.method], one.keep))
 
 
-def classes(selection: Selection) -> list[dict[str, Any]]:
+def class_rows(selection: Selection) -> list[dict[str, Any]]:
     """One row per class, the heaviest (or largest) first: name, weight, size, kept, share, kept by reason."""
     index = selection.index
     kept, total = index.per_class()
@@ -85,7 +85,7 @@ def classes(selection: Selection) -> list[dict[str, Any]]:
 
 
 def source_beton(results: Mapping[str, Any], folder: Path) -> Path | None:
-    """The source's beton: the study's own, or the one that its settings name; None when neither is there."""
+    """The source's beton: the study's own, or the one that its settings name; None when neither exists."""
     source = (results.get("config") or {}).get("source")
     named = source.get("train") if isinstance(source, dict) else source
     candidates = [folder / "data" / "source.beton"]
@@ -94,10 +94,10 @@ def source_beton(results: Mapping[str, Any], folder: Path) -> Path | None:
     return next((place for place in candidates if place.is_file()), None)
 
 
-def gallery(selection: Selection, beton: Path) -> list[dict[str, Any]]:
+def picture_groups(selection: Selection, beton: Path) -> list[dict[str, Any]]:
     """Pictures in groups: kept, dropped, hardest, near-duplicates; each group {"title", "note", "pictures"}.
 
-    A picture is {"src": data URI, "class", "kept": bool}. Groups without a picture are left out.
+    A picture is {"src": data URI, "class", "kept": bool}. Groups without a picture are omitted.
     """
     index = selection.index
     file = open_beton(beton)
@@ -107,16 +107,16 @@ def gallery(selection: Selection, beton: Path) -> list[dict[str, Any]]:
     kept[index.positions] = True
     rng = np.random.default_rng(0)
 
-    def some(rows: np.ndarray) -> np.ndarray:
+    def sample(rows: np.ndarray) -> np.ndarray:
         return np.sort(rng.choice(rows, min(PICTURES, len(rows)), replace=False))
 
     groups = [
-        ("Kept", "drawn at random from what the index keeps", some(np.flatnonzero(kept))),
-        ("Dropped", "drawn at random from what it leaves out", some(np.flatnonzero(~kept))),
+        ("Kept", "drawn at random from what the index keeps", sample(np.flatnonzero(kept))),
+        ("Dropped", "drawn at random from what it drops", sample(np.flatnonzero(~kept))),
     ]
     if (el2n := selection.scores.get("sample/el2n")) is not None and len(el2n) == len(file):
         hardest = np.argsort(np.where(np.isnan(el2n), np.inf, -el2n), kind="stable")[:PICTURES]
-        groups.append(("Hardest", "largest EL2N score of the surrogate; wrong labels gather here", hardest))
+        groups.append(("Hardest", "largest EL2N score of the surrogate; wrong labels are often among them", hardest))
     if (of := selection.scores.get("duplicate_of")) is not None and len(of) == len(file):
         copies = np.flatnonzero(np.asarray(of) >= 0)[: PICTURES // 2]
         pairs = np.stack([np.asarray(of)[copies], copies], axis=1).reshape(-1)
@@ -137,7 +137,7 @@ def gallery(selection: Selection, beton: Path) -> list[dict[str, Any]]:
 
 
 def _thumbnails(file: BetonFile, rows: Iterable[int]) -> Iterator[tuple[int, str]]:
-    """Row and data URI of each image; one that cannot be decoded is passed over."""
+    """Row and data URI of each image; one that cannot be decoded is skipped."""
     for row in map(int, rows):
         data, jpeg = file.stored(row)
         try:
@@ -147,7 +147,7 @@ def _thumbnails(file: BetonFile, rows: Iterable[int]) -> Iterator[tuple[int, str
 
 
 def _scores(place: Path, index: PrunedIndex) -> dict[str, np.ndarray]:
-    """The arrays of a scores file, when it is there and about the same source."""
+    """The arrays of a scores file, when it exists and is about the same source."""
     if not place.is_file():
         return {}
     arrays, meta = open_arrays(place, "winnow-scores/1")
@@ -155,7 +155,7 @@ def _scores(place: Path, index: PrunedIndex) -> dict[str, np.ndarray]:
 
 
 def _weights(index: PrunedIndex, scores: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The class weights behind a selection: those of its quota, or the soft votes where its quota looked at none."""
+    """The class weights behind a selection: those of its quota, or the soft votes where its quota used none."""
     quota = next((step["method"]["quota"] for step in index.provenance if isinstance(step.get("method"), dict)), "")
     for rule in (quota.removesuffix("-whole"), "lm-soft", "fm-soft"):
         votes = [np.asarray(v, float) for name, v in scores.items() if name.startswith(f"class/{rule}/")]

@@ -1,18 +1,19 @@
-"""Charts of a study as plotly figures: accuracy against keep, and against what it cost in all.
+"""The charts of a study as plotly figures, each with a description for those who cannot see it.
 
-Figures carry no colours for text, axes and ground: the page sets those for light, dark and print. Methods differ in
+Figures have no colours for text, axes and ground: the page sets them for light, dark and print. Methods differ in
 colour, marker and dash. Names are escaped, because plotly reads `<b>` in a text as markup.
 """
 
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from transfer.verdicts.headline import bill_of
+from transfer.verdicts.headline import cost_of
 
 
 class Look(NamedTuple):
@@ -41,6 +42,37 @@ _LOOKS = (
 )
 
 
+def charts_of_evaluation(
+    analysis: Mapping[str, Any], evaluation: str, figures: list[dict[str, Any]], calibration: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Charts of one evaluation: against keep, against cost, calibration; each is appended to `figures`.
+
+    Returns
+    -------
+    dict
+        "evaluation", and under "keep", "cost" and "trust" the charts: {"title", "id" (place in figures), "text"}.
+    """
+    targets = list(dict.fromkeys(r["target"] for r in analysis["rows"] if r["evaluation"] == evaluation))
+
+    def placed(title: str, figure: Any, text: str) -> dict[str, Any]:
+        figures.append(json.loads(figure.to_json()))
+        return {"title": title, "id": len(figures) - 1, "text": text}
+
+    found: dict[str, Any] = {"evaluation": evaluation, "keep": [], "cost": [], "trust": []}
+    for target in targets:
+        figure, text = accuracy_against_keep(analysis, evaluation, target), description(analysis, evaluation, target)
+        found["keep"].append(placed(target or "Mean over targets", figure, text))
+    if any(cost["total_flops"] is not None for cost in analysis["ledger"]["rows"]):
+        for unit, word in (("flops", "compute"), ("seconds", "time")):
+            figure = accuracy_against_cost(analysis, evaluation, targets[0], unit)
+            title = f"{targets[0] or 'Mean over targets'}, by {word}"
+            found["cost"].append(placed(title, figure, description(analysis, evaluation, targets[0])))
+    if calibration:
+        figure = reliability_figure(calibration, analysis["methods"])
+        found["trust"].append(placed("All targets and seeds together", figure, calibration_description(calibration)))
+    return found
+
+
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """A look for every method; `winnow` has the first."""
     free = [m for m in methods if m not in CONTROL_LOOKS]
@@ -50,7 +82,7 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
     }
 
 
-def against_keep(analysis: Mapping[str, Any], evaluation: str, target: str | None) -> go.Figure:
+def accuracy_against_keep(analysis: Mapping[str, Any], evaluation: str, target: str | None) -> go.Figure:
     """Accuracy with its 95 % interval against keep, a line per method; full data as a band.
 
     `target` None draws the mean over targets.
@@ -70,8 +102,8 @@ def against_keep(analysis: Mapping[str, Any], evaluation: str, target: str | Non
     return figure
 
 
-def against_cost(analysis: Mapping[str, Any], evaluation: str, target: str | None, unit: str) -> go.Figure:
-    """Accuracy against the total cost of one use of the index, as a share of full pretraining; `unit` of the ledger."""
+def accuracy_against_cost(analysis: Mapping[str, Any], evaluation: str, target: str | None, unit: str) -> go.Figure:
+    """Accuracy against the total cost of one use of the index, as a share of full pretraining; in flops or seconds."""
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
     what = {"flops": "compute", "seconds": "time"}[unit]
     figure = blank(f"total {what}, % of full pretraining")
@@ -92,8 +124,8 @@ def against_cost(analysis: Mapping[str, Any], evaluation: str, target: str | Non
     return figure
 
 
-def reliability(entries: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> go.Figure:
-    """Accuracy against confidence in bins, a line per condition; on the dotted diagonal confidence can be trusted."""
+def reliability_figure(entries: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> go.Figure:
+    """Accuracy against confidence in bins, a line per condition; on the dotted diagonal both agree."""
     figure = blank("confidence %")
     style = looks(methods)
     line = {"color": "#7d7d7d", "width": 1, "dash": "dot"}
@@ -127,22 +159,22 @@ def reliability(entries: Sequence[Mapping[str, Any]], methods: Sequence[str]) ->
     return figure
 
 
-def calibration_words(entries: Sequence[Mapping[str, Any]]) -> str:
+def calibration_description(entries: Sequence[Mapping[str, Any]]) -> str:
     """The reliability diagram in words."""
     points = (f"{one['method']} at {one['keep']:g}: {one['ece']:.1f}" for one in entries)
     return "Accuracy against confidence. Expected calibration error in points: " + "; ".join(points) + "."
 
 
 def description(analysis: Mapping[str, Any], evaluation: str, target: str | None) -> str:
-    """A chart in words, for those who cannot see it."""
+    """A chart of accuracies in words."""
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
     points = (f"{r['method']} at {r['keep']:g}: {r['mean']:.1f}" for r in rows)
     return f"Accuracy in percent on {target or 'the mean over targets'}, {evaluation}. " + "; ".join(points) + "."
 
 
 def _share(analysis: Mapping[str, Any], row: Mapping[str, Any], unit: str) -> float | None:
-    bill = bill_of(analysis, row)
-    return 100 * bill[f"total_{unit}"] if bill and bill[f"total_{unit}"] is not None else None
+    cost = cost_of(analysis, row)
+    return 100 * cost[f"total_{unit}"] if cost and cost[f"total_{unit}"] is not None else None
 
 
 def blank(x: str, y: str = "accuracy %", *, log: bool = False, ticks: Sequence[float] = ()) -> go.Figure:

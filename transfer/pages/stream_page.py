@@ -1,4 +1,4 @@
-"""The page of `transfer stream`: accuracy and bytes as samples come, and what the memory holds at the end."""
+"""The page of `transfer stream`: accuracy and memory in bytes as samples arrive, and the memory at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from transfer.continual.incremental_results import paired
 from transfer.pages import curves_page
 from transfer.pages.curves_page import Chart, Curve, Section
-from transfer.pages.incremental_page import difference
+from transfer.pages.incremental_page import difference_text
 
 _POLICIES = ("raw", "uniform", "adaptive")
 _HEADS = {"nearest-mean": "nearest mean of the samples held", "linear": "linear head"}
@@ -18,7 +18,7 @@ HEADER = ("policy", "mean accuracy %, nearest mean", "against raw", "mean accura
           "held at the end", "by rung", "most bytes ever held", "seeds")  # fmt: skip
 
 
-def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def stream_summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One entry for each policy, over its seeds.
 
     Returns
@@ -56,7 +56,7 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def page(result: Mapping[str, Any]) -> str:
+def stream_html(result: Mapping[str, Any]) -> str:
     """The page as text, from result.json."""
     entries = result["summary"]
     accuracy = [
@@ -89,7 +89,9 @@ def page(result: Mapping[str, Any]) -> str:
         "Mean accuracy is the mean over all rounds of the accuracy on the classes so far. Differences are paired by "
         "seed, with 95 % intervals. Rungs: how many samples stand at each form, the finest first."
     )
-    return curves_page.page("stream", line, sections, (HEADER, [row(e) for e in entries]), note, result["config"])
+    return curves_page.curves_html(
+        "stream", line, sections, (HEADER, [row(e) for e in entries]), note, result["config"]
+    )
 
 
 def row(entry: Mapping[str, Any]) -> list[str]:
@@ -98,6 +100,6 @@ def row(entry: Mapping[str, Any]) -> list[str]:
     for head in _HEADS:
         one = entry["heads"][head]
         cells.append(f"{100 * one['mean']:.1f}" + ("" if one["std"] is None else f" ± {100 * one['std']:.1f}"))
-        cells.append(difference(one["difference"]))
+        cells.append(difference_text(one["difference"]))
     rungs = " / ".join(f"{count:,.0f}" for count in entry["rungs"])
     return [*cells, f"{entry['held']:,.0f}", rungs, f"{entry['peak']:,}", str(entry["seeds"])]

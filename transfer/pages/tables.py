@@ -1,4 +1,4 @@
-"""A study's analysis as text: cells of a table, CSV with every figure, Markdown for a repository."""
+"""A study's analysis as text: tables, CSV with every figure, a Markdown page for a repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transfer.pages.reproduce import study_command
-from transfer.verdicts.advice import plain_words
+from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.cost_account import USES
 
 HEADER = ("method", "keep", "accuracy %", "seeds", "against full", "verdict", "against random", "beats random",
@@ -16,39 +16,39 @@ HEADER = ("method", "keep", "accuracy %", "seeds", "against full", "verdict", "a
 _DIFFERENCES = {"full": "full", "random": "random", "equal_time": "random_equal_time"}
 
 
-def cells_of(row: Mapping[str, Any], bill: Mapping[str, Any] | None, digits: int = 2) -> list[str]:
-    """What `HEADER` names, for one row of an analysis and the ledger's row of its condition."""
-    share = bill and bill["total_flops"]
+def condition_cells(row: Mapping[str, Any], cost: Mapping[str, Any] | None, digits: int = 2) -> list[str]:
+    """Texts for the columns of `HEADER`, from one row of an analysis and the cost of its condition."""
+    share = cost and cost["total_flops"]
     return [
         row["method"],
         f"{row['keep']:g}",
         f"{row['mean']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else ""),
         str(len(row["seeds"])),
-        interval(row["full"], digits),
+        interval_text(row["full"], digits),
         row["verdict"] or "",
-        interval(row["random"], digits),
-        claim(row, "random"),
-        efficiency(row["efficiency"]),
+        interval_text(row["random"], digits),
+        beats_text(row, "random"),
+        efficiency_text(row["efficiency"]),
         "100 %" if row["method"] == "full" else f"{100 * share:.0f} %" if share else "",
     ]
 
 
-def interval(one: Mapping[str, Any] | None, digits: int = 2) -> str:
-    """`-0.31 [-0.92, +0.20]`; an asterisk marks an interval over test images alone, for want of a second seed."""
+def interval_text(one: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """`-0.31 [-0.92, +0.20]`; with a single seed an asterisk marks an interval over test images only."""
     if one is None:
         return ""
     value, low, high = (f"{one[key]:+.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" + ("*" if one["seeds"] < 2 else "")
 
 
-def claim(row: Mapping[str, Any], control: str) -> str:
-    """`yes`, `no` (the control is better) or `not shown`, after the correction for many cells."""
+def beats_text(row: Mapping[str, Any], control: str) -> str:
+    """`yes`, `no` (the control is better) or `not shown`, corrected for the number of conditions."""
     if row[f"beats_{control}"] is None:
         return ""
     return "yes" if row[f"beats_{control}"] else "no" if row[f"worse_than_{control}"] else "not shown"
 
 
-def efficiency(one: Mapping[str, Any] | None) -> str:
+def efficiency_text(one: Mapping[str, Any] | None) -> str:
     """`1.9 [1.2, ≥2.5]`; ≥ and ≤ mark values beyond the measured keeps."""
     if one is None:
         return ""
@@ -58,8 +58,8 @@ def efficiency(one: Mapping[str, Any] | None) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def csv_text(analysis: Mapping[str, Any]) -> str:
-    """Every row of an analysis with all its figures; accuracies in percent, differences in points."""
+def results_csv(analysis: Mapping[str, Any]) -> str:
+    """Every row of an analysis with all its figures as CSV; accuracies in percent, differences in points."""
     records = [_record(row) for row in analysis["rows"]]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
@@ -86,29 +86,31 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: exact(value) for key, value in record.items()}
 
 
-def markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
-    """The study as a Markdown page: verdict, a table per target and evaluation, the ledger, where it came from."""
+def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
+    """The study as a Markdown page: verdict, a table per target and evaluation, costs, settings and command."""
     config = analysis["config"]
-    bills = {(bill["method"], bill["keep"]): bill for bill in analysis["ledger"]["rows"]}
+    costs = {(cost["method"], cost["keep"]): cost for cost in analysis["ledger"]["rows"]}
     parts = [f"# Study: {', '.join(analysis['targets'])}", "", f"**{line}**", ""]
-    parts += [" ".join(map(_text, plain_words(analysis))), ""]
+    parts += [" ".join(map(_text, advice_sentences(analysis))), ""]
     parts += [f"- Machine: {_text(analysis['machine'] or 'not recorded')}", f"- Date: {date}"]
     parts += [f"- {_text(key)}: {_text(config[key])}" for key in sorted(config) if key in _SHOWN]
     parts += [
         "",
-        "Differences are in points, paired over seeds and test images, with 95 % intervals; `beats random` is",
+        "Differences are in points, paired over seeds and test images, with 95 % intervals. `holds`: the interval "
+        f"against full data lies above -{analysis['margin']:g} points; `loses`: it lies below.",
+        "`beats random` is corrected for the number of conditions (Holm).",
+        "",
     ]
-    parts += [f"corrected for all cells (Holm). `holds`: the interval lies above -{analysis['margin']:g} points.", ""]
     for evaluation in analysis["evaluations"]:
         for target in (None, *analysis["targets"]):
             rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
             if rows:
                 where = f"{target} ({rows[0]['n']} test images)" if target else "mean over targets"
-                body = [cells_of(row, bills.get((row["method"], row["keep"]))) for row in rows]
+                body = [condition_cells(row, costs.get((row["method"], row["keep"]))) for row in rows]
                 parts += [f"## {_text(evaluation)}: {_text(where)}", "", *_table(HEADER, body), ""]
     if analysis["leaks"]:
         parts += ["## Test images that the source also holds", "", *_table(*leak_table(analysis["leaks"])), ""]
-    parts += ["## Ledger", "", *_table(*ledger_table(analysis["ledger"])), ""]
+    parts += ["## Cost", "", *_table(*cost_table(analysis["ledger"])), ""]
     parts += [*_table(*stage_table(analysis["ledger"])), "", "## Command", ""]
     command = study_command(config)
     parts += ["In the study's directory:", "", "```sh", *([command] if command else analysis["commands"]), "```", ""]
@@ -119,15 +121,15 @@ _SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "seeds", "
           "surrogate_epochs", "side", "floor")  # fmt: skip
 
 
-def ledger_table(ledger: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+def cost_table(account: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and rows: what one index and one pretraining cost, per condition, and what they save."""
-    unit, seconds = _unit(row[part]["seconds"] for row in ledger["rows"] for part in ("preparation", "pretraining"))
+    unit, seconds = _unit(row[part]["seconds"] for row in account["rows"] for part in ("preparation", "pretraining"))
     header = ["method", "keep", f"preparation, {unit}", f"pretraining, {unit}", "preparation, % of full"]
     header += [f"{what} factor, {n} use{'s' * (n > 1)}" for what in ("compute", "time") for n in USES]
     header += ["break-even uses", "break-even keep, 1 use"]
-    priced = any("price" in row for row in ledger["rows"])
+    priced = any("price" in row for row in account["rows"])
     body = []
-    for row in ledger["rows"]:
+    for row in account["rows"]:
         cells = [row["method"], f"{row['keep']:g}"]
         cells += [f"{row[part]['seconds'] / seconds:.1f}" for part in ("preparation", "pretraining")]
         cells.append("" if row["share_flops"] is None else f"{100 * row['share_flops']:.1f}")
@@ -141,9 +143,9 @@ def ledger_table(ledger: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[
     return (*header, *(("price", "price of full") if priced else ())), body
 
 
-def stage_table(ledger: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
+def stage_table(account: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and rows: what the study itself took, by stage, and in all."""
-    rows = ledger["stages"]
+    rows = account["stages"]
     priced = any("price" in row for row in rows)
     whole = {key: sum(row[key] for row in rows) for key in ("steps", "seconds", "samples", "flops")}
     whole |= {"stage": "all"} | ({"price": sum(row["price"] for row in rows)} if priced else {})
@@ -177,11 +179,11 @@ def _factor(value: float | None) -> str:
 
 
 def _table(header: tuple[str, ...], body: list[list[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *body]
-    return ["| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines]
+    rows = [header, ["---"] * len(header), *body]
+    return ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in rows]
 
 
 def _text(value: Any) -> str:
-    """Text that stays text in Markdown: no table bars, no HTML."""
+    """Escape for Markdown: no table bars, no HTML."""
     value = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return value.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import atomic
-from transfer.pages.csv_text import csv_cell
+from prune.runs.files import atomic, csv_cell
 
 _SHOWN = 20
 
