@@ -19,12 +19,11 @@ STEPS = {
     "compress-report": "transfer.compress_report: compressions as one page",
     "export": "transfer.export: a model as ONNX files for a device, fp32 and int8, compared and measured",
     "watch": "transfer.watch: a compressed model beside its original on new images",
-    "study": "transfer.study: full, random and pruned backbones on the same targets",
-    "report": "transfer.report: a study as one page: verdicts, charts and the bill",
+    "study": "transfer.study: compare backbones trained on all, random and selected images, on the same targets",
+    "report": "transfer.report: a study as one page: verdicts, charts and costs",
     "incremental": "transfer.incremental: classes that come in tasks, a memory in bytes, raw or compressed exemplars",
     "stream": "transfer.stream: samples that come in order under a byte budget that always holds",
-    "bytes": "transfer.bytes_report: accuracy against bytes, qualities, the images most and least hurt, as a page",
-    "show": "transfer.show: a study's verdicts as a table",
+    "show": "transfer.show: a study's verdicts as tables, and its overall verdict in one line",
 }
 TRAINING = ("finetune", "compress", "incremental", "stream")
 """Steps that a signal ends at a point from which they can go on."""

@@ -1,8 +1,10 @@
-"""The page of bytes as a budget: what it says of the three policies."""
+"""The page of the storage benchmark: what it says of the three policies, and the images that it shows."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,34 +14,36 @@ from prune import write
 from prune.index.manifest import Manifest
 from prune.index.npz import save_arrays
 from prune.runs.files import InputError
-from transfer.__main__ import main
-from transfer.bytes_report import Config, run
-from transfer.pages.bytes_page import cells, headline, summary
+
+_SPEC = importlib.util.spec_from_file_location("storage_page", Path(__file__).parent / "storage_page.py")
+storage_page = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(storage_page)
 
 
-def cell(policy: str, top1: float, seed: int = 0, budget: float = 0.1, judged: str = "test") -> dict:
+def result(policy: str, top1: float, seed: int = 0, budget: float = 0.1, judged: str = "test") -> dict:
     return {
         "judged": judged, "policy": policy, "setting": "any", "budget": budget, "seed": seed, "top1": top1,
         "bytes": 1000, "kept": 20, "quality": {"0": 5, "10": 15},
     }  # fmt: skip
 
 
-CELLS = [
-    cell("drop", 0.2), cell("drop", 0.3, 1), cell("uniform", 0.4), cell("adaptive", 0.43), cell("adaptive", 0.45, 1),
-    cell("adaptive", 0.9, judged="val"), cell("uniform", 0.6, budget=0.2), cell("adaptive", 0.58, budget=0.2),
+RESULTS = [
+    result("drop", 0.2), result("drop", 0.3, 1), result("uniform", 0.4), result("adaptive", 0.43),
+    result("adaptive", 0.45, 1), result("adaptive", 0.9, judged="val"), result("uniform", 0.6, budget=0.2),
+    result("adaptive", 0.58, budget=0.2),
 ]  # fmt: skip
 
 
 def test_rows_are_means_over_seeds_of_the_test_images():
-    rows = summary(CELLS)
+    rows = storage_page.policy_rows(RESULTS)
     assert [(r["policy"], r["budget"], r["seeds"]) for r in rows] == [
         ("drop", 0.1, 2), ("uniform", 0.1, 1), ("uniform", 0.2, 1), ("adaptive", 0.1, 2), ("adaptive", 0.2, 1),
     ]  # fmt: skip
     # (20 + 30) / 2 = 25; deviation sqrt((25 + 25) / 1) = 7.07.
-    assert cells(rows[0]) == ["drop, 10 %", "25.00", "7.07", "2", "20", "1,000", "any"]
+    assert storage_page.row_texts(rows[0]) == ["drop, 10 %", "25.00", "7.07", "2", "20", "1,000", "any"]
     # 44 - 40 = 4 at 10 %, 58 - 60 = -2 at 20 %: 1 on average, best at the first alone.
-    assert "+1.0 points on average" in headline(rows)
-    assert "best of the three at 1 of 2 budgets" in headline(rows)
+    assert "+1.0 points on average" in storage_page.summary_sentence(rows)
+    assert "best of the three at 1 of 2 budgets" in storage_page.summary_sentence(rows)
 
 
 @pytest.fixture
@@ -56,14 +60,13 @@ def files(tmp_path):
     }  # fmt: skip
     meta = {"format": "winnow-curves/1", "fingerprint": manifest.fingerprint}
     save_arrays(tmp_path / "c.npz", arrays, meta)
-    (tmp_path / "r.json").write_text(json.dumps({"cells": CELLS}))
+    (tmp_path / "r.json").write_text(json.dumps({"cells": RESULTS}))
     return tmp_path, [bytes(name).decode() for name in manifest.ids]
 
 
 def test_the_page_shows_the_images_most_and_least_hurt(files):
     root, names = files
-    config = Config(root / "r.json", out=root / "p.html", curves=root / "c.npz", source=root / "s.beton", pictures=1)
-    run(config)
+    storage_page.write_page(root / "r.json", root / "p.html", root / "c.npz", root / "s.beton", pictures=1)
     text = (root / "p.html").read_text()
     most, least = text.split("<h2>Most hurt</h2>")[1].split("<h2>Least hurt</h2>")
     assert names[2].replace("<b>", "&lt;b&gt;") in most
@@ -76,7 +79,7 @@ def test_the_page_shows_the_images_most_and_least_hurt(files):
 @pytest.mark.parametrize("content", ["[]", "{}", "{", '{"cells": 3}'])
 def test_other_files_are_refused(tmp_path, content, capsys):
     (tmp_path / "r.json").write_text(content)
-    assert main(["bytes", str(tmp_path / "r.json"), "--out", str(tmp_path / "p.html")]) == 2
+    assert storage_page.main([str(tmp_path / "r.json"), "--out", str(tmp_path / "p.html")]) == 2
     assert "r.json: not " in capsys.readouterr().err
     with pytest.raises(InputError, match="go together"):
-        run(Config(tmp_path / "r.json", out=tmp_path / "p.html", curves=tmp_path / "c.npz"))
+        storage_page.write_page(tmp_path / "r.json", tmp_path / "p.html", tmp_path / "c.npz", None)
