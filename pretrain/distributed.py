@@ -21,8 +21,8 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from prune.data.loader import share_of_cores
 from prune.models.networks import pick_precision
+from prune.runs.cores import share_of_cores
 from prune.runs.files import InputError
 from prune.runs.heap import keep_freed_memory
 
@@ -101,11 +101,11 @@ class Ranks:
             found: nn.Module = self.accelerator.prepare(network)
             return found
 
-    def without_sync(self, model: nn.Module) -> AbstractContextManager:
+    def without_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Accumulate gradients without averaging them yet."""
         return self.accelerator.no_sync(model) if self.world > 1 else nullcontext()
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Compute in the run's precision."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 def bar(what: str) -> Iterator[Callable[[Progress, float], None] | None]:
     """Yield `on_step(progress, share of the budget)`; None on other ranks and without a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     if os.environ.get("RANK", "0") != "0" or not console.is_terminal:
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, refresh_per_second=2) as shown:
+    with Bar(*columns, console=console, refresh_per_second=2) as shown:
         task = shown.add_task(what, total=1.0, state="")
         last = [0.0]
 
-        def on_step(progress, share: float) -> None:
+        def on_step(progress: Progress, share: float) -> None:
             if time.monotonic() - last[0] < 0.5 and share < 1:
                 return
             last[0] = time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -128,7 +129,7 @@ def _hue_turn(share: torch.Tensor) -> torch.Tensor:
 def two_views(first: Batches, second: Batches) -> Batches:
     """Join two streams of the same rows into images (b, 3, 2r, r)."""
 
-    def batches(rows, epoch: int, resolution: int) -> Iterator[Batch]:
+    def batches(rows: np.ndarray, epoch: int, resolution: int) -> Iterator[Batch]:
         one, two = first(rows, epoch, resolution), second(rows, epoch, resolution)
         try:
             for (images, labels, found), (others, _, _) in zip(one, two, strict=True):

@@ -121,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _imagenet(model: nn.Module, count: int) -> list[str] | None:
     """Synsets of ImageNet's classes for a model of that many classes that was made for ImageNet."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data import ImageNetInfo, infer_imagenet_subset  # type: ignore[attr-defined]
 
     subset = infer_imagenet_subset(model)
     if subset is None:

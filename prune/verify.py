@@ -13,7 +13,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -63,7 +63,7 @@ def _fingerprint(source: Dataset) -> str:
     return fingerprint(manifest.ids, manifest.labels, manifest.digests)
 
 
-def deep(source: Dataset, workers: int | None = None) -> list[dict]:
+def deep(source: Dataset, workers: int | None = None) -> list[dict[str, Any]]:
     """Read and decode every image; list those that do not match the manifest or do not decode.
 
     Returns

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from prune.data.beton import BetonWriter
+from prune.data.image_codecs import Unreadable
 from prune.data.image_listing import Listing, list_images
-from prune.data.stored_images import Stored, Unreadable, prepare
+from prune.data.stored_images import Stored, prepare
 from prune.index.manifest import Manifest, digest, manifest_path
 from prune.runs.cores import in_order
 from prune.runs.files import InputError, atomic, note

@@ -38,7 +38,7 @@ class _Work:
     crops: Crops
     images: torch.Tensor
     status: np.ndarray
-    parts: list[Future]
+    parts: list[Future[None]]
 
 
 class FfcvLoader:

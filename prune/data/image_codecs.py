@@ -139,7 +139,7 @@ def _table(quality: int) -> list[int]:
 
 def _save(image: Image.Image, format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format, **options)  # type: ignore[arg-type]
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
 

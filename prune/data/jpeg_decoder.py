@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from typing import Any
@@ -29,7 +30,7 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(found.origin)
 
 
-def _external(name: str, function: Any, result: types.Type, *arguments: types.Type):
+def _external(name: str, function: Any, result: types.Type, *arguments: types.Type) -> Any:
     address = ctypes.cast(function, ctypes.c_void_p).value
     llvmlite.binding.add_symbol(name, address)
     return types.ExternalFunction(name, result(*arguments))
@@ -42,7 +43,7 @@ _resize = _external("winnow_resize", _ffcv.resize, types.void, *(_i64,) * 11)
 _crc32 = _external("winnow_crc32", _zlib.crc32, _u64, _u64, _i64, _u32)
 
 
-def _compiled(function):
+def _compiled(function: Callable[..., None]) -> Any:
     """Compile for use without Python's lock, and keep the code on disk where that is possible."""
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)
@@ -51,7 +52,7 @@ def _compiled(function):
 
 
 @_compiled
-def _mirror(flat, side):
+def _mirror(flat: np.ndarray, side: int) -> None:
     """Swap left and right of an image (3 * side * side,) in place; unsigned places spare a check of each sign."""
     one, two = np.uint64(1), np.uint64(2)
     for y in range(side):
@@ -63,7 +64,7 @@ def _mirror(flat, side):
 
 
 @_compiled
-def fill(data, pointers, sizes, jpeg, heights, widths, crc32, boxes, flip, output, decoded, canvas, status):
+def fill(data, pointers, sizes, jpeg, heights, widths, crc32, boxes, flip, output, decoded, canvas, status):  # type: ignore[no-untyped-def]
     """Decode images of a beton into `output`.
 
     Parameters

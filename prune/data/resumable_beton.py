@@ -16,6 +16,10 @@ import numpy as np
 from prune.data.beton import BetonWriter
 from prune.runs.files import InputError
 
+Shape = Callable[[int], tuple[bool, int, int, int]]
+"""Row -> whether it is a JPEG, height, width, label."""
+Check = Callable[[int, bytes], bool]
+"""Row and stored bytes -> whether they are that image."""
 SAFE_BYTES = 1 << 28
 """Bytes of images between two entries in the journal: what a kill costs at most."""
 
@@ -68,8 +72,8 @@ class Continued:
         self,
         capacity: int,
         page_size: int,
-        shape: Callable[[int], tuple[bool, int, int, int]],
-        check: Callable[[int, bytes], bool],
+        shape: Shape,
+        check: Check,
     ) -> BetonWriter:
         """Open the writer behind the images that are there and whole; `writer.count` of them are taken over.
 
@@ -90,7 +94,7 @@ class Continued:
             return BetonWriter(self.partial, capacity, page_size)
         return self._behind(good, capacity, page_size, shape)
 
-    def _good(self, capacity: int, page_size: int, shape: Callable, check: Callable) -> int:
+    def _good(self, capacity: int, page_size: int, shape: Shape, check: Check) -> int:
         """How many images stand at the beginning of the partial file as they should."""
         if len(self.sizes) > capacity or self.sizes.min() <= 0 or self.sizes.max() > page_size:
             return 0
@@ -105,7 +109,7 @@ class Continued:
                     return row
         return len(self.sizes)
 
-    def _behind(self, count: int, capacity: int, page_size: int, shape: Callable) -> BetonWriter:
+    def _behind(self, count: int, capacity: int, page_size: int, shape: Shape) -> BetonWriter:
         """A writer that goes on behind the first `count` images."""
         writer = BetonWriter(self.partial, capacity, page_size, goes_on=True)
         for row, size in enumerate(self.sizes[:count].tolist()):

@@ -8,9 +8,12 @@ from a few hundred lamps, and grey patterns teach nothing about it.
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+Colour = tuple[int, ...]
 
 SIDE = 32
 _FINE = 4  # drawn at four times the size, then averaged
@@ -42,7 +45,7 @@ def figure(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarra
     return _finish(image, rng, 14.0 if worn else 6.0)
 
 
-def _draw(pen: ImageDraw.ImageDraw, name: str, centre: np.ndarray, r: float, turn: float, paint, ground, rng) -> None:
+def _draw(pen: ImageDraw.ImageDraw, name: str, centre: np.ndarray, r: float, turn: float, paint: Colour, ground: Colour, rng: np.random.Generator) -> None:
     x, y = centre
     if name in ("disc", "ring"):
         pen.ellipse([x - r, y - r, x + r, y + r], fill=paint)
@@ -74,7 +77,7 @@ def texture(name: str, rng: np.random.Generator) -> np.ndarray:
     k = rng.uniform(4, 7)
     noise = rng.normal(size=(SIDE, SIDE))
     du, dv = u - p, v - q
-    mixes = {
+    mixes: dict[str, Callable[[], np.ndarray]] = {
         "bands": lambda: np.sin(2 * np.pi * (k * v + p)) > 0,
         "slants": lambda: np.sin(2 * np.pi * (k * (u + v) / 1.4 + p)) > 0,
         "checks": lambda: (np.sin(2 * np.pi * (k / 2 * u + p)) * np.sin(2 * np.pi * (k / 2 * v + q))) > 0,

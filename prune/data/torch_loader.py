@@ -15,7 +15,7 @@ from prune.data.dataset import Dataset, damaged
 from prune.data.stored_images import Stored, decode
 
 
-class Images(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset[tuple[np.ndarray, int, bool]]):
     """The images of a beton as a map-style data set; needs no FFCV.
 
     Parameters
@@ -70,7 +70,7 @@ class TorchLoader:
         )
         batches = DataLoader(
             images,
-            batch_sampler=keys,  # type: ignore[arg-type]
+            batch_sampler=keys,
             num_workers=self.workers,
             collate_fn=_collate,
         )

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from prune.data.dataset import Dataset
-from prune.data.loader import open_loader, share_of_cores
+from prune.data.loader import open_loader
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
 from prune.models import networks
 from prune.models.networks import TrainedModel
+from prune.runs.cores import share_of_cores
 from prune.runs.files import InputError, note, write_json
 from prune.runs.heap import keep_freed_memory
 from prune.runs.identity import RunOption, identity

@@ -203,10 +203,10 @@ def safe_memory_format(network: nn.Module) -> Iterator[None]:
     widths = [n for m in network.modules() if isinstance(m, nn.Conv2d) for n in (m.in_channels, m.out_channels)]
     on_cpu = next(network.parameters()).device.type == "cpu"
     if not on_cpu or all(n % 8 == 0 or n == 3 for n in widths):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
         yield
         return
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.to(memory_format=torch.contiguous_format)
     hook = network.register_forward_pre_hook(lambda _, images: (images[0].contiguous(), *images[1:]))
     try:
         yield

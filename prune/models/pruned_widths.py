@@ -50,7 +50,7 @@ def widths_of(dense: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str
             if sizes != list(module.weight.shape[:dims]):
                 found[name] = sizes
         elif is_attention(module):
-            heads = int(module.num_heads)  # type: ignore[arg-type]
+            heads = int(module.num_heads)
             width = weights[f"{name}.qkv.weight"].shape[0] // (3 * heads)
             if width != module.head_dim:
                 found[name] = [heads, width]
