@@ -45,7 +45,16 @@ def figure(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarra
     return _finish(image, rng, 14.0 if worn else 6.0)
 
 
-def _draw(pen: ImageDraw.ImageDraw, name: str, centre: np.ndarray, r: float, turn: float, paint: Colour, ground: Colour, rng: np.random.Generator) -> None:
+def _draw(
+    pen: ImageDraw.ImageDraw,
+    name: str,
+    centre: np.ndarray,
+    r: float,
+    turn: float,
+    paint: Colour,
+    ground: Colour,
+    rng: np.random.Generator,
+) -> None:
     x, y = centre
     if name in ("disc", "ring"):
         pen.ellipse([x - r, y - r, x + r, y + r], fill=paint)
