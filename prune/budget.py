@@ -4,9 +4,9 @@
     prune budget runs/all.index.npz --curves runs/photos.curves.npz --ratio 0.1 --policy uniform --out runs/u.index.npz
 
 adaptive chooses a quality for each sample; uniform one quality for all (the one of the greatest value, or --quality);
-drop keeps original bytes alone. All three are one allocator (prune/byte_budget/allocation.py). `prune materialize`
-writes the result, to the planned byte. Curves that were predicted in part need --source: what is chosen is then
-encoded and counted.
+drop keeps or drops samples at their original bytes. All three are one allocator (prune/byte_budget/allocation.py).
+`prune materialize` writes the result, exact to the byte. Curves that were predicted in part need --source: the step
+then encodes what it chooses and counts the true bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from prune.runs.outputs import claim_file, index_record
 if TYPE_CHECKING:
     import numpy as np
 
-    from prune.byte_budget.allocation import Plan
+    from prune.byte_budget.allocation import Allocation
+    from prune.byte_budget.budget_inputs import Curves
+    from prune.data.dataset import Dataset
     from prune.index.pruned_index import PrunedIndex
 
 
@@ -41,13 +43,14 @@ class Config:
     ratio: float | None = None
     """Budget as a fraction of the source's bytes."""
     policy: Literal["adaptive", "uniform", "drop"] = "adaptive"
-    """A quality for each sample, one for all, or original bytes alone."""
+    """A quality for each sample, one for all, or original bytes only."""
     quality: int | None = None
     """Quality of the uniform policy (101 to 200: less 100, at half the resolution); the best when absent."""
     floor: float | None = None
     """The least that every class keeps: from 1 a number of samples, below 1 a fraction of the class's samples."""
     value: str | None = None
-    """What a sample is worth: a score of --scores, or `index` for the index's own; by its rank. All alike if absent."""
+    """What a sample is worth, by the rank of its score: a score of --scores, or `index` for the index's own.
+    All are worth the same when absent."""
     lowest: bool = False
     """The lowest scores are worth most."""
     scores: Location[Path | None] = None
@@ -57,7 +60,7 @@ class Config:
     source: Location[Path | None] = None
     """Beton of the source; needed where curves were predicted."""
     seed: int = 0
-    """Decides between samples of equal value per byte."""
+    """Decides which of several samples with equal value per byte comes first."""
     json: RunOption[bool] = False
     """Print the numbers as JSON on standard output."""
 
@@ -71,111 +74,107 @@ def run(config: Config) -> Path:
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
-    need_file(config.index, "an index of `prune select`")
-    need_file(config.curves, "curves of `prune curves`")
-    budget_inputs.check(config)
-    at_least(config, 0, "seed")
+    _check(config)
     index = PrunedIndex.load(config.index)
     curves = budget_inputs.read_curves(config.curves, index)
-    rows = index.positions
     budget = budget_inputs.budget_of(config.bytes, config.ratio, index.source_nbytes)
-    weight, prints = budget_inputs.weights(config, index, curves)
-    source = budget_inputs.exact_source(config, index, curves)
-    inputs = {"index": index.fingerprint, "curves": curves.digest, **prints}
+    inputs, score = {"index": index.fingerprint, "curves": curves.digest}, None
+    if config.value == "index":
+        score = np.asarray(index.scores, np.float64)
+    elif config.scores is not None and config.value is not None:
+        score, inputs["value"] = budget_inputs.read_score(config.scores, config.value, index, config.curves, curves)
+    source = None
+    if not curves.measured[index.positions].all():
+        if config.source is None:
+            raise InputError(f"{config.curves}: measured in part: give --source, so that what is chosen can be counted")
+        source = budget_inputs.open_source(config.source, index)
     step = record("budget", {**identity(config), "budget": budget}, inputs)
     with claim_file(config.out, index_record, config, {"step": "budget", "budget": budget, **inputs}) as done:
         if done:
             if config.json:
                 show(numbers(PrunedIndex.load(config.out), index, budget, None), as_json=True)
             return config.out
-        charge = curves.dropped[rows] if config.charge == "own" else np.float32(curves.dropped[rows].mean())
-        task = _Task(config, index, curves.level, curves.nbytes[rows].copy(), budget)
-        task.worth(curves.fmse[rows], charge, weight)
-        plan, column = task.fitted(source)
-        chosen = planned_index(index, plan, curves.level[column], task.nbytes[:, column], step)
+        allocation, level, nbytes = _allocated(config, index, curves, score, budget, source)
+        chosen = budgeted_index(index, allocation, level, nbytes, step)
         chosen.save(config.out)
-        show(numbers(chosen, index, budget, plan), as_json=config.json)
-        note(f"{config.out}: keeps {len(chosen)} of {len(index)} samples, {plan.nbytes:,} of {budget:,} bytes")
+        show(numbers(chosen, index, budget, allocation), as_json=config.json)
+        note(f"{config.out}: keeps {len(chosen)} of {len(index)} samples, {allocation.nbytes:,} of {budget:,} bytes")
     return config.out
 
 
-class _Task:
-    """The allocator's inputs, and the policies as choices of columns."""
+def _check(config: Config) -> None:
+    """Refuse settings that contradict each other, before anything is read."""
+    import numpy as np
 
-    def __init__(self, config: Config, index: PrunedIndex, level: np.ndarray, nbytes: np.ndarray, budget: int) -> None:
-        import numpy as np
+    from prune.byte_budget.budget_inputs import floors
 
-        from prune.byte_budget.budget_inputs import floors
-
-        self.config, self.index, self.level, self.nbytes, self.budget = config, index, level, nbytes, budget
-        self.floors = floors(config.floor, np.bincount(index.labels, minlength=len(index.classes)))
-        self.order = np.random.default_rng(config.seed).permutation(len(index))
-
-    def worth(self, fmse: np.ndarray, charge: Any, weight: np.ndarray | None) -> None:
-        """Fix the value of every level."""
-        from prune.byte_budget.allocation import values
-
-        self.value = values(fmse, charge, weight)
-
-    def plan(self) -> tuple[Plan, list[int]]:
-        """The best plan of the policy, and the columns of the ladder that it was chosen from."""
-        import numpy as np
-
-        config = self.config
-        if config.policy == "adaptive":
-            sets = [list(range(len(self.level)))]
-        elif config.policy == "drop":
-            sets = [[0]]
-        else:
-            sets = [[i] for i in range(len(self.level)) if config.quality in (None, int(self.level[i]))]
-        plans, refused = [], None
-        for columns in sets:
-            try:
-                plans.append((self._allocate(columns), columns))
-            except InputError as error:  # at this quality the floors do not fit; at another they may
-                refused = error
-        if not plans:
-            raise refused or InputError(
-                f"--quality {config.quality}: measured are {' '.join(map(str, np.unique(self.level)))}"
-            )
-        return max(plans, key=lambda found: found[0].value)
-
-    def _allocate(self, columns: list[int]) -> Plan:
-        from prune.byte_budget.allocation import allocate
-
-        return allocate(
-            self.nbytes[:, columns],
-            self.value[:, columns],
-            self.budget,
-            labels=self.index.labels,
-            floors=self.floors,
-            order=self.order,
-        )
-
-    def fitted(self, source: Any) -> tuple[Plan, list[int]]:
-        """`plan`, with the true bytes of what it chooses when `source` is given: encode, count, plan again."""
-        from prune.byte_budget.budget_inputs import count_chosen
-
-        for _ in range(20):
-            plan, columns = self.plan()
-            if source is None or not count_chosen(self, plan, columns, source):
-                return plan, columns
-        raise InputError(f"{self.config.curves}: the predicted bytes are too far from the true ones: raise --sample")
+    need_file(config.index, "an index of `prune select`")
+    need_file(config.curves, "curves of `prune curves`")
+    if (config.bytes is None) == (config.ratio is None):
+        raise InputError("give either --bytes or --ratio")
+    if config.quality is not None and config.policy != "uniform":
+        raise InputError("--quality is for --policy uniform")
+    if config.scores is None and config.value not in (None, "index"):
+        raise InputError(f"--value {config.value}: give --scores, the file that holds this score")
+    if config.value is None and config.scores is not None:
+        raise InputError("--scores: name the score with --value")
+    at_least(config, 0, "seed")
+    try:
+        floors(config.floor, np.zeros(0, np.int64))
+    except InputError as error:
+        raise InputError(f"--{error}") from None
 
 
-def planned_index(
-    index: PrunedIndex, plan: Plan, level: np.ndarray, nbytes: np.ndarray, step: dict[str, Any]
+def _allocated(
+    config: Config, index: PrunedIndex, curves: Curves, score: np.ndarray | None, budget: int, source: Dataset | None
+) -> tuple[Allocation, np.ndarray, np.ndarray]:
+    """The allocation, and levels and bytes of the columns that it counts in."""
+    import numpy as np
+
+    from prune.byte_budget.allocation import values
+    from prune.byte_budget.budget_inputs import floors, true_bytes, weights
+    from prune.byte_budget.budget_policy import StorageOptions, allocate_by_policy, allocate_by_true_bytes
+
+    rows = index.positions
+    weight = None if score is None else weights(score, lowest=config.lowest)
+    dropped = np.asarray(curves.dropped[rows], np.float32)
+    charge = dropped if config.charge == "own" else dropped.mean(keepdims=True)
+    options = StorageOptions(
+        level=curves.level,
+        nbytes=curves.nbytes[rows],
+        value=values(curves.fmse[rows], charge, weight),
+        labels=index.labels,
+        floors=floors(config.floor, np.bincount(index.labels, minlength=len(index.classes))),
+        order=np.random.default_rng(config.seed).permutation(len(index)),
+    )
+    if source is None:
+        allocation, columns = allocate_by_policy(options, budget, config.policy, config.quality)
+        return allocation, curves.level[columns], options.nbytes[:, columns]
+    known = np.repeat(curves.measured[rows][:, None], len(curves.level), axis=1)
+    allocation, columns, nbytes = allocate_by_true_bytes(
+        options,
+        budget,
+        config.policy,
+        config.quality,
+        known,
+        lambda chosen, levels: true_bytes(source, rows[chosen], levels),
+    )
+    return allocation, curves.level[columns], nbytes[:, columns]
+
+
+def budgeted_index(
+    index: PrunedIndex, allocation: Allocation, level: np.ndarray, nbytes: np.ndarray, step: dict[str, Any]
 ) -> PrunedIndex:
-    """The samples that the plan keeps, with their qualities and bytes; those kept for a floor say so."""
+    """The samples that are kept, with their qualities and bytes; those kept for a floor have that as their reason."""
     from dataclasses import replace
 
     import numpy as np
 
-    kept = np.flatnonzero(plan.level >= 0)
-    at = plan.level[kept]
+    kept = np.flatnonzero(allocation.level >= 0)
+    at = allocation.level[kept]
     reasons = index.reasons[kept].copy()
     if "floor" in index.reason_names:
-        reasons[plan.forced[kept]] = index.reason_names.index("floor")
+        reasons[allocation.forced[kept]] = index.reason_names.index("floor")
     return replace(
         index,
         ids=index.ids[kept],

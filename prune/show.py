@@ -110,9 +110,9 @@ def _labels(config: Config, classes: list[str]) -> list[int] | None:
 
 def _scores(config: Config, index: PrunedIndex, manifest: Any) -> tuple[str, np.ndarray | None, np.ndarray | None]:
     """Name and values of the score to show, and duplicates, from the scores file; or what the index itself knows."""
-    from prune.index.index_summary import preferred
+    from prune.index.index_summary import ranked_by
 
-    ranked = preferred(index)[0]
+    ranked = ranked_by(index)[0]
     if config.scores is None:
         return ranked, None, None
     from prune.index.manifest import manifest_path
@@ -141,8 +141,7 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from prune.gallery.gallery_choice import telling_classes
-    from prune.index.index_summary import sentence
+    from prune.index.index_summary import classes_to_list, sentence
 
     def clean(name: str) -> Text:  # neither markup nor control sequences of a name reach the terminal
         return Text("".join(c if c.isprintable() else "�" for c in name))
@@ -154,7 +153,7 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
         console.print(clean(f"{heading}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())))
     steps = " → ".join(str(entry.get("step")) for entry in index.provenance)
     console.print(clean(f"made by: {steps or 'unknown'}; index {index.fingerprint}"))
-    chosen = np.arange(len(index.classes)) if everything else telling_classes(*index.per_class(), 40)
+    chosen = np.arange(len(index.classes)) if everything else classes_to_list(*index.per_class(), 40)
     table = Table()
     table.add_column("class")
     for column in ("kept", "of", "%", "MB", *reasons):

@@ -1,9 +1,9 @@
 """Which samples to keep, and at which level each, so that the bytes fit a budget and the value is greatest.
 
-Each sample has the levels of a ladder (bytes, value) and the level "left out" (0, 0): a multiple-choice knapsack. Its
-linear relaxation is solved exactly by the upper hulls of the samples and one Lagrange multiplier (Sinha and Zoltners,
-1979; Shoham and Gersho, 1988): all steps along all hulls are taken in the order of value per byte until the budget is
-full. A greedy finish fills what is left. Value lost to the relaxation is at most that of one step.
+Each sample is stored at one level of a ladder (bytes, value) or dropped (0, 0): a multiple-choice knapsack. Its linear
+relaxation is solved exactly by the upper hulls of the samples and one Lagrange multiplier (Sinha and Zoltners, 1979;
+Shoham and Gersho, 1988): all steps along all hulls are taken in the order of value per byte until the budget is full.
+Then a greedy pass uses the bytes that are left. The loss against the relaxation is at most the value of one step.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 
 from prune.runs.files import InputError
 
-LEFT_OUT = -1
+DROPPED = -1
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class Allocation:
     """What `allocate` chose.
 
     Attributes
     ----------
     level : (n,) int8
-        Column of the ladder; `LEFT_OUT` for samples that are not kept.
+        Column of the ladder; `DROPPED` for samples that are not kept.
     nbytes : int
-        Bytes planned; never above the budget.
+        Bytes in all; never above the budget.
     value : float
         Summed value.
     bound : float
-        No plan within the budget and with these floors has a greater value (linear relaxation).
+        No allocation within the budget and with these floors has a greater value (linear relaxation).
     forced : (n,) bool
         Kept for their class's floor, whatever their value.
     """
@@ -49,14 +49,14 @@ class Plan:
 
 
 def values(distortion: np.ndarray, dropped: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Value of each level: `weight * (1 - distortion / dropped)`; negative where a level is worse than nothing.
+    """Value of each level: `weight * (1 - distortion / dropped)`; negative where a level is worse than dropping.
 
     Parameters
     ----------
     distortion : (n, levels) float
         Feature MSE of each level against the original.
     dropped : (n,) or () float
-        Feature MSE charged when the sample is left out; above 0.
+        Feature MSE that counts when the sample is dropped; above 0.
     weight : (n,) float, optional
         Worth of each sample; 1 when absent.
 
@@ -78,7 +78,7 @@ def allocate(
     labels: np.ndarray | None = None,
     floors: np.ndarray | None = None,
     order: np.ndarray | None = None,
-) -> Plan:
+) -> Allocation:
     """Choose a level for each sample.
 
     The value never falls when the budget grows: in the order of value per byte, what is taken instead of a step that
@@ -109,18 +109,18 @@ def allocate(
         return _filled(nbytes, value, budget, np.zeros(n, bool), order)
     smallest = nbytes.min(1)
     # Samples kept for the floors: those that come first in value per byte or, where these do not fit, in bytes. Neither
-    # choice depends on the budget, so that the better of the two plans keeps the law above.
-    plans, needs = [], 0
+    # choice depends on the budget, so that the better of the two never loses value when the budget grows.
+    found, needs = [], 0
     for key in (-first, smallest):
         forced = _first_of_class(labels, floors, key, order)
         needs = int(smallest[forced].sum(dtype=np.int64))
         if needs <= budget:
-            plans.append(_filled(nbytes, value, budget, forced, order))
-    if not plans:
+            found.append(_filled(nbytes, value, budget, forced, order))
+    if not found:
         raise InputError(f"a budget of {budget:,} bytes: the floors alone need {needs:,}")
-    best = max(plans, key=lambda plan: plan.value)
+    best = max(found, key=lambda allocation: allocation.value)
     bound = _bound(nbytes, value, budget, labels, floors)
-    return Plan(best.level, best.nbytes, best.value, max(bound, best.value), best.forced)
+    return Allocation(best.level, best.nbytes, best.value, max(bound, best.value), best.forced)
 
 
 def _parts(n: int) -> list[slice]:
@@ -140,8 +140,10 @@ def _first_of_class(labels: np.ndarray, floors: np.ndarray, key: np.ndarray, ord
     return marked
 
 
-def _filled(nbytes: np.ndarray, value: np.ndarray, budget: int, forced: np.ndarray, order: np.ndarray | None) -> Plan:
-    level = np.where(forced, nbytes.argmin(1), LEFT_OUT).astype(np.int8)
+def _filled(
+    nbytes: np.ndarray, value: np.ndarray, budget: int, forced: np.ndarray, order: np.ndarray | None
+) -> Allocation:
+    level = np.where(forced, nbytes.argmin(1), DROPPED).astype(np.int8)
     kept = np.flatnonzero(forced)
     left = budget - int(nbytes[kept, level[kept]].sum(dtype=np.int64))
     parts = [_steps(nbytes[part], value[part], level[part], part.start) for part in _parts(len(nbytes))]
@@ -150,7 +152,7 @@ def _filled(nbytes: np.ndarray, value: np.ndarray, budget: int, forced: np.ndarr
     if order is None:
         rank = np.argsort(-slope, kind="stable")
     else:
-        # Steps of one sample stand in the order of their hull, and a stable sort leaves them so.
+        # The steps of one sample are in the order of their hull, and a stable sort leaves them so.
         rank = np.argsort(order[sample], kind="stable")
         rank = rank[np.argsort(-slope[rank], kind="stable")]
     costs = cost[rank]
@@ -160,12 +162,12 @@ def _filled(nbytes: np.ndarray, value: np.ndarray, budget: int, forced: np.ndarr
     left -= int(spent[whole - 1]) if whole else 0
     if whole < len(rank):
         bound += float(slope[rank[whole]]) * left
-    level[sample[rank[:whole]]] = target[rank[:whole]]  # of several steps of a sample the last assignment stands
+    level[sample[rank[:whole]]] = target[rank[:whole]]  # of several steps of a sample the last assignment counts
     _finish(level, (sample, before, target, cost), rank[whole:], left)
     kept = np.flatnonzero(level >= 0)
     used = int(nbytes[kept, level[kept]].sum(dtype=np.int64))
     total = float(value[kept, level[kept]].sum(dtype=np.float64))
-    return Plan(level, used, total, max(bound, total), forced)
+    return Allocation(level, used, total, max(bound, total), forced)
 
 
 def _steps(nbytes: np.ndarray, value: np.ndarray, start: np.ndarray, offset: int) -> tuple[np.ndarray, ...]:
@@ -186,7 +188,7 @@ def _steps(nbytes: np.ndarray, value: np.ndarray, start: np.ndarray, offset: int
         on = best > 0
         rows, at, target = rows[on], at[on], target[on]
         cost = more[at, target]
-        steepest = np.minimum(best[on], steepest[on])  # rounding must not turn a hull's order round
+        steepest = np.minimum(best[on], steepest[on])  # rounding must not reverse the order along a hull
         found.append((rows + offset, before[on], target.astype(np.int8), cost, steepest * cost))
         before = target.astype(np.int8)
         here, worth = here[on] + cost, value[rows, target].astype(np.float64)
@@ -197,7 +199,7 @@ def _steps(nbytes: np.ndarray, value: np.ndarray, start: np.ndarray, offset: int
 
 
 def _finish(level: np.ndarray, steps: tuple[np.ndarray, ...], rank: np.ndarray, left: int) -> None:
-    """Take the further steps that fit, in order; a sample that could not take one takes none of its later ones."""
+    """Take further steps that fit, in order; a sample whose step did not fit takes none of its later steps."""
     if not len(rank):
         return
     sample, before, target, cost = steps
@@ -214,20 +216,20 @@ def _finish(level: np.ndarray, steps: tuple[np.ndarray, ...], rank: np.ndarray, 
 
 
 def _bound(nbytes: np.ndarray, value: np.ndarray, budget: int, labels: np.ndarray, floors: np.ndarray) -> float:
-    """Least Lagrangian bound over the price of a byte: convex in the price, so a golden-section search finds it."""
+    """Least Lagrangian bound over the multiplier: the bound is convex in it, so a golden-section search finds it."""
     worth = np.empty(len(nbytes))
 
-    def dual(price: float) -> float:
+    def dual(multiplier: float) -> float:
         for part in _parts(len(nbytes)):
-            worth[part] = (value[part] - price * nbytes[part]).max(1)
+            worth[part] = (value[part] - multiplier * nbytes[part]).max(1)
         good = worth > 0
         lacking = np.maximum(floors - np.bincount(labels[good], minlength=len(floors)), 0)
-        # The floors of these classes also take samples that cost more than they are worth: the least bad ones.
+        # For the floors of these classes, samples that cost more than they are worth are kept too: the least bad ones.
         rows = np.flatnonzero(~good & (lacking[labels] > 0))
         rows = rows[np.lexsort((-worth[rows], labels[rows]))]
         sizes = np.bincount(labels[rows], minlength=len(floors))
         place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return price * budget + float(worth[good].sum() + worth[rows[place < lacking[labels[rows]]]].sum())
+        return multiplier * budget + float(worth[good].sum() + worth[rows[place < lacking[labels[rows]]]].sum())
 
     low, high = -20.0, float(np.log10(max(1e-19, (np.maximum(value, 0) / nbytes).max()))) + 1
     ratio = (np.sqrt(5) - 1) / 2

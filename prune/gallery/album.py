@@ -10,10 +10,10 @@ import numpy as np
 
 from prune.data.dataset import Dataset
 from prune.data.stored_images import Stored
-from prune.gallery.gallery_choice import Strip, duplicate_groups, panels, telling_classes
-from prune.gallery.gallery_page import Picture, Section, page
+from prune.gallery.gallery_choice import Strip, duplicate_groups, panels
+from prune.gallery.gallery_page import Picture, Section, gallery_html
 from prune.gallery.thumbnails import data_uri
-from prune.index.index_summary import preferred, sentence
+from prune.index.index_summary import classes_to_list, ranked_by, sentence
 from prune.index.pruned_index import PrunedIndex
 
 PAGE_BYTES = 14_000_000
@@ -71,7 +71,7 @@ def gallery(
     labels = np.asarray(manifest.labels)
     total = np.bincount(labels, minlength=len(manifest.classes))
     if classes is None:
-        classes = telling_classes(np.bincount(labels[kept], minlength=len(total)), total, most_classes).tolist()
+        classes = classes_to_list(np.bincount(labels[kept], minlength=len(total)), total, most_classes).tolist()
     pictures, limit = _shares(len(classes) + 1, pictures)
     album = _Album(source, kept, scores, score, limit)
     chosen = panels(labels, kept, scores, [-1, *classes], pictures, _titles(index, score))
@@ -97,7 +97,7 @@ def gallery(
         ("index", index.fingerprint),
     ]
     shown = [[album.picture(int(row)) for row in group[:_GROUP_PICTURES]] for group in groups]
-    return page(f"What {source.name} keeps", words, facts, sections, shown)
+    return gallery_html(f"What {source.name} keeps", words, facts, sections, shown)
 
 
 def _shares(sections: int, pictures: int) -> tuple[int, int]:
@@ -111,10 +111,10 @@ def _shares(sections: int, pictures: int) -> tuple[int, int]:
 
 
 def _titles(index: PrunedIndex, score: str) -> tuple[str, str]:
-    name, way = preferred(index)
+    name, way = ranked_by(index)
     name = score or name or "score"
     ends = {"top": ("best: highest", "worst: lowest"), "bottom": ("worst: highest", "best: lowest")}
-    high, low = ends.get(way if preferred(index)[0] == name else "", ("highest", "lowest"))
+    high, low = ends.get(way if ranked_by(index)[0] == name else "", ("highest", "lowest"))
     return f"{high} {name}", f"{low} {name}"
 
 

@@ -90,26 +90,6 @@ def _strips(
     return tuple(Strip(title, rows) for title, rows in zip(titles, (highest, lowest)) if len(rows))
 
 
-def telling_classes(kept: np.ndarray, total: np.ndarray, limit: int) -> np.ndarray:
-    """Choose at most `limit` classes: all, or those that keep the largest and the smallest shares.
-
-    Parameters
-    ----------
-    kept, total : (c,) int
-    limit : int
-
-    Returns
-    -------
-    (m,) int64
-        Labels, ascending; classes without samples are left out.
-    """
-    present = np.flatnonzero(total > 0)
-    if len(present) <= limit:
-        return present
-    order = present[np.argsort(kept[present] / total[present], kind="stable")]
-    return np.sort(np.concatenate([order[: limit - limit // 2], order[len(order) - limit // 2 :]]))
-
-
 def duplicate_groups(
     digests: np.ndarray, duplicate_of: np.ndarray | None, kept: np.ndarray, limit: int
 ) -> list[np.ndarray]:

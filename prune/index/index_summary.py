@@ -1,4 +1,4 @@
-"""An index in numbers: what `prune show` prints, writes as JSON and puts on its page."""
+"""An index in numbers and in a sentence, for tables, JSON and pages."""
 
 from __future__ import annotations
 
@@ -53,28 +53,48 @@ def summary(index: PrunedIndex) -> dict[str, Any]:
 
 
 def sentence(numbers: dict[str, Any]) -> str:
-    """What the index says, in words."""
+    """What an index keeps, as a sentence."""
     source = numbers["source"]
     return (
         f"This index lists the samples to KEEP: {numbers['kept']:,} of {source['samples']:,} "
-        f"({100 * numbers['keep']:.1f} %) of the source {source['fingerprint']}; all others are to be left out. "
+        f"({100 * numbers['keep']:.1f} %) of the source {source['fingerprint']}; all others are dropped. "
         f"They take {numbers['nbytes'] / 1e6:,.1f} of {source['nbytes'] / 1e6:,.1f} MB."
     )
 
 
 def quality_name(level: int) -> str:
-    """A value of the quality column in words: "original", "60", "60 half"."""
+    """A value of the quality column as text: "original", "60", "60 half" (at half the resolution)."""
     return "original" if level == 0 else str(level) if level <= 100 else f"{level - 100} half"
 
 
-def preferred(index: PrunedIndex) -> tuple[str, str]:
-    """The score by which samples were ranked and its better end ("top", "bottom", "middle"), "" where unknown."""
+def ranked_by(index: PrunedIndex) -> tuple[str, str]:
+    """The score by which samples were ranked, and which end was kept ("top", "bottom", "middle"); "" where unknown."""
     for entry in reversed(index.provenance):
         method = entry.get("method")
         if isinstance(method, dict) and isinstance(method.get("rank"), str):
             score, _, way = method["rank"].partition(":")
             return (score, way) if way else ("", "")
     return "", ""
+
+
+def classes_to_list(kept: np.ndarray, total: np.ndarray, limit: int) -> np.ndarray:
+    """Choose at most `limit` classes to list: all, or those that keep the largest and the smallest shares.
+
+    Parameters
+    ----------
+    kept, total : (c,) int
+    limit : int
+
+    Returns
+    -------
+    (m,) int64
+        Labels, ascending; without classes that have no samples.
+    """
+    present = np.flatnonzero(total > 0)
+    if len(present) <= limit:
+        return present
+    order = present[np.argsort(kept[present] / total[present], kind="stable")]
+    return np.sort(np.concatenate([order[: limit - limit // 2], order[len(order) - limit // 2 :]]))
 
 
 def _share(part: Any, whole: Any) -> float:

@@ -1,4 +1,4 @@
-"""From images to a budget and back: curves, plans, and betons that hold what was planned, to the byte."""
+"""From images to a budget and back: curves, allocations, and betons that hold exactly the bytes that were allocated."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_psnr_holds_one_image_in_float_at_a_time():
     assert peak < 3 * 200 * 200 * 3 * 4
 
 
-def test_curves_say_what_the_encoder_makes(made):
+def test_curves_hold_the_bytes_that_the_encoder_makes(made):
     arrays, meta = open_arrays(made.config.out, "winnow-curves/1")
     assert arrays["level"].tolist() == [0, 90, 50, 10, 190, 150, 110]
     source = open_dataset(made.root / "s.beton")
@@ -107,7 +107,7 @@ def test_curves_say_what_the_encoder_makes(made):
     assert meta["prediction"] is None
 
 
-def test_curves_stopped_between_blocks_go_on_and_end_with_the_same_bytes(made, tmp_path, monkeypatch, capsys):
+def test_curves_stopped_between_blocks_resume_and_end_with_the_same_values(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(curves, "_BLOCK", 20)
     config = curves.Config(**{**vars(made.config), "out": tmp_path / "c.npz"})
     real, blocks = curves.measure, []
@@ -136,7 +136,7 @@ def test_curves_stopped_between_blocks_go_on_and_end_with_the_same_bytes(made, t
 
 @pytest.mark.parametrize("policy", ["adaptive", "uniform", "drop"])
 @pytest.mark.parametrize("ratio", [0.15, 0.5])
-def test_materialised_bytes_are_the_planned_bytes_and_within_the_budget(made, tmp_path, policy, ratio, capsys):
+def test_materialised_bytes_are_the_allocated_bytes_and_within_the_budget(made, tmp_path, policy, ratio, capsys):
     config = settings(made, tmp_path, policy=policy, ratio=ratio, floor=2, json=True)
     budget.run(config)
     told = json.loads(capsys.readouterr().out)
@@ -212,7 +212,7 @@ def loader_boxes(source) -> np.ndarray:
     return center_crops(source.beton.heights, source.beton.widths).boxes
 
 
-def test_predicted_curves_are_counted_before_they_are_believed(made, tmp_path, capsys):
+def test_bytes_of_predicted_curves_are_counted_before_they_are_used(made, tmp_path, capsys):
     config = curves.Config(**{**vars(made.config), "out": tmp_path / "part.npz", "sample": 0.5})
     curves.run(config)
     assert "median error" in capsys.readouterr().err
@@ -317,12 +317,17 @@ def test_curves_in_another_order_of_the_images_are_refused(made, tmp_path):
         curves.run(curves.Config(**{**vars(made.config), "out": permuted(made, tmp_path, order="00000000")}))
 
 
-def test_curves_of_before_orders_were_noted_are_read(made, tmp_path):
+def test_curves_of_a_version_that_recorded_no_order_are_read_and_count_as_the_same(made, tmp_path, capsys):
     arrays, meta = open_arrays(made.config.out, "winnow-curves/1")
     old = {name: values for name, values in arrays.items() if name != "digest"}
     save_arrays(tmp_path / "old.npz", old, {key: value for key, value in meta.items() if key != "order"})
-    budget.run(settings(made, tmp_path, curves=tmp_path / "old.npz", ratio=0.5))
-    budget.run(settings(made, tmp_path, ratio=0.5))  # into the same --out: the same curves
+    out = budget.run(settings(made, tmp_path, curves=tmp_path / "old.npz", ratio=0.5))
+    written = out.read_bytes()
+    assert 0 < PrunedIndex.load(out).nbytes.sum() <= 0.5 * made.total
+    assert "up to date" not in capsys.readouterr().err
+    budget.run(settings(made, tmp_path, ratio=0.5))  # into the same --out
+    assert "up to date" in capsys.readouterr().err
+    assert out.read_bytes() == written
 
 
 def test_scores_in_another_order_than_the_curves_are_refused(made, tmp_path):

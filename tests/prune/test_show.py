@@ -18,8 +18,9 @@ from prune import write
 from prune.__main__ import main
 from prune.data.stored_images import Stored
 from prune.gallery import album
-from prune.gallery.gallery_choice import duplicate_groups, panels, telling_classes
+from prune.gallery.gallery_choice import duplicate_groups, panels
 from prune.gallery.thumbnails import data_uri
+from prune.index.index_summary import classes_to_list
 from prune.index.manifest import Manifest, digest
 from prune.index.npz import save_arrays
 from prune.index.provenance import record
@@ -69,7 +70,7 @@ def test_the_words_say_that_listed_samples_are_kept(made, capsys):
     assert show(made) == 0
     out = capsys.readouterr().out
     assert "lists the samples to KEEP: 8 of 25 (32.0 %)" in out
-    assert "all others are to be left out" in out
+    assert "all others are dropped" in out
     assert made.index.source in out
     assert "why: quota 4, floor 4" in out
 
@@ -252,9 +253,9 @@ def test_an_index_of_another_source_is_not_illustrated(made, tmp_path, capsys):
 
 def test_of_many_classes_those_with_the_extreme_shares_are_shown():
     kept, total = np.array([0, 9, 5, 0, 1, 8]), np.array([10, 10, 10, 0, 10, 10])
-    assert telling_classes(kept, total, 10).tolist() == [0, 1, 2, 4, 5]  # class 3 is empty
-    assert telling_classes(kept, total, 4).tolist() == [0, 1, 4, 5]
-    assert telling_classes(kept, total, 3).tolist() == [0, 1, 4]  # of an odd number more from the low end
+    assert classes_to_list(kept, total, 10).tolist() == [0, 1, 2, 4, 5]  # class 3 is empty
+    assert classes_to_list(kept, total, 4).tolist() == [0, 1, 4, 5]
+    assert classes_to_list(kept, total, 3).tolist() == [0, 1, 4]  # of an odd number more from the low end
 
 
 def test_a_panel_shows_the_ends_of_the_scores_and_no_image_twice():

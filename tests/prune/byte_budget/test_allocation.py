@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.byte_budget.allocation import LEFT_OUT, allocate, values
+from prune.byte_budget.allocation import DROPPED, allocate, values
 from prune.runs.files import InputError
 
 
@@ -24,11 +24,11 @@ def test_steps_are_taken_by_value_per_byte_and_the_finish_fills_what_is_left():
     # First steps: row 0 reaches 6 for 10 bytes (0.6 a byte), row 1 reaches 4 for 10 (0.4). Second steps: row 0 from 6
     # to 9 for 10 more (0.3), row 1 from 4 to 5 for 20 more (0.05). 25 bytes: both first steps; 5 bytes are left over.
     nbytes, value = np.array([[20, 10], [30, 10]]), np.array([[9, 6], [5, 4]], np.float32)
-    plan = allocate(nbytes, value, 25)
-    assert plan.level.tolist() == [1, 1]
-    assert (plan.nbytes, plan.value) == (20, 10)
-    assert plan.bound == pytest.approx(10 + 0.3 * 5)
-    assert plan.gap == pytest.approx(1.5 / 11.5)
+    found = allocate(nbytes, value, 25)
+    assert found.level.tolist() == [1, 1]
+    assert (found.nbytes, found.value) == (20, 10)
+    assert found.bound == pytest.approx(10 + 0.3 * 5)
+    assert found.gap == pytest.approx(1.5 / 11.5)
     # 40 bytes: after row 0's second step (30 bytes, 13) row 1's second step does not fit.
     assert allocate(nbytes, value, 40).level.tolist() == [0, 1]
     assert allocate(nbytes, value, 50).level.tolist() == [0, 0]
@@ -36,15 +36,15 @@ def test_steps_are_taken_by_value_per_byte_and_the_finish_fills_what_is_left():
 
 def test_a_level_below_the_hull_is_passed_over():
     # 5 for 10 bytes lies below the line from nothing to 20 for 20 bytes.
-    plan = allocate(np.array([[10, 20]]), np.array([[5, 20]], np.float32), 15)
-    assert plan.level.tolist() == [LEFT_OUT]
+    found = allocate(np.array([[10, 20]]), np.array([[5, 20]], np.float32), 15)
+    assert found.level.tolist() == [DROPPED]
     assert allocate(np.array([[10, 20]]), np.array([[5, 20]], np.float32), 20).level.tolist() == [1]
 
 
 def test_of_equal_samples_the_lower_row_wins_unless_an_order_says_otherwise():
     nbytes, value = np.full((3, 1), 10), np.ones((3, 1), np.float32)
-    assert allocate(nbytes, value, 20).level.tolist() == [0, 0, LEFT_OUT]
-    assert allocate(nbytes, value, 20, order=np.array([2, 1, 0])).level.tolist() == [LEFT_OUT, 0, 0]
+    assert allocate(nbytes, value, 20).level.tolist() == [0, 0, DROPPED]
+    assert allocate(nbytes, value, 20, order=np.array([2, 1, 0])).level.tolist() == [DROPPED, 0, 0]
 
 
 def test_values_charge_what_is_lost_against_leaving_out():
@@ -55,9 +55,9 @@ def test_values_charge_what_is_lost_against_leaving_out():
 
 def test_floors_keep_samples_that_are_worth_nothing_and_say_so():
     nbytes, value = np.array([[5], [4], [10]]), np.array([[-1], [-1], [1]], np.float32)
-    plan = allocate(nbytes, value, 14, labels=np.array([0, 0, 1]), floors=np.array([1, 0]))
-    assert plan.level.tolist() == [LEFT_OUT, 0, 0]  # row 1 for the floor: with row 0's 5 bytes row 2 would not fit
-    assert (plan.nbytes, plan.value) == (14, 0)
+    found = allocate(nbytes, value, 14, labels=np.array([0, 0, 1]), floors=np.array([1, 0]))
+    assert found.level.tolist() == [DROPPED, 0, 0]  # row 1 for the floor: with row 0's 5 bytes row 2 would not fit
+    assert (found.nbytes, found.value) == (14, 0)
     with pytest.raises(InputError, match="the floors alone need 9"):
         allocate(nbytes, value, 8, labels=np.array([0, 0, 1]), floors=np.array([2, 0]))
     with pytest.raises(InputError, match="class 1 has 1 samples, fewer than its floor of 2"):
@@ -73,14 +73,14 @@ def test_bytes_fit_floors_hold_and_more_bytes_are_never_worse(seed, n, levels, f
     budgets = sorted(data.draw(st.lists(st.integers(least, least + 3000), min_size=2, max_size=6)))
     best = -np.inf
     for budget in budgets:
-        plan = allocate(nbytes, value, budget, labels=labels, floors=floors)
-        kept = np.flatnonzero(plan.level >= 0)
-        assert plan.nbytes == nbytes[kept, plan.level[kept]].sum() <= budget
-        assert plan.value == pytest.approx(value[kept, plan.level[kept]].sum(), abs=1e-4)
+        found = allocate(nbytes, value, budget, labels=labels, floors=floors)
+        kept = np.flatnonzero(found.level >= 0)
+        assert found.nbytes == nbytes[kept, found.level[kept]].sum() <= budget
+        assert found.value == pytest.approx(value[kept, found.level[kept]].sum(), abs=1e-4)
         assert (np.bincount(labels[kept], minlength=3) >= floors).all()
-        assert plan.value <= plan.bound + 1e-6
-        assert plan.value >= best - 1e-5
-        best = plan.value
+        assert found.value <= found.bound + 1e-6
+        assert found.value >= best - 1e-5
+        best = found.value
 
 
 @settings(max_examples=40)
@@ -99,10 +99,10 @@ def test_no_plan_is_above_the_bound_and_the_loss_is_at_most_one_step(seed, n, fl
         with pytest.raises(InputError, match="the floors alone"):
             allocate(nbytes, value, budget, labels=labels, floors=floors)
         return
-    plan = allocate(nbytes, value, budget, labels=labels, floors=floors)
-    assert max(totals) <= plan.bound + 1e-5
+    found = allocate(nbytes, value, budget, labels=labels, floors=floors)
+    assert max(totals) <= found.bound + 1e-5
     if not floors.any():
-        assert plan.bound - plan.value <= max(0, value.max()) + 1e-5
+        assert found.bound - found.value <= max(0, value.max()) + 1e-5
 
 
 @pytest.mark.parametrize("floor", [0, 40])
@@ -114,6 +114,6 @@ def test_the_value_of_many_samples_is_within_a_thousandth_of_the_bound(ratio, fl
     nbytes = (rng.lognormal(8, 0.5, (n, 1)) * share * rng.uniform(0.8, 1.2, (n, 6))).astype(np.int64) + 1
     value = (1 - np.array([0, 0.02, 0.05, 0.1, 0.2, 0.4]) * rng.lognormal(0, 0.6, (n, 1))).astype(np.float32)
     labels, floors = rng.integers(0, 100, n), np.full(100, floor)
-    plan = allocate(nbytes, value, int(ratio * nbytes[:, 0].sum()), labels=labels, floors=floors)
-    assert plan.gap <= 1e-3
-    assert (np.bincount(labels[plan.level >= 0], minlength=100) >= floor).all()
+    found = allocate(nbytes, value, int(ratio * nbytes[:, 0].sum()), labels=labels, floors=floors)
+    assert found.gap <= 1e-3
+    assert (np.bincount(labels[found.level >= 0], minlength=100) >= floor).all()
