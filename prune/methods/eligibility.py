@@ -99,7 +99,7 @@ def removable_copies(
     whole : (c,) bool, optional
         Classes that are kept whole.
     """
-    out = may & copies
+    out: np.ndarray = may & copies
     if whole is not None:
         out &= ~whole[label]
     c = len(floor)

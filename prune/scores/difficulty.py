@@ -39,13 +39,11 @@ def margin(p: np.ndarray) -> np.ndarray:
     first = p.argmax(axis=1)
     best = p[rows, first]
     if p.shape[1] == 1:
-        found: np.ndarray = best.copy()
-        return found
+        return np.asarray(best)
     p[rows, first] = -1.0
     second = p.max(axis=1)
     p[rows, first] = best
-    found: np.ndarray = best - second
-    return found
+    return np.asarray(best - second)
 
 
 def least_confidence(p: np.ndarray) -> np.ndarray:
