@@ -156,7 +156,6 @@ def test_help_of_every_command_answers_without_numpy_or_torch():
     program = """
 import contextlib, io, sys
 from importlib import import_module
-from prune.runs.command_line import run_step
 shown = []
 for package in ("prune", "transfer"):
     main = import_module(f"{package}.__main__")
@@ -170,6 +169,8 @@ for package in ("prune", "transfer"):
                 shown.append(step)
     assert all(step in out.getvalue() for step in main.STEPS)
 with contextlib.redirect_stdout(io.StringIO()):
+    assert import_module("winnow.__main__").main(["--help"]) == 0
+    assert import_module("winnow.__main__").main(["--version"]) == 0
     try:
         import_module("pretrain.__main__").main(["--help"])
     except SystemExit as end:

@@ -24,7 +24,9 @@ def script(shell: str, commands: Mapping[str, str | Mapping[str, str]]) -> str:
     """
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
         tyro.cli(_union(commands), prog="winnow", args=["--tyro-print-completion", shell])
-    return out.getvalue().rstrip()
+    # A help text of several lines would be offered as several words.
+    lines = out.getvalue().rstrip().split("\n")
+    return "\n".join(one.replace("\\n", " ") if one.startswith("COMPLETION_SPEC =") else one for one in lines)
 
 
 def _union(commands: Mapping[str, str | Mapping[str, str]]) -> Any:
