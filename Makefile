@@ -17,7 +17,7 @@ help:
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt $(wildcard install/* install/ffcv_shim/*)
+.venv/ready: pyproject.toml constraints.txt prune/index/version.py $(wildcard install/* install/ffcv_shim/*)
 	@PYTHON=$(PYTHON) install/system.sh build
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
