@@ -74,7 +74,8 @@ def _print_tables(analysis: Mapping[str, Any]) -> None:
             for row in rows:
                 cells = condition_cells(row, cost_of(analysis, row), digits=1)
                 table.add_row(*map(Text, cells), style="dim" if row["method"] in CONTROLS else "")
-            if not console.is_terminal:  # a file or a pipe has no width of its own
+            if not console.is_terminal:  # a file or a pipe has no width of its own: as wide as the table
+                console.width = 1000
                 console.width = max(132, console.measure(table).maximum)
             console.print(table)
     margin = f"{analysis['margin']:g} points"

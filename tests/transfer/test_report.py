@@ -235,7 +235,7 @@ def test_a_study_without_full_data_indices_or_pictures_has_a_page_too(study, bro
         (["--price", "-1"], "--price -1.0 must not be negative"),
         (["--price", "nan"], "--price nan must not be negative or without end"),
         (["--out", "."], "is a directory; a file is expected"),
-        (["--out", "x.csv"], "--out x.csv: page, table and --markdown need names of their own"),
+        (["--out", "x.csv"], "--out x.csv: page, table and --markdown need different names"),
         (["--source", "nowhere.beton"], "nowhere.beton: no such file"),
     ],
 )
