@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prune.methods import rank as ranks
-from prune.methods.presets import BY_CLASS, Method, rank_parts
+from prune.methods.presets import BY_QUOTA, OVER_ALL, Method, rank_parts
 from prune.methods.quota import check_floors, quota, whole_classes
 from prune.methods.sampling import COMPLEXITY, beta_key, ccs_places
 from prune.runs.files import InputError
@@ -116,7 +116,7 @@ def choose_samples(
     low = np.maximum(must, 0 if floor is None else np.minimum(floor, sizes))
     check_floors(sizes, budget, low)
     score, way = rank_parts(method.rank, source.scores)
-    if method.quota == "threshold" and way in BY_CLASS:
+    if method.quota == "threshold" and way in BY_QUOTA and way not in OVER_ALL:
         raise InputError(f"rank {method.rank!r} works inside classes: give a --quota other than threshold")
 
     rng = np.random.default_rng(seed)
@@ -125,15 +125,20 @@ def choose_samples(
     values = source.scores[score][free] if score else None
     weight = _weights(source, method.quota, sizes)
     if method.quota == "threshold":
-        key = _key(source, way, values, np.zeros_like(label), free, budget / n, complexity, rng)
-        left = budget - int(taken.sum())
+        left, one = budget - int(taken.sum()), np.zeros_like(label)
+        if way in OVER_ALL:
+            # Picks of d2 do not depend on their number: an order of all samples also fills the floors.
+            picked = left if way == "ccs" or not (low > taken).any() else len(free) - 1
+            key = _place(source, way, score, values, one, free, np.array([picked]), cut, rng).astype(np.float64)
+        else:
+            key = _key(source, way, values, one, free, budget / n, complexity, rng)
         quotas = taken + ranks.threshold_quotas(key, label, left, low - taken)
         plain = taken + ranks.threshold_quotas(key, label, left, must - taken) if low.sum() > must.sum() else quotas
         place = ranks.places(key, label)[0]
     else:
         quotas = _quotas(source, method, weight, sizes, budget, low)
         plain = _quotas(source, method, weight, sizes, budget, must) if low.sum() > must.sum() else quotas
-        if way in BY_CLASS:
+        if way in BY_QUOTA:
             place = _place(source, way, score, values, label, free, quotas - taken, cut, rng)
         else:
             place = ranks.places(_key(source, way, values, label, free, budget / n, complexity, rng), label)[0]
@@ -141,7 +146,7 @@ def choose_samples(
     kept = forced.copy()
     kept[free] = place < (quotas - taken)[label]
     reason = np.full(n, PROTECTED, np.uint8)
-    drawn = {"random": RANDOM, "ccs": QUOTA}.get(way, COVERAGE if way in BY_CLASS else QUOTA)
+    drawn = {"random": RANDOM, "ccs": QUOTA}.get(way, COVERAGE if way in BY_QUOTA else QUOTA)
     reason[free] = np.where(quotas < sizes, drawn, QUOTA)[label]  # a class that is kept whole is not drawn from
     # Kept because of the floor: what would be dropped without one.
     reason[free] = np.where(place >= (plain - taken)[label], FLOOR, reason[free])

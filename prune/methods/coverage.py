@@ -26,7 +26,7 @@ class _Products:
         self._table = x @ x.T if len(x) <= _DENSE and picks * 32 > len(x) else None
 
     def __call__(self, row: int) -> np.ndarray:
-        return self._x @ self._x[row] if self._table is None else self._table[row]
+        return np.asarray(self._x @ self._x[row] if self._table is None else self._table[row])
 
 
 def k_center(x: np.ndarray, k: int) -> np.ndarray:
@@ -156,6 +156,10 @@ def d2(x: np.ndarray, score: np.ndarray, k: int, neighbours: int = NEIGHBOURS, g
     Reverse: after each pick its neighbours lose exp(-gamma d) times the pick's value. Distances d are in units of the
     mean distance between neighbours, so that gamma means the same for every surrogate. Equal values: the lower row.
 
+    Where the authors' code differs: it uses raw distances, and gamma in the reverse pass alone. It also subtracts
+    values that have become negative, so that a late pick raises its neighbours and the next picks crowd around it; here
+    a pick with a negative value takes nothing from its neighbours.
+
     Parameters
     ----------
     x : (n, d) float32
@@ -182,12 +186,17 @@ def d2(x: np.ndarray, score: np.ndarray, k: int, neighbours: int = NEIGHBOURS, g
     starts = np.searchsorted(start, np.arange(n + 1))
     value = score + np.bincount(start, strength * score[end], minlength=n)
     picks = np.empty(k, np.int64)
+    # Values only fall: the first entry of the heap that is up to date is the largest value of all.
+    heap = list(zip((-value).tolist(), range(n)))
+    heapq.heapify(heap)
     for step in range(k):
-        pick = int(value.argmax())
+        while -heap[0][0] != value[heap[0][1]]:
+            heapq.heapreplace(heap, (-value[heap[0][1]], heap[0][1]))
+        pick = heapq.heappop(heap)[1]
         picks[step] = pick
-        around = slice(starts[pick], starts[pick + 1])
-        value[end[around]] -= strength[around] * max(value[pick], 0.0)
-        value[pick] = -np.inf
+        if value[pick] > 0:
+            around = slice(starts[pick], starts[pick + 1])
+            value[end[around]] -= strength[around] * value[pick]
     return picks
 
 
@@ -239,4 +248,4 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     if not known.any():
         return np.zeros(len(values))
     low, high = values[known].min(), values[known].max()
-    return np.clip(np.nan_to_num((values - low) / ((high - low) or 1.0), nan=0.0), 0.0, 1.0)
+    return np.asarray(np.clip(np.nan_to_num((values - low) / ((high - low) or 1.0), nan=0.0), 0.0, 1.0))

@@ -1,7 +1,7 @@
 """The named methods: each is a quota and a rank, as in its paper; any other pair can be combined.
 
 A rank is `random`, `k-center`, `herding`, `facility-location`, or SCORE:WAY with a score of the scores file and a way
-of `WAYS`. SCORE may list alternatives, as in `aum/el2n:ccs`: the first one that the scores file holds is used.
+of `WAYS`. SCORE may list alternatives, as in `aum-probability/el2n:ccs`: the first that the scores file holds is used.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ PLAIN = ("random", "k-center", "herding", "facility-location")
 """Ranks without a score."""
 UNSCORED = ("size", "equal", "weights")
 """Quotas that need no scores file."""
-BY_CLASS = ("ccs", "d2", "k-center", "herding", "facility-location")
-"""Ways that need the quotas first: they cannot be combined with one threshold over all."""
+BY_QUOTA = ("ccs", "d2", "k-center", "herding", "facility-location")
+"""Ways whose order of taking depends on how many samples are taken."""
+OVER_ALL = ("ccs", "d2")
+"""Those of them that can also run over all samples at once (quota `threshold`); the others compare all pairs."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,14 @@ PRESETS = {
     "self-prototype": _by_score("self-prototype", "top"),
     "moderate": Method("size", "moderate:bottom", paper=BY_NAME["moderate"].paper),
     "affinity": _by_score("affinity", "top"),
-    "ccs": Method("size", "aum/el2n:ccs", paper="Zheng et al., ICLR 2023, algorithm 1, by class"),
-    "d2": Method("size", "aum/el2n:d2", paper="Maharana et al., ICLR 2024, section 3, by class"),
+    "ccs": Method("size", "aum-probability/el2n:ccs", paper="Zheng et al., ICLR 2023, algorithm 1, inside each class"),
+    "ccs-global": Method(
+        "threshold", "aum-probability/el2n:ccs", paper="Zheng et al., ICLR 2023, algorithm 1, as its code: over all"
+    ),
+    "d2": Method("size", "aum-probability/el2n:d2", paper="Maharana et al., ICLR 2024, section 3, inside each class"),
+    "d2-global": Method(
+        "threshold", "aum-probability/el2n:d2", paper="Maharana et al., ICLR 2024, section 3, as its code: over all"
+    ),
     "k-center": Method("size", "k-center", paper="Sener and Savarese, ICLR 2018, algorithm 1, by class"),
     "herding": Method("size", "herding", paper="Welling, ICML 2009; Rebuffi et al., CVPR 2017, algorithm 4"),
     "facility-location": Method("size", "facility-location", paper="Mirzasoleiman et al. (CRAIG), ICML 2020, eq. 11"),

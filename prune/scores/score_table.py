@@ -60,6 +60,13 @@ SCORES = (
     Score("grand", "logits", "difficulty.grand", "high", "Paul et al., NeurIPS 2021, definition 2.1, last layer"),
     Score("forgetting", "dynamics", "training_dynamics.forgetting", "high", "Toneva et al., ICLR 2019, section 3"),
     Score("aum", "dynamics", "training_dynamics.aum", "low", "Pleiss et al., NeurIPS 2020, equation 2"),
+    Score(
+        "aum-probability",
+        "dynamics",
+        "training_dynamics.aum_probability",
+        "low",
+        "Zheng et al. (CCS), ICLR 2023, code: area under the margin of probabilities",
+    ),
     Score("el2n-early", "dynamics", "training_dynamics.el2n_early", "high", "Paul et al., NeurIPS 2021, section 2"),
     Score(
         "confidence",
@@ -81,9 +88,7 @@ SCORES = (
         "as self-prototype, with the class's mean feature",
         also="prototype",
     ),
-    Score(
-        "moderate", "features", "geometry.moderate", "high", "Xia et al., ICLR 2023, section 3, by class", "prototype"
-    ),
+    Score("moderate", "features", "geometry.moderate", None, "Xia et al., ICLR 2023, section 3, by class", "prototype"),
     Score(
         "self-prototype",
         "features",
@@ -92,9 +97,7 @@ SCORES = (
         "Sorscher et al., NeurIPS 2022, section 5",
         also="self-prototype",
     ),
-    Score(
-        "affinity", "targets", "geometry.affinity", "low", "cosine to the nearest target image (ours)", also="affinity"
-    ),
+    Score("affinity", "targets", "geometry.affinity", None, "cosine to the nearest target image (ours)", "affinity"),
 )
 BY_NAME = {row.name: row for row in SCORES}
 ALSO = tuple(dict.fromkeys(row.also for row in SCORES if row.also))
@@ -144,7 +147,7 @@ def _function(place: str) -> tuple[Callable[..., np.ndarray], dict[str, bool]]:
 
 
 def hardness(name: str, values: np.ndarray) -> np.ndarray:
-    """Turn the values of a score so that large ones are hard; a score that the table does not know stays as it is."""
+    """Change the sign of a score whose low end is the hard one; scores without a hard end stay as they are."""
     return -values if name in BY_NAME and BY_NAME[name].hard == "low" else values
 
 

@@ -47,6 +47,21 @@ def aum(margin: np.ndarray) -> np.ndarray:
     return _mean(margin)
 
 
+def aum_probability(probability: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Area under the margin of probabilities: the label's less the largest other, averaged over epochs, (b,) float32.
+
+    What the code of CCS (Zheng et al., ICLR 2023) and D2 calls the accumulated margin. It is bounded, so that strata of
+    equal width cut a set quite differently than strata of `aum`, whose margins are of logits. The largest other
+    probability is p exp(-margin).
+    """
+    return _mean(probability - _rival(probability, margin))
+
+
+def _rival(probability: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Largest probability of another class, (epochs, b) float32, from a margin of logits."""
+    return np.asarray(np.minimum(probability * np.exp(-np.clip(margin, -80, 80)), 1.0 - probability))
+
+
 def epoch_error(probability: np.ndarray, margin: np.ndarray, classes: int) -> np.ndarray:
     """EL2N of each epoch from label probability and margin, (epochs, b) float32.
 
@@ -54,10 +69,10 @@ def epoch_error(probability: np.ndarray, margin: np.ndarray, classes: int) -> np
     Exact for two or three classes; a close lower bound for more, since the rest enters squared.
     """
     p = probability.astype(np.float32)
-    rival = np.minimum(p * np.exp(-np.clip(margin.astype(np.float32), -80, 80)), 1.0 - p)
+    rival = _rival(p, margin.astype(np.float32))
     rest = np.maximum(1.0 - p - rival, 0.0)
     spread = rest * rest / max(1, classes - 2)
-    return np.sqrt((1.0 - p) ** 2 + rival**2 + spread)
+    return np.asarray(np.sqrt((1.0 - p) ** 2 + rival**2 + spread))
 
 
 def el2n_early(error: np.ndarray, epochs: int = EARLY) -> np.ndarray:

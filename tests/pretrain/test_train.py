@@ -105,8 +105,8 @@ def test_an_index_is_trained_on_and_named_in_the_model(settings, index):
     assert arrays["position"].tolist() == list(range(100))
     assert arrays["label"].tolist() == [row % 4 for row in range(100)]
     assert {name: arrays[name].dtype.str for name in ("probability", "margin", "correct")} == {
-        "probability": "<f2",
-        "margin": "<f2",
+        "probability": "<f4",
+        "margin": "<f4",
         "correct": "|u1",
     }
     assert np.isnan(arrays["probability"]).sum(axis=1).tolist() == [36, 36]  # the images that wait for another epoch
@@ -179,10 +179,10 @@ def test_simsiam_learns_without_labels_and_leaves_a_plain_model(settings, monkey
 
 
 def test_images_grow_a_batch_smaller_than_the_recipes_scales_the_rate(settings):
-    assert adapted(replace(settings, batch_size=32)).lr == pytest.approx(RECIPES["tiny"].lr / 2)
-    wide = adapted(replace(settings, recipe="rn50-16ep", resolution=96))
+    assert adapted("tiny", batch_size=32).lr == pytest.approx(RECIPES["tiny"].lr / 2)
+    wide = adapted("rn50-16ep", resolution=96)
     assert (wide.resolution, wide.start_resolution, wide.evaluation) == (96, 80, 128)  # 160/192 and 256/192 of 96
-    assert adapted(replace(settings, adversarial="pgd")).attack.kind == "pgd"
+    assert adapted("tiny", adversarial="pgd").attack.kind == "pgd"
 
 
 def test_a_sample_smaller_than_a_batch_still_trains(settings):
@@ -257,7 +257,7 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_smaller_parts(settings, monke
 
 
 def test_a_validation_loss_that_is_not_finite_leaves_no_model(settings, val_beton, monkeypatch):
-    monkeypatch.setattr(training_run.evaluation, "evaluate", lambda *_: {"top1": 0.25, "loss": float("nan")})
+    monkeypatch.setattr(training_run.validation, "evaluate", lambda *_: {"top1": 0.25, "loss": float("nan")})
     config = replace(settings, val=val_beton)
     with pytest.raises(InputError, match="the validation loss after epoch 1 is not finite"):
         train.run(config)
@@ -356,7 +356,7 @@ def test_an_index_of_another_source_is_used_as_far_as_it_goes_only_where_the_use
 ):
     # Images are drawn one after the other from the seed: the first 70 are the same, 30 of the index's 100 are missing.
     part = replace(settings, beton=write_beton(tmp_path / "part.beton", 70), index=index, epochs=1)
-    with pytest.raises(InputError, match=r"100 samples 30 are missing here .*--allow-changed uses what is there"):
+    with pytest.raises(InputError, match=r"100 samples 30 are missing here .*--allow-changed uses the others"):
         train.run(part)
     assert not part.out.exists()
     train.run(replace(part, allow_changed=True))

@@ -416,7 +416,7 @@ def test_the_report_lists_every_class_with_its_reasons(case):
         ({"rank": "el2n"}, "SCORE:WAY"),
         ({"rank": "aum:top"}, "needs training dynamics"),
         ({"rank": "affinity:top"}, "no affinity .*--also"),
-        ({"rank": "el2n:d2", "quota": "threshold"}, "works inside classes"),
+        ({"rank": "k-center", "quota": "threshold"}, "works inside classes"),
         ({"drop_leaks": True}, "--leaks"),
         ({"drop_suspects": True}, "--also suspects"),
         ({"cut": 1.0}, "--cut"),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Candidates, choose_samples
+from prune.methods.coverage import d2
 from prune.methods.presets import NAMES, PRESETS, Method, method, rank_parts, winnow
 from prune.runs.files import InputError
 
@@ -19,6 +20,8 @@ METHODS = [
     Method("threshold", "a:beta"),
     Method("size", "herding"),
     Method("lm-soft", "a:d2", base=0.3),
+    Method("threshold", "a:ccs"),
+    Method("threshold", "a:d2"),
 ]
 
 
@@ -136,6 +139,56 @@ def test_the_hard_end_of_a_score_is_the_scores_own():
     source = Candidates(np.zeros(6, int), 1, {"el2n": np.arange(6.0), "margin": np.arange(6.0)})
     assert choose_samples(source, Method("size", "el2n:ccs"), 3, cut=0.5).rows.tolist() == [0, 1, 2]
     assert choose_samples(source, Method("size", "margin:ccs"), 3, cut=0.5).rows.tolist() == [3, 4, 5]
+
+
+def test_ccs_cuts_inside_each_class_and_ccs_global_over_all():
+    # Class 1 is the harder one. A quarter of eight is two: one of each class, or both of class 1.
+    label, easiness = np.repeat([0, 1], 4), np.array([0.9, 0.8, 0.7, 0.6, -0.1, -0.2, -0.3, -0.4])
+    source = Candidates(label, 2, {"aum-probability": easiness})
+    inside = choose_samples(source, PRESETS["ccs"], 6, cut=0.25)
+    over_all = choose_samples(source, PRESETS["ccs-global"], 6, cut=0.25)
+    assert inside.rows.tolist() == [0, 1, 2, 4, 5, 6]
+    assert over_all.rows.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_ccs_global_takes_as_many_of_each_stratum_as_algorithm_1_of_the_paper(seed):
+    rng = np.random.default_rng(seed)
+    n, budget = 600, int(rng.integers(60, 400))
+    hardness, label = rng.beta(2, 5, n).astype(np.float32), rng.integers(0, 3, n)
+    cut = float(rng.choice([0.0, 0.1, 0.3]))
+    found = choose_samples(Candidates(label, 3, {"el2n": hardness}), PRESETS["ccs-global"], budget, cut=cut, seed=seed)
+    left = np.sort(hardness)[: n - int(np.floor(cut * n + 1e-9))]
+    width = (left[-1] - left[0]) / 50
+    stratum = lambda values: np.minimum((values - left[0]) / width, 49).astype(int)  # noqa: E731
+    sizes, rest = np.bincount(stratum(left), minlength=50), budget
+    wanted = np.zeros(50, int)
+    for done, k in enumerate(np.argsort(sizes, kind="stable")):
+        wanted[k] = min(sizes[k], rest // (50 - done))
+        rest -= wanted[k]
+    assert np.bincount(stratum(hardness[found.rows]), minlength=50).tolist() == wanted.tolist()
+
+
+def test_d2_global_is_d2_of_all_samples_and_keeps_floors():
+    rng = np.random.default_rng(3)
+    x, label, score = rng.normal(size=(40, 2)), np.repeat([0, 1], [30, 10]), rng.uniform(size=40)
+    score[label == 1] = 0.01 * score[label == 1]
+    source = Candidates(label, 2, {"el2n": score}, features=x)
+    scaled = (score - score.min()) / np.ptp(score)
+    found = choose_samples(source, PRESETS["d2-global"], 12)
+    assert found.rows.tolist() == sorted(d2(x.astype(np.float32), scaled, 12).tolist())
+    kept = choose_samples(source, PRESETS["d2-global"], 12, floor=np.array([0, 6]))
+    assert kept.quotas.sum() == 12
+    assert kept.quotas[1] >= 6
+    with pytest.raises(InputError, match="works inside classes"):
+        choose_samples(source, Method("threshold", "k-center"), 12)
+
+
+def test_ccs_and_d2_use_the_margins_of_probabilities_where_there_are_dynamics():
+    for name in ("ccs", "ccs-global", "d2", "d2-global"):
+        assert rank_parts(PRESETS[name].rank, {"aum", "aum-probability", "el2n"})[0] == "aum-probability"
+        assert rank_parts(PRESETS[name].rank, {"el2n"})[0] == "el2n"
 
 
 def test_too_much_protection_is_refused_with_the_number():

@@ -61,6 +61,25 @@ def test_d2_by_hand():
     assert d2(line(0, 1, 3), np.array([1.0, 0.0, 0.5]), 3, neighbours=1).tolist() == [0, 2, 1]
 
 
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40)
+def test_d2_picks_the_largest_value_at_every_step(seed):
+    rng = np.random.default_rng(seed)
+    x, score = rng.normal(size=(30, 2)).astype(np.float32), rng.choice([0, 0.25, 0.5, 1.0], 30)
+    square, near = knn(x, 3)
+    weight = np.exp(-np.sqrt(square) / np.sqrt(square).mean())
+    strength = np.zeros((30, 30))
+    for row in range(30):
+        strength[row, near[row]] = strength[near[row], row] = weight[row]
+    value, picks = score + strength @ score, []
+    for _ in range(20):
+        picks.append(int(value.argmax()))
+        value = value - strength[picks[-1]] * max(value[picks[-1]], 0)
+        value[picks[-1]] = -np.inf
+    ours = d2(x, score, 20, neighbours=3)
+    assert ours.tolist()[:10] == picks[:10]
+
+
 def test_d2_spreads_its_picks_where_scores_alone_would_crowd():
     rng = np.random.default_rng(1)
     x = np.r_[rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 50].astype(np.float32)

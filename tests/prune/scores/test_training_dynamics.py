@@ -7,6 +7,7 @@ from prune.scores.score_table import names
 from prune.scores.training_dynamics import (
     all_scores,
     aum,
+    aum_probability,
     dual,
     dyn_unc,
     el2n_early,
@@ -42,6 +43,22 @@ def test_forgetting_looks_only_at_epochs_that_saw_the_sample():
 def test_aum_averages_every_epoch():
     assert aum(column(1, 2, 6)).tolist() == [3]
     assert aum(column(1, NAN, 6)).tolist() == [3.5]
+
+
+def test_aum_of_probabilities_averages_the_label_less_the_largest_other_probability():
+    # 0.6 against 0.3 (margin ln 2), then 0.3 against 0.6 (margin -ln 2), then unseen: 0.3, -0.3.
+    assert aum_probability(column(0.6, 0.3, NAN), column(np.log(2), -np.log(2), NAN))[0] == pytest.approx(0, abs=1e-6)
+    assert aum_probability(column(0.6), column(np.log(2)))[0] == pytest.approx(0.3)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 30))
+@settings(max_examples=100)
+def test_aum_of_probabilities_is_exact_for_any_number_of_classes(seed, classes):
+    z = np.random.default_rng(seed).normal(scale=3, size=(5, classes))
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    exact = (p[:, 0] - p[:, 1:].max(axis=1)).mean()
+    found = aum_probability(p[:, :1].astype(np.float32), (z[:, :1] - z[:, 1:].max(axis=1, keepdims=True)).astype("f4"))
+    assert found[0] == pytest.approx(exact, abs=1e-5)
 
 
 def test_el2n_from_probability_and_margin_is_exact_for_three_classes():
