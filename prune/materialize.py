@@ -1,10 +1,10 @@
-"""Copy the kept images into a small beton of their own, for a node's local disk.
+"""Copy the images that an index keeps into a beton of their own, for instance to a node's local disk.
 
     prune materialize runs/winnow-20.index.npz --source runs/photos.beton --out /local/winnow-20.beton
 
-Writes X.beton and X.manifest.npz. Images for which the index asks for a lower quality are encoded anew; all others keep
-their bytes. Every image is checked against the manifest on the way. Killed, the same command goes on where it was.
-The new beton holds what is to be trained on: train on all of it, without an index.
+Writes X.beton and X.manifest.npz. Images to which the index gives a lower quality are encoded anew; all others keep
+their bytes. Every image is checked against the manifest. After a kill the same command resumes.
+Train on all of the new beton, without an index.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from prune.data.dataset import Dataset
     from prune.data.stored_images import Stored
     from prune.index.pruned_index import PrunedIndex
@@ -37,7 +35,7 @@ class Config:
     out: Location[Path]
     """Beton to write; its manifest goes beside it."""
     allow_changed: bool = False
-    """Also take another source, as far as the samples are there; recorded in the manifest."""
+    """Accept another source if it has at least some of the samples; recorded in the manifest."""
     workers: RunOption[int | None] = None
     """Threads that read and encode; all cores when absent."""
 
@@ -47,7 +45,7 @@ def run(config: Config) -> Path:
     import json
 
     from prune.data.dataset import open_dataset
-    from prune.data.resumable_beton import Continued
+    from prune.data.resumable_beton import ResumableBeton
     from prune.index.manifest import manifest_path
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
@@ -68,16 +66,14 @@ def run(config: Config) -> Path:
         if done:
             return config.out
         _check_space(config.out, index, source)
-        with Continued(config.out, json.dumps(work, sort_keys=True)) as files:
+        with ResumableBeton(config.out, json.dumps(work, sort_keys=True)) as files:
             try:
                 manifest = _copy(files, index, source, config.workers)
             except InputError:
                 files.discard()
                 raise
             except OSError as error:
-                raise InputError(
-                    f"{config.out}: {error.strerror or error}; the same command goes on from here"
-                ) from None
+                raise InputError(f"{config.out}: {error.strerror or error}; the same command resumes here") from None
             meta = {"source": source.name, "skipped": [], "config": step["config"], "inputs": step["inputs"]}
             manifest.meta.update(meta, provenance=[*index.provenance, step])
             manifest.save(place)
@@ -90,16 +86,18 @@ def _record(out: Path) -> dict[str, Any]:
     from prune.index.manifest import Manifest, manifest_path
 
     if not manifest_path(out).is_file():
-        raise InputError(f"{out}: exists and is not of this command")
+        raise InputError(f"{out}: exists and was not written by this command")
     meta = Manifest.load(manifest_path(out)).meta
     found: dict[str, Any] = meta.get("config", {}) | meta.get("inputs", {})
     return found
 
 
 def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Raise `InputError` when the disk has too little space."""
     import os
     import shutil
+
+    from prune.data.beton import beton_bytes
 
     needed = beton_bytes(index.nbytes, source.beton.page_size)
     if index.quality.any() and not any(step.get("step") == "budget" for step in index.provenance):
@@ -113,31 +111,8 @@ def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:
         raise InputError(f"{out}: needs {needed / 1e9:,.2f} GB, and {folder} has {free / 1e9:,.2f} GB free")
 
 
-def beton_bytes(sizes: np.ndarray, page_size: int) -> int:
-    """Bytes of a beton that holds images of these sizes in this order.
-
-    Parameters
-    ----------
-    sizes : (n,) int
-        Bytes of each image.
-    page_size : int
-        No image crosses a page.
-    """
-    import numpy as np
-
-    from prune.data.beton import ALLOCATION, DATA_START, SAMPLE
-
-    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    first, pages = 0, 0
-    while first < len(sizes):
-        first = max(first + 1, int(np.searchsorted(ends, ends[first] + page_size, side="right")) - 1)
-        pages += 1
-    head = -(-(DATA_START + len(sizes) * SAMPLE.itemsize) // page_size)
-    return (head + pages) * page_size + len(sizes) * ALLOCATION.itemsize
-
-
 def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) -> Any:
-    """Write the images that are not there yet; returns the manifest (not yet saved)."""
+    """Write the images that are still missing; returns the manifest, not yet saved."""
     import numpy as np
 
     from prune.data.image_codecs import HALF
@@ -155,25 +130,25 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
         height, width = -(-int(image["height"]) // shrink), -(-int(image["width"]) // shrink)
         return jpeg, height, width, int(index.labels[row])
 
-    def there(row: int, data: bytes) -> bool:
+    def right(row: int, data: bytes) -> bool:
         if index.quality[row] == 0:
             return zlib.crc32(data) == int(checks[row])
         digests[row], checks[row] = digest(data), zlib.crc32(data)
         return True
 
-    with files.start(k, source.beton.page_size, shape, there) as writer:
+    with files.start(k, source.beton.page_size, shape, right) as writer:
         begin = writer.count
         if begin:
-            note(f"{files.out}: goes on after {begin} images")
+            note(f"{files.out}: resumes after {begin} images")
         images = in_order(lambda row: _image(index, source, row), range(begin, k), workers)
         for row, image in zip(range(begin, k), track(images, k - begin, "copying")):
-            _check_plan(index, row, len(image.data))
+            _check_allocated(index, row, len(image.data))
             writer.add(
                 image.data, jpeg=image.jpeg, height=image.height, width=image.width, label=int(index.labels[row])
             )
             if index.quality[row] > 0:
                 digests[row], checks[row] = digest(image.data), zlib.crc32(image.data)
-            files.wrote(writer, len(image.data))
+            files.image_added(writer, len(image.data))
     records = writer.samples["image"][:k]
     sizes = writer.sizes[:k].astype(np.int32)
     width, height = records["width"].astype(np.int32), records["height"].astype(np.int32)
@@ -181,7 +156,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
 
 
 def _image(index: PrunedIndex, source: Dataset, row: int) -> Stored:
-    """One image as it is to be stored, its bytes checked."""
+    """One image in the form in which it is stored; `InputError` when its bytes are damaged."""
     from prune.data.dataset import checked
     from prune.data.image_codecs import HALF, encode_level, halved
     from prune.data.stored_images import Stored, decode
@@ -194,11 +169,11 @@ def _image(index: PrunedIndex, source: Dataset, row: int) -> Stored:
     return Stored(encode_level(pixels, level), True, height, width)
 
 
-def _check_plan(index: PrunedIndex, row: int, size: int) -> None:
-    """A budget holds to the byte, or not at all: another encoder than the one that was measured is refused."""
+def _check_allocated(index: PrunedIndex, row: int, size: int) -> None:
+    """Refuse an encoder that gives other bytes than the one measured: a budget is exact to the byte."""
     if size != int(index.nbytes[row]) and any(step.get("step") == "budget" for step in index.provenance):
         name = bytes(index.ids[row]).decode("utf-8", "backslashreplace")
         raise InputError(
-            f"image {name!r} takes {size} bytes, and {int(index.nbytes[row])} are planned: the curves were measured "
+            f"image {name!r} takes {size} bytes, and {int(index.nbytes[row])} are allocated: the curves were measured "
             "with another encoder (version of Pillow); run `prune curves` and `prune budget` here"
         )

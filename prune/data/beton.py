@@ -1,9 +1,10 @@
 """The beton: FFCV's file format (version 2), written and opened with NumPy alone.
 
-A beton of ours has three fields, `image` (RGB image: JPEG bytes or raw pixels), `label` and `position` (row of the
-manifest), and opens in the stock FFCV loader. Writing it here, in one streaming pass, keeps JPEG bytes as they are,
-gives equal files for equal input, lets unreadable images be left out on the way, and leaves nothing behind when killed;
-FFCV's own writer does none of these. Opening checks the structure, because FFCV itself trusts every pointer.
+Winnow's betons have three fields, `image` (RGB image: JPEG bytes or raw pixels), `label` and `position` (row of the
+manifest), and open in the stock FFCV loader. This writer works in one streaming pass, keeps JPEG bytes as they are,
+gives equal files for equal input, can skip unreadable images, and leaves no file behind when it is killed; FFCV's own
+writer does none of these. Opening a beton checks its structure, because FFCV itself trusts every pointer.
+`resumable_beton.py` adds to the writer that a killed run can resume.
 
 Layout (little-endian): header, three field descriptors, one metadata record per sample, then pages that hold the
 images (none crosses a page), then one allocation record per sample up to the end of the file.
@@ -45,14 +46,14 @@ class BetonWriter:
     path : Path
         File to write (a temporary path of `prune.runs.files.atomic`).
     capacity : int
-        At most this many images; room for their records is left at the front.
+        At most this many images; space for their records is reserved at the front.
     page_size : int
         Bytes of a page, a power of two, at least 2 MiB: the largest image that can be stored.
-    goes_on : bool
-        Keep what an interrupted writer left in the file; `take_over` its images before adding others.
+    resume : bool
+        Keep what an interrupted writer left in the file; `record_existing` its images before adding others.
     """
 
-    def __init__(self, path: Path, capacity: int, page_size: int = PAGE, *, goes_on: bool = False) -> None:
+    def __init__(self, path: Path, capacity: int, page_size: int = PAGE, *, resume: bool = False) -> None:
         if page_size < 1 << 21 or page_size & (page_size - 1) or page_size >= 1 << 32:
             raise ValueError(f"page size {page_size}: a power of two between 2 MiB and 2 GiB is needed")
         self.page_size = page_size
@@ -62,7 +63,7 @@ class BetonWriter:
         first = DATA_START + capacity * SAMPLE.itemsize
         self.end = -(-first // page_size) * page_size
         """Byte behind the last image."""
-        self._file: BinaryIO = open(path, "r+b" if goes_on else "wb", buffering=1 << 20)  # noqa: SIM115 - see __exit__
+        self._file: BinaryIO = open(path, "r+b" if resume else "wb", buffering=1 << 20)  # noqa: SIM115 - see __exit__
         self._file.seek(self.end)
 
     def add(self, data: bytes | memoryview, *, jpeg: bool, height: int, width: int, label: int) -> int:
@@ -79,8 +80,8 @@ class BetonWriter:
         self._file.write(data)
         return row
 
-    def take_over(self, size: int, *, jpeg: bool, height: int, width: int, label: int) -> int:
-        """Record an image that the file holds already, just where `add` would put it; return its row."""
+    def record_existing(self, size: int, *, jpeg: bool, height: int, width: int, label: int) -> int:
+        """Record an image that the file already contains, exactly where `add` would put it; return its row."""
         row = self._record(size, jpeg, height, width, label)
         self._file.seek(self.end)
         return row
@@ -100,12 +101,12 @@ class BetonWriter:
         return row
 
     def sync(self) -> None:
-        """Bring every image added so far to the disk."""
+        """Write every image added so far to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def leave(self) -> None:
-        """Close the file as it is, incomplete."""
+    def close_incomplete(self) -> None:
+        """Close the file without completing it."""
         self._file.close()
 
     def __enter__(self) -> BetonWriter:
@@ -194,7 +195,7 @@ def open_beton(path: Path) -> BetonFile:
     Raises
     ------
     InputError
-        Missing, cut short, of another version, with other fields, or with a pointer or size that cannot be.
+        Missing, cut short, of another version, with other fields, or with an impossible pointer or size.
     """
     path = need_file(path, "a beton of `prune write`")
     total = path.stat().st_size
@@ -250,4 +251,23 @@ def _check_records(path: Path, samples: np.ndarray, table: np.ndarray, end: int,
     )
     if not sound.all():
         bad = np.flatnonzero(~sound)
-        raise InputError(f"{path}: damaged: the records of {len(bad)} images make no sense, first row {bad[0]}")
+        raise InputError(f"{path}: damaged: the records of {len(bad)} images are impossible, first row {bad[0]}")
+
+
+def beton_bytes(sizes: np.ndarray, page_size: int) -> int:
+    """Bytes of a beton that holds images of these sizes in this order.
+
+    Parameters
+    ----------
+    sizes : (n,) int
+        Bytes of each image.
+    page_size : int
+        No image crosses a page.
+    """
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    first, pages = 0, 0
+    while first < len(sizes):
+        first = max(first + 1, int(np.searchsorted(ends, ends[first] + page_size, side="right")) - 1)
+        pages += 1
+    head = -(-(DATA_START + len(sizes) * SAMPLE.itemsize) // page_size)
+    return (head + pages) * page_size + len(sizes) * ALLOCATION.itemsize

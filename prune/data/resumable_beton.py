@@ -1,12 +1,11 @@
-"""A beton whose writing goes on after a kill: the images are in a partial file, their sizes in a journal beside it.
+"""A beton whose writing resumes after a kill: the images are in a partial file, their sizes in a journal beside it.
 
-The journal's first line names the work; 4 bytes (little-endian) follow for the size of each image that is safely on the
-disk. Images behind the journal's end are written again.
+The journal's first line identifies the work; 4 bytes (little-endian) follow for the size of each image that is safely
+on the disk. Images beyond the journal's end are written again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,32 +13,27 @@ from pathlib import Path
 import numpy as np
 
 from prune.data.beton import BetonWriter
-from prune.runs.files import InputError
 
 Shape = Callable[[int], tuple[bool, int, int, int]]
 """Row -> whether it is a JPEG, height, width, label."""
 Check = Callable[[int, bytes], bool]
 """Row and stored bytes -> whether they are that image."""
 SAFE_BYTES = 1 << 28
-"""Bytes of images between two entries in the journal: what a kill costs at most."""
+"""Bytes of images between two entries in the journal: at most so many are written again after a kill."""
 
 
-class Continued:
-    """The partial file and the journal of the beton `out`, locked against a second writer.
+class ResumableBeton:
+    """The partial file and the journal of the beton `out`.
 
-    Use as a context manager; `sizes` are then the sizes of the images that an earlier run of the same work has left.
+    Use as a context manager; `sizes` are then the sizes of the images that an earlier run of the same work has written.
+    The caller holds `out` (`prune.runs.outputs.claim_file`), so that there is one writer.
 
     Parameters
     ----------
     out : Path
         The beton, when it is complete.
     work : str
-        Names the work in one line; what another work has left is written over.
-
-    Raises
-    ------
-    InputError
-        Another process is writing `out`.
+        Identifies the work in one line; what another work has left is overwritten.
     """
 
     def __init__(self, out: Path, work: str) -> None:
@@ -48,16 +42,11 @@ class Continued:
         self._journal_path = out.with_name(f".{out.name}.journal")
         self._head = work.encode() + b"\n"
         self.sizes = np.zeros(0, "<i4")
-        self._noted = self._waiting = 0
+        self._journalled = self._waiting = 0
 
-    def __enter__(self) -> Continued:
+    def __enter__(self) -> ResumableBeton:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self._journal = open(self._journal_path, "a+b", buffering=0)
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._journal.close()
-            raise InputError(f"{self.out}: another process is writing it") from None
         self._journal.seek(0)
         text = self._journal.read()
         if text.startswith(self._head) and self.partial.exists():
@@ -75,7 +64,7 @@ class Continued:
         shape: Shape,
         check: Check,
     ) -> BetonWriter:
-        """Open the writer behind the images that are there and whole; `writer.count` of them are taken over.
+        """Open the writer after the images that are already written and whole; `writer.count` says how many.
 
         Parameters
         ----------
@@ -84,22 +73,22 @@ class Continued:
         shape : callable
             Row to (jpeg, height, width, label).
         check : callable
-            Row and stored bytes to whether the image is as it should be.
+            Row and stored bytes to whether the image is right.
         """
         good = self._good(capacity, page_size, shape, check) if len(self.sizes) else 0
         self._journal.truncate(0)
         self._journal.write(self._head + self.sizes[:good].tobytes())
-        self._noted = good
+        self._journalled = good
         if not good:
             return BetonWriter(self.partial, capacity, page_size)
-        return self._behind(good, capacity, page_size, shape)
+        return self._after(good, capacity, page_size, shape)
 
     def _good(self, capacity: int, page_size: int, shape: Shape, check: Check) -> int:
-        """How many images stand at the beginning of the partial file as they should."""
+        """How many images at the beginning of the partial file are right."""
         if len(self.sizes) > capacity or self.sizes.min() <= 0 or self.sizes.max() > page_size:
             return 0
-        writer = self._behind(len(self.sizes), capacity, page_size, shape)
-        writer.leave()
+        writer = self._after(len(self.sizes), capacity, page_size, shape)
+        writer.close_incomplete()
         pointers = writer.samples["image"]["pointer"]
         with open(self.partial, "rb") as file:
             for row, size in enumerate(self.sizes.tolist()):
@@ -109,22 +98,22 @@ class Continued:
                     return row
         return len(self.sizes)
 
-    def _behind(self, count: int, capacity: int, page_size: int, shape: Shape) -> BetonWriter:
-        """A writer that goes on behind the first `count` images."""
-        writer = BetonWriter(self.partial, capacity, page_size, goes_on=True)
+    def _after(self, count: int, capacity: int, page_size: int, shape: Shape) -> BetonWriter:
+        """A writer that resumes after the first `count` images."""
+        writer = BetonWriter(self.partial, capacity, page_size, resume=True)
         for row, size in enumerate(self.sizes[:count].tolist()):
             jpeg, height, width, label = shape(row)
-            writer.take_over(size, jpeg=jpeg, height=height, width=width, label=label)
+            writer.record_existing(size, jpeg=jpeg, height=height, width=width, label=label)
         return writer
 
-    def wrote(self, writer: BetonWriter, size: int) -> None:
-        """Count the image just added; from time to time bring all to the disk and then into the journal."""
+    def image_added(self, writer: BetonWriter, size: int) -> None:
+        """Count the image just added; from time to time sync all to the disk and then enter them in the journal."""
         self._waiting += size
         if self._waiting >= SAFE_BYTES:
             writer.sync()
-            self._journal.write(writer.sizes[self._noted : writer.count].astype("<i4").tobytes())
+            self._journal.write(writer.sizes[self._journalled : writer.count].astype("<i4").tobytes())
             os.fsync(self._journal.fileno())
-            self._noted, self._waiting = writer.count, 0
+            self._journalled, self._waiting = writer.count, 0
 
     def finish(self) -> None:
         """Rename the complete beton into place and remove the journal."""
@@ -134,6 +123,6 @@ class Continued:
         self._journal_path.unlink()
 
     def discard(self) -> None:
-        """Remove what is there."""
+        """Remove the partial file and the journal."""
         self.partial.unlink(missing_ok=True)
         self._journal_path.unlink(missing_ok=True)

@@ -165,7 +165,7 @@ def test_another_encoder_than_the_measured_one_is_refused(made, tmp_path, monkey
     budget.run(config)
     real = image_codecs.encode_level
     monkeypatch.setattr(image_codecs, "encode_level", lambda pixels, level: real(pixels, level) + b"\0")
-    with pytest.raises(InputError, match=r"are planned: the curves were measured with another encoder"):
+    with pytest.raises(InputError, match="are allocated: the curves were measured with another encoder"):
         materialize.run(materialize.Config(config.out, source=made.root / "s.beton", out=tmp_path / "m.beton"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.index.npz"]
 
@@ -188,14 +188,14 @@ def test_mixed_qualities_open_in_stock_ffcv_and_in_the_plain_loader(made, tmp_pa
         materialize.Config(tmp_path / "mixed.index.npz", source=made.root / "s.beton", out=tmp_path / "m.beton")
     )
     source = open_dataset(out)
-    planned = []
+    stored = []
     for row in range(N):
         data, jpeg = source.beton.stored(row)
-        planned.append(decode(Stored(data, jpeg, int(source.beton.heights[row]), int(source.beton.widths[row]))))
+        stored.append(decode(Stored(data, jpeg, int(source.beton.heights[row]), int(source.beton.widths[row]))))
     loader = open_loader(source, resolution=12, batch_size=16, workers=1, loader="torch")
     shown = np.concatenate([batch[0].permute(0, 2, 3, 1).numpy() for batch in loader.epoch(np.arange(N))])
     boxes = loader_boxes(source)
-    want = np.stack([render(pixels, box, False, 12) for pixels, box in zip(planned, boxes)])
+    want = np.stack([render(pixels, box, False, 12) for pixels, box in zip(stored, boxes)])
     np.testing.assert_array_equal(shown, want)
     pipelines = {"image": [CenterCropRGBImageDecoder((12, 12), 1.0), ToTensor()], "label": [IntDecoder(), ToTensor()]}
     stock = Loader(str(out), batch_size=16, num_workers=1, order=OrderOption.SEQUENTIAL, pipelines=pipelines)

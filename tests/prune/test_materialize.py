@@ -1,4 +1,4 @@
-"""`prune materialize`: a small beton of the kept images, whole or not at all, that a killed run goes on with."""
+"""`prune materialize`: a small beton of the kept images, whole or not at all, and resumed after a kill."""
 
 import io
 import os
@@ -14,16 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prune import materialize, write
+from prune import write
 from prune.__main__ import main
 from prune.data import beton, resumable_beton
-from prune.data.beton import BetonWriter
+from prune.data.beton import BetonWriter, beton_bytes
 from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest, digest
 from prune.index.provenance import record
 from prune.index.pruned_index import PrunedIndex
-from prune.materialize import Config, beton_bytes, run
+from prune.materialize import Config, run
 from prune.runs.files import InputError
+from prune.runs.run_lock import file_lock
 
 N = 40
 
@@ -103,7 +104,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("quality", [0, 60])
-def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(made, tmp_path, monkeypatch, capsys, quality):
+def test_a_stopped_run_resumes_and_ends_with_the_same_bytes(made, tmp_path, monkeypatch, capsys, quality):
     manifest = Manifest.load(made.root / "s.manifest.npz")
     index = PrunedIndex.from_rows(manifest, made.rows, quality=np.full(30, quality), provenance=[])
     index.save(tmp_path / "q.npz")
@@ -125,8 +126,8 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_bytes(made, t
     assert not config.out.exists()
     capsys.readouterr()
     run(config)
-    there = int(capsys.readouterr().err.split("goes on after ")[1].split()[0])
-    assert 10 <= there <= 17
+    copied = int(capsys.readouterr().err.split("resumes after ")[1].split()[0])
+    assert 10 <= copied <= 17
     assert config.out.read_bytes() == whole.read_bytes()
     assert (tmp_path / "m.manifest.npz").read_bytes() == (tmp_path / "whole.manifest.npz").read_bytes()
     assert not list(tmp_path.glob(".*"))
@@ -140,11 +141,11 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_the_next_one_ends_
         "from prune.data import resumable_beton\n"
         "from prune.__main__ import main\n"
         "resumable_beton.SAFE_BYTES = 2000\n"
-        "real = resumable_beton.Continued.wrote\n"
-        "def wrote(self, writer, size):\n"
+        "real = resumable_beton.ResumableBeton.image_added\n"
+        "def image_added(self, writer, size):\n"
         "    real(self, writer, size)\n"
         "    if writer.count == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "resumable_beton.Continued.wrote = wrote\n"
+        "resumable_beton.ResumableBeton.image_added = image_added\n"
         "main(sys.argv[1:])"
     )
     root = Path(__file__).parents[2]
@@ -159,22 +160,22 @@ def test_a_killed_process_leaves_nothing_that_looks_whole_and_the_next_one_ends_
 def stopped(made, tmp_path, monkeypatch) -> Config:
     """A run that was stopped after twenty images."""
     monkeypatch.setattr(resumable_beton, "SAFE_BYTES", 2000)
-    real = resumable_beton.Continued.wrote
+    real = resumable_beton.ResumableBeton.image_added
 
-    def wrote(self, writer, size):
+    def image_added(self, writer, size):
         real(self, writer, size)
         if writer.count == 20:
             raise Killed
 
     config = Config(made.index, source=made.source, out=tmp_path / "m.beton")
     with monkeypatch.context() as patch:
-        patch.setattr(resumable_beton.Continued, "wrote", wrote)
+        patch.setattr(resumable_beton.ResumableBeton, "image_added", image_added)
         with pytest.raises(Killed):
             run(config)
     return config
 
 
-def test_what_a_killed_run_left_at_another_quality_is_not_taken_over(made, tmp_path, monkeypatch):
+def test_what_a_killed_run_left_at_another_quality_is_not_used(made, tmp_path, monkeypatch):
     manifest = Manifest.load(made.root / "s.manifest.npz")
     for quality in (40, 60):
         index = PrunedIndex.from_rows(manifest, made.rows, quality=np.full(30, quality), provenance=[])
@@ -211,10 +212,7 @@ def test_what_a_killed_run_left_is_checked_before_it_is_used(made, tmp_path, mon
 
 
 def test_two_processes_do_not_write_one_beton(made, tmp_path):
-    with (
-        resumable_beton.Continued(tmp_path / "m.beton", "x"),
-        pytest.raises(InputError, match="another process is writing"),
-    ):
+    with file_lock(tmp_path / "m.beton"), pytest.raises(InputError, match="another run"):
         run(Config(made.index, source=made.source, out=tmp_path / "m.beton"))
 
 
@@ -247,7 +245,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_line(made, tmp_path, monkeypatch,
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .endswith("m.beton: No space left on device; the same command goes on from here")
+        .endswith("m.beton: No space left on device; the same command resumes here")
     )
     assert not (tmp_path / "m.beton").exists()
 
@@ -271,7 +269,7 @@ def test_mistakes_are_named(made, tmp_path, change, message):
 
 def test_a_strangers_file_is_not_written_over(made, tmp_path):
     (tmp_path / "m.beton").write_bytes(b"mine")
-    with pytest.raises(InputError, match="is not of this command"):
+    with pytest.raises(InputError, match="was not written by this command"):
         run(Config(made.index, source=made.source, out=tmp_path / "m.beton"))
     assert (tmp_path / "m.beton").read_bytes() == b"mine"
 
@@ -284,7 +282,7 @@ def test_another_source_is_refused_unless_the_user_insists(made, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "cat" / "1.png")
     write.run(write.Config(images=str(tmp_path / "images"), out=tmp_path / "s.beton"))
     config = Config(made.index, source=tmp_path / "s.beton", out=tmp_path / "m.beton")
-    with pytest.raises(InputError, match="--allow-changed uses what is there"):
+    with pytest.raises(InputError, match="--allow-changed uses the others"):
         run(config)
     out = run(Config(made.index, source=tmp_path / "s.beton", out=tmp_path / "m.beton", allow_changed=True))
     new = open_dataset(out)
@@ -300,6 +298,6 @@ def test_the_space_needed_is_the_size_of_the_file_to_the_byte(sizes):
     for size in sizes:
         writer.add(memoryview(bytes(size)), jpeg=True, height=1, width=1, label=0)
     end = -(-writer.end // page) * page + len(sizes) * beton.ALLOCATION.itemsize
-    writer.leave()
+    writer.close_incomplete()
     assert beton_bytes(np.array(sizes), page) == end
-    assert materialize.beton_bytes(np.array([page] * 3), page) == (1 + 3) * page + 72
+    assert beton_bytes(np.array([page] * 3), page) == (1 + 3) * page + 72
