@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, atomic, note
 
@@ -73,7 +73,9 @@ def run(config: Config) -> Path:
     return out
 
 
-def _selections(config: Config, results: dict, analysis: dict) -> tuple[list[Selection], dict | None]:
+def _selections(
+    config: Config, results: dict[str, Any], analysis: dict[str, Any]
+) -> tuple[list[Selection], dict[str, Any] | None]:
     """The study's selections, and pictures of the one that the verdict is about."""
     from transfer.pages import kept
     from transfer.pages.report_page import selection_shown_first

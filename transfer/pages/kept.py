@@ -161,5 +161,5 @@ def _weights(index: PrunedIndex, scores: Mapping[str, np.ndarray]) -> np.ndarray
         votes = [np.asarray(v, float) for name, v in scores.items() if name.startswith(f"class/{rule}/")]
         votes = [v / v.sum() for v in votes if v.sum() > 0 and len(v) == len(index.classes)]
         if rule and votes:
-            return np.mean(votes, axis=0)
+            return np.asarray(np.mean(votes, axis=0))
     return None

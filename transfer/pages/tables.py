@@ -185,5 +185,5 @@ def _table(header: tuple[str, ...], body: list[list[str]]) -> list[str]:
 
 def _text(value: Any) -> str:
     """Escape for Markdown: no table bars, no HTML."""
-    value = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return value.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -116,6 +116,7 @@ def _extraction_cost(place: Path, model: Path) -> tuple[int, float]:
 def _recorded_seconds(place: Path) -> float | None:
     parts = [read_json(part)["seconds"] for part in sorted(place.glob("*.features.json"))] if place.is_dir() else []
     if parts:
-        return sum(parts)
+        return float(sum(parts))
     file = next((place / n for n in ("result.json", "provenance.json") if (place / n).exists()), None)
-    return read_json(file).get("seconds") if file else None
+    seconds: float | None = read_json(file).get("seconds") if file else None
+    return seconds

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 _PROGRAMS = ("prune", "pretrain", "transfer")
 
@@ -115,9 +116,9 @@ def _clean() -> None:
             torch.cuda.empty_cache()
 
 
-def _requests(stream: int) -> queue.Queue[dict]:
+def _requests(stream: int) -> queue.Queue[dict[str, Any]]:
     """Read requests on a thread, so that the end of our parent is noticed while a task runs."""
-    found: queue.Queue[dict] = queue.Queue()
+    found: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def receive() -> None:
         with open(stream, encoding="utf-8") as lines:

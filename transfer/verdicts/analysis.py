@@ -78,7 +78,7 @@ def analyse(
         if len(tables) > 1:
             sizes = [n for _, n in tables.values()]
             mean = estimates.mean_of_targets([runs for runs, _ in tables.values()])
-            scopes.insert(0, (None, mean, sum(sizes) if all(sizes) else None))  # type: ignore[arg-type]
+            scopes.insert(0, (None, mean, sum(sizes) if all(sizes) else None))
         for scope, runs, n in scopes:
             mine = [one for one in part if scope in (None, one["target"])]
             rows += [

@@ -235,10 +235,10 @@ def _two_sided(drawn: np.ndarray) -> float:
 def _positive(matrix: np.ndarray) -> np.ndarray:
     """The nearest covariance: negative eigenvalues, which subtraction can leave, become zero."""
     value, vector = np.linalg.eigh(matrix)
-    return (vector * np.maximum(value, 0)) @ vector.T
+    return np.asarray((vector * np.maximum(value, 0)) @ vector.T)
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
     """A matrix r with r.T @ r = `matrix`, for drawing normals with that covariance."""
     value, vector = np.linalg.eigh(matrix)
-    return (vector * np.sqrt(np.maximum(value, 0))).T
+    return np.asarray((vector * np.sqrt(np.maximum(value, 0))).T)

@@ -34,7 +34,7 @@ def load_results(study: Path) -> dict[str, Any]:
     place = Path(study) / "results.json"
     if not place.is_file():
         raise InputError(f"{place}: no such file; `transfer study` writes it")
-    results = read_json(place)
+    results: dict[str, Any] = read_json(place)
     found = results.get("format") if isinstance(results, dict) else None
     if found != FORMAT:
         raise InputError(f"{place}: is {found or 'no study file'}; {FORMAT} is expected")
