@@ -7,7 +7,10 @@
         files.json             size and BLAKE2b digest of the others, written last
 
 All ranks write into a hidden directory that rank 0 renames when every file is on disk. A directory whose files do not
-match their digests is left aside with a warning, and the one before it is taken.
+match their digests is skipped with a warning, and the one before it is taken.
+
+A state is one safetensors file: tensors by number, and the dicts (keys of any plain type), lists and tuples that hold
+them as JSON in its metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pretrain.state_file import read_state, write_state
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from prune.runs.files import note, read_json, write_json
 
 KEPT = 2
@@ -146,3 +152,42 @@ def _sync(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_state(path: Path, state: Any) -> None:
+    """Write `state` to `path`, and to disk: dicts, lists and tuples of tensors, numbers, texts and None."""
+    tensors: list[torch.Tensor] = []
+    shape = json.dumps(_taken_apart(state, tensors))
+    save_file({str(i): t for i, t in enumerate(tensors)}, path, metadata={"state": shape})
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def read_state(path: Path) -> Any:
+    """Read what `write_state` wrote; tensors are contiguous and on the CPU."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return _put_together(json.loads(file.metadata()["state"]), file.get_tensor)
+
+
+def _taken_apart(value: Any, tensors: list[torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        # A safetensors file takes no tensors that share memory, nor parts of larger ones.
+        tensors.append(value.detach().cpu().clone(memory_format=torch.contiguous_format))
+        return {"tensor": len(tensors) - 1}
+    if isinstance(value, dict):
+        return {"dict": [[key, _taken_apart(v, tensors)] for key, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [_taken_apart(v, tensors) for v in value]}
+    return value
+
+
+def _put_together(found: Any, tensor: Any) -> Any:
+    if not isinstance(found, dict):
+        return found
+    ((kind, value),) = found.items()
+    if kind == "tensor":
+        return tensor(str(value))
+    if kind == "dict":
+        return {key: _put_together(v, tensor) for key, v in value}
+    parts = [_put_together(v, tensor) for v in value]
+    return tuple(parts) if kind == "tuple" else parts

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pretrain import sampling_order
+from pretrain.config import Config
 from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
@@ -17,24 +18,21 @@ from prune.data.dataset import Dataset, open_dataset
 from prune.runs.files import InputError, at_least, need_file, positive, read_json
 from prune.runs.identity import plain
 
-if TYPE_CHECKING:
-    from pretrain.train import Config
-
 SMALLEST = 8
 _FITS_ANYWAY = frozenset({"img_size", "drop_rate", "drop_path_rate"})
 """What a model was built with and weights fit regardless of; a vision transformer's positions are drawn anew."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a run trains on and how, with every flag taken into account.
 
     Attributes
     ----------
-    source : Source
+    source : Dataset
     rows : (n,) int64
         Ascending rows of the source.
-    val : Source or None
+    val : Dataset or None
     recipe : Recipe
     budget : Budget
     fingerprints : dict
@@ -52,7 +50,7 @@ class Plan:
     changed: dict[str, Any] | None = None
 
 
-def check(config: Config) -> Plan:
+def check(config: Config) -> TrainingPlan:
     """Open and check all inputs.
 
     Raises
@@ -60,7 +58,15 @@ def check(config: Config) -> Plan:
     InputError
         One line that names the wrong value and the way out.
     """
-    recipe, budget = adapted(config), _budget(config)
+    at_least(config, 1, "batch_size")
+    recipe = adapted(
+        config.recipe,
+        batch_size=config.batch_size,
+        resolution=config.resolution,
+        infobatch=config.infobatch,
+        adversarial=config.adversarial,
+    )
+    budget = _budget(config)
     if not 0 < config.sample <= 1:
         raise InputError(f"--sample {config.sample}: a share in (0, 1] is needed")
     at_least(config, 0, "seed")
@@ -87,7 +93,7 @@ def check(config: Config) -> Plan:
         "val": val.manifest.fingerprint if val else None,
         "init": _initial(config, recipe),
     }
-    return Plan(source, rows, val, recipe, budget or Budget(epochs=recipe.epochs), fingerprints, changed)
+    return TrainingPlan(source, rows, val, recipe, budget or Budget(epochs=recipe.epochs), fingerprints, changed)
 
 
 def _indexed(config: Config, source: Dataset) -> tuple[np.ndarray, str, dict[str, Any] | None]:
@@ -106,24 +112,36 @@ def _indexed(config: Config, source: Dataset) -> tuple[np.ndarray, str, dict[str
     return np.sort(rows).astype(np.int64), loaded.fingerprint, changed
 
 
-def adapted(config: Config) -> Recipe:
-    """Take the flags that change a recipe into it."""
-    if config.recipe not in RECIPES:
-        raise InputError(f"--recipe {config.recipe}: there is none of this name; there are {', '.join(RECIPES)}")
-    recipe = RECIPES[config.recipe]
-    if config.batch_size is not None:
-        at_least(config, 1, "batch_size")
-        recipe = replace(recipe, batch=config.batch_size, lr=recipe.lr * config.batch_size / recipe.batch)
-    if config.resolution is not None:
-        recipe = _resized(recipe, config.resolution)
-    if config.infobatch is not None:
-        if not 0 <= config.infobatch < 1:
-            raise InputError(f"--infobatch {config.infobatch}: a share in [0, 1) is needed")
-        recipe = replace(recipe, infobatch=config.infobatch)
-    if config.adversarial == "none":
+def adapted(
+    name: str,
+    *,
+    batch_size: int | None = None,
+    resolution: int | None = None,
+    infobatch: float | None = None,
+    adversarial: Literal["recipe", "none", "fast", "free", "pgd"] = "recipe",
+) -> Recipe:
+    """Look up a recipe and change what is given; the learning rate follows the batch in proportion.
+
+    Raises
+    ------
+    InputError
+        An unknown recipe, or a value that it cannot have.
+    """
+    if name not in RECIPES:
+        raise InputError(f"--recipe {name}: there is none of this name; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    if batch_size is not None:
+        recipe = replace(recipe, batch=batch_size, lr=recipe.lr * batch_size / recipe.batch)
+    if resolution is not None:
+        recipe = _resized(recipe, resolution)
+    if infobatch is not None:
+        if not 0 <= infobatch < 1:
+            raise InputError(f"--infobatch {infobatch}: a share in [0, 1) is needed")
+        recipe = replace(recipe, infobatch=infobatch)
+    if adversarial == "none":
         recipe = replace(recipe, attack=None)
-    elif config.adversarial != "recipe":
-        recipe = replace(recipe, attack=replace(recipe.attack or Attack("fast"), kind=config.adversarial))
+    elif adversarial != "recipe":
+        recipe = replace(recipe, attack=replace(recipe.attack or Attack("fast"), kind=adversarial))
     if recipe.attack and recipe.method != "supervised":
         raise InputError(f"--adversarial: {recipe.method} has no labels that an attack could aim at")
     return recipe

@@ -1,15 +1,14 @@
-"""Signals that ask a run to save and leave: noted here, acted upon at the next step boundary.
+"""SIGTERM and SIGUSR1 ask a run to save and leave: noted here; the training loop saves at the next step boundary.
 
-Slurm sends SIGTERM before it takes a node away, and SIGUSR1 before the time is up (`--signal=USR1@120`). Until a
-handler stands, either ends the process; so this module imports nothing slow and is used before anything that is.
+Slurm sends SIGTERM before it takes a node away, and SIGUSR1 before the time is up (`--signal=USR1@120`). Until
+`listen` was called, either ends the process; so this module imports nothing slow and is used before anything that is.
 """
 
 from __future__ import annotations
 
 import signal
 
-REQUEUE = 85
-"""Exit code after a checkpoint on a signal: the same command goes on from there."""
+from prune.runs.exit_codes import ExitCode
 
 _received: list[int] = []
 
@@ -18,7 +17,7 @@ class Requeue(SystemExit):
     """The run saved a checkpoint on a signal and leaves with exit code 85."""
 
     def __init__(self) -> None:
-        super().__init__(REQUEUE)
+        super().__init__(int(ExitCode.STOPPED))
 
 
 def listen() -> None:
@@ -28,5 +27,5 @@ def listen() -> None:
 
 
 def asked() -> bool:
-    """Has a signal come?"""
+    """Whether a signal has arrived; at every step `training_loop.train` asks, saves and raises `Requeue`."""
     return bool(_received)

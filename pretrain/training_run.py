@@ -1,4 +1,4 @@
-"""Put a checked plan to work: loaders, network, the loop, and what it leaves in OUT."""
+"""One training run from its checked plan: opens loaders and network, calls the training loop, writes the model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from pretrain import dynamics_recorder, sampling_order, simsiam, training_flops, training_loop, validation
+from pretrain.config import Config
 from pretrain.distributed import Ranks
 from pretrain.hooks import Batches, Hooks, NonFinite, Progress
-from pretrain.plan import Plan
+from pretrain.plan import TrainingPlan
 from pretrain.progress_bar import bar
 from pretrain.recipe import Recipe
 from prune.data import crops
@@ -30,13 +31,10 @@ from prune.runs.identity import plain
 from prune.runs.outputs import finish
 from prune.scores.feature_files import order_fingerprint
 
-if TYPE_CHECKING:
-    from pretrain.train import Config
-
 _SECOND_VIEW = 1 << 40  # added to the seed of the first one's crops
 
 
-def pretrain(config: Config, plan: Plan, ranks: Ranks) -> None:
+def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
     """Train and write the model directory; every rank calls this."""
     recipe, rows = plan.recipe, plan.rows
     spec = specification(config, plan)
@@ -66,7 +64,7 @@ def pretrain(config: Config, plan: Plan, ranks: Ranks) -> None:
     ranks.wait()
 
 
-def specification(config: Config, plan: Plan) -> dict[str, Any]:
+def specification(config: Config, plan: TrainingPlan) -> dict[str, Any]:
     """Describe the model so that it can be built again: model.json."""
     recipe = plan.recipe
     return {
@@ -112,7 +110,7 @@ def augmented(loader: Loader, recipe: Recipe, seed: int) -> Batches:
 
 def _train(
     config: Config,
-    plan: Plan,
+    plan: TrainingPlan,
     ranks: Ranks,
     network: nn.Module,
     loaders: list[Loader],
@@ -187,7 +185,7 @@ def _train(
 
 
 def _write(
-    config: Config, plan: Plan, ranks: Ranks, network: nn.Module, spec: dict[str, Any], progress: Progress
+    config: Config, plan: TrainingPlan, ranks: Ranks, network: nn.Module, spec: dict[str, Any], progress: Progress
 ) -> None:
     sides = {line["resolution"] for line in progress.lines}
     cost = {side: training_flops.per_image(network, plan.recipe, side) for side in sides}

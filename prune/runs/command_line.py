@@ -10,7 +10,9 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError
 
@@ -32,15 +34,15 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
     Returns
     -------
     int
-        Exit code: 0, or 2 for a mistake that the user can mend.
+        Exit code; see `prune.runs.exit_codes`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(program, summary, steps))
-        return 0 if argv else 2
+        return ExitCode.DONE if argv else ExitCode.WRONG_INPUT
     if argv[0] not in steps:
         print(f"{program}: no step {argv[0]!r}; there are {', '.join(steps)}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_INPUT
     return run_step(f"{program} {argv[0]}", steps[argv[0]].split(":")[0], argv[1:])
 
 
@@ -51,23 +53,23 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
         step.run(parse(program, step, argv))
     except InputError as error:
         _tell(program, str(error))
-        return 2
+        return ExitCode.WRONG_INPUT
     except KeyboardInterrupt:
-        print(f"{program}: stopped; the same command goes on", file=sys.stderr)
-        return 130
+        print(f"{program}: interrupted; the same command resumes", file=sys.stderr)
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ModuleNotFoundError as error:
         if error.name is None or (package := error.name.split(".")[0]) not in EXTRA:
             raise  # a module of ours, or one that should never be missing: a defect
         _tell(program, missing(package))
-        return 2
+        return ExitCode.WRONG_INPUT
     except OSError as error:  # a full disk, no permission, a folder where a file is wanted
         named = f"{error.filename}: " if error.filename else ""
         a_file = isinstance(error, (FileExistsError, NotADirectoryError))
         _tell(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
-        return 2
-    return 0
+        return ExitCode.WRONG_INPUT
+    return ExitCode.DONE
 
 
 def _tell(program: str, mistake: str) -> None:
@@ -84,15 +86,17 @@ def _tell(program: str, mistake: str) -> None:
         print(f"{program}, process {rank}: {mistake}", file=sys.stderr)
 
 
-def parse(program: str, step: object, argv: Sequence[str]):
+def parse(program: str, step: Any, argv: Sequence[str]) -> Any:
     """Parse `argv` into the step's `Config`; exits with code 2 on a wrong flag or value."""
     import tyro
 
-    return tyro.cli(step.Config, prog=program, description=step.__doc__, args=list(argv))  # type: ignore[attr-defined]
+    about = f"{step.__doc__}\nExit codes:\n\n{table()}"
+    return tyro.cli(step.Config, prog=program, description=about, args=list(argv))
 
 
 def _overview(program: str, summary: str, steps: Mapping[str, str]) -> str:
     width = max(map(len, steps))
     lines = [f"usage: {program} STEP [--help] ...", "", summary, ""]
     lines += [f"  {name:<{width}}  {text.split(':', 1)[1].strip()}" for name, text in steps.items()]
+    lines += ["", "Exit codes of all steps:", "", table()]
     return "\n".join(lines)

@@ -35,10 +35,25 @@ Growing = Annotated[T, Mark("a finished run takes more of them and does only wha
 Recorded = Annotated[T, Mark("recorded under another name, as what it comes to")]
 
 
+@dataclasses.dataclass(frozen=True)
+class Since:
+    """A field that decides the result and that older runs did not record: their records fit any value."""
+
+    reason: str
+
+
+OnceUnrecorded = Annotated[T, Since("older runs of this step did not record it")]
+
+
 def marked(config: type) -> frozenset[str]:
     """Names of the fields of a config class that are no part of a run's identity."""
     hints = {} if config is type(None) else get_type_hints(config, include_extras=True)
     return frozenset(name for name, hint in hints.items() if any(isinstance(a, Mark) for a in get_args(hint)[1:]))
+
+
+def _once_unrecorded(config: type) -> frozenset[str]:
+    hints = {} if config is type(None) else get_type_hints(config, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if any(isinstance(a, Since) for a in get_args(hint)[1:]))
 
 
 def plain(value: Any) -> Any:
@@ -68,8 +83,8 @@ def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any
     Parameters
     ----------
     record : mapping
-        Settings and inputs that an output was made with. A setting that it lacks counts as its default. A setting
-        that is no part of the identity is ignored.
+        Settings and inputs that an output was made with. A setting that it lacks counts as its default, or as the
+        value now where older runs did not record it. A setting that is no part of the identity is ignored.
     config : dataclass instance or None
         The settings now; None where only inputs decide.
     inputs : mapping
@@ -78,6 +93,7 @@ def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any
     now = identity(config) | dict(plain(inputs))
     fields = () if config is None else dataclasses.fields(config)
     defaults = {f.name: plain(f.default) for f in fields if f.default is not dataclasses.MISSING}
+    defaults |= {name: now[name] for name in _once_unrecorded(type(config))}
     old = {key: value for key, value in record.items() if key in now or key not in marked(type(config))}
     pairs = {key: (old.get(key, defaults.get(key)), now.get(key)) for key in sorted(now.keys() | old.keys())}
     return [f"{key}: {was!r} -> {value!r}" for key, (was, value) in pairs.items() if was != value]

@@ -27,7 +27,7 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 @contextmanager
 def directory_lock(out: Path) -> Iterator[None]:
-    """Hold the directory `out`, which is made when absent; the lock is `out/.lock`.
+    """Hold the directory `out`, which is made when absent; the lock is `out/.lock` until the block ends.
 
     Raises
     ------
@@ -55,10 +55,7 @@ def file_lock(out: Path) -> Iterator[None]:
     place = out.with_name(f".{out.name}.lock")
     try:
         with _held(out, place):
-            try:
-                yield
-            finally:
-                place.unlink(missing_ok=True)  # still held: whoever waits for it finds that it is gone, and begins anew
+            yield
     finally:
         with suppress(OSError):  # a folder in which something was written stays
             for folder in missing:
@@ -92,6 +89,7 @@ def _held(out: Path, place: Path) -> Iterator[None]:
         place.write_text(json.dumps(_ourselves()) + "\n", encoding="utf-8")
         yield
     finally:
+        place.unlink(missing_ok=True)  # still held: whoever waits for it finds that it is gone, and begins anew
         lock.release()
 
 

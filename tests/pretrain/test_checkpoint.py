@@ -6,9 +6,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from pretrain.checkpoint import read_state, write_state
 from pretrain.optimisation import build, lay_out
 from pretrain.recipes import RECIPES
-from pretrain.state_file import read_state, write_state
 
 
 def same(a, b) -> bool:

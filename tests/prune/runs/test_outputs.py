@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prune.runs.files import InputError, read_json, write_json
-from prune.runs.identity import Location, RunOption, differences, identity
+from prune.runs.identity import Location, OnceUnrecorded, RunOption, differences, identity
 from prune.runs.outputs import claim, claim_file, finish
 from prune.runs.run_lock import directory_lock, file_lock
 
@@ -35,6 +35,16 @@ def test_marked_fields_are_no_part_of_the_identity():
 def test_a_field_that_an_older_record_lacks_counts_as_its_default():
     assert differences({"keep": 0.3}, Config(Path("a")), {}) == []
     assert differences({"keep": 0.3}, Config(Path("a"), seed=1), {}) == ["seed: 0 -> 1"]
+
+
+def test_a_field_that_older_runs_did_not_record_fits_any_value_until_it_is_recorded():
+    @dataclass(frozen=True)
+    class Reader:
+        loader: OnceUnrecorded[str] = "auto"
+
+    assert identity(Reader("torch")) == {"loader": "torch"}
+    assert differences({}, Reader("torch"), {}) == []
+    assert differences({"loader": "ffcv"}, Reader("torch"), {}) == ["loader: 'ffcv' -> 'torch'"]
 
 
 def test_a_field_that_is_marked_now_is_ignored_in_an_older_record():
