@@ -1,9 +1,9 @@
-"""Turn compressions into one page: accuracy against size and latency, the journals, the classes nearest their margin.
+"""Turn compressions into one page: accuracy against size and latency, their journals, classes near their margin.
 
     python -m transfer compress-report --runs runs/pets-small --out pets-small.html
-    python -m transfer compress-report --runs runs/guarded runs/unguarded --out guard.html
+    python -m transfer compress-report --runs runs/with-margins runs/without --out both.html
 
-Reads journal.jsonl and config.json of each run; a run that still goes on can be shown as far as it got. The page opens
+Reads journal.jsonl and config.json of each run; a run that has not ended is shown as far as it is done. The page opens
 without a network.
 """
 
@@ -43,5 +43,5 @@ def run(config: Config) -> Path:
     with atomic(config.out) as partial:
         partial.write_text(text, encoding="utf-8")
     note(f"{config.out}: {len(text.encode()) / 1e6:.1f} MB, opens without a network")
-    note(compress_page.headline(found))
+    note(compress_page.outcome_sentences(found))
     return config.out

@@ -26,7 +26,7 @@ from prune import write
 from prune.index.manifest import manifest_path
 from prune.runs.files import read_json
 from transfer import incremental
-from transfer.pages.incremental_page import HEADER, row
+from transfer.pages.incremental_page import HEADER, entry_texts
 
 HEADS = ("linear", "nearest-mean")
 
@@ -43,7 +43,7 @@ def betons(arguments: argparse.Namespace) -> tuple[Path, Path]:
 def table(result: dict[str, Any]) -> list[str]:
     """Markdown: a row for each memory size and form."""
     lines: list[Sequence[str]] = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)]]
-    lines += [row(entry) for entry in result["summary"]]
+    lines += [entry_texts(entry) for entry in result["summary"]]
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 

@@ -1,4 +1,4 @@
-"""The page of compressions: accuracy against size and latency, each journal as a staircase, the classes in danger."""
+"""The page of compressions: accuracy against size and latency, each compression journal, classes near their margin."""
 
 from __future__ import annotations
 
@@ -35,67 +35,69 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]
     Parameters
     ----------
     runs : mapping
-        Name to the journal's lines and the run's settings (config.json).
+        Name to the entries of the run's journal and its settings (config.json).
     """
     against = [
         Chart("On disk", "file, % of the original", "accuracy %", _curves(runs, "bytes")),
         Chart("Arithmetic", "multiply-adds, % of the original", "accuracy %", _curves(runs, "macs")),
     ]
     timed = {
-        name: (lines, config) for name, (lines, config) in runs.items() if all(_way(lines, "latency_ms", absolute=True))
+        name: (lines, config)
+        for name, (lines, config) in runs.items()
+        if all(_kept_values(lines, "latency_ms", absolute=True))
     }
     if timed:
         against.append(Chart("One image, one thread", "ms", "accuracy %", _curves(timed, "latency_ms", absolute=True)))
-    stairs = [Chart(name, "step", "parameters, % of the original", _stairs(name, runs[name][0])) for name in runs]
+    sizes = [Chart(name, "step", "parameters, % of the original", _sizes(name, runs[name][0])) for name in runs]
     used = [Chart(name, "step", "margin used, %", _used(runs[name][0])) for name in runs]
     sections = [
         Section(
             "Accuracy against size and latency",
-            "Accuracy on the preservation set of every step that stands, from the original (right) to the last one.",
+            "Accuracy on the preservation set, from the original (right) through every step that was kept to the last.",
             against,
         ),
         Section(
-            "The journal as a staircase",
-            "Each step goes down to what it tried; a step that was rolled back is a spike, and the stairs go on above.",
-            stairs,
+            "The compression journal",
+            "Size after each step. A step that was rolled back is a spike down to the size that it tried.",
+            sizes,
         ),
         Section(
-            "How near to the margin",
-            "Shares of the margins used up by every step that was tried, overall and by the class nearest to its own. "
-            "Above 100 the guard says no; below 0 is a gain.",
+            "Margins used",
+            "The part of its margin that each tried step used, overall and for the class nearest to its margin. Above "
+            "100 % the acceptance test rejects the step; below 0 accuracy was gained.",
             used,
         ),
     ]
-    table = (HEADER, [row(name, line, lines) for name, (lines, _) in runs.items() for line in lines])
-    note = "Classes nearest to their margin at the step that stands. " + " ".join(
-        f"{name}: {nearest_words(lines, config)}." for name, (lines, config) in runs.items()
+    table = (HEADER, [step_texts(name, line, lines) for name, (lines, _) in runs.items() for line in lines])
+    note = "Classes nearest to their margin at the last step that was kept. " + " ".join(
+        f"{name}: {nearest_text(lines, config)}." for name, (lines, config) in runs.items()
     )
     title = "compression" if len(runs) > 1 else f"compression, {next(iter(runs))}"
     return curves_page.curves_html(
-        title, headline(runs), sections, table, note, {name: config for name, (_, config) in runs.items()}
+        title, outcome_sentences(runs), sections, table, note, {name: config for name, (_, config) in runs.items()}
     )
 
 
-def headline(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
-    """What became of each original, in one sentence a run."""
+def outcome_sentences(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
+    """How small and how accurate each model became, in one sentence per run."""
     return " ".join(f"{name}: {_outcome(lines)}." for name, (lines, _) in runs.items())
 
 
 def _outcome(lines: Sequence[Line]) -> str:
     first, final = lines[0], lines[journal.current(lines)]
-    refused = sum(line["verdict"] == ROLLED_BACK for line in lines)
+    rejected = sum(line["verdict"] == ROLLED_BACK for line in lines)
     points = 100 * (final["accuracy"] - first["accuracy"])
     times = ""
     if first["latency_ms"] and final["latency_ms"]:
         times = f", {first['latency_ms'] / final['latency_ms']:.1f}x as fast"
     return (
         f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {points:+.1f} points on the preservation "
-        f"set; {len(journal.accepted(lines)) - 1} steps accepted, {refused} rolled back"
+        f"set; {len(journal.accepted(lines)) - 1} steps accepted, {rejected} rolled back"
     )
 
 
-def standing(lines: Sequence[Line]) -> list[Line]:
-    """Lines of the original, of what was built on it, and so on up to the step that stands."""
+def kept_steps(lines: Sequence[Line]) -> list[Line]:
+    """Entries from the original to the last step that was kept, each built on the one before."""
     found, step = [], journal.current(lines)
     while step:
         found.append(lines[step])
@@ -104,9 +106,9 @@ def standing(lines: Sequence[Line]) -> list[Line]:
 
 
 def nearest(lines: Sequence[Line], config: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
-    """Classes that came closest to their margin at the step that stands: name, points lost, share of the margin.
+    """Classes nearest to their margin at the last step that was kept: name, points lost, share of the margin.
 
-    The share is None without a margin, and where the margin is 0. Ties go to the earlier class.
+    The share is None without a margin, and where the margin is 0. Of equal losses the earlier class comes first.
     """
     first, final = lines[0], lines[journal.current(lines)]
     margin = config.get("class_margin")
@@ -119,17 +121,17 @@ def nearest(lines: Sequence[Line], config: Mapping[str, Any]) -> list[tuple[str,
     return [(name, lost[name], lost[name] / margin if margin else None) for name in worst]
 
 
-def nearest_words(lines: Sequence[Line], config: Mapping[str, Any]) -> str:
+def nearest_text(lines: Sequence[Line], config: Mapping[str, Any]) -> str:
     """`newt 4.0 points lost (40 % of its margin), cat ...`."""
     parts = []
     for name, lost, share in nearest(lines, config):
-        said = f"{lost:.1f} points lost" if lost > 0 else f"{-lost:.1f} points gained" if lost < 0 else "nothing lost"
-        parts.append(f"{name} {said}" + (f" ({100 * share:.0f} % of its margin)" if share is not None else ""))
+        change = f"{lost:.1f} points lost" if lost > 0 else f"{-lost:.1f} points gained" if lost < 0 else "nothing lost"
+        parts.append(f"{name} {change}" + (f" ({100 * share:.0f} % of its margin)" if share is not None else ""))
     return ", ".join(parts) or "none"
 
 
-def row(name: str, line: Line, lines: Sequence[Line]) -> list[str]:
-    """Cells of one step, as `HEADER` names them."""
+def step_texts(name: str, line: Line, lines: Sequence[Line]) -> list[str]:
+    """Texts of one step for the columns of `HEADER`."""
     if line["kind"] == "rollback":
         return [f"{name} {line['step']}", "rollback", *[""] * 8, line["verdict"], line.get("reason", "by hand")]
     ratio, used = line["what"].get("ratio"), line["class_used"]
@@ -149,9 +151,9 @@ def row(name: str, line: Line, lines: Sequence[Line]) -> list[str]:
     ]
 
 
-def _way(lines: Sequence[Line], key: str, *, absolute: bool = False) -> list[float]:
+def _kept_values(lines: Sequence[Line], key: str, *, absolute: bool = False) -> list[float]:
     whole = 1 if absolute else lines[0][key] / 100
-    return [(line[key] or 0) / whole for line in standing(lines)]
+    return [(line[key] or 0) / whole for line in kept_steps(lines)]
 
 
 def _curves(
@@ -159,13 +161,13 @@ def _curves(
 ) -> list[Curve]:
     found = []
     for name, (lines, _) in runs.items():
-        y = [100 * line["accuracy"] for line in standing(lines)]
-        found.append(Curve(name, _way(lines, key, absolute=absolute), y, [0.0] * len(y)))
+        y = [100 * line["accuracy"] for line in kept_steps(lines)]
+        found.append(Curve(name, _kept_values(lines, key, absolute=absolute), y, [0.0] * len(y)))
     return found
 
 
-def _stairs(name: str, lines: Sequence[Line]) -> list[Curve]:
-    """What stands, as stairs; and spikes to what was tried in vain."""
+def _sizes(name: str, lines: Sequence[Line]) -> list[Curve]:
+    """Size of the kept model after each step, as stairs; and a spike for each step that was rolled back."""
     share = [100 * line["params"] / lines[0]["params"] for line in lines]
     x, y, spike_x, spike_y = [0.0], [100.0], list[float](), list[float]()
     for number, line in enumerate(lines[1:], 1):

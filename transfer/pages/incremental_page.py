@@ -27,7 +27,7 @@ HEADER = (
 
 
 def incremental_html(result: Mapping[str, Any]) -> str:
-    """The page as text, from result.json."""
+    """The page as text, from the content of result.json."""
     entries = result["summary"]
     memories = list(dict.fromkeys(entry["memory"] for entry in entries))
     accuracy = [
@@ -39,7 +39,7 @@ def incremental_html(result: Mapping[str, Any]) -> str:
         Chart(
             f"{memory:,} bytes",
             "classes seen",
-            "kB held",
+            "kB in memory",
             [
                 Curve(e["form"], e["seen"], [b / 1000 for b in e["held"]], [0.0] * len(e["held"]))
                 for e in entries
@@ -54,21 +54,22 @@ def incremental_html(result: Mapping[str, Any]) -> str:
             "After each task, on the test images of every class seen. Bars are one standard deviation over seeds.",
             accuracy,
         ),
-        Section("Bytes held", "What the memory takes after each task; never more than its budget.", held),
+        Section("Memory", "Bytes in the memory after each task; never more than its budget.", held),
     ]
     note = (
-        "Average incremental accuracy is the mean of the accuracies after each task; forgetting, the mean over "
-        "earlier tasks of what was lost by the end of their best accuracy ever. Differences are paired by seed, with "
-        "95 % intervals. "
-        "Shared JPEG headers are counted once in “bytes”; “bytes of pixels” leaves all headers out, “as whole files” "
-        "gives every exemplar its own."
+        "Average incremental accuracy is the mean of the accuracies after each task. Forgetting is the mean, over "
+        "earlier tasks, of the best accuracy minus the last one. Differences are paired by seed, with 95 % intervals. "
+        "“Bytes” counts shared JPEG headers once, “bytes of pixels” counts no headers, and “bytes as whole files” "
+        "counts a header for every exemplar."
     )
-    table = (HEADER, [row(entry) for entry in entries])
-    return curves_page.curves_html("incremental learning", headline(entries), sections, table, note, result["config"])
+    table = (HEADER, [entry_texts(entry) for entry in entries])
+    return curves_page.curves_html(
+        "incremental learning", best_sentence(entries), sections, table, note, result["config"]
+    )
 
 
-def headline(entries: Sequence[Mapping[str, Any]]) -> str:
-    """What the runs say, in one sentence: the best form of each memory size."""
+def best_sentence(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The best form of each memory size, in one sentence."""
     found = []
     for memory in dict.fromkeys(entry["memory"] for entry in entries):
         ends = [
@@ -82,8 +83,8 @@ def headline(entries: Sequence[Mapping[str, Any]]) -> str:
     return "Best average incremental accuracy. " + "; ".join(found) + "."
 
 
-def row(entry: Mapping[str, Any]) -> list[str]:
-    """Cells of one form and memory size, as `HEADER` names them."""
+def entry_texts(entry: Mapping[str, Any]) -> list[str]:
+    """Texts of one form and memory size for the columns of `HEADER`."""
     near, linear = entry["heads"]["nearest-mean"], entry["heads"]["linear"]
     return [
         f"{entry['form']}, {entry['memory']:,} bytes",
@@ -100,7 +101,7 @@ def row(entry: Mapping[str, Any]) -> list[str]:
 
 
 def difference_text(one: Mapping[str, Any] | None) -> str:
-    """`+4.1 [+3.0, +5.2]` in points; empty without a pair."""
+    """`+4.1 [+3.0, +5.2]` in points; empty where there is nothing to compare with."""
     if one is None:
         return ""
     interval = "" if one["low"] is None else f" [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"

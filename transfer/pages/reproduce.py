@@ -1,4 +1,4 @@
-"""The one command that makes a study again, from the settings in its results."""
+"""The command that runs a study again, from the settings in its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FLAGS = ("methods", "keeps", "seeds", "recipe", "surrogate_recipe", "surrogate_
 
 
 def study_command(config: Mapping[str, Any]) -> str | None:
-    """`transfer study ...` as typed in the study's own directory; None where the settings do not name the images.
+    """`transfer study ...` as typed in the study's directory; None where the settings do not name the images.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def study_command(config: Mapping[str, Any]) -> str | None:
 
 
 def _root(parts: Mapping[str, Any]) -> str:
-    """The place that was given for a data set: above its train part where it has two; a beton names both."""
+    """The place that was given for a data set: the parent of its train split where it has a test split."""
     train, test = str(parts["train"]), parts.get("test")
     if train.endswith(".beton"):
         return train

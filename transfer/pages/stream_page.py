@@ -13,13 +13,13 @@ from transfer.pages.curves_page import Chart, Curve, Section
 from transfer.pages.incremental_page import difference_text
 
 _POLICIES = ("raw", "uniform", "adaptive")
-_HEADS = {"nearest-mean": "nearest mean of the samples held", "linear": "linear head"}
+_HEADS = {"nearest-mean": "nearest mean of the stored samples", "linear": "linear head"}
 HEADER = ("policy", "mean accuracy %, nearest mean", "against raw", "mean accuracy %, linear", "against raw",
-          "held at the end", "by rung", "most bytes ever held", "seeds")  # fmt: skip
+          "stored at the end", "by quality step", "most bytes ever stored", "seeds")  # fmt: skip
 
 
 def stream_summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each policy, over its seeds.
+    """One entry per policy, over its seeds.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def stream_html(result: Mapping[str, Any]) -> str:
     accuracy = [
         Chart(
             words,
-            "samples that came",
+            "samples seen",
             "accuracy %",
             [
                 Curve(e["policy"], e["arrived"], *([100 * v for v in e["heads"][head][k]] for k in ("curve", "spread")))
@@ -77,9 +77,9 @@ def stream_html(result: Mapping[str, Any]) -> str:
     sections = [
         Section("Accuracy on the classes so far", "Bars are one standard deviation over seeds.", accuracy),
         Section(
-            "Bytes held",
-            f"The budget of {result['config']['memory']:,} bytes holds at every moment, between rounds as well.",
-            [Chart("After each round", "samples that came", "kB held", held)],
+            "Memory",
+            f"The memory never exceeds its budget of {result['config']['memory']:,} bytes, not even between rounds.",
+            [Chart("After each round", "samples seen", "kB stored", held)],
         ),
     ]
     best = max(entries, key=lambda e: max(head["mean"] for head in e["heads"].values()))
@@ -87,15 +87,15 @@ def stream_html(result: Mapping[str, Any]) -> str:
     line = f"Best mean accuracy over the stream: {best['policy']}, {value:.1f} %."
     note = (
         "Mean accuracy is the mean over all rounds of the accuracy on the classes so far. Differences are paired by "
-        "seed, with 95 % intervals. Rungs: how many samples stand at each form, the finest first."
+        "seed, with 95 % intervals. By quality step: how many samples are stored at each quality, the best first."
     )
     return curves_page.curves_html(
-        "stream", line, sections, (HEADER, [row(e) for e in entries]), note, result["config"]
+        "stream", line, sections, (HEADER, [policy_texts(e) for e in entries]), note, result["config"]
     )
 
 
-def row(entry: Mapping[str, Any]) -> list[str]:
-    """Cells of one policy, as `HEADER` names them."""
+def policy_texts(entry: Mapping[str, Any]) -> list[str]:
+    """Texts of one policy for the columns of `HEADER`."""
     cells = [entry["policy"]]
     for head in _HEADS:
         one = entry["heads"][head]

@@ -1,4 +1,4 @@
-"""The page of compressions: staircase, nearest classes, names from outside, no network."""
+"""The page of compressions: sizes by step, nearest classes, names from outside, no network."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def run(tmp_path):
     return place
 
 
-def test_what_stands_is_the_chain_from_the_original_without_what_was_rolled_back():
-    assert [one["step"] for one in compress_page.standing(LINES)] == [0, 1, 3, 4]
+def test_kept_steps_are_the_chain_from_the_original_without_what_was_rolled_back():
+    assert [one["step"] for one in compress_page.kept_steps(LINES)] == [0, 1, 3, 4]
     by_hand = {**LINES[1], "step": 5, "base": 1, "kind": "rollback", "what": {"to": 1}}
-    assert [one["step"] for one in compress_page.standing([*LINES, by_hand])] == [0, 1]
+    assert [one["step"] for one in compress_page.kept_steps([*LINES, by_hand])] == [0, 1]
 
 
 def test_nearest_classes_are_those_that_lost_most_of_their_margin():
@@ -55,14 +55,14 @@ def test_nearest_classes_are_those_that_lost_most_of_their_margin():
     assert compress_page.nearest(LINES, {"class_margin": None})[0][2] is None
 
 
-def test_the_staircase_goes_down_with_accepted_steps_and_spikes_at_the_others():
-    stairs, spikes = compress_page._stairs("pets", LINES)
+def test_the_size_goes_down_with_accepted_steps_and_spikes_at_the_others():
+    stairs, spikes = compress_page._sizes("pets", LINES)
     assert list(zip(stairs.x, stairs.y)) == [
         (0, 100), (1, 100), (1, 60), (2, 60), (2, 60), (3, 60), (3, 45), (4, 45), (4, 45)
     ]  # fmt: skip
     assert list(zip(spikes.x, spikes.y)) == [(2, 60), (2, 30)]
     again = line(5, 4, "channels", 200, "rolled-back", 0.1)
-    spikes = compress_page._stairs("pets", [*LINES, again])[1]
+    spikes = compress_page._sizes("pets", [*LINES, again])[1]
     assert spikes.x == [2, 2, 5, 5, 5]
     assert math.isnan(spikes.y[2])
 
@@ -83,7 +83,7 @@ def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
     assert browser.run("document.querySelectorAll('tbody tr').length") == len(LINES)
 
 
-def test_several_runs_share_the_charts_and_a_run_without_latencies_is_left_out_of_that_chart(run, tmp_path, capsys):
+def test_several_runs_share_the_charts_and_a_run_without_latencies_is_not_in_that_chart(run, tmp_path, capsys):
     other = tmp_path / "unguarded"
     other.mkdir()
     journal.write(other, [{**one, "latency_ms": None} for one in LINES])
