@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.files import InputError, at_least, note
-from prune.runs.identity import Location, RunOption
+from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Config:
     """Measure batch-1 latency of each accepted step in ONNX Runtime on one thread."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the recovery training."""
-    loader: Literal["auto", "ffcv", "torch"] = "auto"
+    loader: OnceUnrecorded[Literal["auto", "ffcv", "torch"]] = "auto"
     """torch needs no FFCV. auto: torch for small targets."""
     workers: RunOption[int | None] = None
     """Decoding threads."""

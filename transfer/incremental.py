@@ -83,13 +83,13 @@ class Config:
 def run(config: Config) -> None:
     """Run what is missing, or return at once when nothing is."""
     from transfer.evaluation.output import need_one_process
-    from transfer.evaluation.target_splits import open_pair
+    from transfer.evaluation.target_splits import open_splits
 
     need_one_process()
     setting = check(config)
     cells = _cells(config, setting)
     check_classes(config.train, config.test, config.tasks)
-    train, test = open_pair(config.train, config.test, config.out)
+    train, test = open_splits(config.train, config.test, config.out)
     inputs = {"train": train.manifest.fingerprint, "test": test.manifest.fingerprint, "init": initial(config.init)}
     with claim(config.out, config, inputs) as done:
         if done and _held(config.out) >= {cell.name for cell in cells}:
@@ -147,12 +147,11 @@ def check(config: Config) -> Setting:
 def recipe_of(config: Any) -> tuple[Recipe, int]:
     """Look up the recipe with its flags taken into account, and the side of the images; `config` has those flags."""
     from pretrain import plan
-    from pretrain import train as pretrain_step
     from pretrain.distributed import dtype_of
 
     dtype_of(config.precision)
-    flags = {key: getattr(config, key) for key in ("resolution", "batch_size")}
-    recipe = plan.adapted(pretrain_step.Config(config.train, config.out, config.recipe, **flags))
+    at_least(config, 1, "batch_size")
+    recipe = plan.adapted(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
     if recipe.method != "supervised" or recipe.mixup or recipe.cutmix:
         raise InputError(f"--recipe {config.recipe}: a supervised recipe without mixup and CutMix is needed")
     return recipe, recipe.evaluation or recipe.resolution

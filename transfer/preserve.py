@@ -1,14 +1,14 @@
-r"""Build the preservation set: cases of a target's train split on which a compressed model must not lose.
+r"""Build the preservation set: images of a target's train split on which a compressed model must not get worse.
 
     python -m transfer preserve --model runs/first --train pets.train.beton --out pets.preserve.index.npz \
         --rest pets.rest.index.npz
     python -m transfer preserve --train pets.train.beton --list must.txt --size 0 --out pets.preserve.index.npz
 
-Half of every class's share covers the class (k-center on the model's features), half are its hardest (smallest margin)
-and most uncertain (entropy) images in turns; no class falls below --floor. Images of --list are all in, the rest fills
-up around them. The set is an index like any other. A model that knows these images by heart answers them better than
-any smaller one can: fine-tune the one to be compressed on the others (--rest, then `transfer finetune --index`). Test
-images never enter: only the train split is read. Seconds.
+Half of every class's share covers the class (k-center on the model's features); the other half are its hardest images
+(smallest margin) and its most uncertain ones (entropy) in turns. No class gets fewer than --floor. Images of --list are
+all in, and the set is filled up around them. It is an index like any other. A model that was trained on these images
+predicts them better than any smaller one can: fine-tune the model to be compressed on the others (--rest, then
+`transfer finetune --index`). Only the train split is read, never test images. Seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prune.data.dataset import Dataset
     from prune.index.manifest import Manifest
     from prune.index.pruned_index import PrunedIndex
+    from prune.models.networks import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -38,57 +39,60 @@ class Config:
     rest: Location[Path | None] = None
     """Index file to write with all other training images, to train on."""
     model: Location[Path | None] = None
-    """Model directory whose features and answers choose; not needed with --list and --size 0."""
+    """Model directory whose features and predictions choose; not needed with --list and --size 0."""
     size: int = 500
-    """Images of the set; those of --list count. 0: --list alone."""
+    """Images of the set, those of --list included. 0: only those of --list."""
     floor: int = 20
-    """Least number of images of each class; smaller classes are taken whole."""
+    """Smallest number of images of each class; smaller classes are in whole."""
     list: Location[Path | None] = None
-    """Your own cases: .txt of ids, .npy of rows, .csv or an index (.index.npz)."""
+    """Images that are in the set in any case: .txt of ids, .npy of rows, .csv or an index (.index.npz)."""
     index: Location[Path | None] = None
     """Choose only among the images that this index keeps, for instance those held back from training."""
     mistakes: bool = False
-    """Hardest by EL2N, the model's mistakes first: only with another model than the one that will be compressed, which
-    cannot lose what it answers wrongly."""
+    """Take as hardest the images of highest EL2N, the model's mistakes first. Only with another model than the one that
+    will be compressed: that one cannot lose what it predicts wrongly."""
     loader: Literal["ffcv", "torch"] = "torch"
-    """ffcv for large sets."""
+    """Image loader; ffcv for large sets."""
     workers: RunOption[int | None] = None
     """Decoding threads."""
 
 
 def run(config: Config) -> Path:
     """Write the index; returns its path."""
-    import numpy as np
-
     from prune.data.dataset import open_dataset
     from prune.index.provenance import record
-    from prune.index.pruned_index import REASONS, PrunedIndex
-    from prune.models import networks
+    from prune.index.pruned_index import PrunedIndex
+    from prune.models.networks import open_model
 
     _check(config)
-    source = open_dataset(config.train)
-    own, allowed = _listed(config, source.manifest), _allowed(config, source.manifest)
+    dataset = open_dataset(config.train)
+    listed, allowed = _listed(config, dataset.manifest), _allowed(config, dataset.manifest)
+    model = None if config.model is None else open_model(config.model)
     inputs: dict[str, Any] = {
-        "train": source.manifest.fingerprint,
-        "model": None if config.model is None else networks.fingerprint(_model(config.model)),
-        "list": _digest(own),
+        "train": dataset.manifest.fingerprint,
+        "model": None if model is None else model.fingerprint,
+        "list": _digest(listed),
         "index": None if allowed is None else _digest(allowed),
     }
-    step = record("preserve", identity(config), inputs)
-    with claim_file(config.out, index_record, config, {"step": "preserve", **inputs}) as done:
+    found: list[PrunedIndex] = []
+
+    def last_step(path: Path) -> dict[str, Any]:
+        found.append(PrunedIndex.load(path))
+        return flat(found[-1].provenance[-1]) if found[-1].provenance else {}
+
+    with claim_file(config.out, last_step, config, {"step": "preserve", **inputs}) as done:
         if done:
-            _save_rest(config, source, PrunedIndex.load(config.out))
-            return config.out
-        reason = np.full(len(own), REASONS.index("imported"), np.uint8)
-        rows, score = own, np.full(len(own), np.nan, np.float32)
-        if config.size:
-            rows, reason, score = _chosen(config, source, own, allowed)
-        index = PrunedIndex.from_rows(source.manifest, rows, score=score, reason=reason, provenance=[step])
-        index.save(config.out)
-        _save_rest(config, source, index)
-        counts = index.per_class()[0]
-        few = f"{counts.min()} to {counts.max()} a class"
-        note(f"{config.out}: {len(index)} of {len(source)} training images, {few}")
+            index = found[-1]
+        else:
+            rows, reason, score = _chosen(config, model, dataset, listed, allowed)
+            step = record("preserve", identity(config), inputs)
+            index = PrunedIndex.from_rows(dataset.manifest, rows, score=score, reason=reason, provenance=[step])
+            index.save(config.out)
+            counts = index.per_class()[0]
+            each = f"{counts.min()} to {counts.max()} per class"
+            note(f"{config.out}: {len(index)} of {len(dataset)} training images, {each}")
+        if config.rest is not None:
+            _save_rest(config.rest, dataset, index)
     return config.out
 
 
@@ -96,7 +100,7 @@ def _check(config: Config) -> None:
     if config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory; an index file is expected")
     if config.rest is not None and (config.rest.is_dir() or config.rest == config.out):
-        raise InputError(f"--rest {config.rest}: an index file of its own is expected")
+        raise InputError(f"--rest {config.rest}: an index file other than --out is expected")
     if config.size < 0 or config.floor < 0:
         raise InputError(f"--size {config.size} --floor {config.floor}: 0 or more is needed")
     if config.size and config.model is None:
@@ -105,30 +109,22 @@ def _check(config: Config) -> None:
         raise InputError("--size 0: nothing would be in the set; give --list")
 
 
-def _save_rest(config: Config, source: Dataset, chosen: PrunedIndex) -> None:
+def _save_rest(out: Path, dataset: Dataset, chosen: PrunedIndex) -> None:
+    """Write an index of all training images outside the preservation set."""
     import numpy as np
 
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
-    if config.rest is None:
-        return
-    inputs = {"train": source.manifest.fingerprint, "preserve": chosen.fingerprint}
-    step = record("preserve-rest", {}, inputs)
-    with claim_file(config.rest, index_record, None, flat(step)) as done:
+    step = record("preserve-rest", {}, {"train": dataset.manifest.fingerprint, "preserve": chosen.fingerprint})
+    with claim_file(out, index_record, None, flat(step)) as done:
         if not done:
-            rows = np.setdiff1d(np.arange(len(source)), chosen.rows_in(source.manifest))
-            PrunedIndex.from_rows(source.manifest, rows, provenance=[step]).save(config.rest)
-
-
-def _model(directory: Path) -> Path:
-    if not (directory / "model.json").is_file() or not (directory / "model.safetensors").is_file():
-        raise InputError(f"{directory}: not a trained model (no model.json and model.safetensors there)")
-    return directory
+            rows = np.setdiff1d(np.arange(len(dataset)), chosen.rows_in(dataset.manifest))
+            PrunedIndex.from_rows(dataset.manifest, rows, provenance=[step]).save(out)
 
 
 def _listed(config: Config, manifest: Manifest) -> np.ndarray:
-    """Ascending rows of the user's cases."""
+    """Ascending rows of the images of --list."""
     import numpy as np
 
     from prune.data.sample_lists import listed_rows, read_list
@@ -144,6 +140,7 @@ def _listed(config: Config, manifest: Manifest) -> np.ndarray:
 
 
 def _allowed(config: Config, manifest: Manifest) -> np.ndarray | None:
+    """Ascending rows of the images of --index."""
     from transfer.evaluation.target_splits import kept_rows
 
     return None if config.index is None else kept_rows(manifest, config.index)[0]
@@ -156,40 +153,34 @@ def _digest(rows: np.ndarray) -> str:
 
 
 def _chosen(
-    config: Config, source: Dataset, own: np.ndarray, allowed: np.ndarray | None
+    config: Config, model: TrainedModel | None, dataset: Dataset, listed: np.ndarray, allowed: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, reasons and scores of the set."""
     import numpy as np
 
-    from prune.features import extract
-    from prune.models.networks import load_model
+    from prune.index.pruned_index import REASONS
+    from prune.models.feature_extraction import extract
     from transfer.compression.preservation_set import preserve
 
-    assert config.model is not None
-    network, spec = load_model(config.model)
-    rows = np.arange(len(source), dtype=np.int64) if allowed is None else np.union1d(allowed, own)
-    passes = extract(
-        network,
-        source,
-        rows,
-        resolution=spec["resolution"],
-        mean=spec["mean"],
-        std=spec["std"],
-        loader=config.loader,
-        workers=config.workers or (1 if config.loader == "torch" else None),
-    )
+    if not config.size:
+        reason = np.full(len(listed), REASONS.index("imported"), np.uint8)
+        return listed, reason, np.full(len(listed), np.nan, np.float32)
+    assert model is not None
+    rows = np.arange(len(dataset), dtype=np.int64) if allowed is None else np.union1d(allowed, listed)
+    workers = config.workers or (1 if config.loader == "torch" else None)
+    passes = extract(model.network, model.spec, dataset, rows, loader=config.loader, workers=workers)
     features, logits, _ = (np.concatenate(part) for part in zip(*passes))
-    label = np.asarray(source.manifest.labels)[rows]
-    if config.mistakes and list(spec["classes"]) != list(source.manifest.classes):
-        raise InputError(f"--mistakes: {config.model} knows other classes than {config.train}")
+    label = np.asarray(dataset.manifest.labels)[rows]
+    if config.mistakes and list(model.spec["classes"]) != list(dataset.manifest.classes):
+        raise InputError(f"--mistakes: {config.model} has other classes than {config.train}")
     places, reason, score = preserve(
         features,
         logits,
         label,
-        len(source.manifest.classes),
+        len(dataset.manifest.classes),
         config.size,
         floor=config.floor,
-        always=np.isin(rows, own),
+        always=np.isin(rows, listed),
         mistakes=config.mistakes,
     )
     return rows[places], reason, score

@@ -78,7 +78,7 @@ def run(config: Config) -> None:
     from transfer.continual.exemplars import memory_bytes, need_rank, need_room
     from transfer.continual.stream_run import Setting, ladder
     from transfer.evaluation.output import need_one_process
-    from transfer.evaluation.target_splits import open_pair
+    from transfer.evaluation.target_splits import open_splits
     from transfer.incremental import check_classes, initial, recipe_of
 
     need_one_process()
@@ -111,7 +111,7 @@ def run(config: Config) -> None:
     )
     need_room(config.memory, memory, [ladder(setting, policy) for policy in config.policies])
     check_classes(config.train, config.test, 1)
-    train, test = open_pair(config.train, config.test, config.out)
+    train, test = open_splits(config.train, config.test, config.out)
     inputs: dict[str, Any] = {
         "train": train.manifest.fingerprint,
         "test": test.manifest.fingerprint,

@@ -1,4 +1,4 @@
-"""The preservation set: who is in it, by hand and through the command."""
+"""The preservation set: which images are in it, worked out by hand and through the command."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SPEC = {
 }
 
 
-def test_half_of_a_class_covers_it_and_half_is_hard_or_uncertain():
+def test_half_of_a_class_s_share_covers_it_and_half_is_hard_or_uncertain():
     # One class of six, four to choose. Features on a line: their mean is 3, so row 2 is first, row 5 farthest from it.
     features = np.array([[0.0], [1.0], [3.0], [4.0], [3.5], [6.5]])
-    # Row 0 is certain and wrong: the highest EL2N. Row 1 wavers: the highest entropy. The others are certain and right.
+    # Row 0 is certain and wrong: the highest EL2N. Row 1 is uncertain: the highest entropy. The others are right.
     logits = np.array([[0.0, 9.0], [0.1, 0.0], [9.0, 0.0], [8.0, 0.0], [7.0, 0.0], [9.0, 0.0]])
     rows, reason, _ = preserve(features, logits, np.zeros(6, int), 1, 4, floor=0, mistakes=True)
     assert rows.tolist() == [0, 1, 2, 5]
     assert [REASONS[r] for r in reason] == ["quota", "quota", "coverage", "coverage"]
-    # Without a look at labels: row 1 wavers most, then row 4, whose logits differ by 7.
+    # Without labels: row 1 is the most uncertain, then row 4, whose logits differ by 7.
     rows, reason, _ = preserve(features, logits, np.zeros(6, int), 1, 4, floor=0)
     assert rows.tolist() == [1, 2, 4, 5]
     assert [REASONS[r] for r in reason] == ["quota", "coverage", "quota", "coverage"]
@@ -58,7 +58,7 @@ def test_listed_cases_are_in_and_count():
 
 
 @pytest.mark.parametrize(("size", "floor", "said"), [(21, 0, "only 20 images"), (8, 5, "need 10")])
-def test_sets_that_cannot_be_are_refused(size, floor, said):
+def test_impossible_sizes_are_refused(size, floor, said):
     with pytest.raises(InputError, match=said):
         preserve(np.zeros((20, 1)), np.zeros((20, 2)), np.array([0, 1] * 10), 2, size, floor=floor)
 
@@ -113,7 +113,7 @@ def test_the_rest_is_what_the_set_leaves_to_train_on(case, tmp_path):
     rest = PrunedIndex.load(tmp_path / "rest.index.npz")
     assert sorted([*chosen.positions.tolist(), *rest.positions.tolist()]) == list(range(23))
     (tmp_path / "rest.index.npz").unlink()
-    made(case, tmp_path / "x.index.npz", **more)  # the set stands, the rest is missing
+    made(case, tmp_path / "x.index.npz", **more)  # the set is up to date, the rest is missing
     assert PrunedIndex.load(tmp_path / "rest.index.npz").fingerprint == rest.fingerprint
     made(case, tmp_path / "x.index.npz", **more)
     with pytest.raises(InputError, match="--rest"):

@@ -1,4 +1,4 @@
-"""Probe, neighbours and fine-tuning as commands: a fresh network, two small betons, and the files that they leave."""
+"""Probe, nearest neighbours and fine-tuning as commands: a network, two small betons, and the files they write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from prune.models import networks
 from prune.models.forward_flops import forward_flops
 from prune.runs.files import InputError
 from transfer import finetune, knn, probe
-from transfer.evaluation.target_splits import FORMAT, name_of
+from transfer.evaluation import target_splits
+from transfer.evaluation.evaluation_result import FORMAT
+from transfer.evaluation.target_splits import target_name
 
 SPEC = {
     "arch": "resnet18",
@@ -70,9 +72,9 @@ def test_a_clear_target_is_probed_and_its_predictions_are_kept(case, tmp_path):
     arrays, meta = open_arrays(out / "predictions.npz", "winnow-predictions/1")
     assert result["task"] == "probe"
     assert result["target"] == "pets"
-    assert result["value"] >= 8 / 9  # colours are plain to see even for a network that has learnt nothing
+    assert result["value"] >= 8 / 9  # even an untrained network separates plain colours
     assert (arrays["label"] == arrays["predicted"]).mean() == result["value"]
-    # Folders in order: blue, green, red; there is no blue test image.
+    # Folders in order: blue, green, red; no test image is blue.
     assert meta["classes"] == ["blue", "green", "red"]
     assert arrays["label"].tolist() == [1] * 4 + [2] * 5
     assert result["per_class"][0] is None
@@ -151,6 +153,33 @@ def test_few_shots_and_neighbours_reuse_the_features_of_the_probe(case, tmp_path
         knn.run(knn.Config(**values, out=tmp_path / "knn", k=6, features=shared))
 
 
+@pytest.mark.parametrize("head", [None, "new", "probe"])
+def test_a_model_and_each_beton_are_opened_once(case, tmp_path, monkeypatch, head):
+    opened = []
+
+    def counted(module, name):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda place: (opened.append(Path(place).name), real(place))[1])
+
+    counted(networks, "load_model")
+    counted(target_splits, "open_dataset")
+    if head is None:
+        probe.run(config(case, tmp_path / "out"))
+    else:
+        finetune.run(tuned(case, tmp_path / "out", head=head, epochs=1))
+    assert sorted(opened) == ["model", "pets.test.beton", "pets.train.beton"]
+
+
+def test_splits_of_one_name_are_refused_since_their_features_would_overwrite_each_other(case, tmp_path):
+    for split in ("train", "test"):
+        for kind in ("beton", "manifest.npz"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            (tmp_path / split / f"pets.{kind}").write_bytes((case / f"pets.{split}.{kind}").read_bytes())
+    places = {split: tmp_path / split / "pets.beton" for split in ("train", "test")}
+    with pytest.raises(InputError, match="both named 'pets'"):
+        probe.run(config(case, tmp_path / "out", **places))
+
+
 def test_folders_and_betons_of_the_same_images_are_probed_alike(case, tmp_path):
     probe.run(config(case, tmp_path / "a"))
     probe.run(config(case, tmp_path / "b", train=case / "train", test=case / "test"))
@@ -206,7 +235,7 @@ def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, cap
     probe.run(config(case, tmp_path / "again", model=tmp_path / "full"))
 
 
-def test_fine_tuning_on_an_index_sees_its_images_alone(case, tmp_path):
+def test_fine_tuning_on_an_index_sees_only_its_images(case, tmp_path):
     manifest = open_dataset(case / "pets.train.beton").manifest
     index = PrunedIndex.from_rows(manifest, np.flatnonzero(np.asarray(manifest.labels) != 1), provenance=[])
     index.save(tmp_path / "x.index.npz")
@@ -224,11 +253,11 @@ def test_fine_tuning_on_an_index_sees_its_images_alone(case, tmp_path):
 
 def test_the_classifier_of_a_probe_moves_into_the_network(case):
     from prune.models.networks import features_and_logits
-    from transfer.evaluation.finetuning import set_head, with_head
+    from transfer.evaluation.finetuning import set_head, with_new_head
     from transfer.evaluation.logistic import Linear
 
     backbone, spec = networks.load_model(case / "model")
-    network = with_head(backbone, {**spec, "classes": ["a", "b", "c"]}).eval()
+    network = with_new_head(backbone, {**spec, "classes": ["a", "b", "c"]}).eval()
     images = torch.rand(4, 3, 16, 16)
     features, logits = features_and_logits(network, images)
     assert not logits.any()  # an empty classifier
@@ -254,7 +283,7 @@ def test_probe_then_finetune_runs_on_shared_features(case, tmp_path):
     assert (tmp_path / "shared/pets.train.features.npz").exists()
 
 
-def test_fine_tuning_that_was_stopped_goes_on_to_the_same_weights(case, tmp_path, monkeypatch):
+def test_fine_tuning_that_was_stopped_resumes_to_the_same_weights(case, tmp_path, monkeypatch):
     from pretrain import preemption
 
     finetune.run(tuned(case, tmp_path / "whole"))
@@ -293,7 +322,7 @@ def test_fine_tuning_never_replaces_the_model_that_it_reads(case, tmp_path):
     assert not (tmp_path / "model/config.json").exists()
 
 
-def test_a_short_fine_tuning_says_that_it_begins_anew(case, tmp_path, monkeypatch, capsys):
+def test_a_short_fine_tuning_that_was_stopped_reports_that_it_starts_over(case, tmp_path, monkeypatch, capsys):
     from pretrain import preemption
 
     steps = iter(range(99))
@@ -301,14 +330,14 @@ def test_a_short_fine_tuning_says_that_it_begins_anew(case, tmp_path, monkeypatc
         patch.setattr(preemption, "asked", lambda: next(steps) == 4)
         with pytest.raises(preemption.Requeue):
             finetune.run(tuned(case, tmp_path / "cut"))
-    assert "has no checkpoint; the same command begins it anew" in capsys.readouterr().err
+    assert "has no checkpoint; the same command starts it over" in capsys.readouterr().err
     assert not (tmp_path / "cut/checkpoint").exists()
     finetune.run(tuned(case, tmp_path / "cut"))
     assert result_of(tmp_path / "cut")["samples"] == 3 * 36 + 9
 
 
 def test_a_target_is_named_after_its_place():
-    names = [name_of(Path(p)) for p in ("x/pets.train.beton", "x/pets/train", "torchvision:CIFAR10:sets:train")]
+    names = [target_name(Path(p)) for p in ("x/pets.train.beton", "x/pets/train", "torchvision:CIFAR10:sets:train")]
     assert names == ["pets", "pets", "cifar10"]
 
 
@@ -328,7 +357,7 @@ def test_the_least_temperature_gives_the_nearest_image_all_of_the_vote():
     from transfer.evaluation.nearest_neighbours import classify
 
     train, test = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.1]])
-    found = classify(train, np.array([1, 0]), test, classes=2, temperature=knn._COLDEST)
+    found = classify(train, np.array([1, 0]), test, classes=2, temperature=knn.LOWEST_TEMPERATURE)
     assert (found[0].tolist(), found[1].tolist()) == ([1], [1.0])
 
 

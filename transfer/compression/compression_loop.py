@@ -23,13 +23,15 @@ from prune.data.batches import Loader
 from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from prune.models import networks
+from prune.models.forward_flops import multiply_adds
 from prune.runs.files import note, read_json, write_json
-from prune.runs.run_directory import finish, plain
+from prune.runs.identity import plain
+from prune.runs.outputs import finish
 from transfer.compression import acceptance, journal, recovery_training
 from transfer.compression.acceptance import Margins, Verdict
 from transfer.compression.journal import ACCEPTED, INT8, ROLLED_BACK, SPEC, WEIGHTS, Line, Plan, Trial
 from transfer.compression.shrinking import parameters, recipe_of, shrunk
-from transfer.evaluation.target_splits import SMALL, multiply_adds
+from transfer.evaluation.target_splits import SMALL
 
 
 @dataclass

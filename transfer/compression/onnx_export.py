@@ -12,13 +12,14 @@ from torch import nn
 
 from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
+from prune.models.forward_flops import multiply_adds
 from prune.runs.files import InputError, note
 from transfer.compression import onnx_model
 from transfer.compression.acceptance import predicted
 from transfer.compression.quantization import Quantizer, put_back
 from transfer.compression.recovery_training import balanced, images_of, predictor
 from transfer.evaluation.metrics import per_class
-from transfer.evaluation.target_splits import kept_rows, multiply_adds
+from transfer.evaluation.target_splits import kept_rows
 
 if TYPE_CHECKING:
     from transfer.export import Config

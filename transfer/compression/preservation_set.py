@@ -1,4 +1,4 @@
-"""Which cases a preservation set holds: class floors, coverage of each class, its hardest and most uncertain images."""
+"""Choose the images of a preservation set: coverage of each class, and its hardest and most uncertain images."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def preserve(
     """Choose a preservation set.
 
     Classes share the set equally as far as they have images: a rare class weighs as much as a frequent one. In each
-    class the first half is coverage, k-center greedy on the features; the rest are the images of smallest margin and of
-    highest entropy in turns. Ties: the lower row.
+    class the first half covers the class (k-center greedy on the features); the rest are the images of smallest margin
+    and of highest entropy in turns. On ties the lower row is chosen.
 
-    Neither score looks at labels. A set that is chosen by a model's mistakes flatters everything that the model is
-    compared with: what it answers wrongly it cannot lose, and others get a part of it right by chance.
+    Neither score uses labels. A set that is chosen by a model's mistakes favours everything that the model is compared
+    with: the model cannot lose what it predicts wrongly, and others predict part of it correctly by chance.
 
     Parameters
     ----------
@@ -42,31 +42,31 @@ def preserve(
     size : int
         Images of the set, `always` among them.
     floor : int
-        The least of each class; smaller classes are taken whole.
+        Smallest number of images of each class; smaller classes are in whole.
     always : (n,) bool, optional
-        Cases that are in the set whatever they are.
+        Images that are in the set in any case.
     mistakes : bool
-        Highest EL2N instead of smallest margin: for logits of another model than the one that will be judged. Their
-        columns are then the labels' classes.
+        Highest EL2N instead of smallest margin: for logits of another model than the one that will be compressed. The
+        columns of the logits are then the labels' classes.
 
     Returns
     -------
     rows : (size,) int64, ascending
     reason : (size,) uint8
-        Places in `prune.index.REASONS`: "coverage", "quota" (hard or uncertain), "imported" (always).
+        Positions in `prune.index.pruned_index.REASONS`: "coverage", "quota" (hard or uncertain), "imported" (always).
     score : (size,) float32
         Entropy, or EL2N with `mistakes`.
 
     Raises
     ------
     InputError
-        Fewer images than `size`, or floors and `always` beyond it.
+        There are fewer images than `size`, or the floors and `always` need more.
     """
     n = len(labels)
     always = np.zeros(n, bool) if always is None else always
     sizes, taken = (np.bincount(labels[mask], minlength=classes) for mask in (np.ones(n, bool), always))
     if size > n:
-        raise InputError(f"--size {size}: only {n} images are there to choose from")
+        raise InputError(f"--size {size}: only {n} images can be chosen from")
     least = np.maximum(np.minimum(floor, sizes), taken)
     if least.sum() > size:
         raise InputError(

@@ -1,1 +1,1 @@
-"""How good is a model on a target: its two halves and their features, and the classifiers that judge them."""
+"""Evaluate a model on a target: open its train and test splits, train a classifier, predict, measure."""

@@ -1,7 +1,7 @@
-"""How to fine-tune, by the size of the target: few images are seen often, many are seen a few times.
+"""Recipes of fine-tuning by the size of the target: small targets are passed over often, large ones a few times.
 
-The idea of one rule instead of a search per target is BiT's (Kolesnikov et al., arXiv 1912.11370, section 3.3); the
-numbers here are for networks of any size, the rate measured on small ResNets at 32 px.
+One rule instead of a search per target is the idea of BiT (Kolesnikov et al., arXiv 1912.11370, section 3.3). The
+numbers serve networks of any size; the learning rate was measured on small ResNets at 32 px.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ADAMW_SHARE = 0.001  # of SGD's rate: 1e-4 for the medium recipe
 
 
 def size_of(n: int) -> str:
-    """The recipe for a target of `n` training images.
+    """Name of the recipe for a target of `n` training images.
 
     >>> size_of(1999), size_of(2000), size_of(20_000)
     ('small', 'medium', 'large')
@@ -68,17 +68,17 @@ def size_of(n: int) -> str:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Does any layer normalise over the batch?"""
+    """Whether any layer of a network normalises over the batch."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
-def adapted(name: str, spec: dict[str, Any], *, batch_norm: bool) -> Recipe:
-    """The recipe `name` for a network as model.json describes it.
+def for_network(name: str, spec: dict[str, Any], *, batch_norm: bool) -> Recipe:
+    """The recipe `name`, completed for a network that model.json describes.
 
-    Images up to 64 px are shifted and mirrored, larger ones cropped. Networks without batch norm (transformers,
-    ConvNeXt) are tuned by AdamW, as they were pretrained.
+    Images of up to 64 px are shifted and mirrored, larger ones cropped. Networks without batch norm (transformers,
+    ConvNeXt) are tuned by AdamW, with which they were pretrained.
     """
     side = int(spec["resolution"])
     recipe = replace(
@@ -92,3 +92,18 @@ def adapted(name: str, spec: dict[str, Any], *, batch_norm: bool) -> Recipe:
     if batch_norm:
         return recipe
     return replace(recipe, optimiser="adamw", lr=recipe.lr * _ADAMW_SHARE, weight_decay=0.05, clip=1.0)
+
+
+def with_flags(recipe: Recipe, batch: int | None, lr: float | None, epochs: float | None) -> Recipe:
+    """Replace what the user gave; the learning rate follows the batch unless it is given, warm-up stays below a tenth.
+
+    >>> with_flags(RECIPES["medium"], batch=128, lr=None, epochs=None).lr
+    0.2
+    """
+    if batch:
+        recipe = replace(recipe, batch=batch, lr=recipe.lr * batch / recipe.batch)
+    if lr:
+        recipe = replace(recipe, lr=lr)
+    if epochs:
+        recipe = replace(recipe, epochs=epochs, warmup=min(recipe.warmup, epochs / 10))
+    return recipe

@@ -1,8 +1,9 @@
-"""Multinomial logistic regression by L-BFGS, its regularisation chosen on a part of the training data.
+"""Multinomial logistic regression by L-BFGS: the linear probe, and the classifier from a few images of each class.
 
-Functions on arrays. The objective runs in torch, so that features of an ImageNet-size target can stay on a GPU; the
-optimiser is SciPy's L-BFGS-B, which is full-batch and deterministic. Linear evaluation follows Kornblith, Shlens and
-Le, "Do Better ImageNet Models Transfer Better?" (2019), section 3.
+Functions on arrays. The probe chooses its regularisation on a part of the training data. The objective runs in torch,
+so that features of an ImageNet-size target can stay on a GPU; the optimiser is SciPy's L-BFGS-B, which is full-batch
+and deterministic. Linear evaluation follows Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?"
+(2019), section 3.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from scipy.optimize import minimize
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Regularisation tried, from strong to weak: each fit starts where the stronger one ended."""
+FEW_SHOT_STRENGTH = 1e-2
+"""Regularisation with a few images of each class, on features of unit mean square: too few to choose it by."""
 _ROWS = 1 << 16
 
 
@@ -31,7 +34,7 @@ class Linear:
     weight : (k, d) float32
     bias : (k,) float32
     names : (k,) int64
-        The class of each row: those that the training labels name, ascending. No other class is ever predicted.
+        The class of each row: those in the training labels, ascending. No other class is ever predicted.
     """
 
     mean: np.ndarray
@@ -96,9 +99,9 @@ def train_linear(
         x[rows] = torch.from_numpy((features[rows].astype(np.float32) - mean) / scale)
     x, y = x.to(device), torch.from_numpy(targets).to(device)
     held_out = torch.from_numpy(stratified_part(targets, part, np.random.default_rng(seed))).to(device)
-    best = choose(x[~held_out], y[~held_out], x[held_out], y[held_out], len(names), strengths)
+    best = best_strength(x[~held_out], y[~held_out], x[held_out], y[held_out], len(names), strengths)
     theta = None
-    for strength in strengths:  # the same path as in the choice: warm starts, and the same starting point for each
+    for strength in strengths:  # the path that found `best`: each fit starts where the stronger one ended
         theta = fit(x, y, len(names), strength, theta)
         if strength == best:
             break
@@ -106,7 +109,47 @@ def train_linear(
     return Linear(mean, scale, theta[:, :-1].astype(np.float32), theta[:, -1].astype(np.float32), names), best
 
 
-def choose(
+def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Draw `shots` rows of every class, all rows of a smaller class; ascending.
+
+    Depends on the labels and the seed only, so every model is trained on the same images.
+    """
+    rng = np.random.default_rng((seed, shots))
+    chosen = [rng.permutation(np.flatnonzero(labels == name))[:shots] for name in np.unique(labels)]
+    return np.sort(np.concatenate(chosen))
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1, (n, d) float32; a row of zeros stays."""
+    x = features.astype(np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def train_few_shot(features: np.ndarray, labels: np.ndarray, strength: float = FEW_SHOT_STRENGTH) -> Linear:
+    """Multinomial logistic regression on features of length 1, centred and scaled by one number.
+
+    Tian et al., "Rethinking Few-Shot Image Classification: a Good Embedding Is All You Need?" (2020), section 3.2, use
+    the same classifier. All features share one scale, since a few images do not determine a scale for each.
+
+    Parameters
+    ----------
+    features : (n, d) float
+        Not normalised yet. Predict with the `Linear` on `unit_length(features)`.
+    labels : (n,) int
+    strength : float
+    """
+    x = unit_length(features)
+    mean = x.mean(0)
+    scale = float(np.sqrt(((x - mean) ** 2).mean()))
+    spread = np.full(x.shape[1], scale if scale > 0 else 1.0, np.float32)
+    names, targets = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("one class only: there is nothing to separate")
+    theta = fit(torch.from_numpy((x - mean) / spread), torch.from_numpy(targets), len(names), strength)
+    return Linear(mean, spread, theta[:, :-1].astype(np.float32), theta[:, -1].astype(np.float32), names)
+
+
+def best_strength(
     x: torch.Tensor,
     y: torch.Tensor,
     x_held: torch.Tensor,
@@ -114,10 +157,10 @@ def choose(
     classes: int,
     strengths: Sequence[float],
 ) -> float:
-    """The strength whose fit on (x, y) does best on the held-out part.
+    """Find the strength whose fit on (x, y) predicts the held-out part best.
 
-    Stops early after two strengths in a row that are worse than the best one: beyond the optimum weaker
-    regularisation overfits more, and the weakest fits are by far the slowest.
+    Stops after two strengths in a row that are worse than the best: beyond the optimum weaker regularisation overfits
+    more, and the weakest fits are by far the slowest.
     """
     if len(y_held) == 0:
         return strengths[len(strengths) // 2]
@@ -144,15 +187,15 @@ def fit(
     Parameters
     ----------
     x : (n, d) float tensor
-        Its type is the precision of the objective; standardised features keep the problem well conditioned.
+        Its dtype is the precision of the objective; standardised features keep the problem well conditioned.
     y : (n,) int64 tensor in [0, classes)
     classes : int
     strength : float
         1 / (n * C) in scikit-learn's terms.
     start : (classes, d + 1) float64, optional
-        Where to begin; zeros when absent.
+        Where to start; zeros when absent.
     steps : int
-        Most L-BFGS iterations.
+        Largest number of L-BFGS iterations.
 
     Returns
     -------

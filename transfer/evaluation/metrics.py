@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy inside each class, and calibration. Functions on arrays."""
+"""Metrics of predictions: accuracy within each class, and calibration. Functions on arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def per_class(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Accuracy inside each class, (classes,) float64; NaN for a class without samples."""
+    """Accuracy within each class, (classes,) float64; NaN for a class without samples."""
     total = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[labels == predicted], minlength=classes)
     return np.divide(right, total, out=np.full(classes, np.nan), where=total > 0)

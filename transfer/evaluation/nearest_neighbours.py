@@ -1,4 +1,4 @@
-"""Classify by the nearest training images: no weights, no training, one number that says how classes lie in a space."""
+"""Classify by the nearest training images: without training, it shows how well a feature space separates classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def classify(
     temperature: float = 0.07,
     device: str = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vote of the k nearest training images by cosine, each with the weight exp(cosine / temperature).
+    """Let the k nearest training images by cosine vote, each with the weight exp(cosine / temperature).
 
     Wu, Xiong, Yu and Lin, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination" (2018), section
     3.4; k and temperature as in their code and in DINO's evaluation.
@@ -31,14 +31,14 @@ def classify(
     test : (m, d) float
     classes : int
     k : int
-        All training images when there are fewer.
+        All training images vote when there are fewer.
     temperature : float
     device : str
 
     Returns
     -------
     predicted : (m,) int32
-        Ties: the lower class.
+        On ties the lower class.
     confidence : (m,) float32
         Its share of the votes.
     """
@@ -55,7 +55,7 @@ def classify(
             if near.shape[1] > k:
                 near, kept = near.topk(k, dim=1)
                 place = place.gather(1, kept)
-        # The nearest has the weight 1: nothing overflows, and shares are the same.
+        # Scaled so that the nearest has the weight 1: nothing overflows, and the shares stay the same.
         weight = torch.exp((near - near.amax(1, keepdim=True)) / temperature)
         votes = torch.zeros(len(x), classes, device=device).scatter_add_(1, names[place], weight)
         share, found = (votes / votes.sum(1, keepdim=True)).max(1)

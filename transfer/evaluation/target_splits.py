@@ -1,45 +1,46 @@
-"""The two halves of a target as the evaluations take them: opened, checked, and as features of one backbone.
+"""A target's train and test splits: opened, checked against each other, and as features of one model.
 
-A half is a beton, a directory of class folders, or `torchvision:NAME:ROOT:SPLIT`; the last two are written to
-OUT/data as betons first. Features are computed once per backbone and target and shared by the evaluations that name
-the same directory.
+A split is a beton, a directory of class folders, or `torchvision:NAME:ROOT:SPLIT`; the last two are first written to
+OUT/data as betons. Features are computed once per model and target: evaluations share them by naming one directory.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
+from prune.data.beton_writing import need_two_classes, write_beton
 from prune.data.dataset import Dataset, open_dataset
-from prune.index.manifest import Manifest
-from prune.index.npz import save_arrays
+from prune.data.image_listing import list_images
+from prune.index.manifest import Manifest, manifest_path
 from prune.index.pruned_index import PrunedIndex
+from prune.models.feature_extraction import ExtractionSettings, extract_to_file
+from prune.models.networks import TrainedModel
 from prune.runs.files import InputError
 from prune.scores.feature_files import Features, open_features
-from transfer.evaluation.metrics import calibration_error, per_class
 
-FORMAT = "winnow-predictions/1"
 SMALL = 10_000
-"""Images up to which `--loader auto` does without FFCV: it compiles for about four seconds for each beton."""
+"""Images up to which `--loader auto` avoids FFCV, which compiles for about four seconds for each beton."""
+SMALL_SIDE = 64
+"""Side in pixels up to which images of a training run count as small."""
 
 
-def open_pair(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
-    """Open both halves; images that are no beton yet become OUT/data/NAME.train.beton and NAME.test.beton.
+def open_splits(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
+    """Open both splits; those that are not betons are written to OUT/data/NAME.train.beton and NAME.test.beton.
 
     Raises
     ------
     InputError
-        Nothing there, other classes, the same images twice, or one class alone: before anything is written.
+        No images there, different classes, the same images in both, or a single class: before anything is written.
     """
     if not _is_beton(train) or not _is_beton(test):
         train, test = _written(train, test, out)
     first, second = open_dataset(train), open_dataset(test)
     if first.manifest.classes != second.manifest.classes:
-        from prune.index.manifest import manifest_path
-
         names = manifest_path(train)
         raise InputError(f"{test}: its class list is not that of {train}; write it with --classes {names}")
     if first.manifest.fingerprint == second.manifest.fingerprint:
@@ -49,8 +50,15 @@ def open_pair(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
     return first, second
 
 
-def name_of(train: Path) -> str:
-    """`pets` for `pets.train.beton`, `data/pets/train` and `torchvision:Pets:data:train`."""
+def target_name(train: Path) -> str:
+    """Name a target after its train split.
+
+    Examples
+    --------
+    >>> places = ["pets.train.beton", "data/pets/train", "torchvision:Pets:data:train"]
+    >>> [target_name(Path(place)) for place in places]
+    ['pets', 'pets', 'pets']
+    """
     text = str(train)
     if text.startswith("torchvision:"):
         return text.split(":")[1].lower()
@@ -64,31 +72,25 @@ def _is_beton(place: Path) -> bool:
 
 
 def _written(train: Path, test: Path, out: Path) -> tuple[Path, Path]:
-    from prune import write
-    from prune.data.image_listing import list_images
-    from prune.index.manifest import manifest_path
-
+    """Write both splits as betons below OUT; returns where they are."""
     if _is_beton(train) or _is_beton(test):
         raise InputError(f"{train} and {test}: give both as betons, or both as images")
     if (out / "config.json").exists() and not (out / "data").exists():
         raise InputError(f"{out}: was made from betons; give another --out, or remove it")
-    classes = list_images(str(train)).classes
-    if len(classes) < 2:
-        raise InputError(f"{train}: its images are of one class; at least two are needed")
-    list_images(str(test), classes)
-    name = name_of(train)
+    training = list_images(str(train))
+    need_two_classes(str(train), training)
+    testing = list_images(str(test), training.classes)
+    name = target_name(train)
     places = out / "data" / f"{name}.train.beton", out / "data" / f"{name}.test.beton"
-    write.run(write.Config(images=str(train), out=places[0]))
-    write.run(write.Config(images=str(test), out=places[1], classes=manifest_path(places[0])))
+    write_beton(str(train), places[0], listing=training)
+    write_beton(str(test), places[1], listing=testing, classes=training.classes)
     return places
 
 
-def fingerprints(model: Path, train: Dataset, test: Dataset) -> dict[str, str]:
-    """What an evaluation was made from: fingerprints of the model directory and of both halves."""
-    from prune.models import networks
-
+def fingerprints(model: TrainedModel, train: Dataset, test: Dataset) -> dict[str, str]:
+    """Fingerprints of what an evaluation reads: the model and both splits."""
     return {
-        "model": networks.fingerprint(model),
+        "model": model.fingerprint,
         "train": train.manifest.fingerprint,
         "test": test.manifest.fingerprint,
     }
@@ -100,7 +102,7 @@ def kept_rows(manifest: Manifest, index: Path | None) -> tuple[np.ndarray, str |
     Raises
     ------
     InputError
-        It keeps no image, or is of other images.
+        The index keeps no image, or is of other images.
     """
     if index is None:
         return np.arange(len(manifest), dtype=np.int64), None
@@ -110,75 +112,60 @@ def kept_rows(manifest: Manifest, index: Path | None) -> tuple[np.ndarray, str |
     return np.sort(kept.rows_in(manifest)).astype(np.int64), kept.fingerprint
 
 
-def pair_features(
-    model: Path, train: Dataset, test: Dataset, place: Path, loader: str, workers: int | None
+def loader_for(
+    asked: Literal["auto", "ffcv", "torch"], workers: int | None, images: int, side: int = 0
+) -> tuple[Literal["ffcv", "torch"], int | None]:
+    """Resolve `--loader auto`: torch for few small images, which are read before FFCV has compiled.
+
+    Parameters
+    ----------
+    asked : {"auto", "ffcv", "torch"}
+    workers : int, optional
+        Decoding threads that were asked for.
+    images : int
+    side : int
+        Side of the images in pixels, where images are decoded more than once.
+
+    Returns
+    -------
+    loader : {"ffcv", "torch"}
+    workers : int or None
+        1 where torch was chosen: that is this process itself, and nothing is forked.
+    """
+    if asked != "auto":
+        return asked, workers
+    if images <= SMALL and side <= SMALL_SIDE:
+        return "torch", workers or 1
+    return "ffcv", workers
+
+
+def split_features(
+    model: TrainedModel,
+    train: Dataset,
+    test: Dataset,
+    place: Path,
+    loader: Literal["auto", "ffcv", "torch"],
+    workers: int | None,
 ) -> tuple[Features, Features]:
-    """Features of both halves under `place`, computed unless they are there; one process at a time computes."""
-    import fcntl
+    """Features of both splits in the directory `place`, computed where they are missing.
 
-    from prune import features
+    One run at a time computes; others wait for it.
 
-    betons = (train.beton.path, test.beton.path)
-    if loader == "auto":
-        # One worker of the torch loader is this process itself: nothing is forked.
-        small = len(train) + len(test) <= SMALL
-        loader, workers = ("torch", workers or 1) if small else ("ffcv", workers)
+    Raises
+    ------
+    InputError
+        Both betons have one name, or `place` holds features of other images or of another model.
+    """
+    if train.name == test.name:
+        raise InputError(f"--train and --test are both named {train.name!r}; their features would overwrite each other")
+    chosen, workers = loader_for(loader, workers, len(train) + len(test))
+    settings = ExtractionSettings(loader=chosen, workers=workers)
+    files = [place / f"{split.name}.features.npz" for split in (train, test)]
     place.mkdir(parents=True, exist_ok=True)
     with open(place / ".lock", "a") as lock:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        features.run(features.Config(model=model, betons=betons, out=place, loader=loader, workers=workers))  # type: ignore[arg-type]
-    first, second = (open_features(place / f"{source.name}.features.npz") for source in (train, test))
+        for split, file in zip((train, test), files):
+            extract_to_file(model, split, file, settings)
+    first, second = (open_features(file) for file in files)
     return first, second
-
-
-def judge(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """What result.json says of predictions: top-1, mean over classes, by class, calibration.
-
-    Parameters
-    ----------
-    label, predicted : (n,) int
-    confidence : (n,) float
-        Probability of the predicted class.
-    classes : list of str
-    """
-    right = predicted == label
-    accuracies = per_class(label, predicted, len(classes))
-    return {
-        "metric": "top1",
-        "value": float(right.mean()),
-        "mean_per_class": float(np.nanmean(accuracies)),
-        # None for a class without test images.
-        "per_class": [None if value != value else float(value) for value in accuracies],
-        "classes": classes,
-        "ece": calibration_error(confidence, right),
-        "n": len(label),
-    }
-
-
-def save_predictions(
-    out: Path, label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, classes: list[str]
-) -> dict[str, Any]:
-    """Write OUT/predictions.npz, in the rows of the test beton; returns what `judge` says."""
-    label, predicted, confidence = label.astype(np.int32), predicted.astype(np.int32), confidence.astype(np.float32)
-    arrays = {"label": label, "predicted": predicted, "confidence": confidence}
-    save_arrays(out / "predictions.npz", arrays, {"format": FORMAT, "classes": classes})
-    return judge(label, predicted, confidence, classes)
-
-
-def forward_flops(network: Any, resolution: int) -> float:
-    """FLOPs (2 for each multiply-add) of one image of inference, counted by torch on the meta device."""
-    import copy
-
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, resolution, resolution, device="meta"))
-    return float(counter.get_total_flops())
-
-
-def multiply_adds(network: Any, resolution: int) -> int:
-    """Multiply-adds of one image of inference."""
-    return round(forward_flops(network, resolution) / 2)

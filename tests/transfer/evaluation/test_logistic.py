@@ -54,7 +54,7 @@ def test_where_most_features_are_noise_weak_regularisation_is_not_chosen():
     # One feature carries a weak truth, so that some strength is best; the weakest one fits the 99 others as well.
     x[:, 0] += 1.5 * (2 * y - 1)
     x_held[:, 0] += 1.5 * (2 * y_held - 1)
-    best = logistic.choose(*map(torch.from_numpy, (x, y, x_held, y_held)), 2, (1.0, 1e-1, 1e-6))
+    best = logistic.best_strength(*map(torch.from_numpy, (x, y, x_held, y_held)), 2, (1.0, 1e-1, 1e-6))
     assert best > 1e-6
 
 
@@ -99,3 +99,29 @@ def test_a_stratified_part_takes_its_share_of_every_class_and_never_all(labels, 
         size, taken = (labels == name).sum(), marked[labels == name].sum()
         assert taken < size
         assert abs(taken - 0.2 * size) <= 0.5 or size == 1
+
+
+def test_every_class_gives_as_many_shots_as_it_has_and_every_model_gets_the_same():
+    labels = np.array([2, 0, 0, 0, 1, 0, 2, 2])
+    rows = logistic.draw_shots(labels, 2, seed=3)
+    assert np.bincount(labels[rows]).tolist() == [2, 1, 2]
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    np.testing.assert_array_equal(rows, logistic.draw_shots(labels, 2, seed=3))
+    many = np.repeat(np.arange(3), 50)
+    assert logistic.draw_shots(many, 5, seed=0).tolist() != logistic.draw_shots(many, 5, seed=1).tolist()
+
+
+def test_rows_are_scaled_to_length_one_and_zeros_stay_zeros():
+    # (3, 4) has length 5.
+    np.testing.assert_allclose(logistic.unit_length(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0.0, 0.0]])
+
+
+def test_with_one_image_per_class_the_border_lies_between_the_two():
+    # Two directions as training images: the border lies between them, at 45 degrees.
+    model = logistic.train_few_shot(np.array([[2.0, 0.0], [0.0, 5.0]]), np.array([4, 7]))
+    angle = np.radians([10, 40, 50, 80])
+    predicted, confidence = model.predict(logistic.unit_length(np.stack([np.cos(angle), np.sin(angle)], 1)))
+    assert predicted.tolist() == [4, 4, 7, 7]
+    assert confidence[0] > confidence[1] > 0.5
+    with pytest.raises(ValueError, match="one class"):
+        logistic.train_few_shot(np.eye(2), np.array([1, 1]))
