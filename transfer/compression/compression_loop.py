@@ -66,7 +66,8 @@ class Job:
 
     @property
     def out(self) -> Path:
-        return self.config.out
+        found: Path = self.config.out
+        return found
 
     @property
     def margins(self) -> Margins:

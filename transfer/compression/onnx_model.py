@@ -55,7 +55,8 @@ class _Normalised(nn.Module):
         self.register_buffer("offset", -shift / scale)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(images.permute(0, 3, 1, 2).float() * self.factor + self.offset)
+        found: torch.Tensor = self.network(images.permute(0, 3, 1, 2).float() * self.factor + self.offset)
+        return found
 
 
 def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:

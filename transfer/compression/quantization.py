@@ -186,7 +186,8 @@ def divergence(wanted: np.ndarray, got: np.ndarray) -> float:
 
     def log_softmax(logits: np.ndarray) -> np.ndarray:
         shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        found: np.ndarray = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        return found
 
     p, q = log_softmax(wanted), log_softmax(got)
     return float((np.exp(p) * (p - q)).sum(1).mean())

@@ -58,7 +58,7 @@ def recipe_for(
     peak = known.lr * gentle * (batch or known.batch) / known.batch if lr is None else lr
     if not peak > 0 or (batch is not None and batch < 1):
         raise InputError(f"--learning-rate {peak} --batch-size {batch}: positive numbers are needed")
-    return replace(
+    found: Recipe = replace(
         known,
         epochs=epochs,
         lr=peak,
@@ -74,6 +74,7 @@ def recipe_for(
         method="supervised",
         compile=False,
     )
+    return found
 
 
 def distilled(original: nn.Module, recipe: Recipe, weight: float, seed: int) -> Loss:

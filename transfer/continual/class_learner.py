@@ -188,7 +188,8 @@ def nearest_mean(features: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Class whose mean is nearest to each feature of length 1 (iCaRL, algorithm 1), (n,) int64; lower class on ties."""
     cosine = unit(np.asarray(features, np.float32)) @ np.nan_to_num(means).T
     cosine[:, np.isnan(means).any(axis=1)] = -np.inf
-    return cosine.argmax(axis=1)
+    found: np.ndarray = cosine.argmax(axis=1)
+    return found
 
 
 def answers(network: nn.Module, images: np.ndarray, means: np.ndarray, ranks: Ranks) -> dict[str, np.ndarray]:

@@ -41,7 +41,8 @@ class _State:
 def run_cell(setting: Setting, cell: Cell, train: Dataset, test: Dataset, out: Path, ranks: Ranks) -> dict[str, Any]:
     """Learn all tasks and write OUT/result.json; returns it."""
     if (out / "result.json").exists():
-        return read_json(out / "result.json")
+        found: dict[str, Any] = read_json(out / "result.json")
+        return found
     names = train.manifest.classes
     present = np.unique(train.manifest.labels)
     arrival = np.random.default_rng((cell.seed, 0xC1A55)).permutation(present)

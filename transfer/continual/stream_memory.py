@@ -156,7 +156,8 @@ class StreamMemory:
 
     def _pixels(self, which: int) -> np.ndarray:
         form = self.ladder[self.columns["rung"][which]]
-        return form.unpack(int(self.columns["kind"][which]), self.data[which])
+        found: np.ndarray = form.unpack(int(self.columns["kind"][which]), self.data[which])
+        return found
 
     def _met(self, rung: int, size: int) -> None:
         self.typical[rung] += (size, 1)

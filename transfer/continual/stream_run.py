@@ -104,7 +104,8 @@ def run_stream(
 ) -> dict[str, Any]:
     """Run the whole stream and write OUT/result.json; returns it."""
     if (out / "result.json").exists():
-        return read_json(out / "result.json")
+        found: dict[str, Any] = read_json(out / "result.json")
+        return found
     labels = np.asarray(train.manifest.labels)
     rows = arrivals(labels, setting.order, setting.per_class, seed)
     rounds = [rows[first : first + setting.every] for first in range(0, len(rows), setting.every)]

@@ -122,7 +122,8 @@ def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
 def unit_length(features: np.ndarray) -> np.ndarray:
     """Scale rows to length 1, (n, d) float32; a row of zeros stays."""
     x = features.astype(np.float32)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    found: np.ndarray = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return found
 
 
 def train_few_shot(features: np.ndarray, labels: np.ndarray, strength: float = FEW_SHOT_STRENGTH) -> Linear:
@@ -217,7 +218,8 @@ def fit(
     # What single precision can resolve in a mean loss, and far below what moves a prediction.
     options = {"maxiter": steps, "maxfun": 2 * steps, "gtol": 1e-5, "ftol": 1e-7, "maxcor": 10}
     best = minimize(objective, begin.reshape(-1), jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
-    return solve_triangular(root, best.T, lower=True, trans="T").T
+    found: np.ndarray = solve_triangular(root, best.T, lower=True, trans="T").T
+    return found
 
 
 def _root(x: torch.Tensor, classes: int, strength: float) -> np.ndarray:

@@ -9,7 +9,8 @@ def per_class(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     """Accuracy within each class, (classes,) float64; NaN for a class without samples."""
     total = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[labels == predicted], minlength=classes)
-    return np.divide(right, total, out=np.full(classes, np.nan), where=total > 0)
+    found: np.ndarray = np.divide(right, total, out=np.full(classes, np.nan), where=total > 0)
+    return found
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:

@@ -219,4 +219,5 @@ def _lines(new: New, classes: list[str], first: np.ndarray, second: np.ndarray) 
 
 def _confidence(logits: np.ndarray) -> np.ndarray:
     likely = np.exp(logits - logits.max(1, keepdims=True))
-    return (likely / likely.sum(1, keepdims=True)).max(1)
+    found: np.ndarray = (likely / likely.sum(1, keepdims=True)).max(1)
+    return found
