@@ -5,7 +5,7 @@
 
 Reads one command a line: `prune`, `pretrain` and `transfer` with or without `python -m`, `accelerate launch` or
 `torchrun`, and `slurm/STAGE.sh`, `slurm/submit.sh`, `slurm/study.sh` with or without `sbatch`. --plan reads a study's
-plan, checks its commands, and prints `number level stage out name` for each line. Exit code 2 and the command for what
+plan, checks its commands, and prints `number level stage out name` for each task. Exit code 2 and the command for what
 does not parse.
 """
 
@@ -126,10 +126,10 @@ def _quietly(parse):
 
 def _plan(text: str) -> list[list[str]]:
     commands = []
-    for number, line in enumerate(json.loads(text)["lines"], 1):
-        print(number, line["level"], line["stage"], line["out"], line["name"])
+    for number, task in enumerate(json.loads(text)["lines"], 1):
+        print(number, task["level"], task["stage"], task["out"], task["name"])
         # The one value that is only known later.
-        commands.append(["1" if word == "{equal-time}" else word for word in line["command"]])
+        commands.append(["1" if word == "{equal-time}" else word for word in task["command"]])
     return commands
 
 

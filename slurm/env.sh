@@ -14,7 +14,7 @@ export WINNOW_LOCAL=${WINNOW_LOCAL-} # '$SLURM_TMPDIR', or '/scratch/$USER'
 EVERY=() # (--partition=gpu --account=vision --mail-type=FAIL)
 
 # And of each stage's jobs. One process (task) for each GPU; --cpus-per-task are its decoding threads. Pretraining takes
-# as many nodes as you give it. --time: a job that needs more goes back to the queue and goes on. It must be enough for
+# as many nodes as you give it. --time: a job that needs more goes back to the queue and resumes. It must be enough for
 # a step that cannot be saved half done: writing a beton, features, a probe.
 WRITE=(--nodes=1 --ntasks=1 --cpus-per-task=16 --mem=32G --time=08:00:00)
 SURROGATE=(--nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --cpus-per-task=12 --mem=64G --time=08:00:00)
@@ -23,5 +23,5 @@ PRETRAIN=(--nodes=1 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 --m
 TRANSFER=(--nodes=1 --ntasks=1 --gpus-per-node=1 --cpus-per-task=12 --mem=64G --time=04:00:00)
 REPORT=(--nodes=1 --ntasks=1 --cpus-per-task=4 --mem=16G --time=01:00:00)
 
-# Lines of a study that run at once (study.sh).
+# Tasks of a study that run at the same time (study.sh).
 LIMIT=8

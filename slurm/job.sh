@@ -6,15 +6,15 @@ export WINNOW
 # shellcheck source=slurm/env.sh
 . "${WINNOW_ENV:-$WINNOW/slurm/env.sh}"
 
-FINISHED=0 # lines of the plan that this start has finished
+FINISHED=0 # tasks of the plan that were finished since this job started
 
 say() { echo "winnow: $*" >&2; }
 
 # usage: what the script that runs says about itself at its head.
 usage() { sed -nE '2,$ { /^(# shellcheck|#SBATCH|[^#]|$)/q; s/^# ?//; p; }' "$0"; }
 
-# stage STAGES PROGRAM STUDY: the lines of these stages of the study's plan, or the one that this array task is for.
-# stage STAGES PROGRAM FLAGS...: that program with these flags.
+# stage STAGES PROGRAM STUDY: run the tasks of these stages of the study's plan; in an array job, one of them.
+# stage STAGES PROGRAM FLAGS...: run that program with these flags.
 stage() {
     local stages=$1 program=$2 number kind out name rows outs=()
     shift 2
@@ -35,8 +35,8 @@ stage() {
     while read -r _ _ out _; do outs+=("$1/$out"); done <<<"$rows"
     guard "$1/slurm" "${outs[@]}"
     while read -r number kind _ name; do
-        say "line $number: $name"
-        run "$kind" transfer study --out "$1" --line "$number"
+        say "task $number: $name"
+        run "$kind" transfer study --out "$1" --task "$number"
         FINISHED=$((FINISHED + 1))
     done <<<"$rows"
 }
@@ -76,7 +76,7 @@ guard() {
     echo "$here" >>"$starts"
     if [ "$(tail -n 3 "$starts" | grep -cxF "$here")" -eq 3 ]; then
         say "stopping: no progress in two requeues: no new checkpoint and no new output in $*."
-        say "Read the log above; a longer --time in slurm/env.sh may help. The same submit goes on."
+        say "Read the log above; a longer --time in slurm/env.sh may help. The same submit resumes."
         exit 1
     fi
 }
@@ -87,10 +87,10 @@ run() {
     launch "$@" || code=$?
     [ "$code" -ne 0 ] || return 0
     [ "$code" -ne 85 ] || saved="what is done so far is saved"
-    [ "$code" -ne 138 ] || [ "$FINISHED" -eq 0 ] || saved="the time is nearly up, and lines are done ($FINISHED)"
+    [ "$code" -ne 138 ] || [ "$FINISHED" -eq 0 ] || saved="the time is nearly up, and tasks are done ($FINISHED)"
     if [ -n "$saved" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
         say "$saved; back to the queue (restart ${SLURM_RESTART_COUNT:-0} so far)"
-        scontrol requeue "$SLURM_JOB_ID" || say "this job cannot be requeued; submit again to go on"
+        scontrol requeue "$SLURM_JOB_ID" || say "this job cannot be requeued; submit again to resume"
     elif [ "$code" -eq 137 ] || [ "$code" -eq 125 ]; then
         say "killed (exit code $code): most likely out of memory${SLURM_MEM_PER_NODE:+, the limit is $SLURM_MEM_PER_NODE MB a node}"
         say "Give the stage a larger --mem in slurm/env.sh; sacct -j ${SLURM_JOB_ID:-JOB} -o JobID,State,MaxRSS says more."

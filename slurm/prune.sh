@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Features, scores and selections, and the look for test images in the source.
+# Features, scores and selections, and the count of test images that the source contains.
 #   slurm/prune.sh STUDY        those of the study's plan
 #   slurm/prune.sh FLAGS...     `prune FLAGS`, as: slurm/prune.sh features --model runs/s --betons a.beton --out runs/f
 # With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.

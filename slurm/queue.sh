@@ -17,7 +17,7 @@ own() {
             *:--dry-run | *:--dry_run) DRY=yes ;;
             study.sh:--limit | study.sh:--limit=*)
                 LIMIT=$(flag --limit "" "${@:1:2}")
-                case $LIMIT in '' | 0* | *[!0-9]*) fail "--limit needs a number: of lines that run at once" ;; esac
+                case $LIMIT in '' | 0* | *[!0-9]*) fail "--limit needs a number: of tasks that run at the same time" ;; esac
                 [ "$1" != --limit ] || shift
                 ;;
             *) REST+=("$1") ;;

@@ -3,7 +3,7 @@
 #   slurm/submit.sh [--dry-run] --source photos --targets pets=pets --recipe rn50-16ep --keeps 0.3 --out runs/pets
 # The flags are those of `transfer study`. Or queue one command:
 #   slurm/submit.sh [--dry-run] pretrain --beton runs/photos.beton --recipe rn50-16ep --out runs/rn50
-# Again with the same --out: only what is not done yet. --dry-run prints the sbatch lines and checks every command.
+# The same --out again: only what is not done yet. --dry-run prints the sbatch lines and checks every command.
 # shellcheck source=slurm/queue.sh
 . "$(dirname "$0")/queue.sh"
 own "$@"

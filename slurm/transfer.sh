@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Judge backbones on the targets.
+# Evaluate backbones on the targets.
 #   slurm/transfer.sh STUDY        the evaluations of the study's plan
 #   slurm/transfer.sh FLAGS...     `transfer FLAGS`, as: slurm/transfer.sh probe --model runs/b --train a.beton --test b.beton --out runs/p
 # With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.

@@ -210,7 +210,7 @@ def test_a_plan_goes_on_where_a_step_that_saves_nothing_met_the_time_limit(clust
         "#!/bin/sh\n"
         'case "$*" in\n'
         f'*--todo) cat "{study}/todo" ;;\n'
-        f'*"--line 1") sed -i 1d "{study}/todo" ;;\n'
+        f'*"--task 1") sed -i 1d "{study}/todo" ;;\n'
         f'*) [ -e "{study}/tried" ] || {{ touch "{study}/tried"; kill -USR1 $$; sleep 9; }} ;;\n'
         "esac\n"
     )
@@ -219,7 +219,7 @@ def test_a_plan_goes_on_where_a_step_that_saves_nothing_met_the_time_limit(clust
     job = cluster.ask(*line, str(ROOT / "slurm/write.sh"), str(study), SHIM=str(tmp_path)).strip()
     cluster.release(job)
     assert cluster.ended(job) == ["COMPLETED"]
-    assert "lines are done (1); back to the queue" in log(tmp_path)
+    assert "tasks are done (1); back to the queue" in log(tmp_path)
     assert cluster.fact(job, "Restarts") == "1"
 
 

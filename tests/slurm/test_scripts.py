@@ -410,7 +410,7 @@ def test_a_checkpoint_in_a_directory_with_a_space_is_progress(job, tmp_path):
 def test_only_what_can_go_on_is_put_back_in_the_queue(job):
     for lines, requeued, said in (
         ({"a": 85}, True, "what is done so far is saved; back to the queue"),
-        ({"a": 0, "b": 138}, True, "lines are done (1); back to the queue"),
+        ({"a": 0, "b": 138}, True, "tasks are done (1); back to the queue"),
         ({"a": 138}, False, "with nothing saved: give the stage more --time"),
         ({"a": 0, "b": 137}, False, "most likely out of memory"),
         ({"a": 0, "b": 2}, False, ""),
