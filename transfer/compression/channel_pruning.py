@@ -208,8 +208,8 @@ def prune(
     for name, module in model.named_modules():
         if is_attention(module):
             # Products of query and key are divided by the root of the head's width: fewer channels, another divisor.
-            width: int = module.head_dim  # type: ignore[assignment]
-            heads: int = module.num_heads  # type: ignore[assignment]
+            width: int = module.head_dim
+            heads: int = module.num_heads
             left = weights[f"{name}.qkv.weight"].shape[0] // (3 * heads)
             for key in ("weight", "bias"):
                 if f"{name}.qkv.{key}" in weights:

@@ -41,7 +41,7 @@ def taylor(
     sums: dict[str, torch.Tensor] = {}
     count = 0
 
-    def watch(name: str):
+    def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], torch.Tensor]:
         def hook(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
             # Layers behind this one work in place: they get a copy, and the gradient is read there.
             copy = output.clone()

@@ -34,7 +34,7 @@ BITS = 7
 _BATCH = 32
 
 
-class _Reader(ort.CalibrationDataReader):
+class _Reader(ort.CalibrationDataReader):  # type: ignore[misc]
     """Calibration images, a batch at a time."""
 
     def __init__(self, images: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from torch.nn import functional
 
 Weights = Mapping[str, torch.Tensor]
@@ -77,7 +78,7 @@ def hold(model: nn.Module, masked: Weights) -> None:
             weight.mul_(mask.to(weight.device))
 
 
-def held(model: nn.Module, masked: Weights):
+def held(model: nn.Module, masked: Weights) -> RemovableHandle:
     """Hold the masks before every forward pass from here on; returns the handle that ends it.
 
     Not after every step: a checkpoint may lie between a step and what follows it, and a resumed run must go on alike.
