@@ -77,7 +77,7 @@ def run(config: Config) -> dict[str, Any]:
     with claim(config.out, config, inputs) as done:
         if done:
             note(f"{config.out}: up to date")
-            result = read_json(config.out / "result.json")
+            result: dict[str, Any] = read_json(config.out / "result.json")
         else:
             result = {**onnx_export.export(config, model, spec, images, test, rows), **inputs}
             write_json(config.out / "result.json", result)

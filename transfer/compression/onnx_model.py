@@ -193,7 +193,7 @@ def facts(opened: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
         The file is not one of ours.
     """
     try:
-        found = json.loads(opened.get_modelmeta().custom_metadata_map["winnow"])
+        found: dict[str, Any] = json.loads(opened.get_modelmeta().custom_metadata_map["winnow"])
         known = found["format"] == FORMAT and {"classes", "resolution", "precision"} <= found.keys()
     except (KeyError, TypeError, ValueError):
         known = False

@@ -16,6 +16,7 @@ from transfer.compression.journal import Trial
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
+from pretrain.recipes import RECIPES
     from transfer.compression.compression_loop import Job
 
 
@@ -90,7 +91,7 @@ def recipe_of(job: Job, epochs: float) -> Recipe:
     """Recipe of the recovery; without recovery only its batch counts."""
     config = job.config
     if not (config.recovery_epochs or config.last_epochs):
-        return replace(next(iter(recovery_training.RECIPES.values())), epochs=0.0, batch=64)
+        return replace(next(iter(RECIPES.values())), epochs=0.0, batch=64)
     return recovery_training.recipe_for(
         job.spec, job.model, config.recipe, epochs, config.learning_rate, config.batch_size
     )
