@@ -91,7 +91,9 @@ def distilled(original: nn.Module, recipe: Recipe, weight: float, seed: int) -> 
     """
     plain = optimisation.classification(recipe, seed, 0)
 
-    def loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        model: nn.Module, images: torch.Tensor, labels: torch.Tensor, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         losses, logits = plain(model, images, labels, step)
         with torch.no_grad():
             wanted = functional.softmax(original(images).float() / _TEMPERATURE, 1)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 Weights = Mapping[str, torch.Tensor]
 
