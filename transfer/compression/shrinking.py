@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretrain.recipes import RECIPES
 from prune.models import networks
 from transfer.compression import channel_pruning, importance, recovery_training, rewinding
 from transfer.compression.journal import Trial
 
 if TYPE_CHECKING:
     from pretrain.recipe import Recipe
-from pretrain.recipes import RECIPES
     from transfer.compression.compression_loop import Job
 
 
