@@ -1,1 +1,1 @@
-"""Images: listed in folders, stored in betons, cropped and decoded into batches."""
+"""Images: listed in folders, written to betons, cropped and decoded into batches; lists of samples."""

@@ -1,4 +1,4 @@
-"""What every loader yields and shares: batches, crops drawn block by block, an image cut to its crop."""
+"""What both loaders share: the `Loader` protocol, crops drawn block by block, one image cropped and resized."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 Draw = Callable[[np.ndarray], Crops]
-"""Rows (k,) -> boxes and flips of these images, in this order."""
+"""Function of rows (k,) that returns boxes and flips of these images, in this order."""
 
 
-_BLOCK = 1 << 13  # images whose crops are drawn at once: few enough to be at once there, many enough to cost nothing
+_BLOCK = 1 << 13  # images whose crops are drawn at once: few, so that the first batch does not wait long for them
 
 
 class Loader(Protocol):
-    """What both loaders offer."""
+    """What a training loop or an evaluation reads batches from."""
 
     source: Dataset
     batch_size: int
 
     def __len__(self) -> int:
-        """Count the images of the beton."""
+        """Number of images in the beton."""
         ...
 
     @property
@@ -56,12 +56,12 @@ class Loader(Protocol):
         ...
 
     def close(self) -> None:
-        """End what runs in the background."""
+        """End the threads or processes in the background."""
         ...
 
 
 def drawing(source: Dataset, crops: Crops | Draw | None) -> Draw:
-    """Turn what `Loader.epoch` is given into a function from rows to their boxes and flips."""
+    """Turn the `crops` argument of `Loader.epoch` into a function of rows."""
     if crops is None:
         return lambda rows: center_crops(source.beton.heights[rows], source.beton.widths[rows])
     if isinstance(crops, Crops):
@@ -81,7 +81,7 @@ def by_blocks(rows: np.ndarray, batch_size: int, draw: Draw) -> Iterator[tuple[n
 
 
 def render(pixels: np.ndarray, box: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
-    """Cut (h, w, 3) uint8 pixels to `box` (black outside the image), resize to a square, mirror.
+    """Crop (h, w, 3) uint8 pixels to `box` (black outside the image), resize to a square, mirror.
 
     Returns
     -------

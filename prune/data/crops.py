@@ -1,7 +1,7 @@
-"""Which part of each image a pass sees: crop boxes and flips, as a function of (seed, epoch, position) alone.
+"""Which part of each image an epoch sees: crop boxes and flips, as a function of (seed, epoch, position) alone.
 
 Draws come from a counter-based hash, so they do not depend on the order of the samples, the batch size, the number of
-workers or processes, or on where a run was resumed. The loaders decode whatever box they are given.
+workers or processes, or on where a run was resumed. The loaders crop to the boxes that they are given.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Crops:
-    """Boxes and flips, one row per image of the beton, or per image that was asked for.
+    """Boxes and flips, one row per image of the beton, or per requested image.
 
     Attributes
     ----------
     boxes : (n, 4) int32
-        Top, left, height, width in pixels. May reach over the border by `padding`; what lies outside is black.
+        Top, left, height, width in pixels. May extend beyond the border by `padding`; the outside is black.
     flip : (n,) bool
         Mirror left to right.
     """
@@ -61,7 +61,7 @@ def random_resized_crops(
     rows : (k,) int, optional
         Draw for these images alone, in this order; for all n when absent.
     """
-    heights, widths, key = _asked(heights, widths, seed, epoch, rows)
+    heights, widths, key = _requested(heights, widths, seed, epoch, rows)
     boxes = np.empty((len(heights), 4), np.int32)
     open_rows = np.arange(len(heights))
     log_ratio = np.log(ratio)
@@ -100,7 +100,7 @@ def padded_crops(
 
     At 32 pixels and the default this is the usual "pad 4, crop 32". `rows` as for `random_resized_crops`.
     """
-    heights, widths, key = _asked(heights, widths, seed, epoch, rows)
+    heights, widths, key = _requested(heights, widths, seed, epoch, rows)
     square = center_crops(heights, widths)
     reach = np.round(square.boxes[:, 2] * padding)
     boxes = square.boxes.copy()
@@ -114,10 +114,10 @@ def _shift(key: np.ndarray, draw: int, reach: np.ndarray) -> np.ndarray:
     return found
 
 
-def _asked(
+def _requested(
     heights: np.ndarray, widths: np.ndarray, seed: int, epoch: int, rows: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Heights and widths of the images that are asked for, and the key of each one's draws."""
+    """Heights and widths of the requested images, and the key of each one's draws."""
     heights, widths = np.asarray(heights), np.asarray(widths)
     rows = np.arange(len(heights)) if rows is None else np.asarray(rows)
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""A source opened for use: the beton and its manifest, checked against each other."""
+"""A data set opened for use: the beton and its manifest, checked against each other."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Dataset:
 def open_dataset(path: Path) -> Dataset:
     """Open `X.beton` and `X.manifest.npz`, and check structure and agreement without reading the images.
 
-    Under one second for a million images. What this cannot see, damage inside an image, the loaders see when they
-    decode it (CRC-32), and `prune verify --deep` for all images at once.
+    Under one second for a million images. Damage inside an image is found when a loader decodes it (CRC-32), or by
+    `prune verify --deep` for all images at once.
 
     Raises
     ------
@@ -50,11 +50,11 @@ def open_dataset(path: Path) -> Dataset:
     beton = open_beton(path)
     place = manifest_path(path)
     if not place.is_file():
-        raise InputError(f"{place}: no such file; the manifest stands beside its beton, `prune write` makes both")
+        raise InputError(f"{place}: no such file; the manifest belongs beside its beton, `prune write` makes both")
     manifest = Manifest.load(place)
     if len(manifest) != len(beton):
         raise InputError(
-            f"{path}: holds {len(beton)} images, its manifest {len(manifest)}: they are not of one writing"
+            f"{path}: holds {len(beton)} images, its manifest {len(manifest)}: they were not written together"
         )
     columns = {
         "labels": (beton.labels, manifest.labels),

@@ -1,9 +1,9 @@
-"""`Loader` with FFCV's decoders, in threads of our own.
+"""Batches decoded by FFCV's library in threads; `jpeg_decoder.py` is the compiled function that they run.
 
-FFCV's own pipeline ignores every seed for crops and flips, pads or drops or cannot start in mid-epoch, hands out the
-previous image's pixels where a JPEG does not decode, waits for ever when its thread dies, and compiles for seconds at
-every start. This one takes its boxes as they are drawn, checks each image's CRC-32 and the decoder's return code, and
-keeps its compiled code on disk. Scratch memory belongs to a thread, not to an image of a batch: it stays in the cache.
+FFCV's own pipeline ignores every seed for crops and flips, pads or drops samples or cannot start in mid-epoch, returns
+the previous image's pixels where a JPEG does not decode, waits for ever when its thread dies, and compiles for seconds
+at every start. This one is given its boxes, checks each image's CRC-32 and the decoder's return code, and keeps its
+compiled code on disk. Scratch memory belongs to a thread, not to an image of a batch: it stays in the cache.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from prune.data.jpeg_decoder import DAMAGED, REFUSED, WAITING, fill
 from prune.data.stored_images import Stored, decode
 
 AHEAD = 3
-"""Batches that are decoded while one is in use."""
+"""Batches that are decoded ahead of the one in use."""
 
 
 @dataclass
 class _Work:
-    """A batch in the making."""
+    """A batch that threads are decoding."""
 
     rows: np.ndarray
     crops: Crops
@@ -42,7 +42,7 @@ class _Work:
 
 
 class FfcvLoader:
-    """`prune.data.loader.Loader` on FFCV's decoders."""
+    """`prune.data.batches.Loader` on FFCV's decoders."""
 
     def __init__(self, source: Dataset, resolution: int, batch_size: int, workers: int) -> None:
         self.source, self.resolution, self.batch_size, self.workers = source, resolution, batch_size, workers
@@ -54,7 +54,7 @@ class FfcvLoader:
         self._buffers: list[np.ndarray] = []
         self._pool = ThreadPoolExecutor(workers, "decode")
         barrier = Barrier(workers)
-        wait([self._pool.submit(self._begin, barrier) for _ in range(workers)])  # all of them stand from here on
+        wait([self._pool.submit(self._begin, barrier) for _ in range(workers)])  # returns when all threads run
 
     def _begin(self, barrier: Barrier) -> None:
         self._scratch.put((np.empty(self._largest, np.uint8), np.empty(self._largest, np.uint8)))
@@ -94,8 +94,8 @@ class FfcvLoader:
                     torch.from_numpy(self.labels[work.rows]),
                     torch.from_numpy(work.rows.copy()),
                 )
-        finally:
-            wait([part for work in waiting for part in work.parts if not part.cancel()])  # left early: those that run
+        finally:  # also when the caller stops early: wait for the threads that write into these batches
+            wait([part for work in waiting for part in work.parts if not part.cancel()])
 
     def _submit(self, rows: np.ndarray, crops: Crops, side: int) -> _Work:
         images = self._room(len(rows), side)
@@ -123,7 +123,7 @@ class FfcvLoader:
         return work
 
     def _room(self, count: int, side: int) -> torch.Tensor:
-        """Memory for a batch (count, side, side, 3): that of an earlier one of which nobody holds a view any more.
+        """Memory for a batch (count, side, side, 3), reused from an earlier batch once no view of that is left.
 
         Fresh memory of this size comes from the kernel page by page, which costs a tenth of decoding.
         """

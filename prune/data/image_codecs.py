@@ -1,12 +1,14 @@
-"""Lossy encodings of one image: short JPEGs for betons and memories, WebP and AVIF for comparison.
+"""Encodes one image: short JPEGs for betons and replay memories, WebP and AVIF for comparison.
 
-A 32-pixel JPEG as libjpeg writes it is mostly headers, 625 bytes of them. Three changes, none of
-which any decoder built on libjpeg-turbo minds (Pillow, OpenCV, torchvision, FFCV's; tests hold them to it), leave 106:
+A 32-pixel JPEG as libjpeg writes it has 625 bytes of headers. Three changes leave 106; decoders built on libjpeg-turbo
+accept them all (tests check Pillow, OpenCV, torchvision and FFCV):
 
 - the Huffman tables are the image's own or, where that is shorter, the standard's, which need not be in the file
   (libjpeg and libjpeg-turbo 2.0 or later assume them, as for Motion JPEG);
-- one quantisation table, the luminance one, serves all components; at equal bytes the error is smaller too;
-- no JFIF segment: components 1, 2, 3 without one are YCbCr to every decoder.
+- one quantisation table, that for luminance, serves all components; at equal bytes the error is smaller too;
+- no JFIF segment: decoders read components 1, 2, 3 without one as YCbCr.
+
+Decoding a stored image: `stored_images.py`. Decoding for training: `loader.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from PIL import Image
 Codec = Literal["jpeg", "webp", "avif"]
 CODECS: tuple[Codec, ...] = ("jpeg", "webp", "avif")
 QUALITIES = (95, 85, 75, 60, 45, 30, 20, 10)
-"""The ladder on which curves are measured; 0 stands for the original bytes."""
+"""The ladder on which curves are measured; a level of 0 means the original bytes."""
 HALF = 100
 """Levels above this are the quality `level - HALF` at half the height and width, rounded up."""
 _BOTH_TABLES = 256 * 256
-"""Pixels up to which both kinds of Huffman tables are tried; the standard ones do not win beyond."""
+"""Pixels up to which both kinds of Huffman tables are tried; in larger images the standard's are never shorter."""
 # fmt: off
 _LUMINANCE = (  # ITU-T T.81, table K.1
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51,
@@ -100,7 +102,7 @@ def decode(data: bytes) -> np.ndarray:
 
 def unreadable(error: Exception) -> Unreadable:
     """Turn a decoder's exception into its reason on one line."""
-    text = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error))  # an address is another one in every run
+    text = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error))  # an address differs in every run
     return Unreadable(f"{type(error).__name__}: {text}".splitlines()[0][:200])
 
 
@@ -122,7 +124,7 @@ def fixed_bytes(data: bytes) -> int:
 def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
     grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
-    # Pillow gives the second of two tables to the colours; equal tables let the second go.
+    # Pillow uses the second of two tables for the colours; with equal tables the second can be removed.
     options = {"qtables": [_table(quality)] * (1 if grey else 2), "subsampling": "4:2:0"}
     own = _short(_save(image, "JPEG", optimize=True, **options), tables=True)
     if pixels.shape[0] * pixels.shape[1] > _BOTH_TABLES:
@@ -155,13 +157,13 @@ def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 
 
 def _short(data: bytes, *, tables: bool) -> bytes:
-    """Rewrite a JPEG of `_jpeg` with the fewest header bytes; `tables`: the Huffman tables stay, in one segment."""
+    """Rewrite a JPEG of `_jpeg` with the fewest header bytes; with `tables` the Huffman tables stay, in one segment."""
     segments, scan = _segments(data)
     parts = [(_DQT, next(body for marker, body in segments if marker == _DQT)[:65])]
     for marker, body in segments:
         if marker in _FRAMES:
             frame = bytearray(body)
-            frame[8::3] = bytes(frame[5])  # every component takes table 0
+            frame[8::3] = bytes(frame[5])  # every component uses table 0
             parts.append((marker, bytes(frame)))
     if tables:
         parts.append((_DHT, b"".join(body for marker, body in segments if marker == _DHT)))

@@ -1,4 +1,4 @@
-"""Where images come from: a folder of class folders, a torchvision data set by name, or a parquet file.
+"""Lists images to write to a beton: a folder of class folders, a torchvision data set by name, or a parquet file.
 
 Each is a `Listing`: ids, labels, class names, and a function that reads the bytes of one image.
 """
@@ -48,7 +48,7 @@ def list_images(place: str, classes: Sequence[str] | None = None) -> Listing:
     Parameters
     ----------
     place : str
-        A directory `root/<class>/...`, `torchvision:NAME:ROOT[:SPLIT]` (a data set that is on disk already), or a
+        A directory `root/<class>/...`, `torchvision:NAME:ROOT[:SPLIT]` (already on disk; nothing is downloaded), or a
         `.parquet` file with an image column and a label column, as Hugging Face stores them.
     classes : sequence of str, optional
         Class names in the order to use, for a test split whose labels must match its train split.
@@ -94,7 +94,7 @@ def _folder(root: Path) -> Listing:
 
 
 def _are_splits(root: Path, folders: list[str]) -> bool:
-    """Whether these are the parts of a data set, each with class folders of its own, and not classes."""
+    """Whether these folders are splits of a data set, each with class folders of its own, and not classes."""
     named = {folder.lower() for folder in folders} <= {"train", "training", "val", "valid", "validation", "test"}
     return named and all(any(e.is_dir() for e in os.scandir(root / folder)) for folder in folders)
 
@@ -139,11 +139,11 @@ def _torchvision(place: str) -> Listing:
     many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = {key for key, value in accepts.items() if value.default is value.empty and value.kind not in many}
     if "root" not in accepts or needed - {"root", *chosen}:
-        raise InputError(f"{place}: {name} is not a set of images with a class each that a folder alone describes")
+        raise InputError(f"{place}: {name} is not a set of labelled images that can be opened with a folder alone")
     try:
         data = maker(root, **chosen)
         labels = _labels(data)
-    except Exception as error:  # data sets raise whatever missing or damaged files lead them to
+    except Exception as error:  # data sets raise all kinds of errors for missing or damaged files
         raise InputError(f"{place}: {_reason(error)} (it must be on disk already)") from None
     classes = [str(c) for c in getattr(data, "classes", range(int(labels.max(initial=-1)) + 1))]
     _check_labels(place, labels, classes)
@@ -168,7 +168,7 @@ def _labels(data: Any) -> np.ndarray:
 
 def _check_labels(place: str | Path, labels: np.ndarray, classes: list[str]) -> None:
     if labels.ndim != 1 or (len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)):
-        raise InputError(f"{place}: does not give every image one class of {len(classes)}")
+        raise InputError(f"{place}: does not give every image one of {len(classes)} classes")
 
 
 def _reason(error: Exception) -> str:
@@ -182,7 +182,7 @@ def _parquet(path: Path) -> Listing:
 
     try:
         table = parquet.read_table(path)
-    except Exception as error:  # pyarrow raises whatever damage leads it to
+    except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
         raise InputError(f"{path}: damaged, or not a parquet file ({_reason(error)})") from None
     image = next((n for n in ("image", "img", "jpg", "png") if n in table.column_names), None)
     label = next((n for n in ("label", "labels", "fine_label", "cls") if n in table.column_names), None)

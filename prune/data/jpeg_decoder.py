@@ -1,7 +1,8 @@
-"""The compiled part of the FFCV loader: decode, cut, resize and mirror images, without Python's lock.
+"""Decodes, crops, resizes and mirrors the images of a training batch: the compiled function that `ffcv_loader.py` runs.
 
-FFCV's library (libturbojpeg and OpenCV) and zlib are called by address, under names of our own, so that numba can keep
-the compiled code on disk for the next process: compiling takes seconds, loading it a few hundredths.
+It runs without Python's lock. FFCV's library (libturbojpeg and OpenCV) and zlib are called by address, under names that
+this module registers, so that numba can keep the compiled code on disk for the next process: compiling takes seconds,
+loading a few hundredths of a second. Single images are decoded with Pillow: `stored_images.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numba import njit, types
 
 SOUND, DAMAGED, REFUSED, WAITING = 0, 1, 2, 3
-"""What became of an image: its bytes are not the manifest's; turbojpeg would not decode it, or warned; nothing yet."""
+"""States of an image: decoded; its bytes are not the manifest's; turbojpeg refused or warned; not decoded yet."""
 
 
 def _library() -> ctypes.CDLL:
@@ -53,7 +54,7 @@ def _compiled(function: Callable[..., None]) -> Any:
 
 @_compiled
 def _mirror(flat: np.ndarray, side: int) -> None:
-    """Swap left and right of an image (3 * side * side,) in place; unsigned places spare a check of each sign."""
+    """Swap left and right of an image (3 * side * side,) in place; unsigned indices save a check of each sign."""
     one, two = np.uint64(1), np.uint64(2)
     for y in range(side):
         for x in range(side // 2):
@@ -81,7 +82,7 @@ def fill(data, pointers, sizes, jpeg, heights, widths, crc32, boxes, flip, outpu
     decoded, canvas : (m,) uint8
         Scratch, at least 3 bytes for each pixel of the largest image and box.
     status : (b,) uint8
-        Set to SOUND, DAMAGED or REFUSED; `output` is left alone unless SOUND.
+        Set to SOUND, DAMAGED or REFUSED; `output` is written only where SOUND.
     """
     side = output.shape[1]
     for slot in range(len(pointers)):

@@ -1,10 +1,13 @@
-"""Batches of a beton in any given order, through FFCV or through a plain PyTorch DataLoader.
+"""Chooses what decodes the images of a training or an evaluation: FFCV's library, or Pillow in PyTorch's DataLoader.
 
-Both loaders take the rows of an epoch in order, cut each image to the box that `prune.data.crops` drew for it, resize
-it with OpenCV's area interpolation and mirror it if told so. Both check every image's CRC-32 against
-the manifest, so damaged bytes are an error and never silently other pixels.
+- `ffcv`: `ffcv_loader.py`, whose decoding is the compiled function in `jpeg_decoder.py`
+- `torch`: `torch_loader.py`, which decodes with Pillow (`stored_images.decode`)
 
-A loader is expensive to build (FFCV compiles for seconds) and cheap to aim anew: open few, call `epoch` often.
+Both take the rows of an epoch in order, crop each image to the box that `crops.py` drew for it, resize it with OpenCV's
+area interpolation, and mirror it where the draw says so. Both check every image's CRC-32 against the manifest, so that
+damaged bytes are an error and never silently other pixels.
+
+A loader is expensive to open and cheap to use again: open few, call `epoch` often.
 """
 
 from __future__ import annotations
@@ -34,9 +37,9 @@ def open_loader(
 
     Parameters
     ----------
-    beton : Path or Source
+    beton : Path or Dataset
     resolution : int
-        Largest side in pixels that `epoch` will be asked for.
+        Largest side in pixels with which `epoch` will be called.
     batch_size : int
     workers : int, optional
         Decoding threads (ffcv) or processes (torch); this process's share of the cores when absent.

@@ -1,7 +1,7 @@
-"""A beton copied to the node's own disk once, and read there: shared file systems are slow at many small reads.
+"""Copies a beton once to the node's own disk and reads it there: shared file systems are slow at many small reads.
 
-WINNOW_LOCAL names a directory of the node, as `/scratch/$USER` or `$SLURM_TMPDIR`; variables are filled in on the node.
-All processes and jobs of a node share the copy: the first one writes it, the others wait.
+WINNOW_LOCAL names a directory of the node, such as `/scratch/$USER` or `$SLURM_TMPDIR`; variables are expanded on the
+node. All processes and jobs of a node share the copy: the first one writes it, the others wait.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 from prune.data.dataset import Dataset
 from prune.runs.files import note
 
-_SPARE = 1.05  # a full disk ends other people's jobs too
+_SPARE = 1.05  # of the file's size must be free: a full disk breaks other jobs of the node too
 
 
 def on_this_node(source: Dataset) -> Dataset:
-    """Give the source whose images are read from the node's disk; the source itself where that is not asked for.
+    """The data set, read from the node's disk where WINNOW_LOCAL is set; else unchanged.
 
-    The copy is named by the manifest's fingerprint, by which image lies where, and by the file's size, so another
-    beton never stands in for it, not even one of the same images in another order. A disk that is too small, or that
-    cannot be written, is no error: a note, and the images are read where they are.
+    The copy's name holds the manifest's fingerprint, a checksum of the images' order and places, and the file's size,
+    so that another beton is never read in its stead, not even one of the same images in another order. Where the disk
+    is too small or not writable, a note says so and the images are read from the original.
     """
     folder = os.path.expandvars(os.environ.get("WINNOW_LOCAL", ""))
     if not folder:
@@ -42,7 +42,7 @@ def on_this_node(source: Dataset) -> Dataset:
 
 
 def _layout(source: Dataset) -> int:
-    """CRC-32 of the images' records and checksums, in their order: the fingerprint depends on neither."""
+    """CRC-32 of the images' records and checksums, in their order; the fingerprint does not depend on the order."""
     return zlib.crc32(source.beton.samples.view(np.uint8).data, zlib.crc32(source.manifest.crc32.data))
 
 

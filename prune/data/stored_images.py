@@ -1,4 +1,7 @@
-"""One image: from the bytes of any common format to what a beton stores, or the reason why not."""
+"""What a beton stores of one image: made from a file of any common format, decoded again with Pillow, one at a time.
+
+Batches for training are decoded elsewhere: `loader.py` chooses how. `image_codecs.py` encodes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 )
 _JPEG = ("JPEG", "MPO")
-"""MPO is Pillow's name for a JPEG with more pictures behind its end, as phones write them; decoders read the first."""
+"""MPO is Pillow's name for a JPEG followed by more pictures, as phones write them; decoders read the first."""
 _DEFAULT_QUALITY = 95
 
 
@@ -30,7 +33,7 @@ class Stored:
 
 
 def prepare(data: bytes, *, side: int | None = None, quality: int | None = None) -> Stored:
-    """Check one encoded image by decoding it, and turn it into what is stored.
+    """Check one encoded image by decoding it, and convert it to what is stored.
 
     A JPEG with one or three components keeps its bytes, unless `side` or `quality` asks for others. A lossless image is
     stored as raw pixels, or as a JPEG when `quality` is given. The first frame of an animation counts, and the first

@@ -1,8 +1,8 @@
-"""Pictures of 32 pixels for the generated sets: what the target shares with the source, and what it does not.
+"""Draws the 32-pixel images of `prune generate`: classes that target and source share, and classes that they do not.
 
 World `signs`: figures are shared, textures are not. World `lamps`: coloured lamps are shared, grey patterns are not.
-A lamp's class is its own colour amid colours that mean nothing: no untrained network sees it, a small one learns it
-from a few hundred lamps, and grey patterns teach nothing about it.
+A lamp's class is its own colour, among other colours that mean nothing: an untrained network cannot tell the classes, a
+small one learns them from a few hundred lamps, and grey patterns teach nothing about them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batches through a plain PyTorch DataLoader, for machines where FFCV does not build."""
+"""Batches decoded by Pillow in a plain PyTorch DataLoader, for machines where FFCV does not build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Images(torch.utils.data.Dataset[tuple[np.ndarray, int, bool]]):
 
     Parameters
     ----------
-    source : Source
+    source : Dataset
     resolution : int
 
     Notes
@@ -46,7 +46,7 @@ class Images(torch.utils.data.Dataset[tuple[np.ndarray, int, bool]]):
 
 
 class TorchLoader:
-    """`Loader` on `torch.utils.data.DataLoader`."""
+    """`prune.data.batches.Loader` on `torch.utils.data.DataLoader`."""
 
     def __init__(self, source: Dataset, resolution: int, batch_size: int, workers: int) -> None:
         self.source, self.resolution, self.batch_size = source, resolution, batch_size

@@ -251,7 +251,7 @@ def test_a_manifest_of_another_writing_is_refused(images, tmp_path):
     with pytest.raises(InputError, match="holds 4 images, its manifest 3"):
         open_dataset(path)
     manifest_path(path).unlink()
-    with pytest.raises(InputError, match="stands beside its beton"):
+    with pytest.raises(InputError, match="belongs beside its beton"):
         open_dataset(path)
 
 

@@ -1,4 +1,4 @@
-"""Both loaders yield the images that were asked for, and never silently others."""
+"""Both loaders yield the requested images, and never silently others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def test_rows_come_in_the_given_order_with_their_labels(loaders):
 
 @pytest.mark.parametrize("resolution", [32, 20])
 @pytest.mark.parametrize("draw", ["center", "resized", "padded"])
-def test_both_loaders_yield_the_image_that_the_box_says(loaders, draw, resolution):
+def test_both_loaders_yield_the_part_of_the_image_that_the_box_gives(loaders, draw, resolution):
     source = loaders[0].source
     heights, widths = source.beton.heights, source.beton.widths
     crops = {
@@ -71,17 +70,33 @@ def test_both_loaders_yield_the_image_that_the_box_says(loaders, draw, resolutio
     assert np.abs(fast.numpy() - reference).mean() < 1.5
 
 
-def test_an_epoch_left_early_ends_its_thread_and_the_next_one_is_right(loaders):
+@pytest.mark.parametrize("count", [300, 200, 150])  # with 50 a batch: more batches than are decoded ahead, or fewer
+def test_an_epoch_stopped_early_waits_for_the_images_in_work_and_the_next_one_is_right(loaders, monkeypatch, count):
+    begun, ended = [threading.Event() for _ in range(2)], []
+    release, real = threading.Event(), ffcv_loader.fill
+
+    def fill(*arguments):
+        if begun[0].is_set():  # the second batch: hold it until the test lets it go
+            begun[1].set()
+            assert release.wait(60)
+        begun[0].set()
+        real(*arguments)
+        ended.append(threading.current_thread().name)
+
     before = threading.active_count()
-    for count in (
-        300,
-        200,
-        150,
-    ):  # with 50 a batch: far from the end, and with all further batches waiting in the queue
+    with monkeypatch.context() as patch:
+        patch.setattr(ffcv_loader, "fill", fill)
         batches = loaders[0].epoch(np.arange(count))
         next(batches)
-        time.sleep(0.3)
-        batches.close()
+        assert begun[1].wait(60)
+        closing = threading.Thread(target=batches.close)
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive()  # a thread still writes into a batch
+        release.set()
+        closing.join(60)
+        assert not closing.is_alive()
+    assert len(ended) == 2  # the batch in work; those that only waited are cancelled
     assert threading.active_count() == before
     (_, _, which), _ = gathered(loaders[0], np.arange(7))
     assert which.tolist() == list(range(7))
@@ -100,12 +115,17 @@ def test_any_number_of_threads_yields_the_same_images_in_batches_of_any_size(loa
     loader.close()
 
 
-def test_a_loader_can_be_closed_under_a_running_epoch(toy):
+def test_a_loader_closed_during_an_epoch_ends_its_threads_and_decodes_no_more(toy):
+    before = threading.active_count()
     loader = open_loader(toy.source, resolution=32, batch_size=10, workers=1)
     batches = loader.epoch(np.arange(200))
-    next(batches)
+    assert next(batches)[2].tolist() == list(range(10))
+    assert threading.active_count() == before + 1
     loader.close()
     batches.close()
+    assert threading.active_count() == before
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        next(loader.epoch(np.arange(10)))
 
 
 def test_batches_are_safe_to_keep(loaders):
@@ -121,7 +141,7 @@ def test_memory_of_batches_that_nobody_holds_is_used_again(loaders):
     assert len({view.data_ptr() for view in held}) == 8
 
 
-def test_the_number_of_threads_of_torch_is_left_alone(loaders):
+def test_the_number_of_threads_of_torch_is_unchanged(loaders):
     torch.set_num_threads(2)
     try:
         gathered(loaders[0], np.arange(120))
@@ -260,4 +280,4 @@ def test_the_compiled_code_is_read_back_by_the_next_process(loaders):
         "assert 'ffcv' not in sys.modules"
     )
     place = str(loaders[0].source.beton.path)
-    subprocess.run([sys.executable, "-c", code, place], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", code, place], cwd=Path(__file__).parents[3], check=True)
