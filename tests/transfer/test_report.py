@@ -251,7 +251,7 @@ def test_the_markdown_page_counts_test_images_that_the_source_holds(study):
     folder = study({("full", 1.0): 0.6, ("winnow", 0.5): 0.55}, targets=("a|b",), images=300, leaks=found)
     assert main(["report", "--study", str(folder), "--markdown", str(folder / "study.md")]) == 0
     text = (folder / "study.md").read_text(encoding="utf-8")
-    assert "## Test images that the source also holds" in text
+    assert "## Test images that the source also contains" in text
     assert "| a\\|b | 300 | 3 |  | 4 |" in text
 
 

@@ -109,7 +109,7 @@ def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
                 body = [condition_cells(row, costs.get((row["method"], row["keep"]))) for row in rows]
                 parts += [f"## {_text(evaluation)}: {_text(where)}", "", *_table(HEADER, body), ""]
     if analysis["leaks"]:
-        parts += ["## Test images that the source also holds", "", *_table(*leak_table(analysis["leaks"])), ""]
+        parts += ["## Test images that the source also contains", "", *_table(*leak_table(analysis["leaks"])), ""]
     parts += ["## Cost", "", *_table(*cost_table(analysis["ledger"])), ""]
     parts += [*_table(*stage_table(analysis["ledger"])), "", "## Command", ""]
     command = study_command(config)

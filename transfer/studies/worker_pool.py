@@ -89,7 +89,7 @@ class WorkerProcesses:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches us alone, and we end our workers in order
+                start_new_session=True,  # Ctrl-C reaches only us, and we end our workers in order
             )
             assert worker.stdout is not None
             self._answers.register(worker.stdout, selectors.EVENT_READ, worker)
