@@ -166,7 +166,7 @@ def test_parquet_files_are_read_and_bad_ones_named(tmp_path):
     bad = [(str(tmp_path / "cut.parquet"), "damaged, or not a parquet file"),
            (table("words.parquet", ["cat", "dog"]), "column label must hold a whole number"),
            (table("gap.parquet", [1, None]), "column label must hold a whole number"),
-           (table("below.parquet", [1, -1]), "one class of 2"),
+           (table("below.parquet", [1, -1]), "one of 2 classes"),
            (table("none.parquet", arrow.array([], arrow.int64()), []), "holds no images")]  # fmt: skip
     for place, words in bad:
         with pytest.raises(InputError, match=words) as error:
