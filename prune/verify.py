@@ -4,7 +4,8 @@
     prune verify runs/photos.beton --deep
 
 Always: header, fields, every pointer and size, and that beton and manifest agree. With --deep: the digest and CRC-32 of
-every image, and that every image decodes. Exit code 0 when all is sound, 2 when something is not.
+every image, and that every image decodes. Exit code 1 when the manifest or images are damaged; 2 when the files cannot
+be opened as a beton and its manifest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.runs.files import InputError, at_least
+from prune.runs.exit_codes import AnswerIsNo
+from prune.runs.files import at_least, note
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
@@ -36,21 +38,23 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Print what was found; raise InputError when something is damaged."""
+    """Print what was found; raise `AnswerIsNo` when something is damaged."""
     from prune.data.dataset import open_dataset
 
     at_least(config, 1, "workers")
     source = open_dataset(config.beton)
     stated, found = source.manifest.meta.get("fingerprint"), _fingerprint(source)
     if stated != found:
-        raise InputError(f"{config.beton}: the manifest's fingerprint is {stated}, its columns give {found}: damaged")
+        note(f"{config.beton}: the manifest's fingerprint is {stated}, its columns give {found}: damaged")
+        raise AnswerIsNo
     faults = deep(source, config.workers) if config.deep else []
     if config.json:
         report = {"images": len(source), "fingerprint": found, "deep": config.deep, "damaged": faults}
         print(json.dumps(report, indent=1))
     if faults:
-        raise InputError(f"{config.beton}: {len(faults)} of {len(source)} images are damaged, first {faults[0]['id']!r}"
-                         f" (row {faults[0]['row']}: {faults[0]['reason']})")  # fmt: skip
+        first = f"first {faults[0]['id']!r} (row {faults[0]['row']}: {faults[0]['reason']})"
+        note(f"{config.beton}: {len(faults)} of {len(source)} images are damaged, {first}")
+        raise AnswerIsNo
     if not config.json:
         what = "every image read and decoded" if config.deep else "structure only; --deep reads every image"
         print(f"{config.beton}: sound: {len(source)} images, fingerprint {found} ({what})")
@@ -85,7 +89,7 @@ def deep(source: Dataset, workers: int | None = None) -> list[dict[str, Any]]:
         height, width = int(beton.heights[row]), int(beton.widths[row])
         try:
             shape = decode(Stored(data, jpeg, height, width)).shape
-        except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+        except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
             return f"does not decode ({type(error).__name__})"
         return None if shape == (height, width, 3) else f"decodes to {shape[1]} x {shape[0]} pixels"
 

@@ -96,7 +96,7 @@ def decode(data: bytes) -> np.ndarray:
             return to_rgb(Image.open(io.BytesIO(data)))
     except MemoryError:
         raise Unreadable("too large for the memory") from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+    except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
         raise unreadable(error) from None
 
 

@@ -69,7 +69,7 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
             pixels = to_rgb(shrunk)
     except MemoryError:
         raise Unreadable("too large for the memory") from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+    except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
         raise unreadable(error) from None
     if quality is None and not lossy:
         return Stored(pixels.tobytes(), False, *pixels.shape[:2])

@@ -18,7 +18,7 @@ from .npz import open_meta, open_with_text, save_arrays
 from .whole_files import InputError, need_file
 
 FORMAT = "winnow-index/1"
-MEANING = "The samples listed here are the ones to KEEP; leave out all others."
+MEANING = "The samples listed here are the ones to KEEP; leave out all others."  # part of the format
 COLUMNS = {
     "id": "S",
     "label": "<i4",
@@ -29,7 +29,7 @@ COLUMNS = {
     "position": "<i8",
     "digest": "<u8",
 }
-"""Members of the file besides `meta` and `checksum`, with their NumPy types ("S": bytes of one width)."""
+"""Members of the file besides `meta` and `checksum`, with their NumPy types ("S": bytes of a fixed width)."""
 FIELDS = {
     "id": "ids",
     "label": "labels",
@@ -56,14 +56,14 @@ def write(path: Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]
         JSON-serialisable, with "format".
     """
     ids = columns["id"]
-    width = max(1, int(np.char.str_len(ids).max(initial=1)))  # the content decides the width, not its history
+    width = max(1, int(np.char.str_len(ids).max(initial=1)))  # from the content alone: equal content, equal bytes
     ready = {name: np.ascontiguousarray(columns[name], dtype=COLUMNS[name]) for name in COLUMNS if name != "id"}
     ready = {"id": np.ascontiguousarray(ids, dtype=f"S{width}"), **ready}
     save_arrays(path, {**ready, "checksum": _checksum(_text(meta), ready)}, meta)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read and verify an index file.
+    """Read and verify an index file; one pass over the file.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises
     ------
     InputError
-        One line: no such file, not an index, newer, damaged, or a content that `check` refuses.
+        One line: no such file, not an index, a newer format, damaged, or content that `check` refuses.
     """
     path = _an_index(path)
     arrays, text = open_with_text(path, FORMAT, mapped=False)
@@ -115,7 +115,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def _an_index(path: Path) -> Path:
-    """Refuse what is plainly no index, before it is opened as one."""
+    """Return the path; `InputError` when nothing is there, or a directory or a bare array."""
     path = need_file(path, "an index file")
     with open(path, "rb") as file:
         if file.read(6) == b"\x93NUMPY":
@@ -139,7 +139,7 @@ def _checksum(text: bytes, columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def fingerprint(source: str, columns: Mapping[str, np.ndarray]) -> str:
-    """What is kept, and at which quality, whatever the order, the scores and the reasons.
+    """Fingerprint of a selection: what is kept and at which quality, whatever the order, the scores and the reasons.
 
     SHA-256 over the source's fingerprint and, for every sample in the order of (digest, id): the digest, the label,
     the quality, the length of the id, the id.
@@ -171,12 +171,12 @@ def fingerprint(source: str, columns: Mapping[str, np.ndarray]) -> str:
 
 
 def check(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Refuse a content that no index can have.
+    """Raise for content that is impossible for an index.
 
     Raises
     ------
     InputError
-        One line with the count and the first offender.
+        One line with the number of offending samples and the first.
     """
     _check_meta(meta)
     kept, source = len(columns["id"]), meta["source"]

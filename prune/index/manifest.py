@@ -1,7 +1,7 @@
 """The manifest: which images a beton holds, in its order, and how to recognise them elsewhere.
 
-`X.manifest.npz` stands beside `X.beton`. Its fingerprint covers ids, labels and digests and depends neither on the
-order nor on where the images lay, so two machines that hold the same images agree on it. NumPy alone is needed.
+`X.manifest.npz` lies beside `X.beton`. Its fingerprint covers ids, labels and digests and depends neither on the order
+nor on paths, so that it is the same on every machine with the same images. Needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def fingerprint(ids: np.ndarray, labels: np.ndarray, digests: np.ndarray) -> str
     for begin in range(0, len(ids), _ROWS):
         rows = slice(begin, begin + _ROWS) if order is None else order[begin : begin + _ROWS]
         part = np.asarray(ids[rows])
-        # The width of the id column is a matter of storage: lengths and bytes enter, padding does not.
+        # The width of the id column is a matter of storage: lengths and bytes count, padding does not.
         sha.update(np.char.str_len(part).astype("<i4").tobytes())
         sha.update(b"".join(part.tolist()))
         sha.update(np.asarray(labels[rows]).astype("<i4").tobytes())
@@ -72,7 +72,7 @@ class Manifest:
         zlib's CRC-32 of the stored bytes: cheap enough for the loaders to check every image that they decode.
     classes : list of str
     meta : dict
-        "source" (where from), "skipped" (list of [id, reason]) and what else the writer noted.
+        "source" (name of the place), "skipped" (list of [id, reason]) and what else the writer recorded.
     """
 
     ids: np.ndarray

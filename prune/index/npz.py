@@ -1,7 +1,7 @@
-"""Named arrays in one file: a stock `.npz` (stored, not compressed) with JSON meta, written whole, read memory-mapped.
+"""Named arrays in one file: a standard `.npz` (not compressed) with JSON meta, written whole, read memory-mapped.
 
-NumPy's own `np.load` opens these files; the arrays begin at multiples of 64 bytes, so this module can also map them
-without reading them, which is what keeps a 14-million-image source in a few GiB. Equal content gives equal bytes.
+NumPy's own `np.load` opens these files. The arrays begin at multiples of 64 bytes, so that this module can map them
+without reading them, which keeps a source of 14 million images in a few GiB. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def open_arrays(
     mapped : bool
         Map the arrays read-only instead of reading them. Reading checks the archive's CRC-32; mapping does not.
     checked : bool
-        Compare the CRC-32 of mapped arrays too: reads them once (about 1 GB a second), and keeps none of it.
+        Compare the CRC-32 of mapped arrays too: reads them once (about 1 GB a second) without keeping them in memory.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def _opened(path: Path, format: str) -> Iterator[zipfile.ZipFile]:
             yield archive
     except InputError:
         raise
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise whatever damage leads them to
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise all kinds of errors
         raise InputError(f"{path}: damaged, or not a {kind} file ({type(error).__name__}: {error})") from None
 
 

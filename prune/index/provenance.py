@@ -1,7 +1,7 @@
-"""Where an index came from: one entry per step, appended, never rewritten.
+"""The record of how an index was made: one entry per step, appended, never rewritten.
 
-An entry says step, config, inputs by fingerprint and versions. It holds no time and no place on a disk, so that the
-same command on the same inputs gives the same bytes on every machine.
+An entry holds step, config, inputs by fingerprint, and versions. It holds no time and no path, so that the same command
+on the same inputs gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def record(step: str, config: Mapping[str, Any], inputs: Mapping[str, Any], **fa
     step : str
         For instance "select".
     config : mapping
-        Settings that decide the result, without the places of inputs: `inputs` says what they held.
+        Settings that decide the result, without paths of inputs: their fingerprints are in `inputs`.
     inputs : mapping
         Name to fingerprint (or to anything that JSON can hold).
     facts : optional
-        What else a reader months later should know; JSON-serialisable.
+        What else belongs in the record; JSON-serialisable.
 
     Returns
     -------

@@ -37,7 +37,7 @@ from .provenance import record
 from .whole_files import InputError
 
 REASONS = ("quota", "floor", "protected", "coverage", "random", "imported")
-"""Why a sample is kept; `PrunedIndex.reasons` holds places in this list (or in the file's own, `reason_names`)."""
+"""Why a sample is kept; `PrunedIndex.reasons` holds positions in this list (or in the file's own, `reason_names`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class PrunedIndex:
     scores : (k,) float32
         The score by which the sample was ranked; NaN where there is none.
     reasons : (k,) uint8
-        Place in `reason_names`.
+        Position in `reason_names`.
     quality : (k,) uint8
         JPEG quality at which to store the sample, 1 to 100, or 100 more at half the resolution; 0: original bytes.
     nbytes : (k,) int32
@@ -112,7 +112,7 @@ class PrunedIndex:
         score, reason, quality, nbytes : (k,) arrays, optional
             As the columns of the index; NaN, "quota", 0 and the manifest's sizes where absent.
         provenance : sequence of dict
-            Entries made by `prune.index.provenance.record`.
+            Entries made by `prune.index.provenance.record`, the oldest first.
 
         Raises
         ------
@@ -151,12 +151,12 @@ class PrunedIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What is kept and at which quality; scores, reasons, order and provenance do not enter."""
+        """Identifies what is kept and at which quality; scores, reasons, order and provenance do not count."""
         return index_file.fingerprint(self.source, self.columns)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the file says besides its columns."""
+        """The meta of the file: everything besides its columns."""
         return {
             "format": FORMAT,
             "meaning": MEANING,
@@ -175,7 +175,7 @@ class PrunedIndex:
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64), self.class_total
 
     def checked(self) -> PrunedIndex:
-        """This index, when its content is one that an index can have; `InputError` otherwise."""
+        """Return this index; `InputError` when its content is impossible for an index."""
         index_file.check(self.columns, self.meta)
         return self
 
@@ -190,7 +190,7 @@ class PrunedIndex:
         Raises
         ------
         InputError
-            One line that says what is wrong with the file.
+            One line with what is wrong with the file.
         """
         columns, meta = index_file.read(path)
         source = meta["source"]
@@ -221,7 +221,7 @@ class PrunedIndex:
         Returns
         -------
         (k,) int64
-            Place of each kept sample in the listing, in the order of the index: `labels[j]` belongs to `rows[j]`.
+            Position of each kept sample in the listing, in the order of the index: `labels[j]` belongs to `rows[j]`.
 
         Raises
         ------
@@ -242,7 +242,7 @@ class PrunedIndex:
         Returns
         -------
         (k,) int64
-            Place of each kept sample, in the order of the index; all different. `InputError` when one is missing.
+            Position of each kept sample, in the order of the index; all different. `InputError` when one is missing.
         """
         rows = find_digests(self.digests, as_digests(digests))
         if (lost := np.flatnonzero(rows < 0)).size:

@@ -1,4 +1,4 @@
-"""Tests of `prune write` and `prune verify`: what is written, and what damage is seen."""
+"""Tests of `prune write` and `prune verify`: what is written, and which damage is found."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from prune.data.beton import BetonWriter, open_beton
 from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.index.manifest import Manifest, digest, fingerprint, manifest_path
+from prune.index.npz import open_arrays, save_arrays
 from prune.runs.files import InputError
 
 
@@ -160,8 +161,21 @@ def test_deep_verification_names_each_damaged_image(images, tmp_path, capsys):
         whole[int(beton.samples["image"]["pointer"][row]) + 700] ^= 1
     path.write_bytes(whole)
     verify.run(verify.Config(path))  # the structure is sound
-    with pytest.raises(InputError, match=r"2 of 4 images are damaged, first 'cat/2.png' \(row 1"):
+    assert "sound: 4 images" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
         verify.run(verify.Config(path, deep=True))
+    assert end.value.code == 1
+    assert "2 of 4 images are damaged, first 'cat/2.png' (row 1" in capsys.readouterr().err
+
+
+def test_a_manifest_whose_fingerprint_does_not_fit_its_columns_is_damaged(images, tmp_path, capsys):
+    path = written(images, tmp_path)
+    arrays, meta = open_arrays(manifest_path(path), "winnow-manifest/1", mapped=False)
+    save_arrays(manifest_path(path), arrays, {**meta, "fingerprint": "0" * 32})
+    with pytest.raises(SystemExit) as end:
+        verify.run(verify.Config(path))
+    assert end.value.code == 1
+    assert "the manifest's fingerprint is 000" in capsys.readouterr().err
 
 
 def test_fewer_than_one_thread_are_refused(images, tmp_path):
