@@ -14,6 +14,8 @@ from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
 from prune.runs.files import read_json
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 
 

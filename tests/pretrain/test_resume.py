@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 KILLS = int(os.environ.get("WINNOW_KILLS", "4"))
 CLOCKS = ("seconds", "images_per_second", "waited")
 

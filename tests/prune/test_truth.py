@@ -13,6 +13,8 @@ from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import read_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):

@@ -14,6 +14,8 @@ import pytest
 
 from prune.runs.files import read_json
 
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
 ROOT = Path(__file__).parents[2]
 STUDY = ["--recipe", "tiny", "--surrogate-recipe", "tiny", "--epochs", "1", "--surrogate-epochs", "1"]
 STUDY += ["--keeps", "0.5", "--seeds", "0", "--floor", "2", "--loader", "torch"]

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "slurm"
 SCRIPTS = sorted(SLURM.glob("*.sh"))

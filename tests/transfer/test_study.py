@@ -11,6 +11,8 @@ from PIL import Image
 
 from transfer.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 def tree(root, classes, images, seed=0):
     rng = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from transfer.verdicts.headline import headline_rows
 from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
 from transfer.verdicts.results_file import load_results
 
+pytestmark = pytest.mark.slow
+
 LADDER = (0.12, 0.25, 0.5)
 
 

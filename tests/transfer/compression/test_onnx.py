@@ -22,6 +22,8 @@ from prune.runs.files import InputError
 from transfer.__main__ import main
 from transfer.compression import onnx_export, onnx_model, qat, quantization, recovery_training
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SIDE = 16
 CLASSES = ["red", "green", "blue", "grey"]
