@@ -1,9 +1,10 @@
-"""Rank codecs by what the surrogate loses at equal bytes.
+"""Rank image codecs by the error of the surrogate's features at equal bytes.
 
     prune codecs runs/photos.beton --model runs/surrogate --sample 500 --json
 
-A sample of the images is encoded by each codec at each quality of the ladder; mean FMSE and PSNR are interpolated, over
-the logarithm of the mean bytes, at sizes that all codecs reach. The best by FMSE comes first.
+A sample of the images is encoded by each codec at each quality. Mean FMSE (mean squared error of the features) and PSNR
+are interpolated, over the logarithm of the mean bytes, at sizes that all codecs reach. The codec with the smallest FMSE
+comes first.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Config:
     sample: int = 200
     """Images to encode."""
     seed: int = 0
-    """Decides the sample."""
+    """Decides which images are encoded."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -52,23 +53,23 @@ def run(config: Config) -> dict[str, Any]:
     if not config.qualities or any(not 1 <= q <= 100 for q in config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: at least one, from 1 to 100, is needed")
     at_least(config, 0, "seed")
-    told = ranked(_measured(config))
+    result = ranked(_measured(config))
     if config.json:
-        json.dump(told, sys.stdout, indent=1)
+        json.dump(result, sys.stdout, indent=1)
         sys.stdout.write("\n")
-        return told
+        return result
     from rich.console import Console
     from rich.table import Table
 
     table = Table("bytes", "rank", "codec", "FMSE", "PSNR, dB")
-    for size in told["at"]:
+    for size in result["at"]:
         for place, row in enumerate(size["codecs"]):
             table.add_row(
                 f"{size['bytes']:,.0f}" if not place else "", str(place + 1), row["codec"], f"{row['fmse']:.5g}",
                 f"{row['psnr']:.2f}",
             )  # fmt: skip
     Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
-    return told
+    return result
 
 
 def ranked(points: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Combine indices of one source: what any of them keeps, what all keep, or what the first alone keeps.
+"""Combine indices of one source: keep what any of them keeps, what all keep, or what only the first keeps.
 
     prune combine pets.index.npz cars.index.npz --how union --out both.index.npz
     prune combine winnow.index.npz validation.index.npz --how without --out train.index.npz
 
 A sample that several keep has the score, reason and quality of the first that keeps it. Indices of different sources
-are refused; with --source and --allow-changed they are first brought to that source by the samples' names.
+are refused; with --source and --allow-changed their samples are first matched to that source by name.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Config:
     out: Location[Path]
     """Index file to write (NAME.index.npz)."""
     how: Literal["union", "intersection", "without"] = "union"
-    """What to keep: samples of any, of all, or of the first that no other keeps."""
+    """Keep samples of any index, of all of them, or of the first alone."""
     source: Location[Path | None] = None
-    """Beton or manifest to which all of them are brought first."""
+    """Beton or manifest to which the samples of all indices are matched first."""
     allow_changed: bool = False
-    """With --source: also bring indices of other sources, as far as their samples are there."""
+    """With --source: accept indices of other sources, and ignore samples that --source lacks."""
 
 
 def run(config: Config) -> Path:
@@ -49,7 +49,7 @@ def run(config: Config) -> Path:
     if len(config.indices) < 2:
         raise InputError("combine needs at least two indices")
     if config.allow_changed and config.source is None:
-        raise InputError("--allow-changed needs --source: the beton or manifest to which the indices are brought")
+        raise InputError("--allow-changed needs --source: the beton or manifest to which the samples are matched")
     indices = [PrunedIndex.load(path) for path in config.indices]
     inputs = {str(place): index.fingerprint for place, index in enumerate(indices)}
     if config.source is not None:

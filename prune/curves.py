@@ -1,12 +1,12 @@
-"""Measure what each image costs and loses on a ladder of JPEG qualities.
+"""Measure the bytes and the feature error of each image on a ladder of JPEG qualities.
 
     prune curves runs/photos.beton --model runs/surrogate --out runs/photos.curves.npz
     prune curves runs/photos.beton --model runs/surrogate --out runs/photos.curves.npz --sample 0.1 --half
 
-For every image and level: bytes, feature MSE of the surrogate against the original (FMSE), PSNR at the surrogate's
-resolution. With --sample a part is measured and the rest predicted from one encoding each; the error of the prediction
-on measured images that were held back is printed and stored. Killed, the same command goes on where it was.
-32-px images, 8 qualities, quarter-width ResNet-18: about 150 images a second and slow core.
+For every image and level: bytes, mean squared error of the surrogate's features against the original (FMSE), PSNR at
+the surrogate's resolution. With --sample a part is measured and the rest predicted from one encoding each; the error of
+the prediction, on measured images that were held back, is printed and stored. After a kill the same command resumes.
+32-px images, 8 qualities, quarter-width ResNet-18: about 150 images a second on one slow core.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Config:
     batch_size: RunOption[int] = 256
     """Images of one forward pass."""
     seed: int = 0
-    """Decides the sample."""
+    """Decides which images --sample measures."""
     workers: RunOption[int | None] = None
     """Threads that decode and encode; all cores when absent."""
 
@@ -64,7 +64,7 @@ def run(config: Config) -> Path:
 
     from prune.data.dataset import open_dataset
     from prune.index.manifest import manifest_path
-    from prune.index.npz import open_arrays, save_arrays
+    from prune.index.npz import open_meta, save_arrays
     from prune.models import networks
     from prune.scores.feature_files import check_order, order_fingerprint
 
@@ -75,9 +75,9 @@ def run(config: Config) -> Path:
     made = identity(config) | inputs
     manifest = manifest_path(source.beton.path)
     order = order_fingerprint(manifest)
-    with claim_file(config.out, lambda path: open_arrays(path, FORMAT)[1].get("made", {}), config, inputs) as done:
+    with claim_file(config.out, lambda path: open_meta(path, FORMAT).get("made", {}), config, inputs) as done:
         if done:
-            known = open_arrays(config.out, FORMAT)[1].get("order")
+            known = open_meta(config.out, FORMAT).get("order")
             check_order(config.out, known, manifest, order, "give another --out, or remove it")
             return config.out
         n = len(source)
@@ -132,7 +132,7 @@ def _blocks(
     model: Any,
     spec: dict[str, Any],
 ) -> list[Path]:
-    """Measure block by block; blocks of an earlier run whose meta says the `same` stay."""
+    """Measure block by block; blocks of an earlier run are kept where their meta agrees with `same`."""
     from prune.index.npz import open_arrays, save_arrays
     from prune.runs.progress import track
 
@@ -144,7 +144,7 @@ def _blocks(
             meta = open_arrays(path, "winnow-curve-block/1", mapped=False)[1]
             if {key: meta.get(key) for key in same} == same:
                 continue
-        except InputError:  # not there, or not whole
+        except InputError:  # missing, or not whole
             pass
         arrays = measure(source, rows[begin : begin + _BLOCK], levels, model, spec, config)
         save_arrays(path, arrays, {"format": "winnow-curve-block/1", **same})
@@ -185,7 +185,7 @@ def measure(
 
 
 def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple[list[int], np.ndarray]:
-    """Stored bytes of one image at every level, and (levels, side, side, 3) uint8 as the loaders show it."""
+    """Stored bytes of one image at every level, and (levels, side, side, 3) uint8 as the loaders would yield it."""
     import numpy as np
 
     from prune.data import image_codecs
@@ -208,7 +208,7 @@ def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple
 def _joined(
     parts: list[Path], source: Dataset, rows: np.ndarray, levels: list[int], config: Config
 ) -> tuple[dict[str, np.ndarray], dict[str, float] | None]:
-    """The blocks as whole columns, the rows that were not measured predicted."""
+    """The blocks joined into columns; rows that were not measured are predicted."""
     import numpy as np
 
     from prune.byte_budget.distortion import dropped
@@ -228,7 +228,7 @@ def _joined(
         "psnr": noise,
         "level": np.array(levels, np.uint8),
         "measured": measured,
-        "digest": np.asarray(source.manifest.digests),  # which image a row is, whatever the order of the source
+        "digest": np.asarray(source.manifest.digests),  # identifies each row's image, whatever the order of the source
     }
     labels = np.asarray(source.manifest.labels, np.int32)
     if len(rows) == n:
@@ -251,7 +251,7 @@ def _joined(
 
 
 def _facts(source: Dataset, levels: list[int], workers: int | None) -> np.ndarray:
-    """Of every image: pixels, stored bytes, bytes at a middle level. (n, 3) float64."""
+    """Facts to predict curves from, (n, 3) float64: pixels, stored bytes, bytes at a middle level."""
     import numpy as np
 
     from prune.data.dataset import checked

@@ -4,9 +4,10 @@
     prune export pets.index.npz --out flm_top300.indices --source runs/imagenet.beton
     prune export pets.index.npz --out rows.npy --listing files.txt
 
-By the suffix of --out: .npy int64 rows; .txt ids, one a line; .csv all columns; .indices rows as a torch tensor, as
-DP4TL's trainer reads them; .json rows for `datasets.Dataset.select`. With --shards, --out is a folder for the kept part
-of WebDataset shards. All of them list samples to KEEP. Rows ascend and count in the source's manifest, or in --listing.
+The suffix of --out decides: .npy int64 rows; .txt ids, one a line; .csv all columns; .indices rows as a torch tensor,
+as DP4TL's trainer reads them; .json rows for `datasets.Dataset.select`. With --shards, --out is a folder for the kept
+part of WebDataset shards. All forms list samples to KEEP. Rows ascend; they are positions in the source's manifest, or
+in --listing.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ class Config:
     out: Path
     """File to write: .npy, .txt, .csv, .indices or .json; a folder with --shards."""
     source: Path | None = None
-    """Beton or manifest in whose order rows count; the order in the index when absent."""
+    """Beton or manifest: rows are positions in it. The rows stored in the index when absent."""
     listing: Path | None = None
-    """Text file of ids, one a line, in whose order rows count."""
+    """Text file of ids, one a line: rows are positions in it."""
     root: str | None = None
-    """Folder that the paths of --listing begin with; it is taken off."""
+    """Folder that the paths of --listing begin with; it is removed."""
     shards: tuple[Path, ...] = ()
     """WebDataset shards (.tar) of the whole source."""
     allow_changed: bool = False
-    """With --source: also another source, as far as the samples are there."""
+    """With --source: accept another source, and ignore samples that it lacks."""
 
 
 def run(config: Config) -> Path:
@@ -55,7 +56,7 @@ def run(config: Config) -> Path:
     if not config.shards and config.out.is_dir():
         raise InputError(f"--out {config.out}: is a directory")
     if config.source is not None and config.listing is not None:
-        raise InputError("rows count either in --source or in --listing: give one of them")
+        raise InputError("rows are positions either in --source or in --listing: give one of them")
     if config.allow_changed and config.source is None:
         raise InputError("--allow-changed needs --source")
     index = PrunedIndex.load(config.index)
@@ -72,7 +73,7 @@ def run(config: Config) -> Path:
 
 
 def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray | None]:
-    """The index and its rows; None where only ids are known and nobody said in whose order rows count."""
+    """The index and its rows; None where only ids are known, and neither --source nor --listing is given."""
     if config.source is not None:
         from prune.index.manifest import open_manifest
 
@@ -92,7 +93,7 @@ def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray |
 
 
 def _write(out: Path, writer, index: PrunedIndex, rows: np.ndarray | None) -> None:  # type: ignore[no-untyped-def]
-    """Write whole or not at all; what stands there with other content stays."""
+    """Write whole or not at all; `InputError` when the file exists with other content."""
     import filecmp
 
     from prune.runs.files import atomic
@@ -117,7 +118,7 @@ def _ascending(rows: np.ndarray | None) -> np.ndarray:
     import numpy as np
 
     if rows is None:
-        raise InputError("the index does not know its rows: say in whose order they count, by --source or --listing")
+        raise InputError("the index does not know its rows: give --source or --listing, in which they are positions")
     return np.sort(rows)
 
 

@@ -1,13 +1,13 @@
-"""Draw a small data set where the truth is known, for demonstrations and tests.
+"""Draw a small data set of which the truth is known, for demonstrations and tests.
 
     prune generate --out runs/toy
     prune generate --world lamps --out runs/lamps
 
-World `signs` has figures that the target shares and textures that it does not; in world `lamps` only the lamps, a known
-share of the source, help the target at all, and the rest can be pruned without loss. Writes OUT/source/train,
+In world `signs` the source has figures, which the target shares, and textures, which it does not. In world `lamps` only
+the lamps, a known share of the source, help the target; the rest can be pruned without loss. Writes OUT/source/train,
 OUT/source/test, OUT/signs/train and OUT/signs/test (one folder a class) and OUT/truth.json: which source classes matter
-to the target `signs`, which are rare, which images are near-duplicates, which carry a wrong label. Drawn from the seed
-alone; a few seconds.
+to the target `signs`, which are rare, which images are near-duplicates, which have a wrong label. Everything follows
+from the seed; takes a few seconds.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Config:
     rare: int = 24
     """Source images of a rare class."""
     target_train: int = 30
-    """Target images a class to guide the pruning and train the probe."""
+    """Target images of each class to guide the pruning and train the probe."""
     target_test: int = 200
-    """Target images a class to judge by."""
+    """Target images of each class to test on."""
     duplicates: float = 0.06
-    """Share of an ordinary class that nearly repeats another image of it."""
+    """Share of an ordinary class whose images nearly repeat another image of it."""
     mislabelled: float = 0.04
-    """Share of an ordinary class that carries another class's label."""
+    """Share of an ordinary class whose images have another class's label."""
     seed: int = 0
-    """All draws follow from it."""
+    """Seed of all random draws."""
 
 
 def run(config: Config) -> None:
-    """Draw the data set, or return at once when it is there."""
+    """Draw the data set, unless it is up to date."""
     if config.per_class < 8 or config.rare < 2 or config.target_train < 2 or config.target_test < 1:
         raise InputError("at least 8 images a class, 2 of a rare one, 2 target images for training and 1 for testing")
     if not (0 <= config.duplicates < 0.5 and 0 <= config.mislabelled < 0.5):
@@ -69,7 +69,7 @@ def run(config: Config) -> None:
 
 
 def draw(config: Config) -> dict[str, Any]:
-    """Write all images; returns what truth.json holds."""
+    """Write all images; returns the content of truth.json."""
     import numpy as np
 
     from prune.data.synthetic_images import nearly
@@ -113,7 +113,7 @@ def draw(config: Config) -> dict[str, Any]:
 
 
 def _world(config: Config) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Any]:
-    """Classes that the target shares, those that it does not, the rare ones, and what draws a picture of a class."""
+    """Classes that the target shares, those that it does not, the rare ones, and the function that draws a class."""
     from prune.data.synthetic_images import FIGURES, LAMPS, RARE, TEXTURES, figure, lamp, pattern, texture
 
     if config.world == "signs":

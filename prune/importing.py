@@ -1,10 +1,10 @@
-"""Turn a list of samples from elsewhere into an index: rows, a mask, ids or digests, as .npy, .txt, .csv or .indices.
+"""Turn another project's list of samples into an index: rows, a mask, ids or digests, as .npy, .txt, .csv or .indices.
 
     prune import flm_top300.indices --source runs/imagenet.beton --holds keep --out flm-300.index.npz
     prune import pruned.txt --source runs/imagenet.manifest.npz --holds remove --out coreset.index.npz
 
 --holds has no default: some projects publish what to keep, others what to remove, and the list itself does not say.
-Rows count in the order of the source's manifest, or in that of --listing.
+Rows are positions in the source's manifest, or in --listing.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Config:
     out: Location[Path]
     """Index file to write (NAME.index.npz)."""
     kind: Literal["rows", "ids", "digests"] | None = None
-    """What the list consists of, where its form does not say."""
+    """What the list consists of, where its form leaves that open."""
     listing: Location[Path | None] = None
-    """Text file of ids, one a line, in whose order the rows count; the manifest's order when absent."""
+    """Text file of ids, one a line: rows are positions in it. Positions in the manifest when absent."""
     root: str | None = None
-    """Folder that the ids of the list (or listing) begin with; it is taken off."""
+    """Folder that the ids of the list (or listing) begin with; it is removed."""
     allow_changed: bool = False
-    """Leave out listed samples that the source lacks, and record how many."""
+    """Ignore listed samples that the source lacks, and record how many."""
 
 
 def run(config: Config) -> Path:

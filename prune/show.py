@@ -1,4 +1,4 @@
-"""Show an index in words and as a table; with --html as a page of images that are kept and dropped.
+"""Print what an index keeps, as a sentence and a table; with --html, write a page of kept and dropped images.
 
     prune show runs/winnow-20.index.npz
     prune show runs/winnow-20.index.npz --html winnow-20.html --source runs/photos.beton --scores runs/scores.npz
@@ -28,9 +28,9 @@ class Config:
     index: Annotated[Path, tyro.conf.Positional]
     """Index file, NAME.index.npz."""
     json: bool = False
-    """Print JSON instead of words and a table."""
+    """Print JSON instead of a sentence and a table."""
     all: bool = False
-    """Print every class; else, of more than 40, those that keep the largest and the smallest shares."""
+    """Print every class; without it, of more than 40, those with the largest and the smallest kept shares."""
     html: Path | None = None
     """Page to write; needs --source."""
     source: Path | None = None
@@ -38,17 +38,17 @@ class Config:
     scores: Path | None = None
     """scores.npz of `prune score`: scores of dropped samples too, and near-duplicates."""
     score: str | None = None
-    """Which score of the scores file to show; the rank's own when absent."""
+    """Which score of the scores file to show; the one that ranked the samples when absent."""
     classes: tuple[str, ...] = ()
-    """Classes to show on the page; else at most 100."""
+    """Classes to show on the page; at most 100 of them when absent."""
     pictures: int = 4
-    """Images in a strip of the page, at most."""
+    """Most images in one row of the page."""
     allow_changed: bool = False
-    """Also show an index of another source, as far as its samples are there."""
+    """Accept a source other than the index's if it has at least some of the samples."""
 
 
 def run(config: Config) -> None:
-    """Print the index; write the page where asked."""
+    """Print the index; write the page when --html is given."""
     from prune.index.index_summary import summary
     from prune.index.pruned_index import PrunedIndex
 
@@ -109,7 +109,7 @@ def _labels(config: Config, classes: list[str]) -> list[int] | None:
 
 
 def _scores(config: Config, index: PrunedIndex, manifest: Any) -> tuple[str, np.ndarray | None, np.ndarray | None]:
-    """Name and values of the score to show, and duplicates, from the scores file; or what the index itself knows."""
+    """Name and values of the score to show, and near-duplicates, from the scores file; without one only the name."""
     from prune.index.index_summary import ranked_by
 
     ranked = ranked_by(index)[0]

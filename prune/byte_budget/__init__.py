@@ -1,1 +1,1 @@
-"""How many bytes each image gets: curves, allocation, and what a budget costs and saves."""
+"""How many bytes each image gets: its curve of bytes and error, and the allocation within a budget."""

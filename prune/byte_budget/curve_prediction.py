@@ -1,4 +1,4 @@
-"""Curves of images that were not measured, from a few facts that are cheap to know of every image."""
+"""Predicts the curves of images that were not measured, from a few facts that are cheap to compute for every image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `predict` found.
+    """Predicted curves, and how wrong such predictions are.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ def predict(
     unknown : (m, facts) float
         Facts of the others.
     seed : int
-        Decides which are held back.
+        Decides which images are held back.
     """
     tiny = max(float(distortion[distortion > 0].min(initial=1.0)), 1e-12)
     target = np.log(np.concatenate([nbytes, np.maximum(distortion, tiny)], axis=1))
@@ -70,6 +70,6 @@ def _regress(known: np.ndarray, target: np.ndarray, unknown: np.ndarray) -> np.n
     x, new = ((a - shift) / scale for a in (x, new))
     x, new = (np.concatenate([np.ones((len(a), 1)), a, a**2], axis=1) for a in (x, new))
     weights = np.linalg.solve(x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1]), x.T @ target)
-    # Beyond the measured range a square leads anywhere: stay within what was seen.
+    # Beyond the measured range the squared terms are arbitrary: stay close to the measured values.
     found: np.ndarray = np.clip(new @ weights, target.min(0) - 0.7, target.max(0) + 0.7)
     return found

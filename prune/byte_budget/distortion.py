@@ -1,4 +1,4 @@
-"""How much an encoding hurts an image: to a network (feature MSE) and to a screen (PSNR)."""
+"""How much an encoding distorts an image: for a network (feature MSE) and in its pixels (PSNR)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fmse(features: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """Mean squared error over the features: what a network loses of an image ("Probing Image Compression", 2024).
+    """Mean squared error of the features, FMSE ("Probing Image Compression", 2024).
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def psnr(pixels: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 
 def dropped(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """What leaving an image out costs: its feature MSE against the mean feature, the best guess without it.
+    """FMSE of dropping an image: against the mean feature, the best guess without the image.
 
     Parameters
     ----------

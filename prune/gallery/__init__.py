@@ -1,1 +1,1 @@
-"""An index as a page of pictures: what is kept, what is dropped."""
+"""The gallery page of `prune show`: pictures of what an index keeps and drops."""

@@ -1,4 +1,7 @@
-"""The gallery of an index: kept and dropped images of each class side by side, best and worst, and duplicates."""
+"""Makes the gallery of an index: kept and dropped images of each class side by side, and duplicates.
+
+`gallery_choice.py` chooses the images, `thumbnails.py` shrinks them, `gallery_page.py` writes the HTML.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from prune.index.index_summary import classes_to_list, ranked_by, sentence
 from prune.index.pruned_index import PrunedIndex
 
 PAGE_BYTES = 14_000_000
-"""A page stays below this: the images share what it leaves them."""
+"""Most bytes of a page; they are divided among its images."""
 _GROUPS, _GROUP_PICTURES = 40, 6
 _LARGEST, _SMALLEST = 6_000, 1_500  # bytes of an image
 
@@ -42,19 +45,19 @@ def gallery(
     index : PrunedIndex
     rows : (k,) int64
         Rows of the kept samples in the source.
-    source : Source
+    source : Dataset
         Beton and manifest.
     numbers : dict
         `prune.index.index_summary.summary` of the index.
     score : str
         Name of `scores`.
     scores : (n,) float, optional
-        Of all samples; without them the scores of the kept samples in the index serve.
+        Of all samples; when absent, the scores that the index holds for the kept samples.
     duplicate_of : (n,) int64, optional
     classes : sequence of int, optional
-        Labels to show; else at most `most_classes`, those that keep the largest and the smallest shares.
+        Labels to show; when absent at most `most_classes`, those with the largest and the smallest kept shares.
     pictures : int
-        Images in a strip, at most; fewer where the page would grow beyond `PAGE_BYTES`.
+        Most images in a strip; fewer where the page would exceed `PAGE_BYTES`.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def gallery(
 
 
 def _shares(sections: int, pictures: int) -> tuple[int, int]:
-    """Images in a strip and bytes for each, so that the page stays below `PAGE_BYTES`."""
+    """Images in a strip and bytes of an image, so that the page stays below `PAGE_BYTES`."""
     for count in range(pictures, 0, -1):
         images = sections * 4 * count + _GROUPS * _GROUP_PICTURES
         limit = int((PAGE_BYTES / images - 450) * 3 / 4)  # base64 adds a third; a figure's markup takes about 450
@@ -148,5 +151,5 @@ class _Album:
         height, width = int(self.source.beton.heights[row]), int(self.source.beton.widths[row])
         try:
             return data_uri(Stored(data, jpeg, height, width), self.limit)
-        except Exception:  # whatever Pillow makes of a broken image: the page shows the rest
+        except Exception:  # Pillow raises all kinds of errors for a broken image; the page shows the others
             return ""

@@ -1,4 +1,4 @@
-"""Which images a gallery shows: of each class the best and the worst, kept and dropped, and groups of duplicates."""
+"""Chooses the images of a gallery: the highest and lowest scores of each class, and groups of duplicates."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def panels(
     classes : sequence of int
         Labels of the classes to show; -1 stands for all of the source at once.
     pictures : int
-        At most this many in a strip.
+        Most images in a strip.
     titles : (str, str)
         Headings of the strips with the highest and the lowest scores.
 
     Returns
     -------
     list of Panel
-        Of a group without scores, a random draw (the same every time) is shown.
+        For a group without scores, a random draw (the same every time).
     """
     order = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels)

@@ -1,4 +1,4 @@
-"""Stored images as data URIs of a bounded size, for pages that open without a network."""
+"""Stored images as data URIs of a limited size, for pages that open without a network."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def data_uri(stored: Stored, limit: int) -> str:
     ----------
     stored : Stored
     limit : int
-        Bytes that the encoded image should not exceed (before base64, which adds a third); the quality and then the
-        size give way.
+        Most bytes of the encoded image (before base64, which adds a third): the quality is lowered first, then the
+        size.
 
     Raises
     ------
