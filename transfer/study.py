@@ -14,6 +14,8 @@ First the plan is written: plan.jsonl, one task (a command) a line, in levels th
 run in --jobs processes, and results.json and report.html are written. A target directory has train/ and test/; a source
 may have them too, and its test split only measures pretraining. A target that is added to an existing study is
 evaluated and does not guide the selection.
+
+In [brackets]: what a new study uses for a flag that is not given. A study that exists keeps its own settings.
 """
 
 from __future__ import annotations
