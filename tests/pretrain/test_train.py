@@ -90,6 +90,7 @@ def test_flops_are_counted_forwards_and_backwards():
     assert not any(p.is_meta or p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(settings, tmp_path):
     configs = [replace(settings, out=tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     for config in configs:
@@ -131,6 +132,7 @@ def test_a_budget_ends_the_run_inside_an_epoch(settings, budget, steps):
     assert len(found) == -(-steps // 4)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_budget_that_ends_inside_an_epoch_leaves_no_thread_of_the_ffcv_loader(settings):
     config = replace(settings, epochs=None, steps=1, loader="ffcv")  # three batches stand ready, and nobody takes them
@@ -149,6 +151,7 @@ def test_infobatch_leaves_images_out_and_the_last_eighth_sees_all(settings):
     assert samples[7] == 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -168,6 +171,7 @@ def test_every_option_of_a_recipe_trains_to_a_finite_loss(settings, monkeypatch,
         assert [line["resolution"] for line in lines(config)] == [32, 48]
 
 
+@pytest.mark.slow
 def test_simsiam_learns_without_labels_and_leaves_a_plain_model(settings, monkeypatch, val_beton):
     monkeypatch.setitem(RECIPES, "alone", replace(RECIPES["tiny"], method="simsiam", crop="resized", lr=0.05))
     config = replace(settings, recipe="alone", epochs=2, val=val_beton)
@@ -185,12 +189,14 @@ def test_images_grow_a_batch_smaller_than_the_recipes_scales_the_rate(settings):
     assert adapted("tiny", adversarial="pgd").attack.kind == "pgd"
 
 
+@pytest.mark.slow
 def test_a_sample_smaller_than_a_batch_still_trains(settings):
     config = replace(settings, sample=0.1, epochs=2)
     train.run(config)
     assert [line["samples"] for line in lines(config)] == [30, 30]
 
 
+@pytest.mark.slow
 def test_warm_start_takes_the_weights_and_scratch_does_not(settings, tmp_path):
     train.run(replace(settings, epochs=4))
     warm = replace(settings, out=tmp_path / "warm", init=settings.out, steps=1, epochs=None)
@@ -208,6 +214,7 @@ def changed_model(source, out, **changes):
     return out
 
 
+@pytest.mark.slow
 def test_a_head_of_other_classes_is_drawn_anew_even_when_there_are_as_many(settings, tmp_path, capsys):
     train.run(settings)
     classes = read_json(settings.out / "model.json")["classes"]

@@ -170,6 +170,7 @@ def test_another_encoder_than_the_measured_one_is_refused(made, tmp_path, monkey
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.index.npz"]
 
 
+@pytest.mark.slow
 def test_mixed_qualities_open_in_stock_ffcv_and_in_the_plain_loader(made, tmp_path):
     from ffcv.fields.decoders import CenterCropRGBImageDecoder, IntDecoder
     from ffcv.loader import Loader, OrderOption

@@ -175,6 +175,7 @@ def test_shards_are_reduced_to_the_samples_to_keep(place, source, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith((".", "part", "broken"))) == ["broken.tar"]
 
 
+@pytest.mark.slow
 def test_hugging_face_datasets_selects_the_kept_samples(place, tmp_path):
     datasets = pytest.importorskip("datasets")
     run(Config(place, tmp_path / "rows.json"))

@@ -55,6 +55,7 @@ def test_two_writings_give_the_same_bytes(images, tmp_path):
     assert written(images, tmp_path / "b", workers=1).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_the_stock_ffcv_reader_and_loader_open_the_file(images, tmp_path):
     from ffcv.fields.decoders import IntDecoder
     from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
@@ -203,6 +204,7 @@ def test_a_jpeg_with_more_pictures_behind_it_keeps_its_bytes_and_is_read_as_its_
     verify.run(verify.Config(source.beton.path, deep=True))
 
 
+@pytest.mark.slow
 def test_five_hundred_damaged_betons_are_refused_or_harmless(images, tmp_path, capsys):
     """Flip, cut, splice in header, records, table and images: one line that names file or image, or the same images."""
     path = written(images, tmp_path, page_mib=2)
