@@ -2,7 +2,7 @@
 
     prune materialize runs/winnow-20.index.npz --source runs/photos.beton --out /local/winnow-20.beton
 
-Writes X.beton and X.manifest.npz. Images to which the index gives a lower quality are encoded anew; all others keep
+Writes X.beton and X.manifest.npz. Images to which the index gives a lower quality are re-encoded; all others keep
 their bytes. Every image is checked against the manifest. After a kill the same command resumes.
 Train on all of the new beton, without an index.
 """

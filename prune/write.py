@@ -3,7 +3,7 @@
     prune write --images photos/train --out runs/photos.beton
     prune write --images photos/test --out runs/photos-test.beton --classes runs/photos.manifest.npz
 
-JPEG files keep their bytes unless --side or --quality asks for others; lossless files are stored as raw pixels. Every
+JPEG files keep their bytes unless --side or --quality changes them; lossless files are stored as raw pixels. Every
 image is decoded once: unreadable ones are skipped, counted, and named with the reason in the manifest.
 About 2,000 images of 256 px a second and core.
 """
@@ -28,13 +28,13 @@ class Config:
     side: int | None = None
     """Shrink images whose shorter side is longer than this many pixels."""
     quality: int | None = None
-    """Encode every image anew as a JPEG of this quality (1 to 100)."""
+    """Re-encode every image as a JPEG of this quality (1 to 100)."""
     page_mib: int = 8
     """Page size of the beton in MiB, a power of two: the largest image that fits."""
     workers: RunOption[int | None] = None
     """Threads that read and decode; all cores when absent."""
     dry_run: RunOption[bool] = False
-    """List what is there and write nothing."""
+    """Count the images and write nothing."""
 
 
 def run(config: Config) -> None:

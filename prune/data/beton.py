@@ -62,7 +62,7 @@ class BetonWriter:
         self.count = 0
         first = DATA_START + capacity * SAMPLE.itemsize
         self.end = -(-first // page_size) * page_size
-        """Byte behind the last image."""
+        """Offset of the first byte after the last image."""
         self._file: BinaryIO = open(path, "r+b" if resume else "wb", buffering=1 << 20)  # noqa: SIM115 - see __exit__
         self._file.seek(self.end)
 

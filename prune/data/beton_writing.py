@@ -66,7 +66,7 @@ def write_beton(
         if not place.exists():
             raise InputError(f"{path}: exists without its manifest {place}")
         manifest = Manifest.load(place)
-        # Where the images lay does not count: what is listed there now is compared instead.
+        # The path of the images does not count: the listing is compared instead.
         made = {key: value for key, value in manifest.meta.get("config", {}).items() if key != "images"}
         return made | (inputs if classes == manifest.classes else {})  # the same labels, whoever named them
 
@@ -109,7 +109,7 @@ def note_ignored(images: str, listing: Listing, *, every_class: bool) -> None:
 
 
 def _compare(images: str, out: Path, manifest: Manifest, classes: list[str] | None, listing: Listing | None) -> None:
-    """Note that the beton holds what its source holds; `InputError` when other images are there by now."""
+    """Note that the beton agrees with its source; `InputError` when the images of the source have changed."""
     compared = f"the same as at {images}"
     try:
         listing = list_images(images, classes) if listing is None else listing

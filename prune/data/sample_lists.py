@@ -59,11 +59,11 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
     ----------
     path : Path
         .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv with a header: the first of
-        the columns id, path, file, filename, digest, row, position, index that is there. .indices, .pt, .pth: a tensor
+        the columns id, path, file, filename, digest, row, position, index that exists. .indices, .pt, .pth: a tensor
         or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one as "indices", as
         `prune export` writes it. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
     kind : str, optional
-        What the list holds, where its form does not say (ids that look like numbers).
+        What the list holds, where its form leaves that open (ids that look like numbers).
 
     Raises
     ------
@@ -120,7 +120,7 @@ def _of_array(path: Path, array: np.ndarray, kind: Kind | None) -> Given:
         if kind == "digests":
             return Given(path, "digests", array.astype(np.uint64))
         if len(array) and array.dtype == np.uint64 and int(array.max()) >= 1 << 62:
-            raise InputError(f"{path}: numbers beyond any row; say --kind digests if they are digests")
+            raise InputError(f"{path}: numbers beyond any row; give --kind digests if they are digests")
         return Given(path, "rows", array.astype(np.int64))
     if array.dtype.kind == "S":
         return Given(path, "ids", array)
@@ -154,11 +154,11 @@ def _csv(path: Path, kind: Kind | None) -> Given:
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            there = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
-            column = next((n for n, k in _COLUMNS.items() if n in there and kind in (None, k)), None)
+            columns = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
+            column = next((n for n, k in _COLUMNS.items() if n in columns and kind in (None, k)), None)
             if column is None:
-                raise InputError(f"{path}: no column of {', '.join(_COLUMNS)}; found {', '.join(there) or 'none'}")
-            values: list[Any] = [row[there[column]] for row in reader]
+                raise InputError(f"{path}: no column of {', '.join(_COLUMNS)}; found {', '.join(columns) or 'none'}")
+            values: list[Any] = [row[columns[column]] for row in reader]
     except csv.Error as error:
         raise InputError(f"{path}: not a CSV file ({error})") from None
     if (short := sum(value is None for value in values)) > 0:

@@ -35,7 +35,7 @@ class Stored:
 def prepare(data: bytes, *, side: int | None = None, quality: int | None = None) -> Stored:
     """Check one encoded image by decoding it, and convert it to what is stored.
 
-    A JPEG with one or three components keeps its bytes, unless `side` or `quality` asks for others. A lossless image is
+    A JPEG with one or three components keeps its bytes, unless `side` or `quality` changes them. A lossless image is
     stored as raw pixels, or as a JPEG when `quality` is given. The first frame of an animation counts, and the first
     picture of a JPEG with several; 16-bit grey becomes 8-bit; transparency is dropped; CMYK becomes an RGB JPEG of
     quality 95.
@@ -47,7 +47,7 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
     side : int, optional
         Shrink so that the shorter side is at most this many pixels (aspect kept).
     quality : int, optional
-        Encode anew as JPEG of this quality, 1 to 100.
+        Re-encode as a JPEG of this quality, 1 to 100.
 
     Raises
     ------

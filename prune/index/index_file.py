@@ -119,7 +119,7 @@ def _an_index(path: Path) -> Path:
     path = need_file(path, "an index file")
     with open(path, "rb") as file:
         if file.read(6) == b"\x93NUMPY":
-            raise InputError(f"{path}: a bare array says neither whose rows nor whether to keep them: prune import")
+            raise InputError(f"{path}: a bare array identifies neither its source nor what to keep: use prune import")
     return path
 
 

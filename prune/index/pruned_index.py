@@ -339,7 +339,7 @@ class PrunedIndex:
         """Keep a fraction of these samples, every class in proportion.
 
         Nested: with one seed, the samples at 0.2 are among those at 0.5. A class loses its last sample only when
-        fewer samples than classes are asked for.
+        fewer samples than classes are requested.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-"""Whole files and mistakes that the user can mend, by the standard library alone.
+"""Atomic writing, JSON, and the error for a user's mistakes; standard library only.
 
-They live in this folder so that another project can copy it on its own; the rest of Winnow imports them from
-`prune.runs.files`, which has more of the kind.
+This folder has them so that another project can copy it on its own. The rest of Winnow imports them from
+`prune.runs.files`, which adds checks of flags.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """A mistake that the user can mend. The command line prints it as one line and exits with code 2."""
+    """A mistake that the user can correct. The command line prints it as one line and exits with code 2."""
 
 
 @contextmanager
