@@ -104,14 +104,14 @@ def _measured(config: Config) -> list[dict[str, Any]]:
 
     from prune.byte_budget.distortion import fmse, psnr
     from prune.data import image_codecs
-    from prune.data.dataset import checked, open_dataset
+    from prune.data.dataset import open_dataset, stored_image
     from prune.data.stored_images import decode
     from prune.models import networks
 
     model, spec = networks.load_model(config.model)
     source = open_dataset(config.beton)
     rows = np.random.default_rng(config.seed).permutation(len(source))[: config.sample]
-    pixels = [decode(checked(source, int(row))) for row in rows]
+    pixels = [decode(stored_image(source, int(row))) for row in rows]
 
     def features(images: list[np.ndarray]) -> np.ndarray:
         with torch.inference_mode():

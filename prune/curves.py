@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from prune.data.dataset import Dataset
 
 FORMAT = "winnow-curves/1"
-_BLOCK = 1024
+BLOCK = 1024
+"""Images that are measured between two files of the resumable part of a run."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _blocks(
     from prune.runs.progress import track
 
     paths = []
-    for begin in track(range(0, len(rows), _BLOCK), -(-len(rows) // _BLOCK), "measuring"):
+    for begin in track(range(0, len(rows), BLOCK), -(-len(rows) // BLOCK), "measuring"):
         path = place / f"{begin:09d}.npz"
         paths.append(path)
         try:
@@ -146,7 +147,7 @@ def _blocks(
                 continue
         except InputError:  # missing, or not whole
             pass
-        arrays = measure(source, rows[begin : begin + _BLOCK], levels, model, spec, config)
+        arrays = measure(source, rows[begin : begin + BLOCK], levels, model, spec, config)
         save_arrays(path, arrays, {"format": "winnow-curve-block/1", **same})
     return paths
 
@@ -191,10 +192,10 @@ def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple
     from prune.data import image_codecs
     from prune.data.batches import render
     from prune.data.crops import center_crops
-    from prune.data.dataset import checked
+    from prune.data.dataset import stored_image
     from prune.data.stored_images import decode
 
-    stored = checked(source, row)
+    stored = stored_image(source, row)
     pixels = decode(stored)
     datas = [image_codecs.encode_level(pixels, level) if level else stored.data for level in levels]
     shown = []
@@ -254,13 +255,17 @@ def _facts(source: Dataset, levels: list[int], workers: int | None) -> np.ndarra
     """Facts to predict curves from, (n, 3) float64: pixels, stored bytes, bytes at a middle level."""
     import numpy as np
 
-    from prune.data.dataset import checked
+    from prune.data.dataset import stored_image
     from prune.data.image_codecs import encode_level
     from prune.data.stored_images import decode
     from prune.runs.cores import in_order
     from prune.runs.progress import track
 
     middle = levels[(len(levels) + 1) // 2]
-    sizes = in_order(lambda row: len(encode_level(decode(checked(source, row)), middle)), range(len(source)), workers)
+
+    def size(row: int) -> int:
+        return len(encode_level(decode(stored_image(source, row)), middle))
+
+    sizes = in_order(size, range(len(source)), workers)
     pixels = source.manifest.width.astype(np.float64) * source.manifest.height
     return np.column_stack([pixels, source.manifest.nbytes, list(track(sizes, len(source), "encoding once"))])

@@ -157,11 +157,11 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
 
 def _image(index: PrunedIndex, source: Dataset, row: int) -> Stored:
     """One image in the form in which it is stored; `InputError` when its bytes are damaged."""
-    from prune.data.dataset import checked
+    from prune.data.dataset import stored_image
     from prune.data.image_codecs import HALF, encode_level, halved
     from prune.data.stored_images import Stored, decode
 
-    stored, level = checked(source, int(index.positions[row])), int(index.quality[row])
+    stored, level = stored_image(source, int(index.positions[row])), int(index.quality[row])
     if not level:
         return stored
     pixels = decode(stored)

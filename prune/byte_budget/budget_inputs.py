@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.data.dataset import Dataset, checked, open_dataset
+from prune.data.dataset import Dataset, open_dataset, stored_image
 from prune.data.image_codecs import encode_level
 from prune.data.stored_images import decode
 from prune.index.npz import open_arrays
@@ -141,7 +141,7 @@ def true_bytes(source: Dataset, rows: np.ndarray, levels: np.ndarray) -> np.ndar
 
     def size(item: tuple[int, int]) -> int:
         row, level = item
-        stored = checked(source, row)
+        stored = stored_image(source, row)
         return len(encode_level(decode(stored), level)) if level else len(stored.data)
 
     items = list(zip(rows.tolist(), levels.tolist()))

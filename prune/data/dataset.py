@@ -71,20 +71,20 @@ def open_dataset(path: Path) -> Dataset:
     return Dataset(beton, manifest)
 
 
-def damaged(source: Dataset, row: int) -> InputError:
+def damage_error(source: Dataset, row: int) -> InputError:
     """Build the error for an image whose bytes do not match the manifest."""
     name = bytes(source.manifest.ids[row]).decode("utf-8", "backslashreplace")
     return InputError(
         f"{source.beton.path}: image {name!r} (row {row}) is damaged: its bytes do not match the manifest; "
-        "`prune verify --deep` lists all such images, `prune write` makes the file anew"
+        "`prune verify --deep` lists all such images, `prune write` writes the file again"
     )
 
 
-def checked(source: Dataset, row: int) -> Stored:
+def stored_image(source: Dataset, row: int) -> Stored:
     """One image as it is stored; `InputError` when its bytes are not those of the manifest."""
     from prune.data.stored_images import Stored
 
     data, jpeg = source.beton.stored(row)
     if zlib.crc32(data) != int(source.manifest.crc32[row]):
-        raise damaged(source, row)
+        raise damage_error(source, row)
     return Stored(data, jpeg, int(source.beton.heights[row]), int(source.beton.widths[row]))

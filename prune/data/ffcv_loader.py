@@ -22,7 +22,7 @@ import torch
 from prune.data.batches import Batch, Draw, by_blocks, drawing, render
 from prune.data.beton import JPEG
 from prune.data.crops import Crops
-from prune.data.dataset import Dataset, damaged
+from prune.data.dataset import Dataset, damage_error
 from prune.data.jpeg_decoder import DAMAGED, REFUSED, WAITING, fill
 from prune.data.stored_images import Stored, decode
 
@@ -151,7 +151,7 @@ class FfcvLoader:
             return
         assert not (work.status == WAITING).any()
         if (work.status == DAMAGED).any():
-            raise damaged(self.source, int(work.rows[work.status == DAMAGED][0]))
+            raise damage_error(self.source, int(work.rows[work.status == DAMAGED][0]))
         for slot in np.flatnonzero(work.status == REFUSED):
             row = int(work.rows[slot])
             record = self.source.beton.samples["image"][row]

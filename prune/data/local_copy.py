@@ -18,7 +18,7 @@ import numpy as np
 from prune.data.dataset import Dataset
 from prune.runs.files import note
 
-_SPARE = 1.05  # of the file's size must be free: a full disk breaks other jobs of the node too
+SPARE = 1.05  # of the file's size must be free: a full disk breaks other jobs of the node too
 
 
 def on_this_node(source: Dataset) -> Dataset:
@@ -57,8 +57,8 @@ def _copied(source: Dataset, folder: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if place.exists():  # written while we waited
             return place
-        if shutil.disk_usage(folder).free < size * _SPARE:
-            raise OSError(f"less than {size * _SPARE / 1e9:,.1f} GB are free")
+        if shutil.disk_usage(folder).free < size * SPARE:
+            raise OSError(f"less than {size * SPARE / 1e9:,.1f} GB are free")
         partial = place.with_suffix(".partial")
         try:
             shutil.copyfile(origin, partial)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from prune.data.batches import Batch, Draw, by_blocks, drawing, render
 from prune.data.crops import Crops
-from prune.data.dataset import Dataset, damaged
+from prune.data.dataset import Dataset, damage_error
 from prune.data.stored_images import Stored, decode
 
 
@@ -76,7 +76,7 @@ class TorchLoader:
         )
         for image, row, sound in batches:
             if not sound.all():
-                raise damaged(self.source, int(row[~sound][0]))
+                raise damage_error(self.source, int(row[~sound][0]))
             yield image, torch.from_numpy(self.labels[row.numpy()]), row
 
     def close(self) -> None:

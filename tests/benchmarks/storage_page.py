@@ -153,7 +153,7 @@ def hurt_groups(curves: Path, source: Path, count: int) -> list[dict[str, Any]]:
     """The images with the largest and the smallest share of their features lost at the middle quality."""
     import numpy as np
 
-    from prune.data.dataset import checked, open_dataset
+    from prune.data.dataset import open_dataset, stored_image
     from prune.data.image_codecs import HALF, decode, encode_level
     from prune.data.stored_images import Stored
     from prune.data.stored_images import decode as original_of
@@ -172,7 +172,7 @@ def hurt_groups(curves: Path, source: Path, count: int) -> list[dict[str, Any]]:
     order = np.argsort(share, kind="stable")[: int(np.isfinite(share).sum())]
 
     def row(place: int) -> dict[str, Any]:
-        stored = checked(opened, place)
+        stored = stored_image(opened, place)
         pixels = original_of(stored)
         images = [{"src": data_uri(stored, 1 << 16), "text": f"original, {len(stored.data):,} bytes"}]
         for quality in ladder[::2]:

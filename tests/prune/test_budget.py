@@ -108,7 +108,7 @@ def test_curves_hold_the_bytes_that_the_encoder_makes(made):
 
 
 def test_curves_stopped_between_blocks_resume_and_end_with_the_same_values(made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(curves, "_BLOCK", 20)
+    monkeypatch.setattr(curves, "BLOCK", 20)
     config = curves.Config(**{**vars(made.config), "out": tmp_path / "c.npz"})
     real, blocks = curves.measure, []
 

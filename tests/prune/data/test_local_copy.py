@@ -88,7 +88,7 @@ def test_a_disk_that_cannot_hold_the_copy_is_no_error(source, monkeypatch, tmp_p
     elif reason == "a file in the way":
         place.write_text("")
     else:
-        monkeypatch.setattr(local_copy, "_SPARE", 1e12)
+        monkeypatch.setattr(local_copy, "SPARE", 1e12)
     monkeypatch.setenv("WINNOW_LOCAL", str(place))
     assert on_this_node(source) is source
     assert "where it is" in capsys.readouterr().err
