@@ -31,6 +31,7 @@ DISTRIBUTION_OF = {
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
     "llvmlite": "numba",  # numba pins the llvmlite that goes with it
+    "markupsafe": "jinja2",  # which returns its strings
     "torch_pruning": "torch-pruning",
 }
 """Modules whose distribution has another name."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+from prune.runs.files import InputError
+
 DISTRIBUTION = "winnow-pretrain"
 EXTRA = {
     "filelock": "",
@@ -22,6 +26,7 @@ EXTRA = {
     "numba": "ffcv",
     "pyarrow": "parquet",
     "jinja2": "report",
+    "markupsafe": "report",
     "plotly": "report",
     "onnx": "device",
     "onnxruntime": "device",
@@ -42,3 +47,10 @@ def missing(module: str) -> str:
     if extra := EXTRA[module]:
         return f"the extra {extra!r} is not installed (no module {module}): pip install '{DISTRIBUTION}[{extra}]'"
     return f"the module {module} is not installed: pip install {DISTRIBUTION}"
+
+
+def need_modules(*modules: str) -> None:
+    """Raise `InputError` when one of these modules is not installed: for steps that import it late in their work."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise InputError(missing(module))
