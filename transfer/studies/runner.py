@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from prune.runs.files import InputError, read_json, write_json
+from prune.runs.exit_codes import ExitCode
+from prune.runs.files import InputError, note, read_json, write_json
 from transfer.studies.task import Task
 from transfer.studies.worker_pool import Pool
 
@@ -93,7 +94,8 @@ def run_tasks(
     Raises
     ------
     InputError, SystemExit
-        A task ended badly: with exit code 2, or with another. Other running tasks are ended; the study can be resumed.
+        A task ended badly: with the exit code for wrong input, or with another. Other running tasks are ended; the
+        study can be resumed.
     """
     todo = outstanding(tasks, out)
     for task in todo:  # before anything runs: a record must never outlive what it was made from
@@ -114,7 +116,7 @@ def run_tasks(
                 pool.start(running[task.name])
             failed = None
             for name, code, seconds in pool.wait():
-                if code == 130:
+                if code == ExitCode.INTERRUPTED:
                     raise KeyboardInterrupt
                 if code:
                     failed = failed or (name, code)
@@ -136,7 +138,10 @@ def task_failure(name: str, code: int, tasks: Sequence[Task], out: Path) -> Base
     written = [text for text in log.read_text(errors="replace").splitlines() if text.strip()] if log.exists() else []
     last = f": {written[-1]}" if written else ""
     text = f"task {number} of the plan ({name}) ended with exit code {code}; its log is {log}{last}"
-    return InputError(text) if code == 2 else SystemExit(f"transfer study: {text}")
+    if code == ExitCode.STOPPED:  # a signal, and what the task had done is saved
+        note(f"transfer study: task {number} of the plan ({name}) was stopped; the same command resumes")
+        return SystemExit(int(ExitCode.STOPPED))
+    return InputError(text) if code == ExitCode.WRONG_INPUT else SystemExit(f"transfer study: {text}")
 
 
 def _cost_to_the_end(tasks: Sequence[Task]) -> dict[str, float]:

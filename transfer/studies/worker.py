@@ -23,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prune.runs.exit_codes import ExitCode
+
 _PROGRAMS = ("prune", "pretrain", "transfer")
 
 
@@ -65,7 +67,7 @@ def _call(command: Sequence[str]) -> int:
         print(stop.code, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return int(ExitCode.INTERRUPTED)
     except Exception:
         traceback.print_exc()
         return 1

@@ -137,6 +137,14 @@ def test_a_failing_task_stops_the_study_and_is_named(tmp_path, code, kind):
     assert not (tmp_path / "d.out").exists()
 
 
+def test_a_task_that_a_signal_stopped_ends_the_study_with_the_code_that_asks_for_a_restart(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(CHAIN, tmp_path, codes={"b": 85})
+    assert caught.value.code == 85
+    assert "task 2 of the plan (b) was stopped; the same command resumes" in capsys.readouterr().err
+    assert run(CHAIN, tmp_path) == ["b", "c", "d"]
+
+
 def test_stopping_a_task_stops_the_study(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(CHAIN, tmp_path, codes={"a": 130})
