@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from prune.runs import command_line
-from prune.runs.exit_codes import ExitCode
+from prune.runs.exit_codes import ExitCode, table
 
 PROGRAMS = {
     "prune": "choose which images to pretrain on",
@@ -80,7 +80,7 @@ def _overview() -> str:
     return "\n".join(
         ["usage: winnow PROGRAM ...", "", "Pretrain on the part of your data that matters.", ""]
         + [f"  {name:<{width}}  {what}" for name, what in lines.items()]
-        + ["", "`winnow PROGRAM --help` lists the steps of a program."]
+        + ["", "`winnow PROGRAM --help` lists the steps of a program. Exit codes of all:", "", table()]
     )
 
 
