@@ -135,9 +135,9 @@ def holder(place, **environment):
 def test_a_second_run_is_told_who_holds_the_directory_and_a_dead_holder_holds_nothing(tmp_path):
     process = holder(tmp_path / "run")
     try:
-        with pytest.raises(InputError, match=f"another run is at work there .*process {process.pid}, since 20"):
-            with directory_lock(tmp_path / "run"):
-                pass
+        told = f"another run is at work there .*process {process.pid}, since 20"
+        with pytest.raises(InputError, match=told), directory_lock(tmp_path / "run"):
+            pass
         process.send_signal(signal.SIGSTOP)  # a stopped holder is not a dead one
         with pytest.raises(InputError, match="another run"), directory_lock(tmp_path / "run"):
             pass
