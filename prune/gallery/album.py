@@ -14,7 +14,7 @@ import numpy as np
 from prune.data.dataset import Dataset
 from prune.data.stored_images import Stored
 from prune.gallery.gallery_choice import Strip, duplicate_groups, panels
-from prune.gallery.gallery_page import Picture, Section, gallery_html
+from prune.gallery.gallery_page import ClassSection, Picture, gallery_html
 from prune.gallery.thumbnails import data_uri
 from prune.index.index_summary import classes_to_list, ranked_by, sentence
 from prune.index.pruned_index import PrunedIndex
@@ -79,7 +79,7 @@ def gallery(
     album = _Album(source, kept, scores, score, limit)
     chosen = panels(labels, kept, scores, [-1, *classes], pictures, _titles(index, score))
     sections = [
-        Section(
+        ClassSection(
             "All classes" if panel.label < 0 else str(manifest.classes[panel.label]),
             _of(panel.kept_count, panel.kept_count + panel.dropped_count),
             _of(panel.dropped_count, panel.kept_count + panel.dropped_count),

@@ -35,7 +35,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
+class ClassSection:
     """One class: two columns of titled strips."""
 
     name: str
@@ -72,7 +72,7 @@ def gallery_html(
     title: str,
     words: Sequence[str],
     facts: Iterable[tuple[str, str]],
-    sections: Sequence[Section],
+    sections: Sequence[ClassSection],
     groups: Sequence[Sequence[Picture]],
 ) -> str:
     """The page as text.
@@ -84,7 +84,7 @@ def gallery_html(
         Paragraphs that say what the index is.
     facts : iterable of (str, str)
         Name and value.
-    sections : sequence of Section
+    sections : sequence of ClassSection
     groups : sequence of sequence of Picture
         Duplicates.
 
@@ -106,7 +106,7 @@ def gallery_html(
     )
 
 
-def _section(number: int, section: Section) -> str:
+def _section(number: int, section: ClassSection) -> str:
     return (
         f'<section id="s{number}"><h2>{escaped(section.name)}</h2><div class="pair">'
         f'<div class="column kept"><h3>kept: {escaped(section.kept)}</h3>{_strips(section.kept_strips)}</div>'

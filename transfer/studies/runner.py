@@ -14,7 +14,7 @@ from typing import Protocol
 from prune.runs.exit_codes import ExitCode
 from prune.runs.files import InputError, note, read_json, write_json
 from transfer.studies.task import Task
-from transfer.studies.worker_pool import Pool
+from transfer.studies.worker_pool import TaskPool
 
 
 class Observer(Protocol):
@@ -69,7 +69,7 @@ def remember(task: Task, out: Path, seconds: float) -> None:
 def run_tasks(
     tasks: Sequence[Task],
     out: Path,
-    pool: Pool,
+    pool: TaskPool,
     observer: Observer,
     complete: Callable[[Task], Task] = lambda task: task,
 ) -> list[Task]:
@@ -81,7 +81,7 @@ def run_tasks(
         The whole plan, in its order.
     out : Path
         The study's directory.
-    pool : Pool
+    pool : TaskPool
     observer : Observer
     complete : callable
         Last change to a task, made once, when all that it needs is done.

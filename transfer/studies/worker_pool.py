@@ -21,7 +21,7 @@ Finished = tuple[str, int, float]
 """Name of the task, its exit code, seconds."""
 
 
-class Pool(Protocol):
+class TaskPool(Protocol):
     """Something that runs tasks."""
 
     size: int

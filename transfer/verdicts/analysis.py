@@ -156,13 +156,13 @@ def _rows(runs: RunTable, conditions: list[Condition], seeds: list[int], margin:
         }
         against = None
         if method != "full" and ("full", 1.0) in place:
-            against = estimates.difference(runs, row, place["full", 1.0], -margin / 100)
+            against = estimates.paired_difference(runs, row, place["full", 1.0], -margin / 100)
         entry["full"] = _points(against)
         entry["verdict"] = estimates.verdict_against_full(against, margin / 100)
         for name, control in COMPARED.items():
             other = place.get((control, keep))
             fits = other is not None and other != row and method not in ("full", *COMPARED.values())
-            entry[name] = _points(estimates.difference(runs, row, other)) if fits and other is not None else None
+            entry[name] = _points(estimates.paired_difference(runs, row, other)) if fits and other is not None else None
         guided = method not in ("full", *COMPARED.values())
         gain = sample_efficiency(runs, row, keep, curve) if guided else None
         entry["efficiency"] = gain._asdict() if gain else None

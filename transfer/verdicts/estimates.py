@@ -172,7 +172,7 @@ def accuracy(runs: RunTable, condition: int) -> Estimate | None:
     return None if found is None else _estimate(found[0][0], found[1][:, 0], found[2], None)
 
 
-def difference(runs: RunTable, condition: int, reference: int, null: float = 0.0) -> Estimate | None:
+def paired_difference(runs: RunTable, condition: int, reference: int, null: float = 0.0) -> Estimate | None:
     """How much better `condition` is than `reference`, paired over seeds and images.
 
     Parameters

@@ -9,9 +9,9 @@ from transfer.verdicts import estimates
 from transfer.verdicts.estimates import (
     Estimate,
     RunTable,
-    difference,
     holm,
     mean_of_targets,
+    paired_difference,
     run_table,
     seed_variance,
     verdict_against_full,
@@ -28,7 +28,7 @@ def test_a_difference_over_three_seeds_worked_by_hand():
     # Paired differences .71-.70, .72-.70, .75-.72 = .01, .02, .03: mean .02, standard deviation .01.
     # Standard error .01 / sqrt(3) = .0057735; t(2 degrees, 97.5 %) = 4.3027: .02 +- .024841.
     # t = .02 / .0057735 = 3.4641, two-sided p with 2 degrees of freedom: .0742.
-    found = difference(of_seeds([0.71, 0.72, 0.75], [0.70, 0.70, 0.72]), 0, 1)
+    found = paired_difference(of_seeds([0.71, 0.72, 0.75], [0.70, 0.70, 0.72]), 0, 1)
     assert found is not None
     assert found.value == pytest.approx(0.02)
     assert found.low == pytest.approx(0.02 - 0.024841, abs=0.001)
@@ -39,7 +39,7 @@ def test_a_difference_over_three_seeds_worked_by_hand():
 
 def test_two_seeds_alone_give_the_interval_of_one_degree_of_freedom():
     # Differences .01 and .03: mean .02, standard error .01; t(1 degree, 97.5 %) = 12.706: half width .127.
-    found = difference(of_seeds([0.71, 0.75], [0.70, 0.72]), 0, 1)
+    found = paired_difference(of_seeds([0.71, 0.75], [0.70, 0.72]), 0, 1)
     assert found is not None
     assert (found.high - found.low) / 2 == pytest.approx(0.127, rel=0.1)
 
@@ -60,18 +60,18 @@ def test_what_a_seed_adds_to_all_conditions_is_no_variance_of_a_difference():
 
 def test_missing_runs_leave_the_pairs_that_are_there():
     nan = float("nan")
-    found = difference(of_seeds([0.71, 0.72, 0.75, 0.9], [0.70, 0.70, 0.72, nan]), 0, 1)
+    found = paired_difference(of_seeds([0.71, 0.72, 0.75, 0.9], [0.70, 0.70, 0.72, nan]), 0, 1)
     assert found is not None
     assert found.value == pytest.approx(0.02)
     assert found.seeds == 3
-    assert difference(of_seeds([0.7, nan], [nan, 0.7]), 0, 1) is None
+    assert paired_difference(of_seeds([0.7, nan], [nan, 0.7]), 0, 1) is None
 
 
 def test_one_seed_leaves_the_images_worked_by_hand():
     # Right or wrong by image: (1, 1, 1, 0) against (1, 0, 0, 0). Differences 0, 1, 1, 0: mean 1/2, variance 1/3,
     # standard error sqrt(1/3 / 4) = .28868: half width 1.96 * .28868 = .5658.
     right = [[np.array([1, 1, 1, 0], bool)], [np.array([1, 0, 0, 0], bool)]]
-    found = difference(run_table(np.array([[0.75], [0.25]]), right, 4), 0, 1)
+    found = paired_difference(run_table(np.array([[0.75], [0.25]]), right, 4), 0, 1)
     assert found is not None
     assert found.value == pytest.approx(0.5)
     assert (found.high - found.low) / 2 == pytest.approx(0.5658, rel=0.03)
@@ -150,7 +150,7 @@ def test_without_an_effect_random_is_beaten_in_at_most_five_percent_of_condition
     plain = corrected = covered = compared = 0
     for _ in range(120):
         runs = simulated(rng, 0.0, seeds)
-        found = [difference(runs, c, 0) for c in range(1, 6)]
+        found = [paired_difference(runs, c, 0) for c in range(1, 6)]
         adjusted = holm([one.p for one in found])
         plain += sum(one.p < 0.05 and one.value > 0 for one in found)
         corrected += sum(p < 0.05 and one.value > 0 for p, one in zip(adjusted, found))
@@ -167,5 +167,5 @@ def test_a_real_effect_is_found_with_three_seeds(monkeypatch):
     found = []
     for _ in range(20):
         runs = simulated(rng, 0.7, 3)  # about nine points
-        found += [holm([difference(runs, c, 0).p for c in range(1, 6)])]
+        found += [holm([paired_difference(runs, c, 0).p for c in range(1, 6)])]
     assert np.mean(np.array(found) < 0.05) > 0.8
