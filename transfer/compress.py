@@ -1,34 +1,43 @@
-r"""Shrink a model step by step; a preservation set can veto each step, and every accepted step can be gone back to.
+r"""Shrink a model step by step: a step is accepted when a preservation set loses no more than its margins.
 
     python -m transfer compress --model runs/pets-model --train pets.train.beton --preserve pets.preserve.index.npz \
         --size 0.5 --out runs/pets-small
     python -m transfer rollback --run runs/pets-small --to 2
 
-A step removes channels (or quantises), trains shortly on the target's other images, and is judged by the guard:
-accuracy on the preservation set, overall and in each class, against the original. Within the margins it stands;
-otherwise it is rolled back, tried with half the ratio, and then another kind of step follows. OUT holds the model that
-stands (model.safetensors, model.json), original/, steps/NN/ (each accepted step, complete), journal.jsonl (one line a
-step) and result.json. The same command goes on after a kill. Minutes for ResNet-18 on 32 px and two cores.
+A step removes channels (or quantises), trains shortly on the target's other images, and is tested: accuracy on the
+preservation set, overall and in each class, against the original. Within the margins it is accepted; otherwise it is
+rolled back and tried with half the ratio, and then the next kind of step follows. OUT holds the current model
+(model.safetensors, model.json), original/, steps/NN/ (each accepted step, complete), journal.jsonl (one line per step)
+and result.json. The same command resumes a run that was killed. Minutes for ResNet-18 on 32 px and two cores.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.runs.files import InputError, at_least, note
+from prune.runs.files import InputError, at_least, note, write_json
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
-from prune.runs.outputs import claim
+from prune.runs.outputs import claim, finish
 
 if TYPE_CHECKING:
-    from transfer.compression.compression_loop import Job
+    import numpy as np
+
+    from pretrain.distributed import Ranks
+    from pretrain.recipe import Recipe
+    from prune.data.batches import Loader
+    from prune.data.dataset import Dataset
+    from prune.models.networks import TrainedModel
+    from transfer.compression.compression_loop import Compression
+    from transfer.compression.journal import Entry
 
 
 @dataclass(frozen=True)
 class Config:
     model: Location[Path]
-    """Model directory whose classes are the target's; only read."""
+    """Model directory with the target's classes; only read."""
     train: Location[Path]
     """Target's training images, `X.beton`."""
     preserve: Location[Path]
@@ -36,104 +45,194 @@ class Config:
     out: Location[Path]
     """Run directory."""
     index: Location[Path | None] = None
-    """Recover on the images that this index keeps; all of --train but the preservation set when absent."""
+    """Train on the images that this index keeps; on all of --train but the preservation set when absent."""
     kinds: tuple[Literal["channels", "inner", "rewind", "int8"], ...] = ("channels", "inner", "int8")
     """Kinds of steps, in order: channels everywhere, channels inside the blocks, single weights, quantisation."""
     size: float = 0.25
     """Share of the original's parameters at which shrinking ends."""
     ratio: float = 0.2
-    """Share of the channels (or weights) that a step removes at first; a refused step is tried with half."""
+    """Share of the channels (or weights) that a step removes at first; a rejected step is tried with half."""
     least: float = 0.04
     """Smallest ratio that is tried before the next kind of step."""
     steps: int = 30
-    """Steps tried at most."""
+    """Largest number of steps tried."""
     importance: Literal["data", "magnitude", "random"] = "data"
-    """What says which channels go: gradients and activations on the target's images, norms of weights, chance."""
+    """How channels are ranked: gradients and activations on the target's images, norms of weights, or at random."""
     importance_images: int = 512
-    """Images, balanced over the classes, that `data` looks at; never of the preservation set."""
+    """Images, balanced over the classes, that `data` uses; never of the preservation set."""
     margin: float | None = 1.0
-    """Points of accuracy that may be lost on the preservation set; None: no margin."""
+    """Points of accuracy that may be lost on the preservation set; None: any loss is allowed."""
     class_margin: float | None = 10.0
-    """Points that each class may lose; None: no margin."""
+    """Points that each class may lose; None: any loss is allowed."""
     slack: float = 0.0
-    """Standard errors that are allowed on top of each margin: with few images a class, a network that is as good loses
-    some points by chance. 0 refuses at the first image too many."""
+    """Standard errors allowed in addition to each margin: with few images per class, an equally good network loses some
+    points by chance. 0 rejects at the first image too many."""
     recipe: str | None = None
-    """Recipe of the recovery training; that of the model when absent, with a fifth of its learning rate."""
+    """Recipe of the training after each step; that of the model when absent, with a fifth of its learning rate."""
     recovery_epochs: float = 3.0
-    """Epochs of recovery after each step. On two small targets 3 kept the accuracy where 1 lost 1 to 2 points."""
+    """Epochs of training after each step. On two small targets 3 kept the accuracy where 1 lost 1 to 2 points."""
     last_epochs: float | None = None
-    """Epochs of recovery after the step that reaches --size; as after the others when absent."""
+    """Epochs of training after the step that reaches --size; as after the others when absent."""
     learning_rate: float | None = None
-    """Peak learning rate of the recovery."""
+    """Peak learning rate of the training after each step."""
     batch_size: int | None = None
     """Images of a training step; the recipe's when absent."""
     distil: float = 0.5
-    """Weight of the original's answers in the recovery's loss, in [0, 1]."""
+    """Weight of the original's predictions in the loss, in [0, 1]."""
     seed: int = 0
-    """Decides order, augmentation and what is drawn."""
+    """Decides order, augmentation and random draws."""
     latency: RunOption[Literal["onnx", "none"]] = "onnx"
     """Measure batch-1 latency of each accepted step in ONNX Runtime on one thread."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the recovery training."""
+    """Precision of the training; auto: bf16 where the hardware has it, fp32 elsewhere."""
     loader: OnceUnrecorded[Literal["auto", "ffcv", "torch"]] = "auto"
-    """torch needs no FFCV. auto: torch for small targets."""
+    """Image loader; torch works without FFCV. auto: torch for small targets."""
     workers: RunOption[int | None] = None
     """Decoding threads."""
     threads: RunOption[int | None] = None
-    """torch's threads; OMP_NUM_THREADS or the machine's cores when absent."""
+    """Threads of torch; OMP_NUM_THREADS or the machine's cores when absent."""
     checkpoint_minutes: RunOption[float] = 10.0
-    """Write a checkpoint of the recovery after every epoch, and whenever this time has passed."""
+    """Write a checkpoint of the training after every epoch, and whenever this time has passed."""
 
 
 _WRITTEN = ("original", "steps", "work")  # directories of OUT
 
 
 def run(config: Config) -> None:
-    """Compress, or go on, or return at once when the run is done."""
+    """Compress, resume, or return at once when the run is done."""
+    from pretrain.distributed import open_ranks
+    from prune.data.dataset import open_dataset
+    from prune.data.loader import open_loader
+    from prune.models.networks import open_model
+    from transfer.compression import compression_loop, journal
+    from transfer.evaluation.target_splits import loader_for
 
     _check(config)
-    job = _opened(config)
-    from transfer.compression import compression_loop, journal
-
-    with claim(config.out, config, job.inputs) as done:
+    dataset, model = open_dataset(config.train), open_model(config.model)
+    recipe, last_recipe = _recipes(config, dataset, model)
+    preserved, rows, inputs = _rows(config, dataset, model)
+    with claim(config.out, config, inputs) as done:
         if done:
-            return note(f"{config.out}: up to date, step {journal.current(journal.read(config.out))} stands")
-        if job.spec.get("source") == job.source.manifest.fingerprint and job.spec.get("index") is None:
+            step = journal.current_step(journal.read_journal(config.out))
+            return note(f"{config.out}: up to date, its model is that of step {step}")
+        if model.spec.get("source") == dataset.manifest.fingerprint and model.spec.get("index") is None:
             note(
-                f"{config.model}: was trained on the preservation set too and may know it by heart: steps will look "
-                "worse than they are. Better: `transfer preserve --rest`, then `transfer finetune --index`"
+                f"{config.model}: was trained on the preservation set too, so steps will look worse than they are. "
+                "Better: `transfer preserve --rest`, then `transfer finetune --index`"
             )
-        compression_loop.compress(job)
+        loader, workers = loader_for(config.loader, config.workers, len(dataset))
+        side, batch = int(model.spec["resolution"]), min(recipe.batch, len(rows))
+        with (
+            open_ranks(config.precision, config.threads) as ranks,
+            closing(open_loader(dataset, resolution=side, batch_size=batch, workers=workers, loader=loader)) as images,
+        ):
+            recipes = recipe, last_recipe
+            compression = _compression(config, dataset, model, preserved, rows, recipes, ranks, images)
+            entries = compression_loop.compress(compression, config.model)
+        _finish(config, entries, dataset.name.removesuffix(".train"), inputs, len(preserved))
 
 
-def _opened(config: Config) -> Job:
-    """Open the inputs and check that they go together."""
-    import numpy as np
+def _recipes(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[Recipe, Recipe]:
+    """Recipes of the training after each step and after the last one; checks that the model is one of this target."""
+    from dataclasses import replace
 
-    from prune.data.dataset import open_dataset
-    from prune.models import networks
-    from transfer.compression import recovery_training
-    from transfer.compression.compression_loop import Job
-    from transfer.evaluation.target_splits import kept_rows
+    from pretrain.recipes import RECIPES
+    from transfer.compression.recovery_training import recovery_recipe
 
-    source = open_dataset(config.train)
-    model, spec = networks.load_model(config.model)
-    if list(spec["classes"]) != list(source.manifest.classes):
+    if list(model.spec["classes"]) != list(dataset.manifest.classes):
         raise InputError(
             f"{config.model}: its classes are not those of {config.train}: fine-tune it on the target first"
         )
-    if config.recovery_epochs or config.last_epochs:
-        recovery_training.recipe_for(spec, model, config.recipe, 1.0, config.learning_rate, config.batch_size)
-    inputs: dict[str, Any] = {"model": networks.fingerprint(config.model), "train": source.manifest.fingerprint}
-    preserved, inputs["preserve"] = kept_rows(source.manifest, config.preserve)
-    rows, inputs["index"] = kept_rows(source.manifest, config.index)
+    last_epochs = config.recovery_epochs if config.last_epochs is None else config.last_epochs
+    if not (config.recovery_epochs or last_epochs):  # without training only the batch size counts
+        idle = replace(next(iter(RECIPES.values())), epochs=0.0, batch=64)
+        return idle, idle
+    options = config.learning_rate, config.batch_size
+    first, last = (
+        recovery_recipe(model.spec, model.network, config.recipe, epochs, *options)
+        for epochs in (config.recovery_epochs, last_epochs)
+    )
+    return first, last
+
+
+def _rows(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Rows of the preservation set, rows to train on, and the fingerprints of all inputs."""
+    import numpy as np
+
+    from transfer.evaluation.target_splits import kept_rows
+
+    inputs: dict[str, Any] = {"model": model.fingerprint, "train": dataset.manifest.fingerprint}
+    preserved, inputs["preserve"] = kept_rows(dataset.manifest, config.preserve)
+    rows, inputs["index"] = kept_rows(dataset.manifest, config.index)
     rows = np.setdiff1d(rows, preserved)
     if not len(rows):
         raise InputError("no training image is left outside the preservation set: make it smaller")
-    if spec.get("widths") and "rewind" in config.kinds:
-        raise InputError(f"{config.model}: its channels were pruned: --kinds rewind goes with a network at full width")
-    return Job(config, source, model, spec, preserved, rows, inputs)
+    if model.spec.get("widths") and "rewind" in config.kinds:
+        raise InputError(f"{config.model}: its channels were pruned: --kinds rewind needs a network at full width")
+    return preserved, rows, inputs
+
+
+def _compression(
+    config: Config,
+    dataset: Dataset,
+    model: TrainedModel,
+    preserved: np.ndarray,
+    rows: np.ndarray,
+    recipes: tuple[Recipe, Recipe],
+    ranks: Ranks,
+    loader: Loader,
+) -> Compression:
+    """Read the images that the steps need, and predict the preservation set with the original."""
+    import numpy as np
+
+    from transfer.compression.acceptance import AcceptanceTest, Margins, predicted_classes, too_small_classes
+    from transfer.compression.compression_loop import Compression
+    from transfer.compression.importance import Importance
+    from transfer.compression.journal import CompressionPlan
+    from transfer.compression.recovery_training import Recovery
+    from transfer.evaluation.image_arrays import balanced_rows, predictor, read_with
+
+    classes = tuple(model.spec["classes"])
+    images, labels = read_with(loader, preserved)
+    original = predicted_classes(predictor(model.network, model.spec)(images))
+    if few := too_small_classes(labels, classes, config.class_margin):
+        name, count = few[0]
+        note(f"{len(few)} classes are so small that one wrong image exceeds their margin, first {name} ({count})")
+    sample = rows[:0]
+    if config.importance == "data":
+        known = np.asarray(dataset.manifest.labels)[rows]
+        sample = balanced_rows(rows, known, config.importance_images, config.seed)
+    ranked = read_with(loader, sample) if len(sample) else (images[:0], labels[:0])
+    margins = Margins(config.margin, config.class_margin, config.slack)
+    seconds = 60 * config.checkpoint_minutes
+    return Compression(
+        config.out,
+        model.network,
+        model.spec,
+        plan=CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps),
+        test=AcceptanceTest(images, labels, original, classes, margins),
+        importance=Importance(config.importance, *ranked, model.spec, config.seed),
+        recovery=Recovery(loader, rows, ranks, model.network, *recipes, config.distil, config.seed, seconds),
+        measure_latency=config.latency == "onnx",
+    )
+
+
+def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str, Any], images: int) -> None:
+    """Write the result, and report where the compression ended."""
+    from transfer.compression import journal
+
+    result = journal.summary(entries)
+    write_json(config.out / "result.json", {**result, "target": target, **inputs})
+    finish(config.out, seconds=sum(entry["seconds"] for entry in entries), inputs=inputs)
+    first, final = result["original"], result["final"]
+    share = final["bytes"] / first["bytes"]
+    note(f"{config.out}: ends with step {final['step']} at {share:.3f} of the size: {journal.describe(final)}")
+    if doubtful := result["refused_within_one_error"]:
+        note(
+            f"{doubtful} of {result['rolled_back']} rejections are within one standard error of a margin: with "
+            f"{images} images they may be due to chance. A larger preservation set decides more surely; wider margins, or "
+            "--slack 1, accept such steps"
+        )
 
 
 def _check(config: Config) -> None:
@@ -157,13 +256,13 @@ def _check(config: Config) -> None:
     if "rewind" in config.kinds and {"channels", "inner"} & set(config.kinds):
         raise InputError("--kinds: rewind removes single weights of the whole network; it does not go with channels")
     if "int8" in config.kinds or config.latency == "onnx":
-        from transfer.compression.device import need_device
+        from prune.runs.extras import need_modules
 
-        need_device()
+        need_modules("onnx", "onnxruntime", "onnxscript")
 
 
 def _check_places(model: Path, out: Path) -> None:
-    """Refuse an OUT whose files would replace the model's, or come to lie among them."""
+    """Refuse an OUT whose files would replace those of the model, or would be written among them."""
     if out == model or model in out.parents:
         raise InputError(f"--out {out}: lies in the directory of --model, which is only read; give another")
     if out in model.parents and model.relative_to(out).parts[0] in _WRITTEN:

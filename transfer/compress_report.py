@@ -34,7 +34,7 @@ def run(config: Config) -> Path:
         raise InputError("--runs: name at least one")
     found = {}
     for place in config.runs:
-        lines = journal.read(place)
+        lines = journal.read_journal(place)
         if not lines:
             raise InputError(f"{place}: not a run of `transfer compress` (no journal.jsonl there)")
         name = place.resolve().name

@@ -1,11 +1,11 @@
-"""Write a model for a device: ONNX in fp32 and in int8, compared with PyTorch on real images, and measured.
+"""Write a model for a device: ONNX files in fp32 and in int8, compared with PyTorch on real images, and measured.
 
     python -m transfer export --model runs/pets-small --images pets.train.beton --test pets.test.beton --out runs/device
-    python -m transfer export ... --index pets.preserve.index.npz        calibrates on the preservation set alone
+    python -m transfer export ... --index pets.preserve.index.npz        calibrates on the preservation set
 
 Writes OUT/model.onnx, OUT/model.int8.onnx and OUT/result.json, and prints a table: bytes, multiply-adds, milliseconds
 for one image, memory, accuracy, agreement with PyTorch. `examples/run_onnx.py` runs either file with ONNX Runtime and
-NumPy alone. int8 needs no second training: ranges come from --calibrate training images; when too many answers change,
+NumPy alone. int8 needs no training: ranges come from --calibrate training images; where too many predictions change,
 the most sensitive layers go back to fp32. Half a minute for a ResNet-18. Needs `winnow-pretrain[device]`.
 """
 
@@ -13,11 +13,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, at_least, note, read_json, write_json
 from prune.runs.identity import Location, RunOption
 from prune.runs.outputs import claim, finish
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from prune.data.dataset import Dataset
+    from prune.models.networks import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,17 @@ class Config:
     out: Location[Path]
     """Run directory."""
     test: Location[Path | None] = None
-    """Beton with the model's classes, on which the files are compared with PyTorch; --images when absent."""
+    """Beton on which the files are compared with PyTorch; --images when absent. Accuracy needs the model's classes."""
     index: Location[Path | None] = None
     """Calibrate on images that this index keeps."""
     int8: bool = True
     """Write the int8 file as well."""
     calibrate: int = 256
-    """Images for calibration, as many of each class as of any other."""
+    """Images for calibration, equally many of each class."""
     compare: int = 1000
-    """Images on which the files are compared, at most."""
+    """Largest number of images on which the files are compared."""
     agreement: float = 0.97
-    """Share of the images on which int8 must answer as fp32 does; below it single layers go back to fp32."""
+    """Share of the images on which int8 must predict as fp32 does; below it single layers go back to fp32."""
     keep_float: tuple[str, ...] = ()
     """Layers that stay in fp32."""
     threads: int = 1
@@ -51,25 +57,29 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Export, or return at once when the run is done; what result.json holds."""
+    """Export, or return at once when the run is done; returns the content of result.json."""
     import json
 
-    _check(config)
-    from prune.data.dataset import open_dataset
-    from prune.models.networks import fingerprint, load_model
-    from transfer.compression.device import need_device
+    import numpy as np
 
-    need_device()
+    from prune.data.dataset import open_dataset
+    from prune.models.networks import open_model
+    from prune.runs.extras import need_modules
+    from transfer.evaluation.image_arrays import balanced_rows
+    from transfer.evaluation.target_splits import kept_rows
+
+    _check(config)
+    need_modules("onnx", "onnxruntime", "onnxscript")
     from transfer.compression import onnx_export
 
-    model, spec = load_model(config.model)
-    images, test = (None if path is None else open_dataset(path) for path in (config.images, config.test))
-    assert images is not None
+    model, images = open_model(config.model), open_dataset(config.images)
+    test = None if config.test is None else open_dataset(config.test)
     if config.int8:
-        onnx_export.need_layers(model, config.keep_float)
-    rows, index = onnx_export.calibration_rows(config, images)
+        onnx_export.need_layers(model.network, config.keep_float)
+    rows, index = kept_rows(images.manifest, config.index)
+    rows = balanced_rows(rows, np.asarray(images.manifest.labels)[rows], config.calibrate, config.seed)
     inputs = {
-        "model": fingerprint(config.model),
+        "model": model.fingerprint,
         "images": images.manifest.fingerprint,
         "test": None if test is None else test.manifest.fingerprint,
         "index": index,
@@ -79,11 +89,41 @@ def run(config: Config) -> dict[str, Any]:
             note(f"{config.out}: up to date")
             result: dict[str, Any] = read_json(config.out / "result.json")
         else:
-            result = {**onnx_export.export(config, model, spec, images, test, rows), **inputs}
+            result = {**_export(config, model, images, test, rows), **inputs}
             write_json(config.out / "result.json", result)
             finish(config.out, inputs=inputs)
-    print(json.dumps(result, indent=1, allow_nan=False) if config.json else onnx_export.table(result))
+    print(json.dumps(result, indent=1, allow_nan=False) if config.json else onnx_export.export_table(result))
     return result
+
+
+def _export(
+    config: Config, model: TrainedModel, images: Dataset, test: Dataset | None, rows: np.ndarray
+) -> dict[str, Any]:
+    """Read the images for comparison and those at `rows` for calibration, and export."""
+    import numpy as np
+
+    from transfer.compression import onnx_export
+    from transfer.evaluation.image_arrays import read_images
+
+    compared, side = test or images, int(model.spec["resolution"])
+    chosen = np.sort(np.random.default_rng((config.seed, 1)).permutation(len(compared))[: config.compare])
+    shown, labels = read_images(compared, chosen.astype(np.int64), side, loader="torch", workers=1)
+    known = list(compared.manifest.classes) == list(model.spec["classes"])
+    calibration = None
+    if config.int8:
+        calibration, _ = read_images(images, rows, side, loader="torch", workers=1)
+    return onnx_export.export(
+        model.network,
+        model.spec,
+        config.out,
+        shown,
+        labels if known else None,
+        calibration,
+        torch_bytes=(config.model / "model.safetensors").stat().st_size,
+        agreement=config.agreement,
+        keep_float=config.keep_float,
+        threads=config.threads,
+    )
 
 
 def _check(config: Config) -> None:

@@ -1,10 +1,10 @@
-"""Go back to an accepted step of a compression, or to the original: bit for bit what the guard accepted.
+"""Go back to an accepted step of a compression, or to the original: exactly the files that were accepted.
 
     python -m transfer rollback --run runs/pets-small --to 2
     python -m transfer rollback --run runs/pets-small --to 0      (the original)
 
-RUN's own model becomes that step's; every step stays where it is, so one can also go forwards again. The journal gets a
-line. A run that is not done counts it as a refusal and goes on from there.
+RUN's own model becomes that step's. Every step is kept, so a later rollback can also go forwards. The journal gets an
+entry. A run that is not done counts the rollback as a rejection and resumes from there.
 """
 
 from __future__ import annotations
@@ -25,32 +25,30 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Check the step's files and make them the run's model."""
+    """Verify the step's files and make them the run's model."""
     from transfer.compression import journal
 
-    if not journal.read(config.run):
+    if not journal.read_journal(config.run):
         raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
     with directory_lock(config.run):
-        _go_back(config)
+        _roll_back(config)
 
 
-def _go_back(config: Config) -> None:
+def _roll_back(config: Config) -> None:
     from transfer.compression import journal
-    from transfer.compression.compression_loop import show, summary
 
-    lines = journal.read(config.run)
-    steps = journal.accepted(lines)
+    entries = journal.read_journal(config.run)
+    steps = journal.accepted_steps(entries)
     if config.to not in steps:
-        raise InputError(f"--to {config.to}: the steps of {config.run} that stand are {', '.join(map(str, steps))}")
-    directory = journal.intact(config.run, lines[config.to])
-
-    show(config.run, directory)
-    if journal.current(lines) == config.to:
-        return note(f"{config.run}: step {config.to} stands already")
-    reason = f"by hand, from step {journal.current(lines)}"
-    line = {**lines[config.to], "step": len(lines), "base": config.to, "kind": "rollback", "what": {"to": config.to}}
-    lines.append({**line, "reason": reason, "seconds": 0.0})
-    journal.write(config.run, lines)
+        raise InputError(f"--to {config.to}: the accepted steps of {config.run} are {', '.join(map(str, steps))}")
+    journal.make_current(config.run, journal.verified_directory(config.run, entries[config.to]))
+    before = journal.current_step(entries)
+    if before == config.to:
+        return note(f"{config.run}: its model is that of step {config.to} already")
+    entry = {**entries[config.to], "step": len(entries), "base": config.to, "kind": "rollback"}
+    entries.append({**entry, "what": {"to": config.to}, "reason": f"by hand, from step {before}", "seconds": 0.0})
+    journal.write_journal(config.run, entries)
     if (config.run / "result.json").exists():
-        write_json(config.run / "result.json", {**read_json(config.run / "result.json"), **summary(lines)})
-    note(f"{config.run}: step {config.to} stands")
+        result = {**read_json(config.run / "result.json"), **journal.summary(entries)}
+        write_json(config.run / "result.json", result)
+    note(f"{config.run}: its model is that of step {config.to}")

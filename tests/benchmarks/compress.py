@@ -31,7 +31,8 @@ from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
 from prune.runs.command_line import run_step
 from prune.runs.files import InputError, note, read_json, write_json
-from transfer.compression import acceptance, journal, onnx_model, recovery_training
+from transfer.compression import acceptance, journal, onnx_model
+from transfer.evaluation import image_arrays
 
 TARGETS = ("cifar10", "flowers5")
 CONTROLS = ("data", "magnitude", "random")
@@ -103,7 +104,7 @@ def original(case: Case, arguments: argparse.Namespace) -> None:
 
 def trained_longer(case: Case, compressed: Path, recovery: float, work: Path) -> None:
     """Train the original for as many epochs more as what stands has recovered, and remove nothing."""
-    lines = journal.read(compressed)
+    lines = journal.read_journal(compressed)
     kept = [line for line in lines if line["verdict"] == journal.ACCEPTED and line["kind"] in journal.SHRINKING]
     if kept:
         train(case, work / "longer" / case.name, work, recovery * len(kept), work / "originals" / case.name)
@@ -152,7 +153,7 @@ def run(case: Case, arguments: argparse.Namespace) -> None:
         compress(case, one.name, arguments, one.recovery, "--size", SMALLEST, "--margin", one.margin, *class_margin)
         for one in arguments.guards
     ]
-    lines = journal.read(held[0])
+    lines = journal.read_journal(held[0])
     narrow = [line for line in lines if line["verdict"] == journal.ACCEPTED and line["kind"] in journal.SHRINKING]
     free = ("--margin", "None", "--class-margin", "None", "--kinds", "channels")
     if narrow:
@@ -173,19 +174,19 @@ def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[
     place.parent.mkdir(parents=True, exist_ok=True)
     test = open_dataset(arguments.work / f"{case.target}.test.beton")
     found = []
-    for line in journal.read(out):
+    for line in journal.read_journal(out):
         if line["verdict"] != journal.ACCEPTED or line["kind"] == "rollback":
             found.append(line)
             continue
-        directory = journal.intact(out, line)
+        directory = journal.verified_directory(out, line)
         model, spec = networks.load_model(directory)
         images, labels = _images(test, int(spec["resolution"]))
         file = directory / journal.INT8
         if not file.exists():
             file = onnx_model.export_onnx(model, spec, place.parent / f"{line['step']:02d}.onnx")
-        answers = acceptance.predicted(onnx_model.predict(onnx_model.session(file), images))
+        answers = acceptance.predicted_classes(onnx_model.predict(onnx_model.session(file), images))
         worst = min(np.mean(answers[labels == c] == c) for c in np.unique(labels))
-        torch_answers = acceptance.predicted(recovery_training.predictor(model, spec)(images))
+        torch_answers = acceptance.predicted_classes(image_arrays.predictor(model, spec)(images))
         more = {"test": float(np.mean(answers == labels)), "worst": float(worst), "onnx": str(file)}
         found.append({**line, **more, "agrees": float(np.mean(answers == torch_answers))})
     write_json(place, found)
@@ -207,7 +208,7 @@ def _images(source: Any, side: int) -> tuple[np.ndarray, np.ndarray]:
     from prune.data.loader import open_loader
 
     loader = open_loader(source, resolution=side, batch_size=256, workers=1, loader="torch")
-    return recovery_training.images_of(loader, np.arange(len(source)))
+    return image_arrays.read_with(loader, np.arange(len(source)))
 
 
 def table(arguments: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Compression through its commands: steps, vetoes, rollbacks, kills and wrong inputs, on a tiny network."""
+"""Compression through its commands: steps, rejections, rollbacks, kills and wrong inputs, on a tiny network."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from prune.models import networks
 from prune.runs.files import InputError
 from transfer import compress, rollback
 from transfer.compression import compression_loop, journal, recovery_training
+
+pytestmark = pytest.mark.slow
 
 COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
 COUNTS = {"blue": 16, "green": 48, "red": 48}
@@ -70,17 +72,17 @@ def files(directory):
 
 
 def test_every_accepted_step_is_a_complete_model_and_smaller_than_the_one_before(case, done):
-    lines = journal.read(done)
+    lines = journal.read_journal(done)
     assert [line["verdict"] for line in lines] == ["accepted"] * len(lines)
     assert len(lines) >= 3
     assert lines[-1]["params"] <= 0.4 * lines[0]["params"]
     for before, line in zip(lines, lines[1:]):
-        model, spec = networks.load_model(journal.place(done, line["step"]))
+        model, spec = networks.load_model(journal.step_directory(done, line["step"]))
         assert sum(p.numel() for p in model.parameters()) == line["params"] < before["params"]
         assert line["macs"] < before["macs"]
-        assert line["bytes"] == (journal.place(done, line["step"]) / "model.safetensors").stat().st_size
+        assert line["bytes"] == (journal.step_directory(done, line["step"]) / "model.safetensors").stat().st_size
         assert spec["widths"]
-    assert files(done) == files(journal.place(done, lines[-1]["step"]))
+    assert files(done) == files(journal.step_directory(done, lines[-1]["step"]))
     result = json.loads((done / "result.json").read_text())
     assert (result["task"], result["step"], result["rolled_back"]) == ("compress", lines[-1]["step"], 0)
     assert files(done / "original") == files(case / "model")
@@ -90,16 +92,16 @@ def test_every_accepted_step_is_a_complete_model_and_smaller_than_the_one_before
 def test_the_same_command_again_returns_at_once_and_another_is_refused(case, done, capsys):
     before = {p: p.stat().st_mtime_ns for p in done.rglob("*")}
     compress.run(config(case, done))
-    assert "done already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"size: 0\.4 -> 0\.5"):
         compress.run(config(case, done, size=0.5))
     assert {p: p.stat().st_mtime_ns for p in done.rglob("*")} == before
 
 
 def spoiler(rare):
-    """A step that no image of class `rare` survives, and that changes nothing else."""
+    """A step after which no image is predicted as class `rare`, and that changes nothing else."""
 
-    def step(job, trial, model, spec, scratch):
+    def step(trial, model, spec, scratch, **_):
         with torch.no_grad():
             model.get_classifier().bias[rare] = -100.0
         return model, spec, {"ratio": trial.ratio, "layers": {"made up": 1}}
@@ -107,16 +109,16 @@ def spoiler(rare):
     return step
 
 
-def test_the_guard_vetoes_a_step_that_ruins_a_rare_class_while_the_mean_rises(case, tmp_path, monkeypatch):
-    # The original calls many a frequent image blue, so that without blue the mean rises.
+def test_a_step_that_ruins_a_rare_class_is_rejected_while_the_mean_rises(case, tmp_path, monkeypatch):
+    # The original predicts blue for many images of frequent classes, so that without blue the mean rises.
     model, spec = networks.load_model(case / "model")
     with torch.no_grad():
         model.get_classifier().bias[0] += 4.0
     networks.save_model(tmp_path / "model", model, spec)
-    monkeypatch.setattr(compression_loop, "shrunk", spoiler(0))
+    monkeypatch.setattr(compression_loop, "shrink", spoiler(0))
     out = tmp_path / "run"
     compress.run(config(case, out, model=tmp_path / "model", margin=1.0, class_margin=30.0, steps=2))
-    first, *tried = journal.read(out)
+    first, *tried = journal.read_journal(out)
     assert [line["verdict"] for line in tried] == ["rolled-back"] * 2
     for line in tried:
         assert line["accuracy"] > first["accuracy"] + 0.1
@@ -126,38 +128,38 @@ def test_the_guard_vetoes_a_step_that_ruins_a_rare_class_while_the_mean_rises(ca
     assert [line["what"]["ratio"] for line in tried] == [0.25, 0.125]  # half the step
     assert files(out) == files(tmp_path / "model")
     assert not (out / "steps").exists()
-    # Without a margin for classes the same step passes: it is that margin which vetoes.
+    # Without a margin for classes the same step is accepted: that margin rejected it.
     compress.run(config(case, tmp_path / "bold", model=tmp_path / "model", margin=1.0, class_margin=None, steps=1))
-    assert journal.read(tmp_path / "bold")[1]["verdict"] == "accepted"
+    assert journal.read_journal(tmp_path / "bold")[1]["verdict"] == "accepted"
 
 
-def test_a_refusal_that_chance_may_have_made_is_called_so_and_slack_lets_it_pass(case, tmp_path, monkeypatch, capsys):
+def test_a_rejection_that_may_be_due_to_chance_is_reported_and_slack_accepts_it(case, tmp_path, monkeypatch, capsys):
     model, spec = networks.load_model(case / "model")
     with torch.no_grad():
         model.get_classifier().bias[0] += 4.0
     networks.save_model(tmp_path / "model", model, spec)
-    monkeypatch.setattr(compression_loop, "shrunk", spoiler(0))
+    monkeypatch.setattr(compression_loop, "shrink", spoiler(0))
     # All four blue images lost: 100 points, of which 90 are allowed, with a standard error of 25.5.
     given = {"model": tmp_path / "model", "margin": None, "class_margin": 90.0, "steps": 1}
     compress.run(config(case, tmp_path / "strict", **given))
     said = capsys.readouterr().err
     assert "blue: 100.0 ± 25.5 points lost, 90 are allowed" in said
-    assert "1 of 1 refusals lie within one standard error" in said
+    assert "1 of 1 rejections are within one standard error" in said
     assert "was trained on the preservation set too" in said
-    assert journal.read(tmp_path / "strict")[1]["beyond"] == pytest.approx(10 / 25.46, abs=1e-3)
+    assert journal.read_journal(tmp_path / "strict")[1]["beyond"] == pytest.approx(10 / 25.46, abs=1e-3)
     networks.save_model(tmp_path / "model", model, {**spec, "index": "of the others"})
     compress.run(config(case, tmp_path / "slack", **given, slack=1.0))
-    assert journal.read(tmp_path / "slack")[1]["verdict"] == "accepted"
+    assert journal.read_journal(tmp_path / "slack")[1]["verdict"] == "accepted"
     assert "trained on the preservation set" not in capsys.readouterr().err
 
 
-def test_rolling_back_restores_bit_identical_files_and_goes_both_ways(done, tmp_path):
+def test_rolling_back_restores_identical_files_in_both_directions(done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
-    last = journal.read(run)[-1]["step"]
+    last = journal.read_journal(run)[-1]["step"]
     for to in (1, 0, last):
         rollback.run(rollback.Config(run, to))
-        assert files(run) == files(journal.place(done, to))
-        assert journal.current(journal.read(run)) == to
+        assert files(run) == files(journal.step_directory(done, to))
+        assert journal.current_step(journal.read_journal(run)) == to
         assert json.loads((run / "result.json").read_text())["final"]["step"] == to
     wanted = load_file(done / "original" / "model.safetensors")
     found = load_file(run / "original" / "model.safetensors")
@@ -166,7 +168,7 @@ def test_rolling_back_restores_bit_identical_files_and_goes_both_ways(done, tmp_
 
 def test_rolling_back_names_what_is_wrong_and_changes_nothing(done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
-    with pytest.raises(InputError, match=r"--to 9: the steps of .* that stand are 0, 1, 2"):
+    with pytest.raises(InputError, match=r"--to 9: the accepted steps of .* are 0, 1, 2"):
         rollback.run(rollback.Config(run, 9))
     with pytest.raises(InputError, match="not a run of `transfer compress`"):
         rollback.run(rollback.Config(tmp_path, 0))
@@ -174,10 +176,10 @@ def test_rolling_back_names_what_is_wrong_and_changes_nothing(done, tmp_path):
     data = bytearray(place.read_bytes())
     data[-1] ^= 1
     place.write_bytes(data)
-    before = files(run), journal.read(run)
+    before = files(run), journal.read_journal(run)
     with pytest.raises(InputError, match=r"steps/01/model\.safetensors: damaged or replaced"):
         rollback.run(rollback.Config(run, 1))
-    assert (files(run), journal.read(run)) == before
+    assert (files(run), journal.read_journal(run)) == before
 
 
 KILLED = """
@@ -196,7 +198,7 @@ sys.exit(run_step("transfer compress", "transfer.compress", sys.argv[1:]))
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(case, done, tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights(case, done, tmp_path):
     out = tmp_path / "run"
     asked = config(case, out)
     flags = [f"--{k.replace('_', '-')}={getattr(asked, k)}" for k in (
@@ -210,10 +212,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(case, done, tmp_path):
     )  # fmt: skip
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     # 84 images outside the set, 16 a step: five steps and the epoch's end make six checkpoints; killed in step 2.
-    assert len(journal.read(out)) == 2
+    assert len(journal.read_journal(out)) == 2
     assert list((out / "work/2/checkpoint").iterdir())
     compress.run(config(case, out, checkpoint_minutes=0.0))
-    lines, wanted = journal.read(out), journal.read(done)
+    lines, wanted = journal.read_journal(out), journal.read_journal(done)
     assert [line["files"] for line in lines] == [line["files"] for line in wanted]
     assert files(out) == files(done)
 
@@ -247,7 +249,7 @@ def test_a_signal_ends_a_recovery_at_a_checkpoint_with_code_85(case, done, tmp_p
     assert files(tmp_path / "run") == files(done)
 
 
-def test_a_signal_between_steps_is_heeded_when_nothing_trains(case, tmp_path, monkeypatch, capsys):
+def test_a_signal_between_steps_stops_a_run_without_training(case, tmp_path, monkeypatch, capsys):
     from pretrain import preemption
 
     asked = config(case, tmp_path / "run", recovery_epochs=0.0, steps=2)
@@ -255,10 +257,10 @@ def test_a_signal_between_steps_is_heeded_when_nothing_trains(case, tmp_path, mo
         patch.setattr(preemption, "asked", lambda: True)
         with pytest.raises(preemption.Requeue):
             compress.run(asked)
-    assert len(journal.read(tmp_path / "run")) == 2
-    assert "stopping on a signal after step 1; the same command goes on" in capsys.readouterr().err
+    assert len(journal.read_journal(tmp_path / "run")) == 2
+    assert "stopping on a signal after step 1; the same command resumes" in capsys.readouterr().err
     compress.run(asked)
-    assert len(journal.read(tmp_path / "run")) == 3
+    assert len(journal.read_journal(tmp_path / "run")) == 3
 
 
 def test_several_processes_are_refused_and_nothing_is_written(case, tmp_path, monkeypatch):
@@ -268,17 +270,24 @@ def test_several_processes_are_refused_and_nothing_is_written(case, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_at_work_is_left_alone(case, done, tmp_path):
-    from transfer.evaluation.output import alone
-
+def test_a_second_command_on_a_run_at_work_is_refused(case, done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
-    with alone(run, "`transfer compress`"):
+    (run / "DONE").unlink()
+    holder = "import sys, time; from pathlib import Path; from prune.runs.run_lock import directory_lock\n"
+    holder += "with directory_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    here = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", holder, str(run)], cwd=here, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
         for step in (lambda: rollback.run(rollback.Config(run, 1)), lambda: compress.run(config(case, run))):
-            with pytest.raises(InputError, match="run: `transfer compress` or `transfer rollback` is at work there"):
+            with pytest.raises(InputError, match="run: another run is at work there"):
                 step()
-    assert journal.read(run) == journal.read(done)
+    finally:
+        process.kill()
+        process.wait()
+    assert journal.read_journal(run) == journal.read_journal(done)
     rollback.run(rollback.Config(run, 1))
-    assert journal.current(journal.read(run)) == 1
+    assert journal.current_step(journal.read_journal(run)) == 1
 
 
 def test_a_model_is_never_where_the_run_writes(case, tmp_path):
@@ -296,22 +305,22 @@ def test_a_model_is_never_where_the_run_writes(case, tmp_path):
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["model.json", "model.safetensors", "original"]
 
 
-def test_a_step_whose_line_was_not_yet_written_is_taken_from_its_directory(case, done, tmp_path):
+def test_a_step_missing_in_the_journal_is_taken_from_its_directory(case, done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
     (run / "DONE").unlink()
-    lines = journal.read(run)
-    journal.write(run, lines[:-1])
-    compression_loop.show(run, journal.place(run, 1))
+    lines = journal.read_journal(run)
+    journal.write_journal(run, lines[:-1])
+    journal.make_current(run, journal.step_directory(run, 1))
     compress.run(config(case, run))
-    assert journal.read(run) == lines
+    assert journal.read_journal(run) == lines
     assert files(run) == files(done)
     assert (run / "DONE").exists()
 
 
-def test_a_run_goes_on_only_from_steps_that_are_whole(case, done, tmp_path):
+def test_a_run_resumes_only_from_steps_that_are_complete(case, done, tmp_path):
     run = shutil.copytree(done, tmp_path / "run")
     (run / "DONE").unlink()
-    journal.write(run, journal.read(run)[:2])
+    journal.write_journal(run, journal.read_journal(run)[:2])
     shutil.rmtree(run / "steps/02")
     shutil.copyfile(run / "original/model.safetensors", run / "steps/01/model.safetensors")
     with pytest.raises(InputError, match=r"steps/01/model\.safetensors: damaged or replaced"):
@@ -320,7 +329,7 @@ def test_a_run_goes_on_only_from_steps_that_are_whole(case, done, tmp_path):
 
 def test_rewinding_leaves_zeros_in_a_network_of_the_same_shape(case, tmp_path):
     compress.run(config(case, tmp_path / "run", kinds=("rewind",), ratio=0.5, size=0.5))
-    first, *_, last = journal.read(tmp_path / "run")
+    first, *_, last = journal.read_journal(tmp_path / "run")
     assert last["kind"] == "rewind"
     assert last["params"] <= 0.505 * first["params"]
     weights = load_file(tmp_path / "run" / "model.safetensors")
@@ -332,12 +341,12 @@ def test_rewinding_leaves_zeros_in_a_network_of_the_same_shape(case, tmp_path):
 @pytest.mark.parametrize("kind", ["magnitude", "random"])
 def test_controls_remove_as_many_channels_as_the_data_aware_criterion(case, done, tmp_path, kind):
     compress.run(config(case, tmp_path / "run", importance=kind, recovery_epochs=0.0, steps=1))
-    line, wanted = journal.read(tmp_path / "run")[1], journal.read(done)[1]
+    line, wanted = journal.read_journal(tmp_path / "run")[1], journal.read_journal(done)[1]
     assert (line["params"], line["macs"]) == (wanted["params"], wanted["macs"])
     assert line["files"] != wanted["files"]
 
 
-def test_neither_preservation_nor_test_images_are_learnt_from(case, tmp_path, monkeypatch):
+def test_preservation_images_are_not_trained_on(case, tmp_path, monkeypatch):
     seen = []
 
     monkeypatch.setattr(
@@ -395,7 +404,7 @@ def test_damaged_and_foreign_models_are_refused_in_one_line(case, tmp_path):
 def test_quantisation_is_a_step_like_any_other(case, tmp_path):
     out = tmp_path / "run"
     compress.run(config(case, out, kinds=("int8",), latency="onnx"))
-    first, line = journal.read(out)
+    first, line = journal.read_journal(out)
     assert (line["kind"], line["verdict"], line["what"]["mode"]) == ("int8", "accepted", "int8")
     assert line["bytes"] < 0.5 * first["bytes"]
     assert line["latency_ms"] > 0
@@ -405,19 +414,19 @@ def test_quantisation_is_a_step_like_any_other(case, tmp_path):
     assert not (out / "model.int8.onnx").exists()  # the original was never quantised
 
 
-def test_int8_that_the_guard_refuses_is_trained_with_the_rounding(case, tmp_path, monkeypatch):
+def test_int8_that_is_rejected_is_trained_with_the_rounding(case, tmp_path, monkeypatch):
     from transfer.compression import int8_step
 
     calls = []
 
-    def refuse_first(quantizer, out, images, holds, most=None):
+    def refuse_first(quantizer, out, images, accepted, most=None):
         quantizer.write(out)
-        calls.append(holds(out))
+        calls.append(accepted(out))
         return None if len(calls) == 1 else []
 
-    monkeypatch.setattr(int8_step, "put_back", refuse_first)
+    monkeypatch.setattr(int8_step, "quantise_until_accepted", refuse_first)
     compress.run(config(case, tmp_path / "run", kinds=("int8",)))
-    _, line = journal.read(tmp_path / "run")
+    _, line = journal.read_journal(tmp_path / "run")
     assert calls == [True, True]
     assert line["what"] == {"mode": "int8", "trained": True, "keep_float": []}
     # The float weights beside the int8 file are those that were trained: a complete model of the original's shape.
@@ -442,7 +451,7 @@ def test_a_vision_transformer_loses_heads_tokens_and_hidden_channels(case, tmp_p
     torch.manual_seed(0)
     networks.save_model(tmp_path / "vit", networks.build(VIT), VIT)
     compress.run(config(case, tmp_path / "run", model=tmp_path / "vit", kinds=("channels", "inner"), size=0.5))
-    lines = journal.read(tmp_path / "run")
+    lines = journal.read_journal(tmp_path / "run")
     assert lines[-1]["params"] <= 0.5 * lines[0]["params"]
     model, spec = networks.load_model(tmp_path / "run")
     assert {"pos_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "head"} <= spec["widths"].keys()
@@ -468,18 +477,20 @@ def test_the_commands_end_with_code_2_and_one_line(case, tmp_path, capsys, comma
     assert not (tmp_path / "out").exists()
 
 
-def test_recovery_follows_the_recipe_of_the_model_and_is_gentler(case):
-    from transfer.compression.recovery_training import recipe_for
+def test_recovery_uses_the_recipe_of_the_model_at_a_lower_rate(case):
+    from transfer.compression.recovery_training import recovery_recipe
 
     model, spec = networks.load_model(case / "model")
     # The demo's rate is 0.05 for 32 images: a fifth of it, half of that for 16 images.
-    recipe = recipe_for(spec, model, None, 2.0, None, 16)
+    recipe = recovery_recipe(spec, model, None, 2.0, None, 16)
     assert (recipe.lr, recipe.batch, recipe.epochs, recipe.resolution) == (pytest.approx(0.005), 16, 2.0, 16)
-    assert recipe_for(spec, model, None, 2.0, None, 16).warmup == pytest.approx(0.2)
+    assert recovery_recipe(spec, model, None, 2.0, None, 16).warmup == pytest.approx(0.2)
     # `transfer finetune` names its recipes with a prefix: 0.1 for 64 images.
-    assert recipe_for({**spec, "recipe": "finetune-medium"}, model, None, 1.0, None, None).lr == pytest.approx(0.02)
-    transformer = recipe_for({**VIT, "recipe": "finetune-medium"}, networks.build(VIT), None, 1.0, None, None)
+    assert recovery_recipe({**spec, "recipe": "finetune-medium"}, model, None, 1.0, None, None).lr == pytest.approx(
+        0.02
+    )
+    transformer = recovery_recipe({**VIT, "recipe": "finetune-medium"}, networks.build(VIT), None, 1.0, None, None)
     assert (transformer.optimiser, transformer.lr) == ("adamw", pytest.approx(1e-4))
-    assert recipe_for(spec, model, None, 1.0, None, 16) != recipe_for(spec, model, "tiny", 1.0, None, 16)
-    with pytest.raises(InputError, match="trained by 'of my own', which is no recipe"):
-        recipe_for({**spec, "recipe": "of my own"}, model, None, 1.0, None, None)
+    assert recovery_recipe(spec, model, None, 1.0, None, 16) != recovery_recipe(spec, model, "tiny", 1.0, None, 16)
+    with pytest.raises(InputError, match="trained by 'of my own', which is not a recipe"):
+        recovery_recipe({**spec, "recipe": "of my own"}, model, None, 1.0, None, None)

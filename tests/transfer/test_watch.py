@@ -16,7 +16,8 @@ from PIL import Image
 from prune import write
 from prune.models import networks
 from transfer.__main__ import main
-from transfer.compression import journal, recovery_training
+from transfer.compression import journal
+from transfer.evaluation import image_arrays
 from transfer.watching import comparison, watch_report
 
 TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
@@ -73,7 +74,7 @@ def case(tmp_path_factory):
     images = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "known").rglob("*.png"))])
     labels = np.repeat(np.arange(3), 20)
     with torch.no_grad():
-        x, _ = next(recovery_training.normalised(images, labels, spec, 60))
+        x, _ = next(image_arrays.normalised_batches(images, labels, spec, 60))
         features = networks.features_and_logits(model, x)[0].numpy().astype(np.float64)
         # Least squares instead of training: a classifier for a network that was drawn at random.
         solved = np.linalg.lstsq(np.c_[features, np.ones(60)], 10 * np.eye(3)[labels], rcond=None)[0]
@@ -84,7 +85,7 @@ def case(tmp_path_factory):
         model.fc.bias[2] = -100.0
         for place in (root / "run" / "steps" / "02", root / "run"):
             networks.save_model(place, model, spec)
-    journal.write(root / "run", [step(0, 0, "original"), step(1, 0), step(2, 1)])
+    journal.write_journal(root / "run", [step(0, 0, "original"), step(1, 0), step(2, 1)])
     return root
 
 
@@ -198,7 +199,7 @@ def test_images_that_cannot_be_read_are_counted_and_left_out(case, tmp_path, cap
 BAD = {
     "no column": ("name\na.png\n", "has no column `path`"),
     "label": ("path,label\na.png,purple\n", "line 2: the model has no class 'purple'"),
-    "nothing": ("path\ngone.png\n", "names no image that can be read"),
+    "nothing": ("path\ngone.png\n", "lists no image that can be read"),
     "bytes": (b"path\n\xff\xfe.png\n", "not a CSV file in UTF-8"),
 }
 
@@ -247,14 +248,14 @@ def test_a_class_alarms_only_where_it_surely_goes_wrong_more_than_allowed():
 
 def test_what_counts_against_the_compressed_model_by_hand():
     original, compressed, labels = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 2, 0]), np.array([0, 0, 1, 2, -1])
-    groups, wrong = comparison.mistakes(original, compressed)
+    groups, wrong = comparison.counted_errors(original, compressed)
     assert (groups.tolist(), wrong.tolist()) == ([0, 0, 1, 1, 2], [False, True, True, True, True])
     # With labels: the second and third were right before; the fourth is mended, the fifth has no label.
-    groups, wrong = comparison.mistakes(original, compressed, labels)
+    groups, wrong = comparison.counted_errors(original, compressed, labels)
     assert (groups.tolist(), wrong.tolist()) == ([0, 0, 1, 2], [False, True, True, False])
     # Class 0 has two images, of which one went wrong; the others are too few and get the share of all, 2 of 4.
-    assert comparison.shares(groups, wrong, 4, least=2).tolist() == [0.5, 0.5, 0.5, 0.5]
-    assert comparison.shares(groups, wrong, 4, least=1).tolist() == [0.5, 1.0, 0.0, 0.5]
+    assert comparison.error_shares(groups, wrong, 4, least=2).tolist() == [0.5, 0.5, 0.5, 0.5]
+    assert comparison.error_shares(groups, wrong, 4, least=1).tolist() == [0.5, 1.0, 0.0, 0.5]
 
 
 def test_similarity_ignores_rotation_scale_and_width_and_sees_other_features():

@@ -1,9 +1,9 @@
-"""Structured pruning: which channels belong together, which of them go, and the narrow network that is left.
+"""Channel pruning: find channels that belong together, choose which of them stay, and build the narrow network.
 
-Torch-Pruning's dependency graph (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023) says what falls
-with a channel: the rows of one layer, a norm's entries, the columns of the next layers. The narrow network is then
-built from its recorded widths (`prune.models.pruned_widths`) and filled with what stays: what is judged is what can be
-loaded again.
+Torch-Pruning's dependency graph (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023) finds what is
+removed with a channel: the rows of one layer, a norm's entries, the columns of the next layers. The narrow network is
+then built from its recorded widths (`prune.models.pruned_widths`) and filled with the weights that stay: the network
+that is tested is the one that can be loaded again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from prune.runs.files import InputError
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels that can only be removed from all their layers at once.
+    """Channels that can only be removed from all of their layers at once.
 
     Attributes
     ----------
     name : str
-        The layer that makes them.
+        The layer that computes them.
     size : int
     tensors : tuple of (str, int, int)
-        Parameter or buffer, dimension, and the place there of channel 0.
+        Parameter or buffer, dimension, and the position of channel 0 in it.
     taps : tuple of (str, int)
-        Layers whose output holds the channels, and the place there of channel 0: where their importance is measured.
+        Layers whose output contains the channels, and the position of channel 0: their importance is measured there.
     inner : bool
-        One layer alone makes them, inside a block: the residual stream stays as it is.
+        A single layer inside a block computes them: the residual stream is not changed.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Channels:
 def groups(model: nn.Module, resolution: int) -> list[Channels]:
     """Find all groups of channels of a network, in the order of its layers.
 
-    The classifier's outputs stay. Attention loses channels inside its heads, in every head as many; query and key of
-    a head lose the same ones, its values others.
+    The classifier's outputs stay. Attention loses channels within its heads, equally many in every head; query and key
+    of a head lose the same channels, its values others.
 
     Raises
     ------
     InputError
-        A network whose channels cannot be traced, or none of whose can be removed.
+        The network's channels cannot be traced, or none of them can be removed.
     """
     import torch_pruning
 
@@ -84,7 +84,7 @@ def groups(model: nn.Module, resolution: int) -> list[Channels]:
 
 
 def _bare(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that belong to no layer of torch's own: embeddings of positions, tokens."""
+    """Parameters outside torch's own layers: embeddings of positions, tokens."""
     layers = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
     owned = {id(p) for m in model.modules() if isinstance(m, layers) for p in m.parameters(recurse=False)}
     return [p for p in model.parameters() if id(p) not in owned]
@@ -113,7 +113,7 @@ def _described(graph: Any, group: Any, names: Mapping[int, str]) -> Channels | N
         else:
             tensors |= dict.fromkeys((f"{name}.{key}", 0, 0) for key, v in module.state_dict().items() if v.ndim)
             norms += [name] if isinstance(module, nn.modules.batchnorm._BatchNorm) else []
-    # Behind a batch norm a removed channel is zero; without one, behind the layers themselves.
+    # A removed channel is zero behind the batch norm, or behind the layers themselves where there is none.
     taps = tuple((name, 0) for name in dict.fromkeys(norms or makers))
     return Channels(makers[0], size, tuple(tensors), taps, inner=len(makers) == 1 and "." in makers[0])
 
@@ -134,26 +134,26 @@ def _heads(name: str, attention: Any) -> list[Channels]:
     return found
 
 
-def kept(size: int, ratio: float) -> int:
-    """How many of `size` channels stay when a share `ratio` is to go; wide layers keep multiples of 4 or 8.
+def kept_count(size: int, ratio: float) -> int:
+    """How many of `size` channels stay when a share `ratio` is removed; wide layers keep multiples of 4 or 8.
 
-    Vector units take 4, 8 or more numbers at once, and runtimes fill up a block that is not full.
+    Vector units process 4, 8 or more numbers at once, and runtimes pad incomplete blocks.
 
     Examples
     --------
-    >>> kept(64, 0.3), kept(32, 0.3), kept(16, 0.2), kept(10, 0.3), kept(2, 0.9)
-    (48, 24, 12, 7, 1)
+    >>> [kept_count(*pair) for pair in ((64, 0.3), (32, 0.3), (16, 0.2), (10, 0.3), (2, 0.9))]
+    [48, 24, 12, 7, 1]
     """
     unit = 8 if size >= 32 else 4 if size >= 16 else 1
     return min(size, max(unit, unit * round(size * (1 - ratio) / unit)))
 
 
-def choose(
+def most_important(
     found: Sequence[Channels], importance: Sequence[np.ndarray], ratio: float, *, inner: bool = False
 ) -> list[np.ndarray]:
-    """Choose the channels that stay: of every group the most important, a share `ratio` of each fewer.
+    """Choose the channels that stay: the most important ones of every group, which loses a share `ratio`.
 
-    The number does not depend on the importance, so criteria compare at equal sizes.
+    Their number does not depend on the importance, so criteria are compared at equal sizes.
 
     Parameters
     ----------
@@ -162,24 +162,24 @@ def choose(
         One array for each group.
     ratio : float in (0, 1)
     inner : bool
-        Leave the residual stream as it is.
+        Do not change the residual stream.
 
     Returns
     -------
     list of (k,) int64
-        Ascending channels for each group. Ties: the lower channel stays.
+        Ascending channels for each group. On ties the lower channel stays.
     """
     stays = []
     for group, values in zip(found, importance, strict=True):
-        count = kept(group.size, ratio) if group.inner or not inner else group.size
+        count = kept_count(group.size, ratio) if group.inner or not inner else group.size
         stays.append(np.sort(np.argsort(-np.asarray(values, np.float64), kind="stable")[:count]))
     return stays
 
 
-def without(
+def without_channels(
     weights: Mapping[str, torch.Tensor], found: Sequence[Channels], stays: Sequence[np.ndarray]
 ) -> dict[str, torch.Tensor]:
-    """State of the network without the channels that go; the state given is not changed."""
+    """State dict without the channels that are removed; the one given is not changed."""
     gone: dict[tuple[str, int], list[np.ndarray]] = {}
     for group, stay in zip(found, stays, strict=True):
         lost = np.setdiff1d(np.arange(group.size), stay)
@@ -192,7 +192,7 @@ def without(
     return {name: tensor.detach().clone() for name, tensor in left.items()}
 
 
-def prune(
+def prune_channels(
     model: nn.Module, spec: Mapping[str, Any], found: Sequence[Channels], stays: Sequence[np.ndarray]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build the narrow network.
@@ -202,12 +202,12 @@ def prune(
     model : nn.Module
         In evaluation mode, on the CPU; the one given is not changed.
     spec : dict
-        With its widths.
+        Including its widths.
     """
-    weights = without({k: v.detach().cpu() for k, v in model.state_dict().items()}, found, stays)
+    weights = without_channels({k: v.detach().cpu() for k, v in model.state_dict().items()}, found, stays)
     for name, module in model.named_modules():
         if is_attention(module):
-            # Products of query and key are divided by the root of the head's width: fewer channels, another divisor.
+            # Products of query and key are divided by the root of the head's width, which has changed.
             width: int = module.head_dim
             heads: int = module.num_heads
             left = weights[f"{name}.qkv.weight"].shape[0] // (3 * heads)
@@ -222,13 +222,13 @@ def prune(
 
 
 def ratio_for(model: nn.Module, found: Sequence[Channels], parameters: int, most: float, inner: bool) -> float:
-    """Smallest ratio, in 256ths, that leaves at most `parameters` parameters; `most` when that would be more."""
+    """Smallest ratio, in 256ths, that leaves at most `parameters` parameters, but no more than `most`."""
     shapes = {name: list(p.shape) for name, p in model.named_parameters()}
 
     def size(ratio: float) -> int:
         left = {name: list(shape) for name, shape in shapes.items()}
         for group in found:
-            lost = group.size - kept(group.size, ratio) if group.inner or not inner else 0
+            lost = group.size - kept_count(group.size, ratio) if group.inner or not inner else 0
             for name, dim, _ in group.tensors:
                 if name in left:
                     left[name][dim] -= lost

@@ -1,37 +1,88 @@
-"""What a channel is worth: by gradients and activations on the target's images, by its weights, or by chance.
+"""Importance of channels and single weights: by gradients on the target's images, by magnitude, or at random.
 
-All three give one array for each group of `channel_pruning.groups`, larger for channels that should stay. Their scales
-differ; channels are compared inside a group alone.
+For channels all three criteria give one array for each group of `channel_pruning.groups`, with larger values for
+channels that should stay. Their scales differ; channels are compared within a group only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from prune.models.networks import safe_memory_format
+from transfer.compression import rewinding
 from transfer.compression.channel_pruning import Channels
+from transfer.evaluation.image_arrays import normalised_batches
+
+
+@dataclass(frozen=True)
+class Importance:
+    """The criterion of a compression, with the images that it needs.
+
+    Attributes
+    ----------
+    criterion : {"data", "magnitude", "random"}
+    images : (n, r, r, 3) uint8
+        Balanced over the classes, never of the preservation set; empty where the criterion needs none.
+    labels : (n,) int64
+    spec : dict
+        Content of the original's model.json: "mean" and "std" are read.
+    seed : int
+        Draws of a step depend on the seed and the step's number.
+    """
+
+    criterion: Literal["data", "magnitude", "random"]
+    images: np.ndarray
+    labels: np.ndarray
+    spec: dict[str, Any]
+    seed: int
+
+    def of_channels(self, model: nn.Module, found: Sequence[Channels], step: int) -> list[np.ndarray]:
+        """Importance of every channel of these groups, one (size,) float64 for each."""
+        if self.criterion == "random":
+            return chance(found, self.seed * 1000 + step)
+        if self.criterion == "magnitude":
+            return magnitude(model, found)
+        with safe_memory_format(model):
+            return taylor(model, found, self._batches())
+
+    def of_weights(self, model: nn.Module, names: list[str], step: int) -> dict[str, torch.Tensor]:
+        """Importance of every single weight of these parameters, in their shapes."""
+        if self.criterion == "data":
+            with safe_memory_format(model):
+                return rewinding.saliency(model, names, self._batches())
+        weights = {name: model.get_parameter(name).detach() for name in names}
+        if self.criterion == "magnitude":
+            return {name: weight.abs() for name, weight in weights.items()}
+        draw = torch.Generator().manual_seed(self.seed * 1000 + step)
+        return {name: torch.rand(weight.shape, generator=draw) for name, weight in weights.items()}
+
+    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return normalised_batches(self.images, self.labels, self.spec)
 
 
 def taylor(
     model: nn.Module, found: Sequence[Channels], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> list[np.ndarray]:
-    """First-order Taylor estimate of how much an image's loss changes when a channel becomes zero.
+    """Estimate, to first order, how much an image's loss changes when a channel becomes zero.
 
     | sum over positions of activation x gradient |, averaged over the images and summed over the layers that hold the
     channel. Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017,
-    equation 8; no normalisation by layers, since channels are compared inside a group.
+    equation 8; without normalisation by layers, since channels are compared within a group.
 
     Parameters
     ----------
     model : nn.Module
-        In evaluation mode; its weights and gradients are left as they are.
+        In evaluation mode; its weights and gradients are not changed.
     found : sequence of Channels
     batches : iterable of (images (b, 3, r, r) normalised, labels (b,))
-        Every image counts the same: balance the classes beforehand.
+        Every image weighs the same: balance the classes beforehand.
 
     Returns
     -------
@@ -43,7 +94,7 @@ def taylor(
 
     def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], torch.Tensor]:
         def hook(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
-            # Layers behind this one work in place: they get a copy, and the gradient is read there.
+            # The next layers work in place: they get a copy, on which the gradient is read.
             copy = output.clone()
             values = output.detach()
 
@@ -63,7 +114,7 @@ def taylor(
     try:
         with torch.enable_grad():
             for images, labels in batches:
-                images = images.clone().requires_grad_()  # gradients flow although no weight asks for one
+                images = images.clone().requires_grad_()  # gradients flow although no weight requires one
                 loss = functional.cross_entropy(model(images).float(), labels, reduction="sum")
                 torch.autograd.grad(loss, images)
                 count += len(images)
@@ -77,7 +128,7 @@ def taylor(
 
 
 def magnitude(model: nn.Module, found: Sequence[Channels]) -> list[np.ndarray]:
-    """Euclidean norm of all convolution and linear weights that fall with a channel (DepGraph, equation 5)."""
+    """Euclidean norm of all convolution and linear weights that are removed with a channel (DepGraph, equation 5)."""
     weights = {name: tensor.detach().double().cpu() for name, tensor in model.named_parameters() if tensor.ndim > 1}
     values = []
     for group in found:
@@ -91,6 +142,6 @@ def magnitude(model: nn.Module, found: Sequence[Channels]) -> list[np.ndarray]:
 
 
 def chance(found: Sequence[Channels], seed: int) -> list[np.ndarray]:
-    """Draw importance at random: the control."""
+    """Draw importance at random, as a control."""
     rng = np.random.default_rng((seed, 0xC4A2))
     return [rng.random(group.size) for group in found]

@@ -1,65 +1,70 @@
-"""The step that quantises: int8 throughout if the guard lets it, else with the most sensitive layers back in fp32, else
-after training with the rounding.
+"""The step of a compression that quantises a model to int8.
+
+int8 throughout if that passes the acceptance test, else with the most sensitive layers in fp32, else after
+quantisation-aware training.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from prune.runs.files import note
-from transfer.compression import acceptance, onnx_model
-from transfer.compression.acceptance import Verdict
+from transfer.compression import onnx_model
+from transfer.compression.acceptance import AcceptanceTest, Decision
 from transfer.compression.journal import INT8, Trial
 from transfer.compression.qat import fake_quantised
-from transfer.compression.quantization import Quantizer, put_back
-from transfer.compression.shrinking import recovered
-
-if TYPE_CHECKING:
-    from transfer.compression.compression_loop import Job
+from transfer.compression.quantization import Quantizer, quantise_until_accepted
+from transfer.compression.recovery_training import Recovery
 
 _CALIBRATION, _SENSITIVITY = 512, 128
 
 
-def quantised(
-    job: Job, trial: Trial, model: nn.Module, spec: dict[str, Any], scratch: Path
-) -> tuple[nn.Module, dict[str, Any], Verdict]:
+def quantise(
+    trial: Trial,
+    model: nn.Module,
+    spec: dict[str, Any],
+    scratch: Path,
+    *,
+    test: AcceptanceTest,
+    recovery: Recovery,
+) -> tuple[nn.Module, dict[str, Any], Decision]:
     """Write SCRATCH/model.int8.onnx, calibrated on the preservation set.
 
     Returns
     -------
     model : nn.Module
-        Whose weights were quantised: the one given, or what quantisation-aware training made of it.
+        The network that was quantised: the one given, or what quantisation-aware training made of it.
     what : dict
-        "mode" (int8, mixed), "trained" (with the rounding), "keep_float" (layers in fp32), for the journal.
-    verdict : Verdict
+        "mode" (int8 or mixed), "trained" (with the rounding), "keep_float" (layers in fp32), for the journal.
+    decision : Decision
     """
-    images = job.images[_spread(len(job.images), _CALIBRATION)]
+    images = test.images[_spread(len(test.images), _CALIBRATION)]
 
-    def judged(path: Path) -> Verdict:
-        found = acceptance.predicted(onnx_model.predict(onnx_model.session(path), job.images))
-        return acceptance.judge(job.labels, job.answers, found, spec["classes"], job.margins)
+    def decide(path: Path) -> Decision:
+        session = onnx_model.session(path)
+        return test.decide(lambda images: onnx_model.predict(session, images))
 
-    def written(network: nn.Module) -> list[str] | None:
+    def write(network: nn.Module) -> list[str] | None:
         few = images[_spread(len(images), _SENSITIVITY)]
         with Quantizer(onnx_model.export_onnx(network, spec, scratch / "float.onnx"), images) as quantizer:
-            return put_back(quantizer, scratch / INT8, few, lambda path: judged(path).accepted)
+            return quantise_until_accepted(quantizer, scratch / INT8, few, lambda path: decide(path).accepted)
 
-    kept, trained = written(model), False
-    if kept is None and job.config.recovery_epochs:
-        note(f"step {trial.step}: the guard refuses int8 after training: training with the rounding")
+    kept, trained = write(model), False
+    if kept is None and recovery.recipe.epochs:
+        note(f"step {trial.step}: int8 is rejected after training: training with the rounding")
         with fake_quantised(model):
-            model = recovered(job, trial, model, spec, scratch, last=False)
-        kept, trained = written(model), True
-    if kept is None:  # what is judged is what was tried last
+            model = recovery.train(model, spec, trial.step, scratch, last=False)
+        kept, trained = write(model), True
+    if kept is None:  # the decision is about the file that was written last
         kept = onnx_model.facts(onnx_model.session(scratch / INT8), scratch / INT8)["keep_float"]
     what = {"mode": "mixed" if kept else "int8", "trained": trained, "keep_float": kept}
-    return model, what, judged(scratch / INT8)
+    return model, what, decide(scratch / INT8)
 
 
 def _spread(n: int, count: int) -> np.ndarray:
-    """Places of `count` of n images, evenly spread: the set is sorted by class."""
+    """Positions of `count` of n images, evenly spread: the set is sorted by class."""
     return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(np.int64))

@@ -1,14 +1,16 @@
-"""The journal of a compression, and what comes next: a pure function of the lines that are there.
+"""The compression journal: one entry per tried step; the next trial is a pure function of the entries.
 
-RUN/journal.jsonl has one JSON line a step. Step 0 is the original; every later step was tried on top of the step `base`
-and was accepted or rolled back. What is tried next depends on the lines alone, so a run that was killed goes on from
-its journal, and a rollback by hand is one more line.
+RUN/journal.jsonl has one JSON line per entry. Step 0 is the original; every later step was tried on top of the step
+`base` and was accepted or rolled back. What is tried next depends on the entries alone: a killed run resumes from its
+journal, and a rollback by hand is one more entry.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,31 +20,31 @@ from prune.runs.files import InputError, atomic
 
 ACCEPTED, ROLLED_BACK = "accepted", "rolled-back"
 SHRINKING = ("channels", "inner", "rewind")
-"""Kinds of steps that take a ratio: channels everywhere, channels inside the blocks, single weights."""
+"""Kinds of steps that remove a ratio: channels everywhere, channels inside the blocks, single weights."""
 KINDS = (*SHRINKING, "int8")
 
 WEIGHTS, SPEC, INT8 = "model.safetensors", "model.json", "model.int8.onnx"
-"""Files of a step's model directory; the last one where it was quantised."""
+"""Files of a step's model directory; the last one exists where the step was quantised."""
 
-Line = dict[str, Any]
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the user wants.
+class CompressionPlan:
+    """Which steps to try, and where to end.
 
     Attributes
     ----------
     kinds : tuple of str
-        Tried in this order, each until it is refused at the smallest ratio or the size is reached.
+        Tried in this order, each until it is rejected at the smallest ratio or the size is reached.
     ratio : float
         Share of the channels (or weights) that a step removes at first.
     least : float
-        Smallest ratio that is still tried.
+        Smallest ratio that is tried.
     size : float
         Share of the original's parameters at which shrinking ends.
     steps : int
-        Steps tried at most.
+        Largest number of steps tried.
     """
 
     kinds: tuple[str, ...] = ("channels", "inner", "int8")
@@ -62,89 +64,123 @@ class Trial:
     ratio: float | None
 
 
-def following(lines: Sequence[Line], plan: Plan) -> Trial | None:
-    """What to try after these lines; None when nothing is left to try.
+def next_trial(entries: Sequence[Entry], plan: CompressionPlan) -> Trial | None:
+    """Find the step to try after these entries; None when the compression is done.
 
-    A refused step is tried again with half its ratio, down to the least; then the next kind begins at the full ratio.
-    A rollback by hand counts as a refusal. A kind that takes no ratio is tried once.
+    A rejected step is tried again with half its ratio, down to the smallest; then the next kind starts at the full
+    ratio. A rollback by hand counts as a rejection. A kind without a ratio is tried once.
     """
     kind, ratio, base = 0, plan.ratio, 0
-    for line in lines[1:]:
-        by_hand = line["kind"] == "rollback"
-        if by_hand or line["verdict"] == ACCEPTED:
-            base = line["what"]["to"] if by_hand else line["step"]
-        if not by_hand and line["kind"] not in SHRINKING:
-            kind = plan.kinds.index(line["kind"]) + 1
-        elif by_hand or line["verdict"] == ROLLED_BACK:
+    for entry in entries[1:]:
+        by_hand = entry["kind"] == "rollback"
+        if by_hand or entry["verdict"] == ACCEPTED:
+            base = entry["what"]["to"] if by_hand else entry["step"]
+        if not by_hand and entry["kind"] not in SHRINKING:
+            kind = plan.kinds.index(entry["kind"]) + 1
+        elif by_hand or entry["verdict"] == ROLLED_BACK:
             ratio /= 2
             if ratio < plan.least:
                 kind, ratio = kind + 1, plan.ratio
-        # What an int8 step holds cannot be shrunk any more.
-        if any(one["step"] == base and one["kind"] == "int8" for one in lines):
+        # A quantised network cannot be shrunk any more.
+        if any(one["step"] == base and one["kind"] == "int8" for one in entries):
             return None
-        if not by_hand and line["kind"] in plan.kinds:
-            kind = max(kind, plan.kinds.index(line["kind"]))
-    small = lines[base]["params"] <= plan.size * lines[0]["params"] * 1.005
+        if not by_hand and entry["kind"] in plan.kinds:
+            kind = max(kind, plan.kinds.index(entry["kind"]))
+    small = entries[base]["params"] <= plan.size * entries[0]["params"] * 1.005
     while kind < len(plan.kinds) and small and plan.kinds[kind] in SHRINKING:
         kind, ratio = kind + 1, plan.ratio
-    if kind >= len(plan.kinds) or len(lines) > plan.steps:
+    if kind >= len(plan.kinds) or len(entries) > plan.steps:
         return None
     name = plan.kinds[kind]
-    return Trial(len(lines), base, name, ratio if name in SHRINKING else None)
+    return Trial(len(entries), base, name, ratio if name in SHRINKING else None)
 
 
-def current(lines: Sequence[Line]) -> int:
-    """The step that stands after these lines."""
+def current_step(entries: Sequence[Entry]) -> int:
+    """The step whose model is the run's own after these entries."""
     base = 0
-    for line in lines:
-        if line["kind"] == "rollback":
-            base = line["what"]["to"]
-        elif line["verdict"] == ACCEPTED:
-            base = line["step"]
+    for entry in entries:
+        if entry["kind"] == "rollback":
+            base = entry["what"]["to"]
+        elif entry["verdict"] == ACCEPTED:
+            base = entry["step"]
     return base
 
 
-def accepted(lines: Sequence[Line]) -> list[int]:
-    """Steps that one can go back to."""
-    return [line["step"] for line in lines if line["verdict"] == ACCEPTED and line["kind"] != "rollback"]
+def accepted_steps(entries: Sequence[Entry]) -> list[int]:
+    """Steps that a rollback can go to."""
+    return [entry["step"] for entry in entries if entry["verdict"] == ACCEPTED and entry["kind"] != "rollback"]
 
 
-def read(run: Path) -> list[Line]:
-    """Lines of a journal, in order; none where there is no journal.
+def read_journal(run: Path) -> list[Entry]:
+    """Entries of a journal, in order; none where there is no journal.
 
     Raises
     ------
     InputError
-        A damaged line, or lines that are not a journal's.
+        A line is damaged, or is not an entry of a compression journal.
     """
     place = Path(run) / "journal.jsonl"
     if not place.is_file():
         return []
-    lines: list[Line] = []
+    entries: list[Entry] = []
     for number, text in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
-            line = json.loads(text)
-            sound = line["step"] == number and {"kind", "what", "params", "verdict", "files"} <= line.keys()
+            entry = json.loads(text)
+            sound = entry["step"] == number and {"kind", "what", "params", "verdict", "files"} <= entry.keys()
         except (ValueError, KeyError, TypeError, AttributeError):
             sound = False
         if not sound:
-            raise InputError(f"{place}: line {number + 1} is damaged or not of a compression's journal")
-        lines.append(line)
-    return lines
+            raise InputError(f"{place}: line {number + 1} is damaged or not of a compression journal")
+        entries.append(entry)
+    return entries
 
 
-def write(run: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write the whole journal, or leave the old one."""
+def write_journal(run: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write the whole journal, or keep the old one."""
     with atomic(Path(run) / "journal.jsonl") as partial:
-        partial.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")
+        partial.write_text("".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries), encoding="utf-8")
 
 
-def place(run: Path, step: int) -> Path:
+def summary(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What result.json records of a journal."""
+    final = entries[current_step(entries)]
+    return {
+        "task": "compress",
+        "metric": "accuracy on the preservation set",
+        "value": final["accuracy"],
+        "original": entries[0],
+        "final": final,
+        "step": final["step"],
+        "accepted": len(accepted_steps(entries)) - 1,
+        "rolled_back": sum(entry["verdict"] == ROLLED_BACK for entry in entries),
+        "refused_within_one_error": sum(0 < (entry.get("beyond") or 0) <= 1 for entry in entries),
+    }
+
+
+def describe(entry: Entry) -> str:
+    """One tried step in words."""
+    size = f"{entry['params']:,} parameters, {entry['bytes'] / 1e6:.2f} MB, accuracy {entry['accuracy']:.4f}"
+    ratio = f" {entry['what']['ratio']:.3g}" if entry["what"].get("ratio") else ""
+    return f"step {entry['step']} {entry['kind']}{ratio}: {size}: {entry['verdict']}, {entry['reason']}"
+
+
+def step_directory(run: Path, step: int) -> Path:
     """Model directory of an accepted step; step 0 is the original."""
     return Path(run) / ("original" if step == 0 else f"steps/{step:02d}")
 
 
-def digests(directory: Path) -> dict[str, str]:
+def make_current(run: Path, step: Path) -> None:
+    """Copy the files of a step's model directory to `run`, model.json last: `run` is then this model's directory."""
+    if not (step / INT8).exists():
+        (run / INT8).unlink(missing_ok=True)
+    for name in (WEIGHTS, INT8, SPEC):
+        if (step / name).exists():
+            partial = run / f".{name}.partial"
+            shutil.copyfile(step / name, partial)
+            os.replace(partial, run / name)
+
+
+def file_digests(directory: Path) -> dict[str, str]:
     """SHA-256 of the files of a step, 32 hexadecimal digits each."""
     found = {}
     for name in (WEIGHTS, SPEC, INT8):
@@ -154,19 +190,19 @@ def digests(directory: Path) -> dict[str, str]:
     return found
 
 
-def intact(run: Path, line: Line) -> Path:
-    """Directory of an accepted step whose files are those that the guard accepted.
+def verified_directory(run: Path, entry: Entry) -> Path:
+    """Model directory of an accepted step, after its files were compared with the journal's digests.
 
     Raises
     ------
     InputError
-        A file is missing, or is not the one that the journal names.
+        A file is missing, or is not the one that was accepted.
     """
-    directory = place(run, line["step"])
-    found = digests(directory)
-    for name, digest in line["files"].items():
+    directory = step_directory(run, entry["step"])
+    found = file_digests(directory)
+    for name, digest in entry["files"].items():
         if name not in found:
-            raise InputError(f"{directory / name}: no such file: step {line['step']} is not whole")
+            raise InputError(f"{directory / name}: no such file: step {entry['step']} is incomplete")
         if found[name] != digest:
-            raise InputError(f"{directory / name}: damaged or replaced: it is not what the guard accepted")
+            raise InputError(f"{directory / name}: damaged or replaced: it is not the file that was accepted")
     return directory

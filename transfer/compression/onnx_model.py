@@ -1,8 +1,8 @@
-"""Networks as ONNX files: write one, open it, ask it, and measure what it costs on a device.
+"""Networks as ONNX files: write one, open it, predict with it, and measure its latency and memory.
 
-A file takes photographs as they are decoded: uint8, RGB, (n, r, r, 3), any n. Normalisation is part of the graph, so a
-device needs ONNX Runtime and NumPy alone. Its metadata holds, under "winnow", a JSON object with "format", "classes",
-"resolution", "input", "arch" and "precision". Every layer with weights is a node named like the module in PyTorch.
+A file takes decoded photographs: uint8, RGB, (n, r, r, 3), any n. Normalisation is part of the graph, so a device needs
+only ONNX Runtime and NumPy. The metadata holds, under "winnow", a JSON object with "format", "classes", "resolution",
+"input", "arch" and "precision". Every layer with weights is a node named like its module in PyTorch.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _BATCH = 64
 
 
 class _Mean(nn.Module):
-    """Global average pooling as a plain mean: the exporter makes a gather over computed indices of the adaptive one."""
+    """Global average pooling as a plain mean: the exporter turns the adaptive one into a gather over indices."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return maps.mean((2, 3), keepdim=True)
 
 
 class _Normalised(nn.Module):
-    """A network that takes uint8 images with channels last."""
+    """A network that takes uint8 images with channels last and normalises them."""
 
     factor: torch.Tensor
     offset: torch.Tensor
@@ -65,9 +65,9 @@ def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
     Parameters
     ----------
     model : nn.Module
-        On any device; left as it is.
+        On any device; not changed.
     spec : mapping
-        Of `networks.load_model`: "classes", "resolution", "mean", "std", "arch" are read.
+        From `networks.load_model`: "classes", "resolution", "mean", "std", "arch" are read.
     path : Path
 
     Returns
@@ -80,7 +80,7 @@ def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             network.set_submodule(name, _Mean())
-    images = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # two: a batch of one would be taken for a constant
+    images = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # two, since a batch of one becomes a constant
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,19 +101,19 @@ def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
             ) from None
     proto = program.model_proto  # type: ignore[union-attr]
     _tidy(proto)
-    describe(proto, spec, "fp32")
+    set_metadata(proto, spec, "fp32")
     return save(proto, path)
 
 
 def _tidy(proto: onnx.ModelProto) -> None:
-    """Name layers like their modules, and drop the exporter's stack traces: they hold paths of this machine."""
+    """Name layers like their modules, and remove the exporter's stack traces, which contain local paths."""
     taken: set[str] = set()
     weights = {tensor.name for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
         if node.op_type in LAYERS and any(name in weights for name in node.input[1:2]):
             named = node.input[1].removesuffix(".weight")
-            # Transposed weights have lost their name; the module that they belong to is the last but one scope.
+            # Transposed weights have lost their name; their module is the last scope but one.
             name = named if named != node.input[1] else (["", *json.loads(scopes.replace("'", '"') or "[]")])[-2]
             name = name.removeprefix("network.")
             if name and name not in taken:
@@ -129,8 +129,8 @@ def _tidy(proto: onnx.ModelProto) -> None:
         value.ClearField("doc_string")
 
 
-def describe(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, **more: Any) -> None:
-    """Put what a reader of the file needs, and `more`, into its metadata."""
+def set_metadata(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, **more: Any) -> None:
+    """Store what a reader of the file needs, and `more`, in its metadata."""
     facts = {
         "format": FORMAT,
         "arch": spec["arch"],
@@ -147,7 +147,7 @@ def describe(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, **
 
 
 def save(proto: onnx.ModelProto, path: Path) -> Path:
-    """Write a graph, whole or not at all."""
+    """Write a graph, completely or not at all."""
     onnx.checker.check_model(proto)
     with atomic(path) as partial:
         partial.write_bytes(proto.SerializeToString(deterministic=True))
@@ -167,7 +167,7 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     Raises
     ------
     InputError
-        Missing, damaged, or not one of ours.
+        The file is missing or damaged, or is not one of `transfer export`.
     """
     path = Path(path)
     if not path.is_file():
@@ -185,12 +185,12 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
 
 
 def facts(opened: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
-    """What the file says of itself; see `describe`.
+    """Metadata of an open file; see `set_metadata`.
 
     Raises
     ------
     InputError
-        The file is not one of ours.
+        The file is not one of `transfer export`.
     """
     try:
         found: dict[str, Any] = json.loads(opened.get_modelmeta().custom_metadata_map["winnow"])
@@ -203,15 +203,15 @@ def facts(opened: onnxruntime.InferenceSession, path: Path) -> dict[str, Any]:
 
 
 def predict(opened: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarray:
-    """Logits (n, c) float32 of images (n, r, r, 3) uint8, a few at a time."""
+    """Logits (n, c) float32 of images (n, r, r, 3) uint8, computed a few at a time."""
     parts = [opened.run([OUTPUT], {INPUT: images[i : i + _BATCH]})[0] for i in range(0, len(images), _BATCH)]
     return np.concatenate(parts)
 
 
 def latency_ms(path: Path, resolution: int | None = None, threads: int = 1, *, runs: int = 100) -> float:
-    """Milliseconds for one image: of five blocks of runs, the median of the quietest.
+    """Milliseconds for one image: the median of the fastest of five blocks of runs.
 
-    Other work on the machine only ever slows a block down, so the quietest is nearest to the truth.
+    Other work on the machine can only slow a block down, so the fastest is nearest to the true value.
     """
     opened = session(path, threads)
     side = resolution or facts(opened, path)["resolution"]
@@ -243,7 +243,7 @@ print(1024 * (kilobytes("VmHWM") - before))
 
 
 def peak_memory(path: Path) -> int:
-    """Bytes that opening a file and answering single images add, at most, to a process with ONNX Runtime (Linux)."""
+    """Peak memory in bytes that opening a file and predicting single images add to a process (Linux)."""
     side = facts(session(path), path)["resolution"]
     command = [sys.executable, "-c", _PEAK, str(path), str(side)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

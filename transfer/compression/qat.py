@@ -1,9 +1,8 @@
-"""Quantisation-aware training: the network learns with the rounding that int8 will bring.
+"""Quantisation-aware training: the network is trained with the rounding of int8.
 
-Used where post-training quantisation loses too much. The training is any call of `pretrain.training_loop.train`
-(recovery after a step, for instance) inside `with fake_quantised(network):`; afterwards the weights are plain
-fp32 ones again, trained to stand rounding, and `quantization.quantize_static` makes the int8 file of them as of any
-others.
+Used where post-training quantisation loses too much accuracy. The training is any call of
+`pretrain.training_loop.train` (recovery after a step, for instance) inside `with fake_quantised(network):`. Afterwards
+the weights are plain fp32 weights again, trained for rounding, and quantised like any others.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ _TINY = 1e-8
 
 
 class _Rounded(nn.Module):
-    """Weights as int8 can hold them: symmetric, one scale for each output channel.
+    """Round weights to int8: symmetric, one scale for each output channel.
 
-    A batch norm that follows scales whole output channels, which changes nothing in this rounding, so it need not be
+    A batch norm behind the layer scales whole output channels, which does not change this rounding, so it need not be
     folded into the weights first.
     """
 
@@ -36,7 +35,7 @@ class _Rounded(nn.Module):
 
 
 def round_input(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Activations as uint8 can hold them, with the range of this batch: no state that a checkpoint would need."""
+    """Round activations to uint8 with the range of this batch, so that there is no state to checkpoint."""
     x = inputs[0]
     low, high = (v.clamp(max=0) if i == 0 else v.clamp(min=0) for i, v in enumerate(torch.aminmax(x.detach())))
     scale = ((high - low) / 255).clamp_min(_TINY).float()
@@ -46,19 +45,19 @@ def round_input(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.T
 
 @contextmanager
 def fake_quantised(network: nn.Module, keep_float: Sequence[str] = ()) -> Iterator[nn.Module]:
-    """Round weights and inputs of every convolution and linear layer inside the block; gradients pass straight through.
+    """Round weights and inputs of all convolutions and linear layers inside the block; gradients ignore the rounding.
 
     Parameters
     ----------
     network : nn.Module
-        Its parameters stay the same objects; inside the block they have other names.
+        Its parameters stay the same objects; inside the block they have different names.
     keep_float : sequence of str
-        Layers that are left alone.
+        Layers that are not rounded.
 
     Raises
     ------
     InputError
-        A layer that the network does not have.
+        The network has no such layer.
 
     Notes
     -----
@@ -81,5 +80,5 @@ def fake_quantised(network: nn.Module, keep_float: Sequence[str] = ()) -> Iterat
         for layer in chosen:
             if parametrize.is_parametrized(layer, "weight"):
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-                if "bias" in layer._parameters:  # back to its place after the weight: optimisers go by the order
+                if "bias" in layer._parameters:  # back behind the weight: optimisers rely on the order
                     layer._parameters["bias"] = layer._parameters.pop("bias")

@@ -1,25 +1,25 @@
 """Post-training static int8 quantisation of exported networks, with ONNX Runtime; single layers can stay in fp32.
 
-Weights are int8, symmetric, one scale for each output channel; activations are uint8 with one range a tensor, from
-calibration images. Weights use 7 of their 8 bits: ONNX Runtime's kernels for x86 without VNNI add pairs of products in
-16 bits, which overflow silently with 8. Layers with weights and the sums of residual networks compute in int8.
+Weights are int8, symmetric, with one scale for each output channel; activations are uint8 with one range per tensor,
+measured on calibration images. Weights use 7 of their 8 bits: ONNX Runtime's kernels for x86 without VNNI add pairs of
+products in 16 bits, which overflow silently with 8. Layers with weights and the sums of residual networks compute in
+int8.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
 from onnxruntime import quantization as ort
 from onnxruntime.quantization import CalibrationMethod, QuantType
-from torch import nn
 
 from prune.runs.files import InputError
 from transfer.compression import onnx_model
@@ -46,18 +46,18 @@ class _Reader(ort.CalibrationDataReader):  # type: ignore[misc]
 
 
 class Quantizer:
-    """One network with its calibration: any set of its layers can be quantised without measuring ranges again.
+    """One network with its calibration: any set of its layers can be quantised without measuring the ranges again.
 
-    Close it by `with`.
+    A context manager.
 
     Parameters
     ----------
     float_path : Path
         fp32 file of `onnx_model.export_onnx`.
     images : (n, r, r, 3) uint8
-        Calibration images; a few hundred do.
+        Calibration images; a few hundred are enough.
     method : {"minmax", "percentile", "entropy"}
-        How ranges follow from what was seen: the extremes, all but 0.001 %, or the least loss of information.
+        How the ranges follow from the observed values: their extremes, all but 0.001 %, or the least information lost.
     """
 
     def __init__(self, float_path: Path, images: np.ndarray, method: Method = "minmax") -> None:
@@ -76,18 +76,18 @@ class Quantizer:
         self._folder.cleanup()
 
     def write(self, out: Path, keep_float: Sequence[str] = (), only: Sequence[str] = ()) -> Path:
-        """Write an int8 file in which the layers `keep_float` stay in fp32; with `only`, all but these stay.
+        """Write an int8 file in which the layers `keep_float` stay in fp32; with `only`, all layers but these do.
 
         Raises
         ------
         InputError
-            A layer that the network does not have, or none left to quantise.
+            The network has no such layer, or no layer would be quantised.
         """
         if unknown := [name for name in (*keep_float, *only) if name not in self.layers]:
             raise InputError(f"no layer {unknown[0]!r} in {self.path}; there are {', '.join(self.layers)}")
         nodes = list(only) or [name for name in (*self.layers, *self._sums) if name not in keep_float]
         if not set(nodes) & set(self.layers):
-            raise InputError(f"{self.path}: every layer is to stay in fp32: there is nothing to quantise")
+            raise InputError(f"{self.path}: every layer would stay in fp32: there is nothing to quantise")
         with tempfile.TemporaryDirectory() as scratch, _quiet():
             made = Path(scratch) / "int8.onnx"
             ort.quantize_static(
@@ -103,58 +103,26 @@ class Quantizer:
                 nodes_to_quantize=nodes,
                 calibrate_method=_METHODS[self.method],
                 calibration_providers=["CPUExecutionProvider"],
-                # A matrix product whose result stays fp32 takes its bias in the same kernel.
+                # A matrix product whose result stays fp32 adds its bias in the same kernel.
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
                 calibration_cache_path=self._cache,
             )
             proto = onnx.load(str(made))
         described = onnx_model.facts(onnx_model.session(self.path), self.path)
-        onnx_model.describe(proto, described, "int8", keep_float=list(keep_float))
+        onnx_model.set_metadata(proto, described, "int8", keep_float=list(keep_float))
         return onnx_model.save(proto, out)
 
 
 def residual_sums(proto: onnx.ModelProto) -> list[str]:
-    """Sums that go straight into a ReLU: those of residual networks. Transformers keep theirs in fp32."""
+    """Names of the sums that feed a ReLU, as in residual networks. The sums of transformers stay in fp32."""
     rectified = {node.input[0] for node in proto.graph.node if node.op_type == "Relu"}
     return [node.name for node in proto.graph.node if node.op_type == "Add" and node.output[0] in rectified]
 
 
-def quantize_static(
-    model: nn.Module,
-    spec: Mapping[str, Any],
-    images: np.ndarray,
-    out: Path,
-    keep_float: Sequence[str] = (),
-    *,
-    method: Method = "minmax",
-) -> Path:
-    """Write a network as an int8 file; see `Quantizer`.
-
-    Parameters
-    ----------
-    model, spec : nn.Module, mapping
-        Of `networks.load_model`.
-    images : (n, r, r, 3) uint8
-        For calibration.
-    out : Path
-    keep_float : sequence of str
-        Layers that stay in fp32.
-
-    Returns
-    -------
-    Path
-        `out`.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        fp32 = onnx_model.export_onnx(model, spec, Path(scratch) / "model.onnx")
-        with Quantizer(fp32, images, method) as quantizer:
-            return quantizer.write(out, keep_float)
-
-
 def sensitive_layers(quantizer: Quantizer, images: np.ndarray) -> list[tuple[str, float]]:
-    """How much each layer's quantisation moves the network's answers, worst first.
+    """Measure how much each layer's quantisation changes the network's predictions, worst first.
 
-    One layer at a time is quantised, all others stay in fp32. Ties go to the earlier layer.
+    One layer at a time is quantised, all others stay in fp32. On ties the earlier layer comes first.
 
     Parameters
     ----------
@@ -164,7 +132,7 @@ def sensitive_layers(quantizer: Quantizer, images: np.ndarray) -> list[tuple[str
     Returns
     -------
     list of (str, float)
-        Layer, and the mean over `images` of the Kullback-Leibler divergence from the fp32 answers, in nats.
+        Layer, and the mean over `images` of the Kullback-Leibler divergence from the fp32 predictions, in nats.
     """
     wanted = onnx_model.predict(onnx_model.session(quantizer.path), images)
     found = []
@@ -193,46 +161,46 @@ def divergence(wanted: np.ndarray, got: np.ndarray) -> float:
     return float((np.exp(p) * (p - q)).sum(1).mean())
 
 
-def put_back(
+def quantise_until_accepted(
     quantizer: Quantizer,
     out: Path,
     images: np.ndarray,
-    holds: Callable[[Path], bool],
+    accepted: Callable[[Path], bool],
     *,
     most: int | None = None,
 ) -> list[str] | None:
-    """Mixed precision: give the most sensitive layers back to fp32, one more at a time, until `holds(out)`.
+    """Quantise all layers, then keep the most sensitive ones in fp32, one more at a time, until `accepted(out)`.
 
     Parameters
     ----------
     quantizer : Quantizer
     out : Path
-        Holds the last file that was tried.
+        Is the last file that was tried.
     images : (n, r, r, 3) uint8
         Sensitivity is measured on them.
-    holds : function of Path
+    accepted : function of Path
         Whether a file is good enough.
     most : int, optional
-        Layers to put back at most; a quarter of them when absent.
+        Largest number of layers in fp32; a quarter of them when absent.
 
     Returns
     -------
     list of str, or None
-        Layers in fp32, worst first (none, when int8 throughout holds); None when `most` were not enough.
+        Layers in fp32, worst first (empty when int8 throughout is accepted); None when `most` were not enough.
     """
-    if holds(quantizer.write(out)):
+    if accepted(quantizer.write(out)):
         return []
     most = max(1, len(quantizer.layers) // 4) if most is None else min(most, len(quantizer.layers) - 1)
     worst = [name for name, _ in sensitive_layers(quantizer, images)]
     for count in range(1, most + 1):
-        if holds(quantizer.write(out, worst[:count])):
+        if accepted(quantizer.write(out, worst[:count])):
             return worst[:count]
     return None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ONNX Runtime recommends a preparation that the exporter has already done, and prints how it calibrates."""
+    """Silence ONNX Runtime: it recommends a preparation that the exporter has done, and prints its calibration."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

@@ -1,10 +1,8 @@
-"""Short training after a step of compression, in the one training loop; the images that guard and importance see."""
+"""Recovery: the short training after a step of compression, in the loop of `pretrain`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +21,36 @@ from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
 from pretrain.training_run import augmented
 from prune.data.batches import Loader
-from prune.models import networks
 from prune.runs.files import InputError
 from transfer.evaluation import finetune_recipes
 
 _TEMPERATURE = 2.0
-_TUNED = "finetune-"  # what `transfer finetune` puts before its recipes' names
+_TUNED = "finetune-"  # the prefix of the recipes' names of `transfer finetune`
 
 
-def recipe_for(
+def recovery_recipe(
     spec: dict[str, Any], model: nn.Module, name: str | None, epochs: float, lr: float | None, batch: int | None
 ) -> Recipe:
-    """Recipe of the recovery: the one that the model was trained with, gentler.
+    """Recipe of the recovery: the one that the model was trained with, at a lower learning rate.
 
-    A fifth of its learning rate unless `lr` is given (all of it for AdamW's fine-tuning, which is low already), its
-    crops and decay, no mixtures and no growing images.
+    A fifth of its learning rate unless `lr` is given (all of it for fine-tuning by AdamW, whose rate is low already),
+    its crops and weight decay, without mixup, CutMix and growing images.
 
     Raises
     ------
     InputError
-        The recipe is not known, or a value is impossible.
+        There is no such recipe, or a value is impossible.
     """
     wanted = name or str(spec.get("recipe"))
     tuned = wanted.removeprefix(_TUNED)
     if tuned != wanted and tuned in finetune_recipes.RECIPES:
-        known = finetune_recipes.adapted(tuned, spec, batch_norm=finetune_recipes.has_batch_norm(model))
+        known = finetune_recipes.for_network(tuned, spec, batch_norm=finetune_recipes.has_batch_norm(model))
     elif wanted in RECIPES:
         known = RECIPES[wanted]
     else:
         there = ", ".join((*RECIPES, *(_TUNED + size for size in finetune_recipes.RECIPES)))
         whose = "" if name else "the model was trained by "
-        raise InputError(f"--recipe: {whose}{wanted!r}, which is no recipe of ours; there are {there}")
+        raise InputError(f"--recipe: {whose}{wanted!r}, which is not a recipe here; there are {there}")
     gentle = 1.0 if tuned != wanted and known.optimiser == "adamw" else 0.2
     peak = known.lr * gentle * (batch or known.batch) / known.batch if lr is None else lr
     if not peak > 0 or (batch is not None and batch < 1):
@@ -77,8 +74,8 @@ def recipe_for(
     return found
 
 
-def distilled(original: nn.Module, recipe: Recipe, weight: float, seed: int) -> Loss:
-    """Cross entropy mixed with the divergence from the original's answers (Hinton et al., 2015), at temperature 2.
+def distillation_loss(original: nn.Module, recipe: Recipe, weight: float, seed: int) -> Loss:
+    """Cross entropy mixed with the divergence from the original's predictions (Hinton et al., 2015), temperature 2.
 
     Parameters
     ----------
@@ -104,82 +101,76 @@ def distilled(original: nn.Module, recipe: Recipe, weight: float, seed: int) -> 
     return loss if weight > 0 else plain
 
 
-def recover(
-    network: nn.Module,
-    loader: Loader,
-    rows: np.ndarray,
-    recipe: Recipe,
-    ranks: Ranks,
-    spec: dict[str, Any],
-    *,
-    seed: int,
-    loss: Loss,
-    checkpoints: Path,
-    checkpoint_seconds: float,
-    name: str,
-) -> nn.Module:
-    """Train for `recipe.epochs`, from a checkpoint if there is one; afterwards on the CPU, in evaluation mode."""
-    if recipe.epochs > 0:
-        network = network.to(ranks.device)
-        with bar(name) as on_step:
-            training_loop.train(
-                network,
-                augmented(loader, recipe, seed),
-                rows,
-                recipe,
-                ranks,
-                budget=Budget(epochs=recipe.epochs),
-                mean=spec["mean"],
-                std=spec["std"],
-                seed=seed,
-                loss=loss,
-                checkpoints=checkpoints,
-                checkpoint_seconds=checkpoint_seconds,
-                hooks=Hooks(on_step=on_step),
-            )
-    return network.to("cpu").eval()
+@dataclass(frozen=True)
+class Recovery:
+    """How every step of a compression is trained afterwards.
 
-
-def images_of(loader: Loader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Central squares of the images at `rows`, (n, r, r, 3) uint8, and their labels, (n,) int64."""
-    images, labels = [], []
-    with closing(loader.epoch(rows)) as batches:  # type: ignore[type-var]
-        for part, label, _ in batches:
-            images.append(part.permute(0, 2, 3, 1).numpy().copy())
-            labels.append(label.numpy().copy())
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def balanced(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """About `count` of `rows`, from every class as many as far as it has them: (k,) int64, ascending.
-
-    Parameters
+    Attributes
     ----------
-    rows, labels : (n,) int
-        Rows and their labels.
-    count : int
+    loader : Loader
+        Of the target's training images.
+    rows : (n,) int64
+        Rows to train on, without the preservation set.
+    ranks : Ranks
+    original : nn.Module
+        Its predictions are distilled into the compressed network.
+    recipe, last_recipe : Recipe
+        Of every step, and of the step that reaches the size; 0 epochs: no training.
+    distil : float in [0, 1]
+        Weight of the distillation in the loss.
     seed : int
+    checkpoint_seconds : float
     """
-    classes = np.unique(labels)
-    each, rng = -(-count // len(classes)), np.random.default_rng((seed, 0xBA1A))
-    return np.sort(np.concatenate([rng.permutation(rows[labels == c])[:each] for c in classes]))
 
+    loader: Loader
+    rows: np.ndarray
+    ranks: Ranks
+    original: nn.Module
+    recipe: Recipe
+    last_recipe: Recipe
+    distil: float
+    seed: int
+    checkpoint_seconds: float
 
-def normalised(
-    images: np.ndarray, labels: np.ndarray, spec: dict[str, Any], size: int = 64
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches of images (b, 3, r, r) as the network takes them, and their labels."""
-    for i in range(0, len(images), size):
-        part = torch.from_numpy(np.ascontiguousarray(images[i : i + size])).permute(0, 3, 1, 2)
-        yield networks.normalise(part, spec["mean"], spec["std"]), torch.from_numpy(labels[i : i + size])
+    def train(self, network: nn.Module, spec: dict[str, Any], step: int, scratch: Path, *, last: bool) -> nn.Module:
+        """Train a network in place, from a checkpoint in `scratch` where there is one.
 
+        Parameters
+        ----------
+        network : nn.Module
+        spec : dict
+            Content of its model.json.
+        step : int
+            Number of the compression's step.
+        scratch : Path
+            Directory of the step; checkpoints go there.
+        last : bool
+            Whether this step reaches the size.
 
-def predictor(model: nn.Module, spec: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """A torch network as a function from images (n, r, r, 3) uint8 to logits (n, c) float32."""
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            blank = np.zeros(len(images), np.int64)
-            return np.concatenate([model(x).float().numpy() for x, _ in normalised(images, blank, spec, 256)])
-
-    return predict
+        Returns
+        -------
+        nn.Module
+            The network on the CPU, in evaluation mode.
+        """
+        recipe, seed = self.last_recipe if last else self.recipe, self.seed * 1000 + step
+        torch.manual_seed(seed)
+        original = self.original.to(self.ranks.device)
+        if recipe.epochs > 0:
+            network = network.to(self.ranks.device)
+            with bar(f"step {step}") as on_step:
+                training_loop.train(
+                    network,
+                    augmented(self.loader, recipe, seed),
+                    self.rows,
+                    recipe,
+                    self.ranks,
+                    budget=Budget(epochs=recipe.epochs),
+                    mean=spec["mean"],
+                    std=spec["std"],
+                    seed=seed,
+                    loss=distillation_loss(original, recipe, self.distil, seed),
+                    checkpoints=scratch / "checkpoint",
+                    checkpoint_seconds=self.checkpoint_seconds,
+                    hooks=Hooks(on_step=on_step),
+                )
+        return network.to("cpu").eval()

@@ -1,8 +1,8 @@
-"""Lottery-ticket rewinding: single weights go, the others return to where they were, and training starts anew.
+"""Lottery-ticket rewinding: remove single weights, set the others back to earlier values, and train again.
 
 Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR 2019; rewinding to early weights: Frankle et al., "Linear Mode
 Connectivity and the Lottery Ticket Hypothesis", ICML 2020. For comparison with channel pruning: the network keeps its
-shape, so file and latency stay what they were.
+shape, so the file's size and the latency do not change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def prunable(model: nn.Module) -> list[str]:
-    """Weights of convolutions and linear layers, the classifier's excepted."""
+    """Names of the weights of convolutions and linear layers, without the classifier."""
     last = {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
     owners = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     return [f"{name}.weight" for name, m in owners.items() if id(m.weight) not in last]
@@ -27,7 +27,7 @@ def prunable(model: nn.Module) -> list[str]:
 def saliency(
     model: nn.Module, names: Iterable[str], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """| weight x gradient of the loss | over the target's images: the data-aware score of single weights."""
+    """| weight x gradient of the loss | over the target's images, for every single weight of these parameters."""
     names = list(names)
     weights = [model.get_parameter(name) for name in names]
     totals = [torch.zeros_like(w) for w in weights]
@@ -40,18 +40,18 @@ def saliency(
 
 
 def masks(weights: Weights, scores: Weights, share: float) -> dict[str, torch.Tensor]:
-    """Mark the weights that stay: of all that are not zero yet, the lowest `share` by score goes, over all layers.
+    """Mark the weights that stay: of all that are not zero yet, over all layers, the `share` of lowest score goes.
 
     Parameters
     ----------
     weights, scores : mapping of str to Tensor
-        Of the same names and shapes.
+        With the same names and shapes.
     share : float in [0, 1)
 
     Returns
     -------
     dict of str to bool Tensor
-        Ties: the earlier layer and lower place goes first.
+        On ties the earlier layer and the lower position goes first.
     """
     names = list(scores)
     live = torch.cat([weights[name].flatten() != 0 for name in names])
@@ -63,31 +63,32 @@ def masks(weights: Weights, scores: Weights, share: float) -> dict[str, torch.Te
 
 
 def rewound(start: Weights, masked: Weights) -> dict[str, torch.Tensor]:
-    """State of the network at the point of rewinding, with zeros where weights were removed."""
+    """State dict of the network at the point of rewinding, with zeros where weights were removed."""
     return {
         name: tensor.detach().clone() * masked[name].to(tensor) if name in masked else tensor.detach().clone()
         for name, tensor in start.items()
     }
 
 
-def hold(model: nn.Module, masked: Weights) -> None:
-    """Set what is masked to zero, in place."""
+def apply_masks(model: nn.Module, masked: Weights) -> None:
+    """Set the weights that the masks remove to zero, in place."""
     with torch.no_grad():
         for name, mask in masked.items():
             weight = model.get_parameter(name)
             weight.mul_(mask.to(weight.device))
 
 
-def held(model: nn.Module, masked: Weights) -> RemovableHandle:
-    """Hold the masks before every forward pass from here on; returns the handle that ends it.
+def mask_before_forward(model: nn.Module, masked: Weights) -> RemovableHandle:
+    """Apply the masks before every forward pass from now on; returns the handle that ends it.
 
-    Not after every step: a checkpoint may lie between a step and what follows it, and a resumed run must go on alike.
+    Not after every step: a checkpoint may fall between a step and a hook behind it, and a resumed run must continue
+    identically.
     """
     near = dict(masked)
 
     def before(*_: object) -> None:
-        # Moved to the network's device once: from then on they are there.
+        # Copies to the network's device at the first call only.
         near.update({name: mask.to(model.get_parameter(name).device) for name, mask in near.items()})
-        hold(model, near)
+        apply_masks(model, near)
 
     return model.register_forward_pre_hook(before)

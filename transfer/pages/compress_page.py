@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transfer.compression import journal
-from transfer.compression.journal import ACCEPTED, ROLLED_BACK, Line
+from transfer.compression.journal import ACCEPTED, ROLLED_BACK, Entry
 from transfer.pages import curves_page
 from transfer.pages.curves_page import Chart, Curve, Section
 
@@ -29,7 +29,7 @@ _NEAREST = 5
 _GAP = math.nan
 
 
-def compression_html(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
+def compression_html(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]]]) -> str:
     """The page as text.
 
     Parameters
@@ -78,13 +78,13 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]
     )
 
 
-def outcome_sentences(runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]]) -> str:
+def outcome_sentences(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]]]) -> str:
     """How small and how accurate each model became, in one sentence per run."""
     return " ".join(f"{name}: {_outcome(lines)}." for name, (lines, _) in runs.items())
 
 
-def _outcome(lines: Sequence[Line]) -> str:
-    first, final = lines[0], lines[journal.current(lines)]
+def _outcome(lines: Sequence[Entry]) -> str:
+    first, final = lines[0], lines[journal.current_step(lines)]
     rejected = sum(line["verdict"] == ROLLED_BACK for line in lines)
     points = 100 * (final["accuracy"] - first["accuracy"])
     times = ""
@@ -92,25 +92,25 @@ def _outcome(lines: Sequence[Line]) -> str:
         times = f", {first['latency_ms'] / final['latency_ms']:.1f}x as fast"
     return (
         f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {points:+.1f} points on the preservation "
-        f"set; {len(journal.accepted(lines)) - 1} steps accepted, {rejected} rolled back"
+        f"set; {len(journal.accepted_steps(lines)) - 1} steps accepted, {rejected} rolled back"
     )
 
 
-def kept_steps(lines: Sequence[Line]) -> list[Line]:
+def kept_steps(lines: Sequence[Entry]) -> list[Entry]:
     """Entries from the original to the last step that was kept, each built on the one before."""
-    found, step = [], journal.current(lines)
+    found, step = [], journal.current_step(lines)
     while step:
         found.append(lines[step])
         step = lines[step]["base"]
     return [lines[0], *reversed(found)]
 
 
-def nearest(lines: Sequence[Line], config: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
+def nearest_classes(lines: Sequence[Entry], config: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
     """Classes nearest to their margin at the last step that was kept: name, points lost, share of the margin.
 
     The share is None without a margin, and where the margin is 0. Of equal losses the earlier class comes first.
     """
-    first, final = lines[0], lines[journal.current(lines)]
+    first, final = lines[0], lines[journal.current_step(lines)]
     margin = config.get("class_margin")
     lost = {
         name: 100 * (before - final["per_class"][name])
@@ -121,16 +121,16 @@ def nearest(lines: Sequence[Line], config: Mapping[str, Any]) -> list[tuple[str,
     return [(name, lost[name], lost[name] / margin if margin else None) for name in worst]
 
 
-def nearest_text(lines: Sequence[Line], config: Mapping[str, Any]) -> str:
+def nearest_text(lines: Sequence[Entry], config: Mapping[str, Any]) -> str:
     """`newt 4.0 points lost (40 % of its margin), cat ...`."""
     parts = []
-    for name, lost, share in nearest(lines, config):
+    for name, lost, share in nearest_classes(lines, config):
         change = f"{lost:.1f} points lost" if lost > 0 else f"{-lost:.1f} points gained" if lost < 0 else "nothing lost"
         parts.append(f"{name} {change}" + (f" ({100 * share:.0f} % of its margin)" if share is not None else ""))
     return ", ".join(parts) or "none"
 
 
-def step_texts(name: str, line: Line, lines: Sequence[Line]) -> list[str]:
+def step_texts(name: str, line: Entry, lines: Sequence[Entry]) -> list[str]:
     """Texts of one step for the columns of `HEADER`."""
     if line["kind"] == "rollback":
         return [f"{name} {line['step']}", "rollback", *[""] * 8, line["verdict"], line.get("reason", "by hand")]
@@ -151,13 +151,13 @@ def step_texts(name: str, line: Line, lines: Sequence[Line]) -> list[str]:
     ]
 
 
-def _kept_values(lines: Sequence[Line], key: str, *, absolute: bool = False) -> list[float]:
+def _kept_values(lines: Sequence[Entry], key: str, *, absolute: bool = False) -> list[float]:
     whole = 1 if absolute else lines[0][key] / 100
     return [(line[key] or 0) / whole for line in kept_steps(lines)]
 
 
 def _curves(
-    runs: Mapping[str, tuple[Sequence[Line], Mapping[str, Any]]], key: str, *, absolute: bool = False
+    runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]]], key: str, *, absolute: bool = False
 ) -> list[Curve]:
     found = []
     for name, (lines, _) in runs.items():
@@ -166,14 +166,14 @@ def _curves(
     return found
 
 
-def _sizes(name: str, lines: Sequence[Line]) -> list[Curve]:
+def _sizes(name: str, lines: Sequence[Entry]) -> list[Curve]:
     """Size of the kept model after each step, as stairs; and a spike for each step that was rolled back."""
     share = [100 * line["params"] / lines[0]["params"] for line in lines]
     x, y, spike_x, spike_y = [0.0], [100.0], list[float](), list[float]()
     for number, line in enumerate(lines[1:], 1):
         before = y[-1]
         x += [number, number]
-        y += [before, share[journal.current(lines[: number + 1])]]
+        y += [before, share[journal.current_step(lines[: number + 1])]]
         if line["verdict"] == ROLLED_BACK:
             gap = [_GAP] if spike_x else []
             spike_x += [number for _ in gap] + [number, number]
@@ -182,7 +182,7 @@ def _sizes(name: str, lines: Sequence[Line]) -> list[Curve]:
     return [*found, Curve("rolled back", spike_x, spike_y, [0.0] * len(spike_x))] if spike_x else found
 
 
-def _used(lines: Sequence[Line]) -> list[Curve]:
+def _used(lines: Sequence[Entry]) -> list[Curve]:
     found = []
     tried = [line for line in lines[1:] if line["verdict"] in (ACCEPTED, ROLLED_BACK) and line["kind"] != "rollback"]
     for name, key in (("overall", "overall_used"), ("nearest class", "class_used")):

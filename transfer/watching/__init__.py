@@ -1,1 +1,1 @@
-"""Is the compressed model still right? It and its original side by side on new images."""
+"""Is a compressed model still right on new images? It is compared with its original."""

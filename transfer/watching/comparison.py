@@ -1,4 +1,4 @@
-"""Does a compressed model still answer like its original, and do new images look like old ones? Functions on arrays."""
+"""Does a compressed model still predict like its original, and have images changed? Functions on arrays."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def wilson(count: int, n: int, confidence: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def mistakes(
+def counted_errors(
     original: np.ndarray, compressed: np.ndarray, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the compressed model's answers count against it, and the class that each belongs to.
+    """Find the predictions that count as errors of the compressed model, and the class to which each belongs.
 
-    Without labels: those that differ, in the class that the original says. With labels: those that the original has
-    right and the compressed model wrong, in the class of the label; an answer that was wrong before may change, which
-    loses nothing.
+    Without labels: predictions that differ, in the class that the original predicts. With labels: predictions that the
+    original has right and the compressed model wrong, in the class of the label; a prediction that was wrong before may
+    change without loss.
 
     Parameters
     ----------
     original, compressed : (n,) int
-        Answers.
+        Predicted classes.
     labels : (n,) int, optional
-        Images whose label is -1 are left out.
+        Images whose label is -1 are ignored.
 
     Returns
     -------
@@ -55,14 +55,14 @@ def mistakes(
     return labels[known], ((original != compressed) & (original == labels))[known]
 
 
-def shares(groups: np.ndarray, wrong: np.ndarray, classes: int, *, least: int = 5) -> np.ndarray:
-    """Share of each class's images that go wrong, (classes,) float64; of all images for a class of fewer than `least`.
+def error_shares(groups: np.ndarray, wrong: np.ndarray, classes: int, *, least: int = 5) -> np.ndarray:
+    """Share of errors in each class, (classes,) float64; for a class of fewer than `least` images that of all images.
 
-    One image that goes wrong says little of a class that has no other.
+    One error says little about a class that has no other image.
 
     Examples
     --------
-    >>> shares(np.array([0, 0, 0, 1]), np.array([True, False, False, True]), 3, least=3).round(2).tolist()
+    >>> error_shares(np.array([0, 0, 0, 1]), np.array([True, False, False, True]), 3, least=3).round(2).tolist()
     [0.33, 0.5, 0.5]
     """
     n = np.bincount(groups, minlength=classes)
@@ -79,17 +79,17 @@ def by_class(
     least: int = 5,
     confidence: float = 0.95,
 ) -> list[dict[str, Any]]:
-    """How often images of each class go wrong, and where that is surely more than allowed.
+    """How often images of each class are errors, and in which classes that is certainly more than allowed.
 
-    A class alarms when the lower end of Wilson's interval, corrected for the number of classes that are looked at
-    (Bonferroni), lies above its allowed share.
+    A class alarms when the lower end of Wilson's interval, corrected for the number of classes tested (Bonferroni),
+    lies above its allowed share.
 
     Parameters
     ----------
     groups : (n,) int
-        Class of every image: its label, or what the original says.
+        Class of every image: its label, or what the original predicts.
     wrong : (n,) bool
-        The compressed model disagrees with the original, or loses an answer that the original had right.
+        Errors; see `counted_errors`.
     classes : sequence of str
     allowed : (c,) float
         Shares, 0 to 1.
@@ -103,10 +103,10 @@ def by_class(
     """
     n = np.bincount(groups, minlength=len(classes))
     count = np.bincount(groups[wrong], minlength=len(classes))
-    looked = max(1, int((n >= least).sum()))
+    tested = max(1, int((n >= least).sum()))
     found = []
     for c, name in enumerate(classes):
-        low, high = wilson(int(count[c]), int(n[c]), 1 - (1 - confidence) / looked)
+        low, high = wilson(int(count[c]), int(n[c]), 1 - (1 - confidence) / tested)
         found.append(
             {
                 "class": name,
@@ -122,15 +122,15 @@ def by_class(
 
 
 def drift(reference: np.ndarray, images: np.ndarray, *, seed: int = 0, confidence: float = 0.99) -> dict[str, Any]:
-    """How far the mean of features has moved, and how far it would move by chance.
+    """Measure how far the mean of the features has moved, and how far it would move by chance.
 
     The distance is the root mean square over the features of (mean of new - mean of reference) / standard deviation of
-    the reference. Chance: the same between random halves of the reference, scaled to the two numbers of images.
+    the reference. By chance: the same between random halves of the reference, scaled to the two numbers of images.
 
     Parameters
     ----------
     reference : (m, d) float
-        Features of images as the model was made for; at least 4.
+        Features of images of the kind that the model was trained for; at least 4.
     images : (n, d) float
 
     Returns
@@ -158,7 +158,7 @@ def drift(reference: np.ndarray, images: np.ndarray, *, seed: int = 0, confidenc
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Linear CKA of two models' features of the same images: 1 when they differ by rotation and scale alone.
+    """Linear CKA of two models' features of the same images: 1 when they differ only by rotation and scale.
 
     Kornblith et al., "Similarity of Neural Network Representations Revisited" (2019), equation 3 with linear kernels;
     the widths may differ, as they do after channel pruning.

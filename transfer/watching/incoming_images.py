@@ -1,4 +1,4 @@
-"""The new images of `transfer watch`: what a CSV names, read and cut to squares."""
+"""The new images of `transfer watch`: read from the paths in a CSV and cropped to squares."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prune.runs.files import InputError, note
 
 
 @dataclass(frozen=True)
-class New:
-    """The images of the CSV: their paths as written, pixels, and labels (-1: unknown)."""
+class IncomingImages:
+    """The images of a CSV: their paths as written, pixels, labels (-1: unknown), and the paths that cannot be read."""
 
     paths: list[str]
     images: np.ndarray
@@ -24,13 +24,13 @@ class New:
     unreadable: list[str]
 
 
-def read_images(place: Path, classes: list[str], side: int) -> New:
-    """Read the images that a CSV names, cut to their central square; those that cannot be read are left out.
+def read_incoming(place: Path, classes: list[str], side: int) -> IncomingImages:
+    """Read the images that a CSV lists, cropped to their central square; unreadable ones are skipped.
 
     Raises
     ------
     InputError
-        No such file, no column `path`, an unknown label, or no image that can be read.
+        There is no such file, no column `path`, an unknown label, or no readable image.
     """
     if not place.is_file():
         raise InputError(f"--images {place}: no such file; a CSV with a column `path` is expected")
@@ -51,7 +51,7 @@ def read_images(place: Path, classes: list[str], side: int) -> New:
             raise InputError(f"{place}: line {number}: the model has no class {label!r}")
         try:
             pixels = decode(prepare((place.parent / (row["path"] or "")).read_bytes()))
-        except (OSError, ValueError):  # no image, or no path: it may hold a NUL byte
+        except (OSError, ValueError):  # not an image, or not a path: it may contain a NUL byte
             unreadable.append(row["path"] or f"line {number}")
             continue
         box = center_crops(np.array([pixels.shape[0]]), np.array([pixels.shape[1]])).boxes[0]
@@ -61,5 +61,5 @@ def read_images(place: Path, classes: list[str], side: int) -> New:
     if unreadable:
         note(f"{place}: {len(unreadable)} of {len(rows)} images cannot be read, first {unreadable[0]}")
     if not images:
-        raise InputError(f"{place}: names no image that can be read")
-    return New(paths, np.stack(images), np.array(labels), unreadable)
+        raise InputError(f"{place}: lists no image that can be read")
+    return IncomingImages(paths, np.stack(images), np.array(labels), unreadable)

@@ -1,4 +1,4 @@
-"""What `transfer watch` prints and writes."""
+"""The report of `transfer watch` as a table, and the CSV with one line per image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from prune.runs.files import atomic, csv_cell
 _SHOWN = 20
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """The report as text: the classes that go wrong most, alarms first, then drift and what to do."""
-    lines = [f"{found['compressed']} beside {found['original']}"]
+def report_text(found: Mapping[str, Any]) -> str:
+    """The report as text: the classes with most errors, alarms first, then drift and what to do."""
+    lines = [f"{found['compressed']} compared with {found['original']}"]
     labelled = f", {found['labelled']} with labels" if found["labelled"] else ""
     lines.append(f"{found['images']} images{labelled}: they disagree on {100 * found['disagreement']:.1f} %")
     if "top1" in found:
@@ -26,18 +26,18 @@ def table(found: Mapping[str, Any]) -> str:
     head = "lost %" if found["measure"] == "lost answers" else "apart %"
     lines += ["", f"{'class':<{width}} {'images':>7} {head:>8} {'surely %':>9} {'allowed %':>10}"]
     for row in rows[:_SHOWN]:
-        cells = f"{row['n']:7} {100 * row['wrong']:8.1f} {100 * row['low']:9.1f} {100 * row['allowed']:10.1f}"
-        lines.append(f"{row['class']:<{width}} {cells}{'  ALARM' if row['alarm'] else ''}")
+        numbers = f"{row['n']:7} {100 * row['wrong']:8.1f} {100 * row['low']:9.1f} {100 * row['allowed']:10.1f}"
+        lines.append(f"{row['class']:<{width}} {numbers}{'  ALARM' if row['alarm'] else ''}")
     if len(rows) > _SHOWN:
         lines.append(f"and {len(rows) - _SHOWN} more classes")
     lines.append("")
     for name, drift in found.get("drift", {}).items():
-        said = "DRIFTED" if drift["drifted"] else "no more than by chance"
+        outcome = "DRIFTED" if drift["drifted"] else "no more than by chance"
         lines.append(
-            f"features of the {name}: moved by {drift['distance']:.3f} deviations, {drift['by_chance']:.3f} happen by "
-            f"chance: {said}"
+            f"features of the {name}: moved by {drift['distance']:.3f} standard deviations, {drift['by_chance']:.3f} "
+            f"occur by chance: {outcome}"
         )
-    alike = f"features of the two are {found['similarity']:.3f} alike (CKA)"
+    alike = f"similarity of the two models' features (CKA): {found['similarity']:.3f}"
     if "reference_similarity" in found:
         alike += f", {found['reference_similarity']:.3f} on the reference"
     lines.append(alike)
@@ -56,7 +56,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def write_lines(place: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV with a line for each image."""
+    """Write a CSV with one line for each image."""
     with atomic(place) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()

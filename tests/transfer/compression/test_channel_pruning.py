@@ -46,7 +46,7 @@ def test_removing_channels_that_are_zero_changes_nothing(spec):
                     if dim == 0 and "running" not in name:
                         state[name][at] = 0
     images = torch.randn(2, 3, 16, 16)
-    narrow, widths = channel_pruning.prune(model, spec, found, stays)
+    narrow, widths = channel_pruning.prune_channels(model, spec, found, stays)
     assert widths["widths"]
     assert sum(p.numel() for p in narrow.parameters()) < sum(p.numel() for p in model.parameters())
     assert torch.allclose(narrow(images), model(images), atol=1e-5)
@@ -72,8 +72,8 @@ def test_attention_loses_the_same_number_of_channels_in_every_head_and_keeps_its
     heads = [g for g in found if ".query-key." in g.name or ".value." in g.name]
     assert len(heads) == 2 * 2 * 2  # blocks, heads, kinds
     draw = np.random.default_rng(0)
-    narrow, spec = channel_pruning.prune(
-        model, VIT, found, channel_pruning.choose(found, [draw.random(g.size) for g in found], 0.25, inner=True)
+    narrow, spec = channel_pruning.prune_channels(
+        model, VIT, found, channel_pruning.most_important(found, [draw.random(g.size) for g in found], 0.25, inner=True)
     )
     assert spec["widths"]["blocks.1.attn"] == [2, 6]  # 8 channels a head, a quarter fewer
     assert narrow(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
@@ -86,10 +86,10 @@ def test_choosing_takes_the_least_important_and_the_lower_channel_of_equals_stay
     ]
     values = [np.array([1.0, 3.0, 1.0, 2.0]), np.array([5.0, 0.0, 4.0, 1.0, 2.0])]
     # round(4 * 0.6) = 2 and round(5 * 0.6) = 3 channels stay
-    first, second = channel_pruning.choose(groups, values, 0.4)
+    first, second = channel_pruning.most_important(groups, values, 0.4)
     assert first.tolist() == [1, 3]
     assert second.tolist() == [0, 2, 4]
-    first, second = channel_pruning.choose(groups, values, 0.4, inner=True)
+    first, second = channel_pruning.most_important(groups, values, 0.4, inner=True)
     assert first.tolist() == [0, 1, 2, 3]
 
 
@@ -99,7 +99,7 @@ def test_choosing_takes_the_least_important_and_the_lower_channel_of_equals_stay
 )
 def test_wide_layers_keep_multiples_that_kernels_like(size, ratio, left):
     # 64 * 0.7 = 44.8, 5.6 eights: 6; 512 * 0.8 = 409.6, 51.2 eights: 51; 32 * 0.7 = 22.4, 5.6 fours: 6
-    assert channel_pruning.kept(size, ratio) == left
+    assert channel_pruning.kept_count(size, ratio) == left
 
 
 def test_the_ratio_for_a_size_reaches_it_and_is_the_smallest_that_does():
@@ -108,8 +108,8 @@ def test_the_ratio_for_a_size_reaches_it_and_is_the_smallest_that_does():
     goal = sum(p.numel() for p in model.parameters()) // 2
 
     def size(ratio):
-        stays = channel_pruning.choose(found, [np.zeros(g.size) for g in found], ratio)
-        return sum(p.numel() for p in channel_pruning.prune(model, RESNET, found, stays)[0].parameters())
+        stays = channel_pruning.most_important(found, [np.zeros(g.size) for g in found], ratio)
+        return sum(p.numel() for p in channel_pruning.prune_channels(model, RESNET, found, stays)[0].parameters())
 
     ratio = channel_pruning.ratio_for(model, found, goal, 0.9, inner=False)
     assert size(ratio) <= goal < size(ratio - 1 / 256)

@@ -1,4 +1,4 @@
-"""What is tried next, as a function of the journal alone."""
+"""The next trial as a function of the journal alone, and the journal's file."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from prune.runs.files import InputError
 from transfer.compression import journal
-from transfer.compression.journal import ACCEPTED, ROLLED_BACK, Plan, Trial
+from transfer.compression.journal import ACCEPTED, ROLLED_BACK, CompressionPlan, Trial
 
-PLAN = Plan(("channels", "inner", "int8"), ratio=0.2, least=0.05, size=0.5, steps=20)
+PLAN = CompressionPlan(("channels", "inner", "int8"), ratio=0.2, least=0.05, size=0.5, steps=20)
 
 
 def lines_of(*steps):
-    """Lines from (kind, accepted, params); the original has 100 parameters."""
+    """Entries from (kind, accepted, params); the original has 100 parameters."""
     lines = [{"step": 0, "kind": "original", "what": {}, "params": 100, "verdict": ACCEPTED, "files": {}}]
     for kind, accepted, params in steps:
         verdict = ACCEPTED if accepted else ROLLED_BACK
@@ -25,64 +25,64 @@ def lines_of(*steps):
     return lines
 
 
-def test_a_refused_step_is_tried_at_half_and_then_another_kind_follows():
-    refused = [("channels", 0, 80)] * 3  # 0.2, 0.1 and 0.05; 0.025 is below the least
-    assert journal.following(lines_of(), PLAN) == Trial(1, 0, "channels", 0.2)
-    assert journal.following(lines_of(*refused[:1]), PLAN) == Trial(2, 0, "channels", 0.1)
-    assert journal.following(lines_of(*refused[:2]), PLAN) == Trial(3, 0, "channels", 0.05)
-    assert journal.following(lines_of(*refused), PLAN) == Trial(4, 0, "inner", 0.2)
-    assert journal.following(lines_of(*refused, *[("inner", 0, 90)] * 3), PLAN) == Trial(7, 0, "int8", None)
+def test_a_rejected_step_is_tried_at_half_and_then_another_kind_follows():
+    refused = [("channels", 0, 80)] * 3  # 0.2, 0.1 and 0.05; 0.025 is below the smallest
+    assert journal.next_trial(lines_of(), PLAN) == Trial(1, 0, "channels", 0.2)
+    assert journal.next_trial(lines_of(*refused[:1]), PLAN) == Trial(2, 0, "channels", 0.1)
+    assert journal.next_trial(lines_of(*refused[:2]), PLAN) == Trial(3, 0, "channels", 0.05)
+    assert journal.next_trial(lines_of(*refused), PLAN) == Trial(4, 0, "inner", 0.2)
+    assert journal.next_trial(lines_of(*refused, *[("inner", 0, 90)] * 3), PLAN) == Trial(7, 0, "int8", None)
 
 
 def test_accepted_steps_build_on_one_another_at_the_ratio_that_worked():
     lines = lines_of(("channels", 0, 64), ("channels", 1, 80), ("channels", 1, 65))
-    assert journal.following(lines, PLAN) == Trial(4, 3, "channels", 0.1)
+    assert journal.next_trial(lines, PLAN) == Trial(4, 3, "channels", 0.1)
 
 
 def test_at_the_size_shrinking_ends_and_quantisation_follows_once():
     small = lines_of(("channels", 1, 50))
-    assert journal.following(small, PLAN) == Trial(2, 1, "int8", None)
+    assert journal.next_trial(small, PLAN) == Trial(2, 1, "int8", None)
     for accepted in (0, 1):
-        assert journal.following(lines_of(("channels", 1, 50), ("int8", accepted, 50)), PLAN) is None
+        assert journal.next_trial(lines_of(("channels", 1, 50), ("int8", accepted, 50)), PLAN) is None
 
 
-def test_a_rollback_by_hand_counts_as_a_refusal():
+def test_a_rollback_by_hand_counts_as_a_rejection():
     lines = lines_of(("channels", 1, 80), ("channels", 1, 64), ("rollback", 1 + 1, 80))
-    assert journal.current(lines) == 1
-    assert journal.following(lines, PLAN) == Trial(4, 1, "channels", 0.1)
-    assert journal.accepted(lines) == [0, 1, 2]
+    assert journal.current_step(lines) == 1
+    assert journal.next_trial(lines, PLAN) == Trial(4, 1, "channels", 0.1)
+    assert journal.accepted_steps(lines) == [0, 1, 2]
 
 
 def test_the_number_of_steps_is_bounded():
-    assert journal.following(lines_of(("channels", 1, 90)), Plan(steps=1)) is None
+    assert journal.next_trial(lines_of(("channels", 1, 90)), CompressionPlan(steps=1)) is None
 
 
 def test_a_journal_is_read_back_as_it_was_written(tmp_path):
-    assert journal.read(tmp_path) == []
+    assert journal.read_journal(tmp_path) == []
     lines = lines_of(("channels", 1, 80))
-    journal.write(tmp_path, lines)
-    assert journal.read(tmp_path) == lines
+    journal.write_journal(tmp_path, lines)
+    assert journal.read_journal(tmp_path) == lines
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"step": 1}', "\x00\xff"])
 def test_a_damaged_journal_is_one_clear_line(tmp_path, text):
-    journal.write(tmp_path, lines_of())
+    journal.write_journal(tmp_path, lines_of())
     with open(tmp_path / "journal.jsonl", "a", encoding="latin-1") as file:
         file.write(text + "\n")
     with pytest.raises(InputError, match="line 2 is damaged"):
-        journal.read(tmp_path)
+        journal.read_journal(tmp_path)
 
 
-def test_files_that_changed_since_the_verdict_are_named(tmp_path):
-    place = journal.place(tmp_path, 1)
+def test_files_that_changed_since_they_were_accepted_are_named(tmp_path):
+    place = journal.step_directory(tmp_path, 1)
     place.mkdir(parents=True)
     (place / "model.safetensors").write_bytes(b"weights")
     (place / "model.json").write_text(json.dumps({}))
-    line = {"step": 1, "files": journal.digests(place)}
-    assert journal.intact(tmp_path, line) == place
+    line = {"step": 1, "files": journal.file_digests(place)}
+    assert journal.verified_directory(tmp_path, line) == place
     (place / "model.safetensors").write_bytes(b"Weights")
     with pytest.raises(InputError, match=r"model\.safetensors: damaged or replaced"):
-        journal.intact(tmp_path, line)
+        journal.verified_directory(tmp_path, line)
     (place / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="step 1 is not whole"):
-        journal.intact(tmp_path, line)
+    with pytest.raises(InputError, match="step 1 is incomplete"):
+        journal.verified_directory(tmp_path, line)

@@ -20,7 +20,8 @@ from prune.models import networks
 from prune.models.forward_flops import multiply_adds
 from prune.runs.files import InputError
 from transfer.__main__ import main
-from transfer.compression import onnx_export, onnx_model, qat, quantization, recovery_training
+from transfer.compression import onnx_export, onnx_model, qat, quantization
+from transfer.evaluation import image_arrays
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +76,7 @@ def learn(model: torch.nn.Module, spec: dict, epochs: int, gap: int = 60) -> Non
     images, labels = pictures(256, 1, gap)
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(epochs):
-        for x, y in recovery_training.normalised(images, labels, spec, 32):
+        for x, y in image_arrays.normalised_batches(images, labels, spec, 32):
             functional.cross_entropy(model(x), y).backward()
             optimiser.step()
             optimiser.zero_grad()
@@ -110,7 +111,7 @@ def test_fp32_files_answer_as_pytorch_does_for_any_number_of_images(trained):
     opened = onnx_model.session(path)
     for count in (1, 3, 130):
         images, _ = pictures(count, count)
-        wanted = recovery_training.predictor(model, spec)(images)
+        wanted = image_arrays.predictor(model, spec)(images)
         assert np.abs(onnx_model.predict(opened, images) - wanted).max() < 1e-3
     assert (wanted.argmax(1) == pictures(130, 130)[1]).mean() > 0.8  # it has learnt, so agreement means something
     assert onnx_model.facts(opened, path)["classes"] == CLASSES
@@ -125,9 +126,10 @@ def test_files_name_their_layers_like_pytorch_and_hold_no_path_of_this_machine(t
 
 
 def test_int8_files_are_small_and_agree_with_fp32(trained, capsys):
-    folder, model, spec, path = trained
+    folder, _, spec, path = trained
     images, _ = pictures(400, 2)
-    int8 = quantization.quantize_static(model, spec, pictures(128, 3)[0], folder / "int8.onnx")
+    with quantization.Quantizer(path, pictures(128, 3)[0]) as quantizer:
+        int8 = quantizer.write(folder / "int8.onnx")
     answers = [onnx_model.predict(onnx_model.session(p), images).argmax(1) for p in (path, int8)]
     agreement = float((answers[0] == answers[1]).mean())
     with capsys.disabled():
@@ -165,9 +167,10 @@ def test_layers_kept_in_fp32_stay_so_and_bring_the_answers_nearer(trained):
             return len(tried) == 3
 
         worst = [name for name, _ in ranked]
-        assert quantization.put_back(quantizer, folder / "mixed.onnx", images, third, most=4) == worst[:2]
+        given = quantizer, folder / "mixed.onnx", images
+        assert quantization.quantise_until_accepted(*given, third, most=4) == worst[:2]
         assert tried == [[], worst[:1], worst[:2]]
-        assert quantization.put_back(quantizer, folder / "mixed.onnx", images, lambda _: False, most=1) is None
+        assert quantization.quantise_until_accepted(*given, lambda _: False, most=1) is None
         with pytest.raises(InputError, match="no layer 'nose'"):
             quantizer.write(folder / "mixed.onnx", ["nose"])
         with pytest.raises(InputError, match="nothing to quantise"):
@@ -177,7 +180,7 @@ def test_layers_kept_in_fp32_stay_so_and_bring_the_answers_nearer(trained):
 def test_quantisation_aware_training_rounds_inside_the_block_and_leaves_a_plain_network(trained):
     _, model, spec, _ = trained
     images, labels = pictures(64, 5)
-    x, y = next(recovery_training.normalised(images, labels, spec, 64))
+    x, y = next(image_arrays.normalised_batches(images, labels, spec, 64))
     before = model(x)
     state, order = list(model.state_dict()), [id(p) for p in model.parameters()]
     first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
@@ -207,7 +210,7 @@ def test_training_with_rounding_brings_back_what_rounding_lost(monkeypatch):
 
     def accuracy() -> float:
         images, labels = pictures(400, 2, gap=20)
-        return float((recovery_training.predictor(model.eval(), spec)(images).argmax(1) == labels).mean())
+        return float((image_arrays.predictor(model.eval(), spec)(images).argmax(1) == labels).mean())
 
     whole = accuracy()
     with qat.fake_quantised(model):

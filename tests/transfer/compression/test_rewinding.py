@@ -50,7 +50,7 @@ class Small(nn.Module):
 def test_masks_hold_while_an_optimiser_moves_the_weights():
     model = Small()
     masked = {"body.weight": torch.tensor([[True, False], [True, True]])}
-    handle = rewinding.held(model, masked)
+    handle = rewinding.mask_before_forward(model, masked)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(3):
         assert model(torch.ones(1, 2)) is not None
@@ -58,7 +58,7 @@ def test_masks_hold_while_an_optimiser_moves_the_weights():
         model(torch.ones(1, 2)).square().sum().backward()
         optimiser.step()
     handle.remove()
-    rewinding.hold(model, masked)
+    rewinding.apply_masks(model, masked)
     assert model.body.weight[0, 1] == 0
     assert model.body.weight[0, 0] != 1
 
@@ -69,10 +69,10 @@ def test_masks_follow_the_network_to_its_device():
     with FakeTensorMode():  # has CUDA's rules without a GPU
         model = nn.Linear(2, 2, bias=False, device="cuda")
         masked = {"weight": torch.ones(2, 2, dtype=torch.bool)}
-        handle = rewinding.held(model, masked)
+        handle = rewinding.mask_before_forward(model, masked)
         assert model(torch.ones(1, 2, device="cuda")).device.type == "cuda"
         handle.remove()
-        rewinding.hold(model, masked)
+        rewinding.apply_masks(model, masked)
 
 
 def test_saliency_is_weight_times_gradient_and_the_classifier_is_spared():

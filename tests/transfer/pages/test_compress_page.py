@@ -37,7 +37,7 @@ LINES = [
 def run(tmp_path):
     place = tmp_path / "pets <i>small"
     place.mkdir()
-    journal.write(place, LINES)
+    journal.write_journal(place, LINES)
     (place / "config.json").write_text(json.dumps({"class_margin": 10.0, "note": EVIL}))
     return place
 
@@ -50,9 +50,9 @@ def test_kept_steps_are_the_chain_from_the_original_without_what_was_rolled_back
 
 def test_nearest_classes_are_those_that_lost_most_of_their_margin():
     # newt: 0.80 -> 0.74 is 6 points, 0.6 of a margin of 10; cat lost nothing; a class without images does not count.
-    found = compress_page.nearest(LINES, {"class_margin": 10.0})
+    found = compress_page.nearest_classes(LINES, {"class_margin": 10.0})
     assert [(name, round(lost, 6), round(share, 6)) for name, lost, share in found] == [(EVIL, 6, 0.6), ("cat", 0, 0)]
-    assert compress_page.nearest(LINES, {"class_margin": None})[0][2] is None
+    assert compress_page.nearest_classes(LINES, {"class_margin": None})[0][2] is None
 
 
 def test_the_size_goes_down_with_accepted_steps_and_spikes_at_the_others():
@@ -86,7 +86,7 @@ def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
 def test_several_runs_share_the_charts_and_a_run_without_latencies_is_not_in_that_chart(run, tmp_path, capsys):
     other = tmp_path / "unguarded"
     other.mkdir()
-    journal.write(other, [{**one, "latency_ms": None} for one in LINES])
+    journal.write_journal(other, [{**one, "latency_ms": None} for one in LINES])
     (other / "config.json").write_text("{}")
     out = tmp_path / "page.html"
     assert main(["compress-report", "--runs", str(run), str(other), "--out", str(out)]) == 0
