@@ -63,7 +63,7 @@ class Config:
     findings: Location[Path | None] = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
     seed: int = 0
-    """Seed of k-means."""
+    """Seed of k-means, which self-prototype, clusters and near-duplicates use."""
     workers: RunOption[int] = 0
     """Threads; 0 = one per core."""
 
@@ -75,6 +75,7 @@ def run(config: Config) -> Path:
     from prune.index.npz import open_arrays, save_arrays
     from prune.scores import ensemble, score_source
     from prune.scores.feature_files import content_fingerprint, open_features
+    from prune.scores.sample_keys import sample_keys
 
     _check_config(config)
     sources = [open_features(path) for path in config.source]
@@ -94,6 +95,7 @@ def run(config: Config) -> Path:
                 write_findings(config.findings, open_arrays(config.out, FORMAT)[0], sources[0])
             return config.out
         parts, first = [], sources[0]
+        keys = sample_keys(config.seed, ids=first.ids(), n=len(first))
         for source in sources:
             arrays, centre = score_source.score_source(
                 source,
@@ -102,14 +104,16 @@ def run(config: Config) -> Path:
                 temperature=config.temperature,
                 clusters=config.clusters,
                 seed=config.seed,
+                keys=keys,
                 workers=config.workers or None,
             )
             if source is first:
                 if "duplicates" in config.also:
                     arrays["duplicate_of"] = score_source.duplicates_of(
-                        source, centre, config.similar, config.stand_out, config.seed
+                        source, centre, config.similar, config.stand_out, config.seed, keys
                     )
                 arrays |= score_source.leaks(source, tests, centre, config.similar, config.stand_out)
+                seeds = score_source.seed_agreement(source, arrays, config.also, config.clusters, config.seed)
             parts.append(arrays)
             if config.clusters:
                 break  # clusters of different surrogates are different groups: nothing to average
@@ -121,8 +125,9 @@ def run(config: Config) -> Path:
             arrays, agreed = {**arrays, **more}, {**agreed, **also_agreed}
         arrays |= {"label": first.label.astype("<i4"), "position": np.arange(len(first), dtype="<i8")}
         names = list(dict.fromkeys(t.name for t in targets))
-        save_arrays(config.out, arrays, _meta(config, first, names, identity(config), inputs, arrays, agreed))
-        _report(config, first, arrays, agreed)
+        agreements = {"agreement": agreed, "seed_agreement": seeds}
+        save_arrays(config.out, arrays, _meta(config, first, names, inputs, arrays) | agreements)
+        _report(config, first, arrays, agreed, seeds)
     return config.out
 
 
@@ -203,10 +208,8 @@ def _meta(
     config: Config,
     source: Features,
     targets: list[str],
-    settings: dict[str, Any],
     inputs: dict[str, Any],
     arrays: dict[str, Any],
-    agreed: dict[str, float],
 ) -> dict[str, Any]:
     from prune.scores.feature_files import beside, order_fingerprint
 
@@ -221,13 +224,14 @@ def _meta(
         "features": beside(source.path, config.out),
         "targets": targets,
         "surrogate": {k: source.model.get(k) for k in ("arch", "fingerprint")},
-        "agreement": agreed,
-        "config": settings,
+        "config": identity(config),
         "inputs": inputs,
     }
 
 
-def _report(config: Config, source: Features, arrays: dict[str, Any], agreed: dict[str, float]) -> None:
+def _report(
+    config: Config, source: Features, arrays: dict[str, Any], agreed: dict[str, float], seeds: dict[str, float]
+) -> None:
     scores = ", ".join(name[7:] for name in arrays if name.startswith("sample/"))
     note(f"{config.out}: {len(source)} samples; {scores}")
     for line in finding_counts(arrays):
@@ -236,6 +240,9 @@ def _report(config: Config, source: Features, arrays: dict[str, Any], agreed: di
         worst = min(agreed, key=lambda name: agreed[name])
         mean = sum(agreed.values()) / len(agreed)
         note(f"the surrogates agree at {mean:.2f} (mean rank correlation), least on {worst} ({agreed[worst]:.2f})")
+    for name, value in seeds.items():
+        kind = "adjusted Rand index" if name == "clusters" else "rank correlation"
+        note(f"{name}: k-means of two seeds agrees at {value:.2f} ({kind})")
     if config.findings is not None:
         write_findings(config.findings, arrays, source)
 

@@ -77,7 +77,7 @@ class Config:
     features: Location[Path | None] = None
     """The source's features, for ranks that use them, when they are not at the path in the scores file."""
     seed: int = 0
-    """Seed of random draws."""
+    """Seed of random draws, and of what decides between equal samples and classes."""
     report: Location[Path | None] = None
     """Also write the table of classes as CSV."""
     json: RunOption[bool] = False
@@ -123,6 +123,11 @@ def run(config: Config) -> Path:
             columns = {"score": choice.score, "reason": choice.reason}
             PrunedIndex.from_rows(given.manifest, choice.rows, **columns, provenance=[step]).save(config.out)
             note(f"{config.out}: keeps {budget} of {n} samples ({method.quota} x {method.rank})")
+            for name, value in given.meta.get("seed_agreement", {}).items():
+                if name == "clusters" or method.rank.startswith(f"{name}:"):
+                    note(
+                        f"decided by k-means, of which two seeds agree at {value:.2f}: another seed keeps other samples"
+                    )
     write_report(class_table(choice, given.label, given.classes), config.report, config.json)
     return config.out
 
@@ -134,6 +139,7 @@ def _choice(config: Config, given: SelectionInputs, constraints: Constraints, me
     from prune.methods import eligibility
     from prune.methods import selection_inputs as inputs_of
     from prune.methods.choose import Candidates, choose_samples
+    from prune.scores.sample_keys import for_purpose, sample_keys
 
     arrays, label, count = given.arrays, given.label, len(given.classes)
     weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
@@ -143,12 +149,13 @@ def _choice(config: Config, given: SelectionInputs, constraints: Constraints, me
     floor = inputs_of.class_floors(config.floor, np.bincount(label, minlength=count), budget)
     gone = eligibility.dropped(arrays, len(label), leaks=config.drop_leaks, suspects=config.drop_suspects)
     eligible = eligibility.eligible(len(label), constraints.never, gone, constraints.always)
+    ties = for_purpose(sample_keys(config.seed, ids=given.manifest.ids), "ties")
     if config.drop_duplicates:
-        eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always)
+        eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always, ties)
     elif method.without_duplicates and "duplicate_of" in arrays:
-        copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, constraints.always)
+        copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, constraints.always, ties)
         low = np.zeros(count, np.int64) if floor is None else floor
-        eligible &= ~eligibility.removable_copies(copies, eligible, label, budget, low, protected)
+        eligible &= ~eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
     source = Candidates(
         label,
         count,
@@ -159,6 +166,8 @@ def _choice(config: Config, given: SelectionInputs, constraints: Constraints, me
         inputs_of.features_of(config.scores, given, config.features).features
         if presets.needs_features(method.rank)
         else None,
+        given.manifest.ids,
+        given.classes,
     )
     return choose_samples(
         source,

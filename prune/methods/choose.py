@@ -1,4 +1,8 @@
-"""Choose samples: class weights become quotas, a rank fills every class's quota, and each kept sample has a reason."""
+"""Choose samples: class weights become quotas, a rank fills every class's quota, and each kept sample has a reason.
+
+No choice depends on the order of the samples or of the classes: ties are broken, and samples are drawn, by numbers that
+come from the seed and the samples' ids (`prune.scores.sample_keys`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from prune.methods.presets import BY_QUOTA, OVER_ALL, Method, rank_parts
 from prune.methods.quota import check_floors, quota, whole_classes
 from prune.methods.sampling import COMPLEXITY, beta_key, ccs_places
 from prune.runs.files import InputError
+from prune.scores.sample_keys import for_purpose, name_keys, sample_keys, uniform
 from prune.scores.score_table import hardness
 
 QUOTA, FLOOR, PROTECTED, COVERAGE, RANDOM = range(5)
@@ -35,6 +40,10 @@ class Candidates:
         True for samples that must be kept.
     features : (n, d) float, optional
         For ranks that use them; may be memory-mapped.
+    ids : (n,) bytes, optional
+        Draws and ties depend on the seed and these; on the row numbers when absent.
+    names : list of str, optional
+        Names of the classes; ties between classes depend on the seed and these, on the numbers when absent.
     """
 
     label: np.ndarray
@@ -44,6 +53,8 @@ class Candidates:
     eligible: np.ndarray | None = None
     always: np.ndarray | None = None
     features: np.ndarray | None = None
+    ids: np.ndarray | None = None
+    names: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def choose_samples(
     complexity : float
         c_D of DUAL's Beta draw.
     seed : int
-        For random draws.
+        For random draws and ties.
 
     Raises
     ------
@@ -107,9 +118,12 @@ def choose_samples(
         Floors, protected classes and samples exceed the budget, or a weight or score that the method needs is absent.
     """
     n, c = len(source.label), source.classes
-    eligible = np.ones(n, bool) if source.eligible is None else source.eligible
-    forced = np.zeros(n, bool) if source.always is None else source.always & eligible
-    sizes, taken = (np.bincount(source.label[mask], minlength=c) for mask in (eligible, forced))
+    keys = sample_keys(seed, ids=source.ids, n=n)
+    order = np.argsort(for_purpose(keys, "ties"), kind="stable")  # from here on, the lower row wins ties
+    label = source.label[order]
+    eligible = np.ones(n, bool) if source.eligible is None else source.eligible[order]
+    forced = np.zeros(n, bool) if source.always is None else source.always[order] & eligible
+    sizes, taken = (np.bincount(label[mask], minlength=c) for mask in (eligible, forced))
     must = taken if protected is None else np.where(protected, sizes, taken)
     if must.sum() > budget:
         raise InputError(f"{must.sum()} samples are protected and the budget is {budget}: raise the keep")
@@ -119,85 +133,97 @@ def choose_samples(
     if method.quota == "threshold" and way in BY_QUOTA and way not in OVER_ALL:
         raise InputError(f"rank {method.rank!r} works inside classes: give a --quota other than threshold")
 
-    rng = np.random.default_rng(seed)
-    free = np.flatnonzero(eligible & ~forced)
-    label = source.label[free]
-    values = source.scores[score][free] if score else None
+    inside = np.flatnonzero(eligible & ~forced)
+    free = _Free(source, order[inside], label[inside], score, way, uniform(for_purpose(keys, way))[order[inside]])
+    class_ties = for_purpose(name_keys(seed, source.names, c), "classes")
     weight = _weights(source, method.quota, sizes)
     if method.quota == "threshold":
-        left, one = budget - int(taken.sum()), np.zeros_like(label)
+        left, one = budget - int(taken.sum()), np.zeros_like(free.label)
         if way in OVER_ALL:
             # Picks of d2 do not depend on their number: an order of all samples also fills the floors.
-            picked = left if way == "ccs" or not (low > taken).any() else len(free) - 1
-            key = _place(source, way, score, values, one, free, np.array([picked]), cut, rng).astype(np.float64)
+            picked = left if way == "ccs" or not (low > taken).any() else len(inside) - 1
+            key = _place(free, one, np.array([picked]), cut).astype(np.float64)
         else:
-            key = _key(source, way, values, one, free, budget / n, complexity, rng)
-        quotas = taken + ranks.threshold_quotas(key, label, left, low - taken)
-        plain = taken + ranks.threshold_quotas(key, label, left, must - taken) if low.sum() > must.sum() else quotas
-        place = ranks.places(key, label)[0]
+            key = _key(free, one, budget / n, complexity)
+        quotas = taken + ranks.threshold_quotas(key, free.label, left, low - taken)
+        plain = taken + ranks.threshold_quotas(key, free.label, left, must - taken) if (low > must).any() else quotas
+        place = ranks.places(key, free.label)[0]
     else:
-        quotas = _quotas(source, method, weight, sizes, budget, low)
-        plain = _quotas(source, method, weight, sizes, budget, must) if low.sum() > must.sum() else quotas
+        quotas = _quotas(source, method, weight, sizes, budget, low, class_ties)
+        plain = _quotas(source, method, weight, sizes, budget, must, class_ties) if (low > must).any() else quotas
         if way in BY_QUOTA:
-            place = _place(source, way, score, values, label, free, quotas - taken, cut, rng)
+            place = _place(free, free.label, quotas - taken, cut)
         else:
-            place = ranks.places(_key(source, way, values, label, free, budget / n, complexity, rng), label)[0]
+            place = ranks.places(_key(free, free.label, budget / n, complexity), free.label)[0]
 
     kept = forced.copy()
-    kept[free] = place < (quotas - taken)[label]
+    kept[inside] = place < (quotas - taken)[free.label]
     reason = np.full(n, PROTECTED, np.uint8)
     drawn = {"random": RANDOM, "ccs": QUOTA}.get(way, COVERAGE if way in BY_QUOTA else QUOTA)
-    reason[free] = np.where(quotas < sizes, drawn, QUOTA)[label]  # a class that is kept whole is not drawn from
+    reason[inside] = np.where(quotas < sizes, drawn, QUOTA)[free.label]  # a class that is kept whole is not drawn from
     # Kept because of the floor: what would be dropped without one.
-    reason[free] = np.where(place >= (plain - taken)[label], FLOOR, reason[free])
+    reason[inside] = np.where(place >= (plain - taken)[free.label], FLOOR, reason[inside])
     if protected is not None:
-        reason[protected[source.label]] = PROTECTED
-    rows = np.flatnonzero(kept)
+        reason[protected[label]] = PROTECTED
+    found = np.flatnonzero(kept)
+    found = found[np.argsort(order[found])]
+    rows = order[found]
     shown = source.scores[score][rows] if score else np.full(len(rows), np.nan)
-    return Choice(rows, reason[rows], shown.astype(np.float32), quotas, weight, sizes)
+    return Choice(rows, reason[found], shown.astype(np.float32), quotas, weight, sizes)
 
 
-def _key(
-    source: Candidates,
-    way: str,
-    values: np.ndarray | None,
-    groups: np.ndarray,
-    free: np.ndarray,
-    keep: float,
-    complexity: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
+@dataclass(frozen=True)
+class _Free:
+    """The samples that a rank chooses from, (m,), in the order that decides ties.
+
+    Attributes
+    ----------
+    source : Candidates
+    rows : (m,) int64
+        Their rows in the source.
+    label : (m,) int
+    score, way : str
+        Of the rank.
+    draw : (m,) float64
+        A uniform random number for each.
+    """
+
+    source: Candidates
+    rows: np.ndarray
+    label: np.ndarray
+    score: str
+    way: str
+    draw: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """Their scores."""
+        return np.asarray(self.source.scores[self.score][self.rows])
+
+
+def _key(free: _Free, groups: np.ndarray, keep: float, complexity: float) -> np.ndarray:
     """Sort keys of the ways that have one, smallest first."""
-    if values is None:
-        return ranks.random_key(len(groups), rng)
-    if way == "beta":
-        return beta_key(values, source.scores["confidence"][free], keep, rng, complexity=complexity)
-    if way == "middle":
-        return ranks.middle_key(values, groups)
-    return ranks.top_key(values) if way == "top" else ranks.bottom_key(values)
+    if free.way == "random":
+        return free.draw
+    if free.way == "beta":
+        confidence = np.asarray(free.source.scores["confidence"])[free.rows]
+        return beta_key(free.values, confidence, keep, free.draw, complexity=complexity)
+    if free.way == "middle":
+        return ranks.middle_key(free.values, groups)
+    return ranks.top_key(free.values) if free.way == "top" else ranks.bottom_key(free.values)
 
 
-def _place(
-    source: Candidates,
-    way: str,
-    score: str,
-    values: np.ndarray | None,
-    label: np.ndarray,
-    free: np.ndarray,
-    quotas: np.ndarray,
-    cut: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Order of taking inside each class, for the ways that depend on the quotas."""
-    hard = None if values is None else hardness(score, np.asarray(values))
-    if way == "ccs":
+def _place(free: _Free, groups: np.ndarray, quotas: np.ndarray, cut: float) -> np.ndarray:
+    """Order of taking inside each group, for the ways that depend on the quotas."""
+    hard = np.asarray(hardness(free.score, free.values)) if free.score else None
+    if free.way == "ccs":
         assert hard is not None
-        return ccs_places(hard, label, quotas, rng, cut=cut)
+        return ccs_places(hard, groups, quotas, free.draw, cut=cut)
     from prune.methods.coverage import coverage_places
 
-    if source.features is None:
-        raise InputError(f"rank {way} uses the source's features: give them with --features")
-    return coverage_places(way, source.features, free, label, quotas, hard)
+    if free.source.features is None:
+        raise InputError(f"rank {free.way} uses the source's features: give them with --features")
+    return coverage_places(free.way, free.source.features, free.rows, groups, quotas, hard)
 
 
 def _weights(source: Candidates, name: str, sizes: np.ndarray) -> np.ndarray:
@@ -227,12 +253,18 @@ def missing(name: str) -> str:
 
 
 def _quotas(
-    source: Candidates, method: Method, weight: np.ndarray, sizes: np.ndarray, budget: int, low: np.ndarray
+    source: Candidates,
+    method: Method,
+    weight: np.ndarray,
+    sizes: np.ndarray,
+    budget: int,
+    low: np.ndarray,
+    ties: np.ndarray,
 ) -> np.ndarray:
     """Quotas of the classes by their weights, (c,) int64, at least `low`."""
     if method.quota.endswith("-whole"):
         soft = source.weights.get(method.quota.replace("whole", "soft"), weight)
-        return whole_classes(weight, soft, sizes, budget, low, method.trim)
+        return whole_classes(weight, soft, sizes, budget, low, method.trim, ties)
     if method.base > 0:
-        low = quota(sizes, sizes, max(int(low.sum()), round(method.base * budget)), low)
-    return quota(weight, sizes, budget, low)
+        low = quota(sizes, sizes, max(int(low.sum()), round(method.base * budget)), low, ties)
+    return quota(weight, sizes, budget, low, ties)

@@ -216,7 +216,7 @@ def coverage_places(
     features : (m, d) float
         May be memory-mapped; one group at a time is read.
     rows : (n,) int64
-        The samples' rows of the features, ascending.
+        The samples' rows of the features, in any order; that of the samples decides ties.
     groups : (n,) int in [0, c)
     quotas : (c,) int
     hardness : (n,) float, optional
@@ -228,7 +228,9 @@ def coverage_places(
     for k, end, size in track(zip(quotas, ends, np.diff(ends, prepend=0)), len(ends), rule):
         inside = order[end - size : end]
         if 0 < k < size:
-            x = gather(features, rows[inside])
+            ascending = np.argsort(rows[inside])  # a file is read forwards
+            x = np.empty((size, features.shape[1]), np.float32)
+            x[ascending] = gather(features, rows[inside][ascending])
             if rule == "d2":
                 assert hardness is not None
                 picks = d2(x, _scaled(hardness[inside]), int(k))

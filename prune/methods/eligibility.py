@@ -49,11 +49,13 @@ def eligible(n: int, never: np.ndarray | None, gone: np.ndarray | None, always: 
     return may
 
 
-def surplus_copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None) -> np.ndarray:
+def surplus_copies(
+    duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray | None, ties: np.ndarray | None = None
+) -> np.ndarray:
     """Mark near-duplicates of samples that may be kept, (n,) bool.
 
-    Where an original may not be kept, one of its copies replaces it and is not marked: one of `always`, otherwise the
-    lowest row that may be kept.
+    Where an original may not be kept, one of its copies that may be kept replaces it and is not marked: one of `always`
+    where there is one, and then the one with the smallest of `ties`.
 
     Parameters
     ----------
@@ -63,12 +65,15 @@ def surplus_copies(duplicate_of: np.ndarray, may: np.ndarray, always: np.ndarray
         Samples that may be kept for all other reasons.
     always : (n,) bool, optional
         Samples that must be kept; none of them is marked.
+    ties : (n,) number, optional
+        Row numbers when absent.
     """
     found = duplicate_of >= 0
     rows = np.flatnonzero(found & may)
     rows = rows[~may[duplicate_of[rows]]]
+    last = np.zeros(len(rows), bool) if always is None else ~always[rows]
+    rows = rows[np.lexsort((rows if ties is None else ties[rows], last))]
     if always is not None:
-        rows = rows[np.argsort(~always[rows], kind="stable")]
         found &= ~always
     _, first = np.unique(duplicate_of[rows], return_index=True)
     found[rows[first]] = False
@@ -82,10 +87,11 @@ def removable_copies(
     budget: int,
     floor: np.ndarray,
     whole: np.ndarray | None,
+    ties: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mark the near-duplicates that a method drops by itself, (n,) bool, as far as floors and the budget allow.
 
-    Classes that are kept whole keep theirs; where a floor or the budget needs some, the lowest rows stay.
+    Classes that are kept whole keep theirs; where a floor or the budget needs some, those with the smallest ties stay.
 
     Parameters
     ----------
@@ -98,6 +104,8 @@ def removable_copies(
     floor : (c,) int
     whole : (c,) bool, optional
         Classes that are kept whole.
+    ties : (n,) number, optional
+        Row numbers when absent.
     """
     out: np.ndarray = may & copies
     if whole is not None:
@@ -106,9 +114,10 @@ def removable_copies(
     left = np.bincount(label[may & ~out], minlength=c)
     need = np.maximum(np.minimum(floor, np.bincount(label[may], minlength=c)) - left, 0)
     rows = np.flatnonzero(out)
-    place, _ = places(rows.astype(np.float64), label[rows])
+    rows = rows if ties is None else rows[np.argsort(ties[rows], kind="stable")]
+    place, _ = places(np.arange(len(rows)), label[rows])
     out[rows[place < need[label[rows]]]] = False
     short = budget - int((may & ~out).sum())
     if short > 0:
-        out[np.flatnonzero(out)[:short]] = False
+        out[rows[out[rows]][:short]] = False
     return out

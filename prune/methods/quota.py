@@ -69,7 +69,13 @@ def check_floors(class_size: np.ndarray, budget: int, floor: int | np.ndarray) -
     return low
 
 
-def quota(class_weight: np.ndarray, class_size: np.ndarray, budget: int, floor: int | np.ndarray = 0) -> np.ndarray:
+def quota(
+    class_weight: np.ndarray,
+    class_size: np.ndarray,
+    budget: int,
+    floor: int | np.ndarray = 0,
+    ties: np.ndarray | None = None,
+) -> np.ndarray:
     """Share a budget over the classes in proportion to their weights.
 
     Water-filling: every class gets clip(level * weight, floor, size), with the one level at which these sum to the
@@ -85,11 +91,13 @@ def quota(class_weight: np.ndarray, class_size: np.ndarray, budget: int, floor: 
         Samples to keep over all classes.
     floor : int or (c,) int
         The least that a class keeps; a smaller class is kept whole.
+    ties : (c,) number, optional
+        Among equal remainders the class with the smallest comes first; the lower class when absent.
 
     Returns
     -------
     (c,) int64
-        Sums to `budget`; never above the size, never below min(floor, size). Equal remainders: the lower class first.
+        Sums to `budget`; never above the size, never below min(floor, size).
 
     Raises
     ------
@@ -109,7 +117,7 @@ def quota(class_weight: np.ndarray, class_size: np.ndarray, budget: int, floor: 
         raise InputError("class weights must be finite and not negative")
     low = check_floors(size, budget, floor)
     share = _fill(weight, low.astype(np.float64), size.astype(np.float64), float(budget))
-    return _whole(share, low, size, budget)
+    return _whole(share, low, size, budget, np.arange(len(size)) if ties is None else ties)
 
 
 def _fill(weight: np.ndarray, low: np.ndarray, high: np.ndarray, budget: float) -> np.ndarray:
@@ -139,14 +147,14 @@ def _fill(weight: np.ndarray, low: np.ndarray, high: np.ndarray, budget: float) 
     return share
 
 
-def _whole(share: np.ndarray, low: np.ndarray, high: np.ndarray, budget: int) -> np.ndarray:
+def _whole(share: np.ndarray, low: np.ndarray, high: np.ndarray, budget: int, ties: np.ndarray) -> np.ndarray:
     """Largest remainders: whole numbers within [low, high] that sum to the budget."""
     down = np.clip(np.floor(share + 1e-9).astype(np.int64), low, high)
     rest = np.round(share - down, 9)  # equal shares must not differ by a rounding error
     while (left := budget - int(down.sum())) != 0:
         step = 1 if left > 0 else -1
         movable = np.flatnonzero(down < high if step > 0 else down > low)
-        order = movable[np.argsort(-step * rest[movable], kind="stable")][: abs(left)]
+        order = movable[np.lexsort((ties[movable], -step * rest[movable]))][: abs(left)]
         down[order] += step
         rest[order] -= step
     return down
@@ -154,11 +162,12 @@ def _whole(share: np.ndarray, low: np.ndarray, high: np.ndarray, budget: int) ->
 
 def whole_classes(
     votes: np.ndarray,
-    ties: np.ndarray,
+    soft: np.ndarray,
     class_size: np.ndarray,
     budget: int,
     floor: int | np.ndarray = 0,
     trim: float = 0.0,
+    ties: np.ndarray | None = None,
 ) -> np.ndarray:
     """All or nothing: fill classes in order of votes until the budget is spent (DP4TL).
 
@@ -172,12 +181,14 @@ def whole_classes(
     ----------
     votes : (c,) float
         Hard votes; the most first.
-    ties : (c,) float
-        Soft votes, which order classes with equal votes; then the lower class first.
+    soft : (c,) float
+        Soft votes, which order classes with equal votes.
     class_size : (c,) int
     budget : int
     floor : int or (c,) int
     trim : float in [0, 1)
+    ties : (c,) number, optional
+        Among classes that are equal in both, the one with the smallest comes first; the lower class when absent.
 
     Returns
     -------
@@ -190,7 +201,8 @@ def whole_classes(
     """
     size = np.asarray(class_size, np.int64)
     kept = check_floors(size, budget, floor).copy()
-    order = np.lexsort((-np.asarray(ties, np.float64), -np.asarray(votes, np.float64)))
+    last = np.arange(len(size)) if ties is None else ties
+    order = np.lexsort((last, -np.asarray(soft, np.float64), -np.asarray(votes, np.float64)))
     for full in (size - np.floor(trim * size + 1e-9).astype(np.int64), size):
         room = np.maximum(full - kept, 0)[order]
         before = np.cumsum(room) - room

@@ -1,17 +1,13 @@
 """Ranks: which samples fill a class's quota.
 
-Most rules are a sort key per sample, smallest first (`by_key`); ties go to the lower row, NaN comes last. Stratified
-and weighted draws are in `prune.methods.sampling`, rules on features in `prune.methods.coverage`.
+Most rules are a sort key per sample, smallest first (`by_key`). Here and in the neighbours, ties go to the lower row:
+`prune.methods.choose` puts the rows in an order drawn from seed and ids first. NaN comes last. Stratified and weighted
+draws are in `prune.methods.sampling`, rules on features in `prune.methods.coverage`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-
-def random_key(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Uniform keys, (n,) float64: every subset of a class is equally likely."""
-    return rng.random(n)
 
 
 def top_key(score: np.ndarray) -> np.ndarray:

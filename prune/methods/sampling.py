@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prune.methods.rank import bottom_key, places, random_key
+from prune.methods.rank import bottom_key, places
 
 STRATA = 50
 """Strata of CCS, as in the paper; fewer where the quota is smaller."""
@@ -18,7 +18,7 @@ def ccs_places(
     hardness: np.ndarray,
     groups: np.ndarray,
     quotas: np.ndarray,
-    rng: np.random.Generator,
+    draw: np.ndarray,
     *,
     cut: float = 0.1,
     strata: int = STRATA,
@@ -35,7 +35,8 @@ def ccs_places(
     groups : (n,) int in [0, c)
     quotas : (c,) int
         At most the size of the group.
-    rng : Generator
+    draw : (n,) float
+        Uniform random numbers: in each stratum the samples with the smallest ones are drawn.
     cut : float
         Fraction of each group that is cut, in [0, 1); less where the quota needs more.
     strata : int
@@ -68,7 +69,7 @@ def ccs_places(
     counts = np.bincount(groups[inside] * strata + stratum[inside], minlength=c * strata).reshape(c, strata)
     share = _share_over_strata(counts, quotas).reshape(-1)
     bin_of = np.where(inside, groups * strata + stratum, c * strata)
-    drawn, _ = places(random_key(len(groups), rng), bin_of)
+    drawn, _ = places(draw, bin_of)
     chosen = inside & (drawn < np.r_[share, 0][bin_of])
     return places(np.where(chosen, 0.0, 1.0), groups)[0]
 
@@ -91,7 +92,7 @@ def beta_key(
     score: np.ndarray,
     confidence: np.ndarray,
     keep: float,
-    rng: np.random.Generator,
+    draw: np.ndarray,
     *,
     complexity: float = COMPLEXITY,
 ) -> np.ndarray:
@@ -108,6 +109,8 @@ def beta_key(
         Mean probability of the label over the epochs, in [0, 1].
     keep : float
         In (0, 1].
+    draw : (n,) float
+        Uniform random numbers in (0, 1).
     complexity : float
         c_D: the larger, the stronger the pruning at which easy samples are drawn.
     """
@@ -120,5 +123,5 @@ def beta_key(
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = (alpha - 1) * np.log(m) + (beta - 1) * np.log1p(-m) + np.log(np.where(known, score, 0.0))
         # An exponential race: the k smallest of E / w are a draw of k without replacement by the weights w.
-        key = np.log(rng.exponential(size=len(m))) - weight
+        key = np.log(-np.log(draw)) - weight
     return np.where(np.isnan(key), np.inf, key)

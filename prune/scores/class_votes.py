@@ -106,13 +106,16 @@ def squared_distances(features: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def class_sums(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the rows of (n, d) features by (n,) label: the labels that occur, (k,), and their sums, (k, d) float32."""
+    """Sum the rows of (n, d) features by (n,) label: the labels that occur, (k,), and their sums, (k, d) float64.
+
+    Sums of float16 features are exact in float64, and so the same in any order of the rows.
+    """
     from scipy.sparse import csr_array  # here: choosing from scores needs this module and no SciPy
 
     present, place = np.unique(labels, return_inverse=True)
-    ones = np.ones(len(labels), np.float32)
+    ones = np.ones(len(labels))
     member = csr_array((ones, (place, np.arange(len(labels)))), shape=(len(present), len(labels)))
-    return present.astype(np.int64), member @ np.asarray(features, np.float32)
+    return present.astype(np.int64), member @ np.asarray(features, np.float64)
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -96,6 +96,14 @@ class Features:
     def __len__(self) -> int:
         return len(self.label)
 
+    def ids(self) -> np.ndarray | None:
+        """Ids of the images from their manifest, (n,) bytes; None when it is missing, or belongs to other rows."""
+        if not self.manifest.is_file():
+            return None
+        held = Manifest.load(self.manifest)
+        ours = held.fingerprint == self.source if self.order is None else self.order == order_fingerprint(self.manifest)
+        return held.ids if ours and len(held) == len(self) else None
+
     def columns(self, wanted: list[str]) -> np.ndarray | None:
         """Columns of the logits for the class names in `wanted`; None when the surrogate does not know them all."""
         return columns_of(self.model["classes"], wanted)

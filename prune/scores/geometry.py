@@ -2,7 +2,8 @@
 
 The functions take what `prune.scores.score_source` provides: `features`, (n, d), possibly memory-mapped; `labels`, (n,)
 classes (or clusters) of the samples; `means`, (classes, d); `classes`, their number; `targets`, features of each
-target's images; `centre`, (d,) mean feature of the source; `seed`; `workers`, threads, on which no result depends.
+target's images; `centre`, (d,) mean feature of the source; `seed`; `keys`,
+(n,) random numbers of the samples (`prune.scores.sample_keys`); `workers`, threads, on which no result depends.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ def moderate(prototype: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
     return found
 
 
-def self_prototype(features: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
+def self_prototype(features: np.ndarray, classes: int, seed: int = 0, keys: np.ndarray | None = None) -> np.ndarray:
     """Self-supervised prototypes: 1 - cosine to the nearest of as many spherical k-means centres as there are classes.
 
     (n,) float32. Sorscher et al., "Beyond neural scaling laws: beating power law scaling via data pruning", NeurIPS
     2022, section 5. Labels are not used.
     """
-    centres = kmeans(features, min(classes, len(features)), seed=seed, cosine=True)
+    centres = kmeans(features, min(classes, len(features)), seed=seed, keys=keys, cosine=True)
     found = np.empty(len(features), np.float32)
     for rows, x in stream(features, "self-supervised prototypes"):
         found[rows] = 1.0 - nearest(unit(x), centres, cosine=True)[1]

@@ -15,6 +15,7 @@ import numpy as np
 
 from prune.runs.progress import track
 from prune.scores.clusters import gather, kmeans, nearest, stream, unit
+from prune.scores.sample_keys import sample_keys
 from prune.scores.streaming import blocks
 
 SIMILAR = 0.95
@@ -43,10 +44,11 @@ def near_duplicates(
     stand_out: bool = True,
     clusters: int | None = None,
     seed: int = 0,
+    keys: np.ndarray | None = None,
 ) -> np.ndarray:
     """Find for every sample the original that it nearly duplicates.
 
-    In each group the sample farthest from its cluster's centre is the original, as in the paper; the lower row on ties.
+    In each group the sample farthest from its cluster's centre is the original, as in the paper; ties go by key.
     A sample duplicates the first original that it is similar to. Originals duplicate nothing, so there are no chains.
 
     Parameters
@@ -61,6 +63,9 @@ def near_duplicates(
         False: the cosine alone decides, as in the paper.
     clusters : int, optional
         One per 1,000 samples when absent.
+    seed : int
+    keys : (n,) uint64, optional
+        Of the samples, drawn from the seed and their ids; from their row numbers when absent.
 
     Returns
     -------
@@ -70,15 +75,18 @@ def near_duplicates(
     n, d = features.shape
     k = clusters if clusters is not None else max(1, n // _CLUSTER)
     found = np.full(n, -1, np.int64)
-    for mine in track(*_coarse(features, k, centre, seed), "near-duplicates"):
+    keys = sample_keys(seed, n=n) if keys is None else keys
+    for mine in track(*_coarse(features, k, centre, seed, keys), "near-duplicates"):
         x = np.empty((len(mine), d), np.float32)
         for part in blocks(len(mine), 8192):
             x[part] = unit(gather(features, mine[part]), centre)
-        found[mine] = _inside(x, mine, max(1, round(k * len(mine) / n)), similar, stand_out, seed)
+        found[mine] = _inside(x, mine, keys[mine], max(1, round(k * len(mine) / n)), similar, stand_out, seed)
     return found
 
 
-def _coarse(features: np.ndarray, k: int, centre: np.ndarray, seed: int) -> tuple[Iterator[np.ndarray], int]:
+def _coarse(
+    features: np.ndarray, k: int, centre: np.ndarray, seed: int, keys: np.ndarray
+) -> tuple[Iterator[np.ndarray], int]:
     """First level of a large set: about sqrt(k) clusters, as the ascending rows of each, and their number.
 
     A single k-means with one centre per 1,000 samples would compare every sample with every centre: work that grows
@@ -88,7 +96,7 @@ def _coarse(features: np.ndarray, k: int, centre: np.ndarray, seed: int) -> tupl
     if k <= _ONE_LEVEL:
         return iter([np.arange(n)] if n else []), 1
     many = max(round(k**0.5), -(-n * d * 4 // _BLOCK_BYTES))
-    centres = kmeans(features, many, seed=seed, cosine=True, centre=centre, per_centre=256)
+    centres = kmeans(features, many, seed=seed, keys=keys, cosine=True, centre=centre, per_centre=256)
     place = np.empty(n, np.int32)
     for rows, x in stream(features, "clusters"):
         place[rows] = nearest(unit(x, centre), centres, cosine=True)[0]
@@ -97,7 +105,9 @@ def _coarse(features: np.ndarray, k: int, centre: np.ndarray, seed: int) -> tupl
     return (part for part in parts if len(part)), many
 
 
-def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: bool, seed: int) -> np.ndarray:
+def _inside(
+    x: np.ndarray, rows: np.ndarray, keys: np.ndarray, k: int, similar: float, stand_out: bool, seed: int
+) -> np.ndarray:
     """Row of the original for every row of a block, or -1; (m,) int64.
 
     Parameters
@@ -106,14 +116,15 @@ def _inside(x: np.ndarray, rows: np.ndarray, k: int, similar: float, stand_out: 
         Rows of length 1.
     rows : (m,) int64
         Their rows in the source, ascending.
+    keys : (m,) uint64
     k : int
         Clusters.
     """
-    centres = kmeans(x, min(k, len(x)), seed=seed, cosine=True)
+    centres = kmeans(x, min(k, len(x)), seed=seed, keys=keys, cosine=True)
     place, typical = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
     for part in blocks(len(x), 8192):
         place[part], typical[part] = nearest(x[part], centres, cosine=True)
-    order = np.lexsort((typical, place))  # stable: equal similarities stay in row order
+    order = np.lexsort((keys, typical, place))
     ends = np.cumsum(np.bincount(place, minlength=len(centres)))
     found = np.full(len(x), -1, np.int64)
     for end, size in zip(ends, np.diff(ends, prepend=0)):

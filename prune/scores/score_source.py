@@ -10,11 +10,13 @@ import numpy as np
 from prune.index.npz import open_arrays
 from prune.runs.files import InputError
 from prune.runs.progress import track
-from prune.scores import class_votes, leakage, near_duplicates, score_table, training_dynamics
-from prune.scores.clusters import kmeans, nearest, stream
+from prune.scores import class_votes, geometry, leakage, near_duplicates, score_table, training_dynamics
+from prune.scores.clusters import kmeans, nearest, rand_index, stream
+from prune.scores.ensemble import agreement
 from prune.scores.feature_files import Features, check_order
 from prune.scores.label_errors import suspects
 from prune.scores.one_pass import Pass, one_pass
+from prune.scores.sample_keys import sample_keys
 from prune.scores.streaming import read_rows
 
 _SAMPLES = 65_536
@@ -28,6 +30,7 @@ def score_source(
     temperature: float = 1.0,
     clusters: int = 0,
     seed: int = 0,
+    keys: np.ndarray | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Score one source by one surrogate.
@@ -45,6 +48,8 @@ def score_source(
         Above 0: that many k-means clusters replace the classes in class weights and quotas.
     seed : int
         Of k-means.
+    keys : (n,) uint64, optional
+        Random numbers of the samples for this seed (`prune.scores.sample_keys`); from their row numbers when absent.
 
     Returns
     -------
@@ -54,7 +59,8 @@ def score_source(
         Mean feature of the source.
     """
     columns = source.columns(source.classes)
-    groups = group_by_clusters(source.features, clusters, seed) if clusters else None
+    keys = sample_keys(seed, n=len(source)) if keys is None else keys
+    groups = group_by_clusters(source.features, clusters, seed, keys) if clusters else None
     count = int(groups.max()) + 1 if groups is not None else len(source.classes)
     found = one_pass(source.features, source.logits, source.label, count, columns, workers, groups)
     if not found.finite:
@@ -73,6 +79,7 @@ def score_source(
         "targets": [np.asarray(target.features) for target in targets] or None,
         "centre": centre,
         "seed": seed,
+        "keys": keys,
         "workers": workers,
     }
     for row in score_table.SCORES:
@@ -110,9 +117,31 @@ def class_weights(
     return weights
 
 
-def group_by_clusters(features: np.ndarray, k: int, seed: int) -> np.ndarray:
+def seed_agreement(
+    source: Features, arrays: dict[str, np.ndarray], also: Collection[str], clusters: int, seed: int
+) -> dict[str, float]:
+    """How well what depends on k-means agrees with the same by the next seed.
+
+    Returns
+    -------
+    dict of str to float
+        "self-prototype": Spearman's correlation of the ranks. "clusters": adjusted Rand index.
+    """
+    found = {}
+    ids, other = source.ids(), seed + 1
+    keys = sample_keys(other, ids=ids, n=len(source))
+    if "self-prototype" in also:
+        count = int(arrays["group"].max()) + 1 if clusters else len(source.classes)
+        again = geometry.self_prototype(source.features, count, other, keys)
+        found["self-prototype"] = agreement([arrays["sample/self-prototype"], again])
+    if clusters:
+        found["clusters"] = rand_index(arrays["group"], group_by_clusters(source.features, clusters, other, keys))
+    return {name: round(value, 4) for name, value in found.items() if np.isfinite(value)}
+
+
+def group_by_clusters(features: np.ndarray, k: int, seed: int, keys: np.ndarray) -> np.ndarray:
     """Number of the k-means cluster of every sample, (n,) int64, without empty clusters."""
-    centres = kmeans(features, min(k, len(features)), seed=seed)
+    centres = kmeans(features, min(k, len(features)), seed=seed, keys=keys)
     found = np.empty(len(features), np.int64)
     for rows, x in stream(features, "clusters"):
         found[rows] = nearest(x, centres)[0]
@@ -131,9 +160,11 @@ def leaks(
     }
 
 
-def duplicates_of(source: Features, centre: np.ndarray, similar: float, stand_out: bool, seed: int) -> np.ndarray:
+def duplicates_of(
+    source: Features, centre: np.ndarray, similar: float, stand_out: bool, seed: int, keys: np.ndarray
+) -> np.ndarray:
     """`prune.scores.near_duplicates.near_duplicates` of a source, (n,) i8."""
-    found = near_duplicates.near_duplicates(source.features, centre, similar, stand_out=stand_out, seed=seed)
+    found = near_duplicates.near_duplicates(source.features, centre, similar, stand_out=stand_out, seed=seed, keys=keys)
     return found.astype("<i8")
 
 

@@ -158,8 +158,9 @@ def test_two_targets_count_equally_and_can_be_chosen(case):
     write_features(ants, 6 * np.eye(1, 8), [[9, 0, 0, 0]], [0], classes=["x"])
     score.run(score.Config((case.source,), case.scores, (case.target, ants)))
     # Shares: t gives bee 3/4 and cat 1/4, u gives ant 1. Mean over 20 samples: ant 10, bee 7.5, cat 2.5.
-    kept, _ = selected(case, quota="lm", base=0.0).per_class()
-    assert kept.tolist() == [10, 8, 2, 0]  # equal remainders: the lower class
+    found = [selected(case, f"a{seed}", quota="lm", base=0.0, seed=seed).per_class()[0].tolist() for seed in range(8)]
+    # The seed decides between equal remainders.
+    assert {tuple(kept) for kept in found} == {(10, 8, 2, 0), (10, 7, 3, 0)}
     kept, _ = selected(case, "b", quota="lm", base=0.0, targets=("u.train",)).per_class()
     assert kept.tolist() == [20, 0, 0, 0]
 
@@ -197,6 +198,52 @@ def test_every_method_keeps_exactly_the_budget_and_repeats_byte_for_byte(everyth
         index = PrunedIndex.load(places[0])
         assert len(index) == round(100 * keep)
         assert places[0].read_bytes() == places[1].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def shuffled(everything, tmp_path_factory):
+    """The same source with its images in another order, scored anew."""
+    folder = tmp_path_factory.mktemp("shuffled")
+    order = np.random.default_rng(9).permutation(100)
+    manifest = Manifest.load(everything.folder / "s.manifest.npz")
+    columns = ("ids", "labels", "nbytes", "width", "height", "digests", "crc32")
+    moved = replace(manifest, **{name: getattr(manifest, name)[order] for name in columns}, meta={})
+    arrays, _ = open_arrays(everything.source, "winnow-features/1", mapped=False)
+    rows = {"label": everything.label, "features": arrays["features"], "logits": arrays["logits"]}
+    source = write_features(
+        folder / "s.features.npz", **{k: v[order] for k, v in rows.items()}, classes=CLASSES, manifest=moved
+    )
+    tables, meta = open_arrays(everything.folder / "dynamics.npz", "winnow-dynamics/1", mapped=False)
+    turned = {name: tables[name][:, order] for name in ("probability", "margin", "correct")}
+    save_arrays(folder / "dynamics.npz", tables | turned | {"label": moved.labels}, meta)
+    made = SimpleNamespace(folder=folder, source=source, target=everything.target, scores=folder / "scores.npz")
+    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects")
+    return scored_case(made, also=also, dynamics=(folder / "dynamics.npz",))
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_method_keeps_the_same_ids_in_whatever_order_the_manifest_lists_them(everything, shuffled, method):
+    for keep, seed in ((0.05, 0), (0.33, 1), (0.7, 2)):
+        found = []
+        for case in (everything, shuffled):
+            place = case.folder / f"order-{method}-{keep}.index.npz"
+            config = {"method": method, "keep": keep, "seed": seed, "floor": 1}
+            selection.run(selection.Config(out=place, scores=case.scores, **config))
+            index = PrunedIndex.load(place)
+            found.append(dict(zip(index.ids.tolist(), index.reasons.tolist())))
+        assert found[0] == found[1], keep
+
+
+def test_clusters_hold_the_same_images_in_whatever_order_the_manifest_lists_them(everything, shuffled):
+    members = []
+    for case in (everything, shuffled):
+        out = case.folder / "clusters.npz"
+        score.run(score.Config((case.source,), out, (case.target,), clusters=6, also=("self-prototype",)))
+        arrays, meta = open_arrays(out, "winnow-scores/1")
+        ids = Manifest.load(case.folder / "s.manifest.npz").ids
+        members.append({frozenset(ids[arrays["group"] == k].tolist()) for k in range(6)})
+        assert set(meta["seed_agreement"]) == {"clusters", "self-prototype"}
+    assert members[0] == members[1]
 
 
 def test_dp4tl_keeps_whole_classes_by_votes_and_fills_the_last_one_partly(case):

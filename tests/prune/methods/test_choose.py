@@ -65,41 +65,98 @@ def test_every_choice_keeps_its_promises(seed, how):
     assert np.array_equal(found.rows, again.rows)
 
 
-@given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.rank in ("a:top", "a:bottom", "a:d2")]))
-@settings(max_examples=100)
-def test_permuting_the_samples_permutes_the_choice(seed, how):
-    source, floor, protected, _, _, budget = problem(seed)
-    order = np.random.default_rng(seed).permutation(len(source.label))
-    moved = replace(
+def named(source):
+    """The same source with ids and names of classes."""
+    ids = np.array([f"{k}/{i}".encode() for i, k in enumerate(source.label)])
+    return replace(source, ids=ids, names=[f"class {k}" for k in range(source.classes)])
+
+
+def reordered(source, order):
+    """The same samples in another order of rows."""
+    return replace(
         source,
         label=source.label[order],
         scores={name: values[order] for name, values in source.scores.items()},
         eligible=source.eligible[order],
         always=source.always[order],
         features=source.features[order],
+        ids=source.ids[order],
+    )
+
+
+@given(st.integers(0, 100_000), st.sampled_from(METHODS), st.booleans())
+@settings(max_examples=300)
+def test_no_choice_depends_on_the_order_of_the_samples(seed, how, ties):
+    source, floor, protected, _, _, budget = problem(seed)
+    source = named(source)
+    if ties:
+        source = replace(
+            source, scores={"a": np.floor(source.scores["a"] / 9), "confidence": np.full(len(source.ids), 0.5)}
+        )
+    order = np.random.default_rng(seed).permutation(len(source.label))
+    found = choose_samples(source, how, budget, floor=floor, protected=protected, seed=seed)
+    moved = reordered(source, order)
+    other = choose_samples(moved, how, budget, floor=floor, protected=protected, seed=seed)
+    assert dict(zip(moved.ids[other.rows], other.reason)) == dict(zip(source.ids[found.rows], found.reason))
+    assert np.array_equal(other.quotas, found.quotas)
+
+
+@given(st.integers(0, 100_000), st.sampled_from(METHODS))
+@settings(max_examples=200)
+def test_no_choice_depends_on_the_order_of_the_classes(seed, how):
+    source, floor, protected, _, _, budget = problem(seed)
+    source = named(source)
+    order = np.random.default_rng(seed).permutation(4)  # class k becomes order[k]
+    back = np.argsort(order)
+    moved = replace(
+        source,
+        label=order[source.label],
+        weights={name: values[back] for name, values in source.weights.items()},
+        names=[source.names[k] for k in back],
     )
     found = choose_samples(source, how, budget, floor=floor, protected=protected)
-    other = choose_samples(moved, how, budget, floor=floor, protected=protected)
-    assert np.array_equal(np.sort(order[other.rows]), found.rows)
-    assert np.array_equal(other.quotas, found.quotas)
+    other = choose_samples(moved, how, budget, floor=floor[back], protected=protected[back])
+    assert np.array_equal(other.rows, found.rows)
+    assert np.array_equal(other.quotas, found.quotas[back])
 
 
-@given(st.integers(0, 100_000), st.sampled_from([m for m in METHODS if m.quota != "threshold"]))
-@settings(max_examples=100)
-def test_permuting_the_samples_leaves_every_quota_even_where_samples_are_drawn(seed, how):
-    source, floor, protected, _, _, budget = problem(seed)
-    order = np.random.default_rng(seed).permutation(len(source.label))
-    moved = replace(
-        source,
-        label=source.label[order],
-        scores={name: values[order] for name, values in source.scores.items()},
-        eligible=source.eligible[order],
-        always=source.always[order],
-        features=source.features[order],
-    )
-    found, other = (choose_samples(s, how, budget, floor=floor, protected=protected) for s in (source, moved))
-    assert np.array_equal(other.quotas, found.quotas)
-    assert np.allclose(other.weight, found.weight)
+@pytest.mark.parametrize("rank", ["a:top", "a:bottom", "a:middle", "a:ccs", "random", "a:beta"])
+def test_a_constant_score_selects_uniformly(rank):
+    source = Candidates(np.zeros(20, int), 1, {"a": np.ones(20), "confidence": np.full(20, 0.5)})
+    hits = np.zeros(20)
+    for seed in range(400):
+        hits[choose_samples(source, Method("threshold", rank), 5, seed=seed).rows] += 1
+    assert np.abs(hits - 100).max() < 35  # 100 expected, standard deviation 8.7
+
+
+def test_ties_of_a_score_spread_over_classes_that_are_listed_one_after_the_other():
+    # Ten classes of 100, 40 of each forgotten once: of the 600 that never were, 100 fill the budget, 10 of each class.
+    label = np.repeat(np.arange(10), 100)
+    events = np.tile(np.repeat([1.0, 0.0], [40, 60]), 10)
+    for seed in range(5):
+        kept = choose_samples(
+            Candidates(label, 10, {"forgetting": events}), PRESETS["forgetting"], 500, seed=seed
+        ).quotas
+        assert kept.sum() == 500
+        assert np.abs(kept - 50).max() <= 9  # standard deviation 2.7
+
+
+def test_no_class_is_favoured_by_remainders_or_among_whole_classes():
+    label = np.repeat(np.arange(10), 4)
+    source = Candidates(label, 10, {}, {"lm": np.ones(10), "lm-soft": np.ones(10)})
+    more, whole = np.zeros(10), np.zeros(10)
+    for seed in range(300):
+        more += choose_samples(source, Method("size", "random"), 13, seed=seed).quotas - 1
+        whole += choose_samples(source, PRESETS["dp4tl-lm"], 12, seed=seed).quotas == 4
+    assert np.abs(more - 90).max() < 40  # 3 of 10 classes in 300 draws: 90 expected, standard deviation 7.9
+    assert np.abs(whole - 90).max() < 40
+
+
+def test_a_random_draw_of_fewer_samples_is_part_of_a_draw_of_more():
+    source = named(problem(7)[0])
+    one = choose_samples(source, Method("threshold", "random"), 5, seed=1).rows
+    more = choose_samples(source, Method("threshold", "random"), 15, seed=1).rows
+    assert set(one) <= set(more)
 
 
 def test_the_complexity_of_duals_draw_decides_how_easy_its_samples_are():

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune.methods.eligibility import surplus_copies
+from prune.methods.eligibility import removable_copies, surplus_copies
 
 OF = np.array([-1, 4, 4, -1, -1, 4, 3])
 """Rows 1, 2 and 5 nearly duplicate 4, row 6 duplicates 3."""
@@ -35,6 +35,21 @@ def test_a_copy_that_is_always_kept_takes_the_place_before_lower_rows():
     always = np.arange(len(OF)) == 5
     assert marked(without(), always) == [1, 2, 6]
     assert marked(without(4), always) == [1, 2, 6]
+
+
+def test_the_copy_that_takes_the_place_is_the_first_by_the_ties_that_are_given():
+    ties = np.array([0, 9, 3, 1, 5, 4, 2])
+    assert np.flatnonzero(surplus_copies(OF, without(4), None, ties)).tolist() == [1, 5, 6]
+
+
+def test_copies_that_a_floor_needs_are_the_first_by_the_ties_that_are_given():
+    # One class of seven with a floor of five: of the four copies two must stay.
+    copies, may, floor = OF >= 0, np.ones(7, bool), np.array([5])
+    out = removable_copies(copies, may, np.zeros(7, int), 5, floor, None, np.array([0, 9, 3, 1, 5, 4, 2]))
+    assert np.flatnonzero(out).tolist() == [1, 5]
+    # No floor, a budget of six: one of the four stays less.
+    out = removable_copies(copies, may, np.zeros(7, int), 6, np.array([0]), None, np.array([0, 9, 3, 1, 5, 4, 2]))
+    assert np.flatnonzero(out).tolist() == [1]
 
 
 @given(st.integers(0, 10_000))

@@ -33,6 +33,12 @@ def test_equal_remainders_go_to_the_lower_class():
     assert quota([0.1, 0.1, 0.1], [5, 5, 5], 5).tolist() == [2, 2, 1]
 
 
+def test_equal_remainders_go_by_the_ties_that_are_given():
+    assert quota([1, 1, 1], [5, 5, 5], 4, ties=np.array([3, 1, 2])).tolist() == [1, 2, 1]
+    assert quota([1, 1, 1], [5, 5, 5], 5, ties=np.array([3, 1, 2])).tolist() == [1, 2, 2]
+    assert whole_classes([2, 2], [1, 1], [4, 4], 4, ties=np.array([2, 1])).tolist() == [0, 4]
+
+
 def test_floors_above_the_budget_name_the_largest_that_fits():
     # Sizes 2, 5, 9 and budget 9: min(f, size) sums to 2 + 3 + 3 = 8 at f = 3 and to 10 at f = 4.
     with pytest.raises(InputError, match="largest floor that fits every class is 3"):

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.methods.rank import bottom_key, by_key, middle_key, places, random_key, threshold_quotas, top_key
+from prune.methods.rank import bottom_key, by_key, middle_key, places, threshold_quotas, top_key
 
 
 def test_each_class_keeps_its_smallest_keys():
@@ -77,11 +77,3 @@ def test_places_count_within_the_group():
     place, size = places(np.array([2.0, 1.0, 9.0]), np.array([0, 0, 1]))
     assert place.tolist() == [1, 0, 0]
     assert size.tolist() == [2, 2, 1]
-
-
-def test_random_keys_repeat_with_the_seed_and_reach_every_sample():
-    first = random_key(50, np.random.default_rng(3))
-    assert np.array_equal(first, random_key(50, np.random.default_rng(3)))
-    hits = sum(by_key(random_key(10, np.random.default_rng(s)), np.zeros(10, int), [3]).astype(int) for s in range(200))
-    assert hits.sum() == 600
-    assert hits.min() > 30  # 60 expected, standard deviation 6.5

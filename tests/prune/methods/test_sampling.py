@@ -9,7 +9,8 @@ from prune.methods.sampling import beta_key, ccs_places
 
 def drawn(hardness, groups, quotas, seed=0, **options):
     quotas = np.asarray(quotas)
-    place = ccs_places(np.asarray(hardness, float), np.asarray(groups), quotas, np.random.default_rng(seed), **options)
+    draw = np.random.default_rng(seed).random(len(hardness))
+    place = ccs_places(np.asarray(hardness, float), np.asarray(groups), quotas, draw, **options)
     return place < quotas[groups]
 
 
@@ -68,7 +69,7 @@ def test_beta_draws_easy_samples_under_strong_pruning_and_harder_ones_under_mild
     groups = np.zeros(5000, int)
     means = []
     for keep in (0.05, 0.3, 0.7):
-        kept = by_key(beta_key(score, confidence, keep, np.random.default_rng(1)), groups, [250])
+        kept = by_key(beta_key(score, confidence, keep, np.random.default_rng(1).random(5000)), groups, [250])
         means.append(confidence[kept].mean())
     assert means[0] > means[1] > means[2]
     # beta = 15 * 0.7 * (1 - 0.7^4) = 7.98 at keep 0.3: the density's mean is 1 - beta / 16 = 0.50.
@@ -77,11 +78,11 @@ def test_beta_draws_easy_samples_under_strong_pruning_and_harder_ones_under_mild
 
 def test_beta_weighs_by_the_score():
     confidence, score = np.full(2000, 0.5), np.r_[np.full(1000, 0.1), np.full(1000, 0.3)]
-    kept = by_key(beta_key(score, confidence, 0.3, np.random.default_rng(2)), np.zeros(2000, int), [100])
+    kept = by_key(beta_key(score, confidence, 0.3, np.random.default_rng(2).random(2000)), np.zeros(2000, int), [100])
     assert 60 <= kept[1000:].sum() <= 90  # three quarters expected
 
 
 def test_beta_takes_unknown_and_worthless_samples_last():
     score, confidence = np.array([np.nan, 0.2, 0.0, 0.1]), np.array([0.5, 0.5, 0.5, 0.5])
-    kept = by_key(beta_key(score, confidence, 0.5, np.random.default_rng(0)), np.zeros(4, int), [2])
+    kept = by_key(beta_key(score, confidence, 0.5, np.full(4, 0.5)), np.zeros(4, int), [2])
     assert kept.tolist() == [False, True, False, True]

@@ -34,9 +34,9 @@ def test_surrogates_that_agree_give_back_their_score_so_that_strata_cut_the_same
     score = rng.lognormal(size=2000).astype(np.float32)
     assert np.array_equal(rank_average([score, score]), score)
     both, _ = together([{"sample/el2n": score}, {"sample/el2n": 3 * score}])
-    groups, quota = np.zeros(2000, int), np.array([200])
-    one = ccs_places(score, groups, quota, np.random.default_rng(1), cut=0.1)
-    assert np.array_equal(one, ccs_places(both["sample/el2n"], groups, quota, np.random.default_rng(1), cut=0.1))
+    groups, quota, draw = np.zeros(2000, int), np.array([200]), rng.random(2000)
+    one = ccs_places(score, groups, quota, draw, cut=0.1)
+    assert np.array_equal(one, ccs_places(both["sample/el2n"], groups, quota, draw, cut=0.1))
 
 
 def test_agreement_is_spearmans():

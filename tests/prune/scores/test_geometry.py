@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.scores.clusters import gather, kmeans, nearest, unit
+from prune.scores.clusters import first_centres, gather, kmeans, nearest, rand_index, unit
 from prune.scores.geometry import affinity, moderate, prototype, self_prototype
+from prune.scores.sample_keys import sample_keys
 
 
 def test_prototype_distance_is_to_the_own_class_mean():
@@ -60,6 +61,59 @@ def test_kmeans_finds_separate_heaps_and_repeats_with_the_seed():
     centres = kmeans(x, 3, seed=5)
     assert np.allclose(np.sort(np.abs(centres), axis=0), np.sort(heaps, axis=0), atol=1)
     assert np.array_equal(centres, kmeans(x, 3, seed=5))
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_nearest_centre_does_not_depend_on_the_other_rows_of_a_block(cosine):
+    rng = np.random.default_rng(0)
+    x, centres = (unit(rng.normal(size=(n, 96))) for n in (300, 40))
+    centres[20:30] = centres[5]  # equal centres: the lowest number
+    which, value = nearest(x, centres, cosine)
+    for rows in (slice(0, 1), slice(7, 10), slice(100, 300)):
+        part = nearest(x[rows], centres, cosine)
+        assert np.array_equal(part[0], which[rows])
+        assert np.array_equal(part[1], value[rows])
+    assert not np.isin(which, np.arange(20, 30)).any()
+    plain = x @ centres.T if cosine else -((x[:, None] - centres[None]) ** 2).sum(axis=-1)
+    assert np.allclose(value, plain.max(axis=1) * (1 if cosine else -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_centres_do_not_depend_on_the_order_of_the_rows(cosine):
+    rng = np.random.default_rng(4)
+    x, order = rng.normal(size=(900, 12)).astype(np.float16), rng.permutation(900)
+    keys = sample_keys(2, ids=np.arange(900).astype("S4"))
+    for k in (5, 20):  # all rows, and a sample of them
+        one = kmeans(x, k, seed=2, keys=keys, cosine=cosine, per_centre=40)
+        other = kmeans(x[order], k, seed=2, keys=keys[order], cosine=cosine, per_centre=40)
+        assert np.array_equal(one, other)
+
+
+def test_the_first_centres_are_spread_over_all_heaps():
+    # Twenty heaps, far apart: 20 rows drawn at random would miss some 7 of them.
+    rng = np.random.default_rng(5)
+    heaps = 100 * rng.normal(size=(20, 8))
+    x = (heaps[rng.integers(0, 20, 1000)] + rng.normal(size=(1000, 8))).astype(np.float32)
+    for seed in range(10):
+        start = first_centres(x, 20, np.random.default_rng(seed))
+        assert len(np.unique(nearest(start, heaps.astype(np.float32))[0])) == 20
+        centres = kmeans(x, 20, seed=seed)
+        assert nearest(x, centres)[1].mean() < 10  # 8 where every heap has a centre
+
+
+def test_fewer_different_rows_than_centres_are_all_taken():
+    x = np.repeat(np.eye(2, dtype=np.float32), 4, axis=0)
+    start = first_centres(x, 5, np.random.default_rng(0))
+    assert len(start) == 5
+    assert {tuple(row) for row in start} == {(1, 0), (0, 1)}
+
+
+def test_the_rand_index_by_hand():
+    # Pairs together in both: 1; in the first 2, in the second 1, of 6. By chance 2 * 1 / 6: (1 - 1/3) / (3/2 - 1/3).
+    assert rand_index(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])) == pytest.approx(4 / 7)
+    assert rand_index(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])) == 1
+    rng = np.random.default_rng(0)
+    assert abs(rand_index(rng.integers(0, 5, 5000), rng.integers(0, 5, 5000))) < 0.01
 
 
 def test_more_centres_than_samples_are_the_samples():
