@@ -12,7 +12,7 @@ from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
 from prune.models import networks
 from prune.runs.files import InputError, read_json
-from prune.scores.feature_files import open_features
+from prune.scores.feature_files import FORMAT, open_features
 
 ARCH = "mobilenetv3_small_050"
 
@@ -39,7 +39,7 @@ def test_weights_of_a_local_file_give_the_features_and_logits_of_the_source(weig
             "--resolution", "32", "--out", tmp_path / "model"]  # fmt: skip
     assert main([str(word) for word in made]) == 0
     features.run(features.Config(model=tmp_path / "model", betons=(toy.train,), out=tmp_path, loader="torch"))
-    arrays, meta = open_arrays(tmp_path / "train.features.npz", features.FORMAT)
+    arrays, meta = open_arrays(tmp_path / "train.features.npz", FORMAT)
     assert meta["model"]["classes"] == names  # LM finds the source's classes
     with torch.no_grad():
         expected = model.get_classifier()(torch.from_numpy(arrays["features"].astype(np.float32))).numpy()

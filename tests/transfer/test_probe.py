@@ -235,6 +235,7 @@ def test_fine_tuning_leaves_a_model_with_the_targets_classes(case, tmp_path, cap
     probe.run(config(case, tmp_path / "again", model=tmp_path / "full"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_an_index_sees_only_its_images(case, tmp_path):
     manifest = open_dataset(case / "pets.train.beton").manifest
     index = PrunedIndex.from_rows(manifest, np.flatnonzero(np.asarray(manifest.labels) != 1), provenance=[])
@@ -283,6 +284,7 @@ def test_probe_then_finetune_runs_on_shared_features(case, tmp_path):
     assert (tmp_path / "shared/pets.train.features.npz").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_was_stopped_resumes_to_the_same_weights(case, tmp_path, monkeypatch):
     from pretrain import preemption
 
@@ -322,6 +324,7 @@ def test_fine_tuning_never_replaces_the_model_that_it_reads(case, tmp_path):
     assert not (tmp_path / "model/config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_short_fine_tuning_that_was_stopped_reports_that_it_starts_over(case, tmp_path, monkeypatch, capsys):
     from pretrain import preemption
 

@@ -269,6 +269,7 @@ def test_every_one_of_fifty_damaged_images_is_named_and_all_others_come_as_they_
     assert torch.equal(found, whole)
 
 
+@pytest.mark.slow
 def test_the_compiled_code_is_read_back_by_the_next_process(loaders):
     gathered(loaders[0], np.arange(3))
     code = (

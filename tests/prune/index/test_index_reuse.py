@@ -66,6 +66,7 @@ def through_ffcv(beton: Path, rows: np.ndarray) -> tuple[Counter, Counter]:
     return pixels, stored
 
 
+@pytest.mark.slow
 def test_ffcv_and_a_plain_dataloader_train_on_the_same_samples(made, tmp_path):
     index = PrunedIndex.load(made.index)
     rows = index.rows_in(Manifest.load(made.root / "s.manifest.npz"))
