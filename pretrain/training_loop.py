@@ -168,7 +168,7 @@ class _Run:
             )
         if self.infobatch is None:
             return self.rows, None
-        slots, weight = self.infobatch.choose(p.epoch, p.began)
+        slots, weight = self.infobatch.images_of(p.epoch, p.began)
         table = torch.zeros(int(self.rows[-1]) + 1)
         table[torch.from_numpy(self.rows)] = torch.from_numpy(weight)
         return self.rows[slots], table

@@ -32,9 +32,9 @@ MEAN, STD = torch.full((1, 3, 1, 1), 120.0), torch.full((1, 3, 1, 1), 60.0)
 
 def test_infobatch_sees_all_at_first_and_all_at_the_end():
     chooser = InfoBatch(100, 0.5, seed=0)
-    assert len(chooser.choose(0, 0.0)[0]) == 100
+    assert len(chooser.images_of(0, 0.0)[0]) == 100
     chooser.learn(np.arange(100, dtype=np.float32))
-    kept, weight = chooser.choose(7, 0.875)
+    kept, weight = chooser.images_of(7, 0.875)
     assert len(kept) == 100
     assert (weight == 1).all()
 
@@ -43,10 +43,10 @@ def test_infobatch_leaves_out_easy_images_only_and_counts_the_others_of_them_mor
     chooser = InfoBatch(1000, 0.75, seed=0)
     losses = np.where(np.arange(1000) < 600, 0.0, 5.0)  # mean 2: the first 600 are easy
     chooser.learn(losses)
-    kept, weight = chooser.choose(1, 0.5)
+    kept, weight = chooser.images_of(1, 0.5)
     assert set(range(600, 1000)) <= set(kept)
-    assert 100 < (kept < 600).sum() < 200  # 150 expected, standard deviation 11
-    assert np.allclose(weight[:600], 4.0)  # 1 / (1 - 0.75)
+    assert (kept < 600).sum() == 150
+    assert np.allclose(weight[:600], 4.0)  # 600 / 150
     assert np.allclose(weight[600:], 1.0)
 
 
@@ -55,9 +55,22 @@ def test_infobatch_gives_every_image_the_same_weight_on_average():
     chooser.learn(np.linspace(0, 1, 200))
     total = np.zeros(200)
     for epoch in range(400):
-        kept, weight = chooser.choose(epoch, 0.1)
+        kept, weight = chooser.images_of(epoch, 0.1)
         total[kept] += weight[kept]
     assert np.abs(total / 400 - 1).max() < 0.25  # a weight of 0 or 2: standard deviation 0.05, 200 of them
+
+
+def test_infobatch_counts_as_many_images_in_every_epoch():
+    # Seven easy ones at a share of 0.5: three are seen and count 7/3 each, so that the weights sum to 8 in any draw.
+    chooser = InfoBatch(8, 0.5, seed=0)
+    chooser.learn(np.array([1, 1, 1, 1, 1, 1, 1, 9.0]))
+    for epoch in range(20):
+        kept, weight = chooser.images_of(epoch, 0.1)
+        assert len(kept) == 4
+        assert weight[kept].sum() == pytest.approx(8)
+    tiny = InfoBatch(2, 0.9, seed=0)
+    tiny.learn(np.array([1.0, 9.0]))
+    assert tiny.images_of(0, 0.1)[0].tolist() == [0, 1]  # the only easy one stays
 
 
 def test_infobatch_keeps_the_last_loss_of_an_image_that_was_not_seen():
@@ -72,7 +85,7 @@ def test_infobatch_draws_depend_on_seed_and_epoch_alone():
         chooser = InfoBatch(50, 0.5, seed)
         chooser.learn(np.arange(50, dtype=np.float32))
         np.random.default_rng().random(3)
-        return chooser.choose(epoch, 0.2)[0].tolist()
+        return chooser.images_of(epoch, 0.2)[0].tolist()
 
     assert choose(1, 2) == choose(1, 2)
     assert choose(1, 2) != choose(1, 3)
