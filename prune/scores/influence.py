@@ -20,8 +20,8 @@ k less that of all classes, and the gradient of class k with respect to A is the
 to zero.
 
 Its inner product with a source image's gradient is ((y - p)' W (m_k - m)) (f' m_k), and W (m_k - m) is the mean logits
-of the target's class k less those of all its classes, z_k - z: the source's head itself is not needed. With the lengths of
-these four vectors divided out, the influence of an image on class k is
+of the target's class k less those of all its classes, z_k - z: the source's head itself is not needed. With the lengths
+of these four vectors divided out, the influence of an image on class k is
 
     cos(y - p, z_k - z) * cos(f, m_k):
 
