@@ -1,13 +1,14 @@
-r"""Learning from a stream on a small device: samples come in order, a byte budget holds at every moment.
+r"""Learning from a stream on a small device: samples arrive in order, and a byte budget is never exceeded.
 
     transfer stream --train cifar100.beton --test cifar100-test.beton --memory 1MB --order classes --every 500 \
         --steps 50 --policies raw uniform adaptive --seeds 0 1 2 --out runs/stream
 
-Each sample is offered to the memory once. `raw` keeps pixels and drops; `uniform` keeps JPEGs of one quality and drops;
-`adaptive` keeps pixels while there is room, then re-compresses or drops whatever costs the least value for the bytes
-that it frees. After every --every samples the network learns from what is held, the importance of the held samples and
-what each quality leaves of them are measured anew, and the accuracy on the classes so far is taken. Writes
-OUT/result.json, OUT/report.html (the curve) and OUT/cells/<run>/. The same command goes on where it was stopped.
+Each sample is offered to the memory once. `raw` stores pixels and drops samples; `uniform` stores JPEGs of one quality
+and drops samples; `adaptive` stores pixels while there is room, then re-compresses or drops what loses the least value
+for the bytes that it frees. After every --every samples the network learns from the memory, the importance of its
+samples and the share that each quality keeps of them are updated, and the accuracy on the classes so far is measured.
+Writes OUT/result.json, OUT/report.html (the curve) and OUT/cells/<run>/. The same command resumes a run that was
+stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
-    from transfer.continual.stream_run import Setting
+    from transfer.continual.stream_run import StreamSetting
 
 FORMAT = "winnow-stream-runs/1"
 
@@ -30,59 +31,91 @@ FORMAT = "winnow-stream-runs/1"
 @dataclass(frozen=True)
 class Config:
     train: Location[Path]
-    """Images that come: `X.beton`, a folder of class folders, or `torchvision:NAME:ROOT:SPLIT`."""
+    """Images that arrive: `X.beton`, a folder of class folders, or `torchvision:NAME:ROOT:SPLIT`."""
     test: Location[Path]
     """Test images of the same classes."""
     out: Location[Path]
     """Run directory."""
     memory: Recorded[str]
-    """Size of the memory: bytes (6MB, 500kB, 6144000), or as many as N raw images take (400raw)."""
+    """Size of the memory: bytes (6MB, 500kB, 6144000), or the bytes of N raw images (400raw)."""
     policies: Growing[tuple[Literal["raw", "uniform", "adaptive"], ...]] = ("raw", "uniform", "adaptive")
-    """How room is made."""
+    """How room is made in the memory."""
     seeds: Growing[tuple[int, ...]] = (0, 1, 2)
-    """A run each: order, initial weights, augmentation."""
+    """One run for each: it decides order, initial weights and augmentation."""
     order: Literal["classes", "shuffled", "rows"] = "classes"
-    """One class after the other, all mixed, or as they stand in the beton."""
+    """One class after the other, all mixed, or in the order of the beton."""
     every: int = 500
-    """Samples between two rounds of learning."""
+    """Number of samples between two rounds of learning."""
     steps: int = 50
     """Optimiser steps of each round."""
     per_class: int | None = None
-    """Use so many training images of each class, drawn from the seed; all when absent."""
+    """Use this many training images of each class, drawn from the seed; all when absent."""
     ladder: tuple[int, ...] = (75, 45, 20, 10)
-    """Qualities below the pixels for `adaptive`, the finest first."""
+    """Qualities of `adaptive` after raw pixels, the finest first."""
     quality: int = 20
-    """Of `uniform`."""
+    """Quality of `uniform`."""
     codec: Literal["jpeg", "webp", "avif"] = "jpeg"
-    """Of compressed samples."""
+    """Codec of compressed samples."""
     rank: str = "herding"
-    """Importance inside a class: herding, random, k-center, facility-location, or SCORE:top, SCORE:bottom."""
+    """Importance within a class: herding, random, k-center, facility-location, or SCORE:top, SCORE:bottom."""
     recipe: str = "small-rn18"
     """Recipe of `pretrain`."""
     resolution: int | None = None
     """Side of the images in pixels instead of the recipe's."""
     batch_size: int | None = None
-    """Images of a step instead of the recipe's; the learning rate follows in proportion."""
+    """Images per step instead of the recipe's; the learning rate follows in proportion."""
     init: Location[Path | None] = None
     """Model directory to start from."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the hardware has it, fp32 elsewhere."""
     threads: RunOption[int | None] = None
-    """torch's threads; OMP_NUM_THREADS or all cores when absent."""
+    """Threads of torch; OMP_NUM_THREADS or all cores when absent."""
     workers: RunOption[int | None] = None
     """Decoding threads for large sets."""
 
 
 def run(config: Config) -> None:
-    """Run what is missing, or return at once when nothing is."""
-    from transfer.continual.exemplars import memory_bytes, need_rank, need_room
-    from transfer.continual.stream_run import Setting, ladder
+    """Do the missing runs, or return at once when there are none."""
+    from transfer.continual.continual_inputs import initial_fingerprint, need_same_classes
+    from transfer.continual.exemplars import need_room
+    from transfer.continual.stream_run import ladder
     from transfer.evaluation.output import need_one_process
     from transfer.evaluation.target_splits import open_splits
-    from transfer.incremental import check_classes, initial, recipe_of
 
     need_one_process()
-    recipe, side = recipe_of(config)
+    setting = _setting(config)
+    need_room(config.memory, setting.memory, [ladder(setting, policy) for policy in config.policies])
+    train, test = open_splits(
+        config.train, config.test, config.out, lambda here, there: need_same_classes(here, there, 1)
+    )
+    inputs: dict[str, Any] = {
+        "train": train.manifest.fingerprint,
+        "test": test.manifest.fingerprint,
+        "init": initial_fingerprint(config.init),
+        "memory": setting.memory,
+    }
+    places: dict[tuple[str, int], Path] = {
+        (policy, seed): config.out / "cells" / f"{policy}-s{seed}"
+        for seed in dict.fromkeys(config.seeds)
+        for policy in dict.fromkeys(config.policies)
+    }
+    with claim(config.out, config, inputs) as done:
+        if done and all((place / "result.json").exists() for place in places.values()):
+            return note(f"{config.out}: up to date")
+        _learn(config, setting, places, train, test)
+        _publish(config, identity(config) | inputs)
+
+
+def _setting(config: Config) -> StreamSetting:
+    """Check every flag that can be checked without reading images."""
+    from pretrain.distributed import dtype_of
+    from transfer.continual.continual_inputs import learning_recipe
+    from transfer.continual.exemplars import memory_bytes, need_rank
+    from transfer.continual.stream_run import StreamSetting
+
+    dtype_of(config.precision)
+    at_least(config, 1, "batch_size")
+    recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
     need_rank(config.rank)
     at_least(config, 1, "every", "steps", "per_class", "threads", "workers")
     for quality in (config.quality, *config.ladder):
@@ -92,12 +125,11 @@ def run(config: Config) -> None:
         raise InputError(f"--ladder {' '.join(map(str, config.ladder))}: qualities from the finest to the coarsest")
     if min(config.seeds, default=-1) < 0 or not config.policies:
         raise InputError("--seeds and --policies: name at least one each, seeds not below 0")
-    memory = memory_bytes(config.memory, side)
-    setting = Setting(
+    return StreamSetting(
         recipe_name=config.recipe,
         recipe=recipe,
         side=side,
-        memory=memory,
+        memory=memory_bytes(config.memory, side),
         every=config.every,
         steps=config.steps,
         order=config.order,
@@ -109,28 +141,10 @@ def run(config: Config) -> None:
         init=config.init,
         workers=config.workers,
     )
-    need_room(config.memory, memory, [ladder(setting, policy) for policy in config.policies])
-    check_classes(config.train, config.test, 1)
-    train, test = open_splits(config.train, config.test, config.out)
-    inputs: dict[str, Any] = {
-        "train": train.manifest.fingerprint,
-        "test": test.manifest.fingerprint,
-        "init": initial(config.init),
-    }
-    inputs["memory"] = memory
-    asked = [(policy, seed) for seed in dict.fromkeys(config.seeds) for policy in dict.fromkeys(config.policies)]
-    places: dict[tuple[str, int], Path] = {
-        (policy, seed): config.out / "cells" / f"{policy}-s{seed}" for policy, seed in asked
-    }
-    with claim(config.out, config, inputs) as done:
-        if done and all((place / "result.json").exists() for place in places.values()):
-            return note(f"{config.out}: up to date")
-        _learn(config, setting, places, train, test)
-        _publish(config, identity(config) | inputs)
 
 
 def _learn(
-    config: Config, setting: Setting, places: dict[tuple[str, int], Path], train: Dataset, test: Dataset
+    config: Config, setting: StreamSetting, places: dict[tuple[str, int], Path], train: Dataset, test: Dataset
 ) -> None:
     from pretrain.distributed import open_ranks
     from transfer.continual.stream_run import run_stream
@@ -141,16 +155,16 @@ def _learn(
 
 
 def _publish(config: Config, made: dict[str, Any]) -> None:
-    """Write result.json and report.html over all runs that there are."""
+    """Write result.json and report.html over all finished runs."""
     from transfer.continual.incremental_results import publish
     from transfer.pages.stream_page import stream_html, stream_summary
 
-    cells = [read_json(place) for place in sorted(config.out.glob("cells/*/result.json"))]
+    runs = [read_json(place) for place in sorted(config.out.glob("cells/*/result.json"))]
     facts = {"format": FORMAT, "task": "stream", "metric": "mean accuracy over the stream", "config": made}
-    result = {**facts, "cells": cells, "summary": stream_summary(cells)}
+    budget = f"{made['memory']:,}"
     publish(
         config.out,
-        result,
+        {**facts, "cells": runs, "summary": stream_summary(runs)},
         stream_html,
-        lambda line: f"{line['policy']}, {line['seeds']} seeds, at most {line['peak']:,} of {made['memory']:,} bytes",
+        lambda entry: f"{entry['policy']}, {entry['seeds']} seeds, at most {entry['peak']:,} of {budget} bytes",
     )

@@ -1,4 +1,4 @@
-"""`transfer incremental` and `transfer stream` from betons to pages; killed anywhere, they go on to the same end."""
+"""`transfer incremental` and `transfer stream` from betons to pages; killed anywhere, they resume to the same end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from pretrain.learner import Learner
 from prune.data.dataset import open_dataset
 from prune.runs.files import InputError, read_json
 from transfer import incremental, stream
-from transfer.continual import class_learner, exemplars, incremental_run, stream_memory, stream_run
+from transfer.continual import class_learner, exemplars, stream_memory, stream_run
 from transfer.continual.exemplar_form import Form
+
+pytestmark = pytest.mark.slow
 
 FORMS = ("raw", "compressed", "same-codec")
 
@@ -59,7 +61,7 @@ def done(toy, tmp_path_factory) -> Path:
     return out
 
 
-def test_every_run_says_accuracy_forgetting_and_bytes_for_each_task(toy, done):
+def test_every_run_records_accuracy_forgetting_and_bytes_for_each_task(toy, done):
     result = read_json(done / "result.json")
     classes = len(open_dataset(toy.train).manifest.classes)
     assert [cell["form"] for cell in result["cells"]] == ["raw", "same-codec"]
@@ -93,14 +95,14 @@ def test_the_page_shows_every_run_and_asks_for_nothing(done, browser):
 def test_the_same_command_again_returns_at_once_and_other_settings_are_refused(toy, done, capsys):
     before = {place: place.stat().st_mtime_ns for place in done.rglob("*")}
     incremental.run(settings(toy, done))
-    assert "done already" in capsys.readouterr().err
+    assert "up to date" in capsys.readouterr().err
     assert {place: place.stat().st_mtime_ns for place in done.rglob("*")} == before
     with pytest.raises(InputError, match="steps: 3 -> 4"):
         incremental.run(replace(settings(toy, done), steps=4))
 
 
 @pytest.mark.parametrize("moment", ["in a step of the second task", "between training and memory", "while saving"])
-def test_a_killed_run_goes_on_to_the_same_end(toy, done, tmp_path, monkeypatch, moment):
+def test_a_killed_run_resumes_to_the_same_end(toy, done, tmp_path, monkeypatch, moment):
     config = replace(settings(toy, tmp_path / "run"), forms=("same-codec",))
     calls = []
 
@@ -117,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_end(toy, done, tmp_path, monkeypatch, 
         if moment == "in a step of the second task":
             patch.setattr(Learner, "step", killing(Learner.step, 5))
         elif moment == "between training and memory":
-            patch.setattr(exemplars, "order", killing(exemplars.order, 2))
+            patch.setattr(exemplars, "exemplar_order", killing(exemplars.exemplar_order, 2))
         else:
             patch.setattr(exemplars.Exemplars, "save", killing(exemplars.Exemplars.save, 2))
         with pytest.raises(Killed):
@@ -184,7 +186,7 @@ def test_every_image_of_a_same_codec_run_shares_a_chosen_quality(toy, tmp_path, 
     form = Form("jpeg", best["quality"], 16)
     for raw, same, record in zip(seen[:2], seen[2:], records):
         new = record["new_images"]
-        np.testing.assert_array_equal(same.images[:new], form.through(raw.images[:new]))
+        np.testing.assert_array_equal(same.images[:new], form.round_trip(raw.images[:new]))
 
 
 @pytest.mark.parametrize("step", ["incremental", "stream"])
@@ -196,19 +198,19 @@ def test_several_processes_are_refused_and_nothing_is_written(toy, tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_ends_a_run_where_it_can_go_on_and_says_so(toy, tmp_path, monkeypatch, capsys):
+def test_a_signal_ends_a_run_where_it_can_resume_and_the_note_says_so(toy, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(incremental_run, "_judge", signalled(incremental_run._judge, patch))
+        patch.setattr(class_learner, "predictions", signalled(class_learner.predictions, patch))
         with pytest.raises(preemption.Requeue):
             incremental.run(replace(settings(toy, tmp_path / "a"), forms=("raw",)))
-    assert "stopping on a signal after task 1; the same command goes on" in capsys.readouterr().err
+    assert "stopping on a signal after task 1; the same command resumes" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr(stream_run, "_judge", signalled(stream_run._judge, patch))
+        patch.setattr(class_learner, "predictions", signalled(class_learner.predictions, patch))
         with pytest.raises(preemption.Requeue):
             stream.run(replace(stream_settings(toy, tmp_path / "b"), policies=("raw",)))
-    assert "raw-s0: stopping on a signal; the same command goes on after round 1" in capsys.readouterr().err
+    assert "raw-s0: stopping on a signal; the same command resumes after round 1" in capsys.readouterr().err
     stream.run(replace(stream_settings(toy, tmp_path / "b"), policies=("raw",)))
-    assert "goes on after 12 samples" in capsys.readouterr().err
+    assert "resuming after 12 samples" in capsys.readouterr().err
 
 
 def signalled(function, patch):
@@ -261,7 +263,7 @@ def test_a_stream_never_holds_more_than_its_bytes(streamed):
     assert [[line["name"] for line in figure["data"]] for figure in figures] == [["raw", "adaptive"]] * 3
 
 
-def test_a_killed_stream_goes_on_to_the_same_end(toy, streamed, tmp_path, monkeypatch):
+def test_a_killed_stream_resumes_to_the_same_end(toy, streamed, tmp_path, monkeypatch):
     config = replace(stream_settings(toy, tmp_path / "run"), policies=("adaptive",))
     calls = []
 

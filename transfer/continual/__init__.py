@@ -1,1 +1,1 @@
-"""Classes or samples that come one after another, and a memory of them that is counted in bytes."""
+"""Continual learning: classes or samples arrive one after another, and a memory of them is counted in bytes."""

@@ -1,4 +1,4 @@
-"""A network that learns classes as they come: a head that grows, replay through the one training loop, two classifiers.
+"""A network that learns new classes: a growing head, replay in the loop of `pretrain`, and two classifiers.
 
 Rebuffi, Kolesnikov, Sperl and Lampert, "iCaRL: Incremental Classifier and Representation Learning", CVPR 2017.
 """
@@ -25,13 +25,13 @@ from prune.models import networks
 from prune.models.networks import MEAN, STD, features_and_logits, normalise
 from prune.scores.clusters import unit
 from transfer.continual.incremental_setting import HEADS
-from transfer.continual.memory_loader import Pool
+from transfer.continual.memory_loader import LabelledImages
 
 TEMPERATURE = 2.0
 
 
 def specification(recipe_name: str, recipe: Recipe, classes: list[str], side: int) -> dict[str, Any]:
-    """Describe a network so that it can be built again: model.json."""
+    """The content of model.json, from which the network is built again."""
     return {
         "arch": recipe.arch,
         "kwargs": dict(recipe.kwargs),
@@ -46,8 +46,8 @@ def specification(recipe_name: str, recipe: Recipe, classes: list[str], side: in
     }
 
 
-def fresh(spec: dict[str, Any], init: Path | None, seed: int, ranks: Ranks) -> nn.Module:
-    """Build a network with weights drawn from `seed`, and take those of the model directory `init` that fit."""
+def new_network(spec: dict[str, Any], init: Path | None, seed: int, ranks: Ranks) -> nn.Module:
+    """Build a network with weights drawn from `seed`, except those of the model directory `init` that fit."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = networks.build(spec).to(ranks.device)
@@ -56,18 +56,18 @@ def fresh(spec: dict[str, Any], init: Path | None, seed: int, ranks: Ranks) -> n
     return network
 
 
-def reopened(directory: Path, ranks: Ranks) -> nn.Module:
-    """Load a saved network to go on with."""
+def saved_network(directory: Path, ranks: Ranks) -> nn.Module:
+    """Load a network that an earlier task or round saved."""
     return networks.load_model(directory)[0].to(ranks.device)
 
 
 def seed_of(seed: int, *parts: int) -> int:
-    """A seed for one part of a run: a function of the run's seed and the part's number."""
+    """Derive the seed of one part of a run from the run's seed and the part's numbers."""
     return int(np.random.SeedSequence((seed, *parts)).generate_state(1, np.uint32)[0])
 
 
-def grow(network: nn.Module, classes: int, seed: int) -> None:
-    """Give the head `classes` outputs in place; those that it had keep their weights, others are drawn from `seed`."""
+def grow_head(network: nn.Module, classes: int, seed: int) -> None:
+    """Give the head `classes` outputs in place; existing outputs keep their weights, new ones are drawn from `seed`."""
     old = network.get_classifier()  # type: ignore[operator]
     have = old.out_features
     if classes == have:
@@ -86,7 +86,7 @@ def grow(network: nn.Module, classes: int, seed: int) -> None:
 
 def learn(
     network: nn.Module,
-    pool: Pool,
+    pool: LabelledImages,
     recipe: Recipe,
     ranks: Ranks,
     budget: Budget,
@@ -98,21 +98,21 @@ def learn(
     checkpoint_seconds: float = 600.0,
     hooks: Hooks | None = None,
 ) -> Progress:
-    """Train on new images and exemplars together, from the weights that the network has.
+    """Train on new images and exemplars together, starting from the network's weights.
 
     Parameters
     ----------
     network : nn.Module
         Its head has an output for every label of the pool.
-    pool : Pool
+    pool : LabelledImages
     teacher : nn.Module, optional
-        The network before this task; with it, `distillation` is the weight of keeping its answers.
+        The network before this task; `distillation` is then the weight of its predictions in the loss.
     checkpoints : Path, optional
-        Of this call alone.
+        Of this call only.
     """
     loss = None
     if teacher is not None and distillation:
-        loss = distilled(optimisation.classification(recipe, seed, ranks.rank), teacher, distillation)
+        loss = with_distillation(optimisation.classification(recipe, seed, ranks.rank), teacher, distillation)
     size = sampling_order.rank_batch(
         sampling_order.global_batch(len(pool), recipe.batch, ranks.world), ranks.rank, ranks.world
     )
@@ -133,8 +133,8 @@ def learn(
     )
 
 
-def distilled(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
-    """Add the cross entropy between the teacher's and the student's softened answers on the teacher's classes.
+def with_distillation(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
+    """Add the cross entropy between the teacher's and the student's softened predictions on the teacher's classes.
 
     Li and Hoiem, "Learning without Forgetting", ECCV 2016, equations 2 to 4, with temperature 2.
     """
@@ -146,15 +146,15 @@ def distilled(loss: Loss, teacher: nn.Module, weight: float) -> Loss:
         losses, logits = loss(model, images, labels, step)
         with torch.no_grad():
             wanted = (teacher(images).float() / TEMPERATURE).softmax(1)
-        said = functional.log_softmax(logits[:, : wanted.shape[1]] / TEMPERATURE, 1)
-        return losses - weight * TEMPERATURE**2 * (wanted * said).sum(1), logits
+        found = functional.log_softmax(logits[:, : wanted.shape[1]] / TEMPERATURE, 1)
+        return losses - weight * TEMPERATURE**2 * (wanted * found).sum(1), logits
 
     return both
 
 
 @torch.inference_mode()
 def outputs(network: nn.Module, images: np.ndarray, ranks: Ranks, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, d) and logits (n, c), float32, of (n, side, side, 3) uint8 images; evaluation mode."""
+    """Features (n, d) and logits (n, c), float32, of (n, side, side, 3) uint8 images, in evaluation mode."""
     training = network.training
     network.eval()
     features, logits = [], []
@@ -172,9 +172,9 @@ def outputs(network: nn.Module, images: np.ndarray, ranks: Ranks, batch: int = 2
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of each class's features, taken on the unit sphere and brought back to it, (classes, d) float32.
+    """Mean of each class's features, (classes, d) float32: features are scaled to length 1, and so are the means.
 
-    iCaRL, section 2.1: features have length 1, and so have their means. NaN for a class without exemplars.
+    iCaRL, section 2.1. NaN for a class without exemplars.
     """
     found = np.full((classes, features.shape[1]), np.nan, np.float32)
     points = unit(np.asarray(features, np.float32))
@@ -185,14 +185,14 @@ def class_means(features: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
 
 
 def nearest_mean(features: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Class whose mean is nearest to each feature of length 1 (iCaRL, algorithm 1), (n,) int64; lower class on ties."""
+    """Class whose mean is nearest to each feature (iCaRL, algorithm 1), (n,) int64; on ties the lower class."""
     cosine = unit(np.asarray(features, np.float32)) @ np.nan_to_num(means).T
     cosine[:, np.isnan(means).any(axis=1)] = -np.inf
     found: np.ndarray = cosine.argmax(axis=1)
     return found
 
 
-def answers(network: nn.Module, images: np.ndarray, means: np.ndarray, ranks: Ranks) -> dict[str, np.ndarray]:
-    """Predicted labels of (n, side, side, 3) uint8 images by each of `HEADS`, (n,) int64."""
+def predictions(network: nn.Module, images: np.ndarray, means: np.ndarray, ranks: Ranks) -> dict[str, np.ndarray]:
+    """Classes that each of `HEADS` predicts for (n, side, side, 3) uint8 images, (n,) int64."""
     features, logits = outputs(network, images, ranks)
     return dict(zip(HEADS, (logits.argmax(axis=1), nearest_mean(features, means))))

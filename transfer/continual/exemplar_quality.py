@@ -1,4 +1,4 @@
-"""Which quality suits a memory: many coarse exemplars or few fine ones, as the network itself sees them."""
+"""Choose the quality of a memory's exemplars, many coarse ones or few fine ones, by the network's own features."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ QUALITIES = (90, 75, 60, 45, 30, 20, 10, 5)
 SAMPLE = 512
 
 
-def choose(
+def best_quality(
     codec: str, side: int, shared: bool, network: nn.Module, images: np.ndarray, budget: int, tasks: int, ranks: Ranks
 ) -> tuple[Form, list[dict[str, Any]]]:
-    """The quality with the largest effective number of exemplars; of equal ones the finest.
+    """Choose the quality with the largest effective number of exemplars; of equal ones the finest.
 
-    For each quality the budget holds an equivalent count (no more than all images that will come, taken as `tasks`
-    times those at hand); FMSE then says how much of each exemplar is left. Losing an image costs the mean squared
-    distance of the features to their mean.
+    For each quality the budget holds an equivalent number of exemplars (at most all images to come, estimated as
+    `tasks` times the given ones); the mean squared error of the features (FMSE) then tells how much of each exemplar is
+    left. Losing an image costs the mean squared distance of its features to their mean.
 
     Parameters
     ----------
     network : nn.Module
-        Its features judge.
+        Whose features are compared.
     images : (n, side, side, 3) uint8
         Of the first task; at most 512 are measured.
     budget : int
@@ -67,7 +67,7 @@ def choose(
 
 
 def loss_of_dropping(network: nn.Module, images: np.ndarray, ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, d) of (n, side, side, 3) uint8 images, and what losing each costs: its FMSE to the mean, (n,)."""
+    """Features (n, d) of (n, side, side, 3) uint8 images, and the cost of losing each: its FMSE to the mean, (n,)."""
     exact, _ = outputs(network, images, ranks)
     return exact, distortion.dropped(exact, exact.mean(axis=0))
 

@@ -1,7 +1,7 @@
-"""Exemplars: the few images of earlier classes that a learner keeps, in a memory whose size is counted in bytes.
+"""Exemplars: the few images of earlier classes that are stored for replay, in a memory whose size is counted in bytes.
 
-What an exemplar takes depends on its form (`exemplar_form`); headers that all share are counted once. Labels cost the
-same in every form and are not counted.
+The bytes of an exemplar depend on its form (`exemplar_form`); shared headers are counted once. Labels take the same
+bytes in every form and are not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prune.runs.files import InputError
 from prune.scores import score_table
 from prune.scores.clusters import unit
 from prune.scores.difficulty import difficulty
-from transfer.continual.exemplar_form import ALONE, RAW, Form
+from transfer.continual.exemplar_form import OWN_HEADERS, RAW, Form
 
 FORMAT = "winnow-exemplars/1"
 RANKS = ("herding", "random", "k-center", "facility-location")
@@ -31,18 +31,18 @@ SCORES = score_table.names("logits")
 
 @dataclass(frozen=True)
 class Exemplars:
-    """A memory.
+    """A memory of exemplars.
 
     Attributes
     ----------
     form : Form
     data : sequence of bytes
-        What is stored of each exemplar.
+        The stored bytes of each exemplar.
     kind : (n,) uint8
-        Number of its shared headers, or `ALONE`.
+        Number of its shared headers, or `OWN_HEADERS`.
     label : (n,) int64
     place : (n,) int64
-        Its place in its class's order, from 0: the first to be taken and the last to go.
+        Position in its class's order, from 0: the first is taken first and removed last.
     row : (n,) int64
         Row of the training set.
     """
@@ -64,44 +64,44 @@ class Exemplars:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory, all counted; an empty one takes none."""
+        """All bytes of the memory; an empty one takes none."""
         return int(self.sizes.sum()) + self.form.fixed if len(self) else 0
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes that code pixels: neither shared headers nor words nor headers of its own count."""
+        """Bytes that encode pixels: no shared headers, no own headers, no words."""
         if self.form.codec != "jpeg":
             return sum(map(len, self.data))
         return sum(
-            len(one) - (image_codecs.fixed_bytes(one) if kind == ALONE else 0)
+            len(one) - (image_codecs.fixed_bytes(one) if kind == OWN_HEADERS else 0)
             for kind, one in zip(self.kind, self.data)
         )
 
     @property
     def file_bytes(self) -> int:
         """Bytes of the same exemplars as whole files, one each."""
-        heads = [0 if kind == ALONE else len(self.form.heads[kind]) + 2 for kind in self.kind]
-        return sum(map(len, self.data)) + sum(heads)
+        headers = [0 if kind == OWN_HEADERS else len(self.form.headers[kind]) + 2 for kind in self.kind]
+        return sum(map(len, self.data)) + sum(headers)
 
     def images(self) -> np.ndarray:
-        """Decode all of them, (n, side, side, 3) uint8."""
+        """Decode all exemplars, (n, side, side, 3) uint8."""
         shape = (len(self), self.form.side, self.form.side, 3)
         pixels = [self.form.unpack(int(kind), one) for kind, one in zip(self.kind, self.data)]
         return np.array(pixels, np.uint8).reshape(shape)
 
     def take(self, chosen: np.ndarray) -> Exemplars:
-        """Keep the exemplars at `chosen` (mask or rows)."""
+        """The exemplars at `chosen` (mask or rows)."""
         rows = np.arange(len(self))[chosen]
         columns = (self.kind[rows], self.label[rows], self.place[rows], self.row[rows])
         return Exemplars(self.form, [self.data[i] for i in rows], *columns)
 
     def joined(self, other: Exemplars) -> Exemplars:
-        """Both memories' exemplars, of one form."""
+        """The exemplars of both memories, which have one form."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("kind", "label", "place", "row"))
         return Exemplars(self.form, [*self.data, *other.data], *(np.concatenate(pair) for pair in pairs))
 
     def save(self, path: Path) -> None:
-        """Write to one .npz."""
+        """Write the memory to an .npz file."""
         sizes = np.array([len(one) for one in self.data], np.int64)
         columns = {"kind": self.kind, "label": self.label, "place": self.place, "row": self.row}
         form = {key: getattr(self.form, key) for key in ("codec", "quality", "side", "shared")}
@@ -117,12 +117,6 @@ class Exemplars:
         return Exemplars(Form(**meta["form"]), parts, *(arrays[k] for k in ("kind", "label", "place", "row")))
 
 
-def empty(form: Form) -> Exemplars:
-    """A memory that holds nothing."""
-    none = np.zeros(0, np.int64)
-    return Exemplars(form, [], np.zeros(0, np.uint8), none, none, none)
-
-
 def pack(form: Form, images: np.ndarray, label: np.ndarray, place: np.ndarray, row: np.ndarray) -> Exemplars:
     """Encode (n, side, side, 3) uint8 images as exemplars."""
     packed = [form.pack(one) for one in images]
@@ -131,12 +125,12 @@ def pack(form: Form, images: np.ndarray, label: np.ndarray, place: np.ndarray, r
     return Exemplars(form, [data for _, data in packed], kind, *columns)
 
 
-def within(memory: Exemplars, budget: int) -> Exemplars:
-    """The most exemplars that `budget` bytes hold when all classes take turns (iCaRL, algorithms 2 and 5, in bytes).
+def fit_budget(memory: Exemplars, budget: int) -> Exemplars:
+    """Keep as many exemplars as `budget` bytes hold, the classes taking turns (iCaRL, algorithms 2 and 5, in bytes).
 
-    Every class gives its first exemplar, then its second, and so on, earlier classes before later ones; a class whose
-    next exemplar does not fit is done. So each class keeps the beginning of its order, classes differ by at most one
-    exemplar of equal size, and the budget is used up to less than one exemplar of each class.
+    Every class gives its first exemplar, then its second, and so on, earlier classes before later ones; a class ends
+    when its next exemplar does not fit. So each class keeps the beginning of its order, classes differ by at most one
+    exemplar of equal size, and less than one exemplar of each class is left of the budget.
     """
     left = budget - memory.form.fixed
     sizes, kept, done = memory.sizes, [], set()
@@ -151,20 +145,20 @@ def within(memory: Exemplars, budget: int) -> Exemplars:
     return memory.take(np.sort(np.array(kept, np.int64)))
 
 
-def order(rank: str, features: np.ndarray, logits: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Place of every sample in its class's order of exemplars, (n,) int64, from 0.
+def exemplar_order(rank: str, features: np.ndarray, logits: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Position of every sample in its class's order of exemplars, (n,) int64, from 0.
 
     Parameters
     ----------
     rank : str
-        One of `RANKS`, or SCORE:top (largest first) or SCORE:bottom with a score of `SCORES`. Herding runs on features
-        of length 1, as iCaRL has it.
+        One of `RANKS`, or SCORE:top (largest first) or SCORE:bottom with a score of `SCORES`. Herding uses features of
+        length 1, as in iCaRL.
     features : (n, d) float
     logits : (n, c) float
         Column k is label k.
     labels : (n,) int
     seed : int
-        For random draws; also decides between equal scores.
+        Of random draws; also decides between equal scores.
     """
     place = np.empty(len(labels), np.int64)
     rng = np.random.default_rng((seed, 0xE8E))
@@ -186,12 +180,12 @@ def order(rank: str, features: np.ndarray, logits: np.ndarray, labels: np.ndarra
 
 
 def memory_bytes(text: str, side: int) -> int:
-    """Turn `6MB`, `500kB`, `6144000` or `2000raw` (as many as 2,000 raw exemplars take) into bytes.
+    """Convert `6MB`, `500kB`, `6144000` or `2000raw` (the bytes of 2,000 raw exemplars) to bytes.
 
     Raises
     ------
     InputError
-        Not a number with one of these units, or less than one byte.
+        It is not a number with one of these units, or is less than one byte.
     """
     raw = re.fullmatch(r"\s*(\d+)\s*raw\s*", text.lower())
     try:
@@ -204,19 +198,19 @@ def memory_bytes(text: str, side: int) -> int:
 
 
 def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]]) -> None:
-    """Check that `memory` bytes (`text`, as they were given) hold more than the headers that exemplars share.
+    """Check that `memory` bytes (given as `text`) hold more than the shared headers.
 
     Parameters
     ----------
     text : str
     memory : int
     runs : sequence of sequences of Form
-        The forms that each run's memory takes.
+        The forms that each run's memory uses.
 
     Raises
     ------
     InputError
-        Shared headers leave no room, or a memory of pixels alone has none for one image.
+        The shared headers leave no room, or a memory of raw pixels has no room for one image.
     """
     fixed = max(sum(form.fixed for form in forms) for forms in runs)
     if memory <= fixed:
@@ -227,7 +221,7 @@ def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]]) -> None:
 
 
 def need_rank(rank: str) -> None:
-    """Check that `order` has this rank; `InputError` otherwise."""
+    """Raise `InputError` when `exemplar_order` has no such rank."""
     score, _, way = rank.partition(":")
     if rank not in RANKS and not (score in SCORES and way in ("top", "bottom")):
         raise InputError(
@@ -236,32 +230,32 @@ def need_rank(rank: str) -> None:
 
 
 def equivalent_count(form: Form, sizes: np.ndarray, budget: int) -> int:
-    """How many exemplars `budget` bytes hold, given what a sample of them takes ("equivalent memory").
+    """How many exemplars `budget` bytes hold, given the bytes of a sample of them ("equivalent memory").
 
     Parameters
     ----------
     form : Form
     sizes : (n,) int
-        Bytes of each exemplar of the sample, its word included.
+        Bytes of each exemplar of the sample, including its word.
     budget : int
     """
     return max(0, int((budget - form.fixed) / float(np.mean(sizes))))
 
 
 def kept_share(distortion: np.ndarray, dropped: np.ndarray) -> float:
-    """Share of a sample's value that compression leaves, in [0, 1]: 1 - mean d(q) / mean d(drop).
+    """Share of a sample's value that is left after compression, in [0, 1]: 1 - mean d(q) / mean d(drop).
 
     Parameters
     ----------
     distortion : (n,) float
         FMSE of each compressed image.
     dropped : (n,) float
-        What losing the image costs on the same scale.
+        Cost of losing the image, on the same scale.
     """
     lost = float(np.mean(dropped))
     return float(np.clip(allocation.values(np.reshape(distortion, (-1, 1)), np.asarray(lost)).mean(), 0.0, 1.0))
 
 
 def effective_count(count: int, distortion: np.ndarray, dropped: np.ndarray) -> float:
-    """Exemplars that `count` compressed ones are worth once their FMSE is charged: `count * kept_share(...)`."""
+    """Number of exact exemplars that `count` compressed ones are worth: `count * kept_share(...)`."""
     return count * kept_share(distortion, dropped)

@@ -1,4 +1,4 @@
-"""Images in memory as a source of batches for the training loop, with the recipe's crops."""
+"""Labelled images in memory, as batches for the training loop with the recipe's crops."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pretrain.recipe import Recipe
 from prune.data import crops
 from prune.data.batches import Batch, render
 from prune.data.dataset import Dataset
-from prune.data.loader import open_loader
+from transfer.evaluation.image_arrays import read_images
 from transfer.evaluation.target_splits import SMALL
 
 
 @dataclass(frozen=True)
-class Pool:
+class LabelledImages:
     """Labelled images of one size.
 
     Attributes
@@ -33,12 +33,13 @@ class Pool:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def joined(self, other: Pool) -> Pool:
-        """This pool's images, then the other's."""
-        return Pool(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
+    def joined(self, other: LabelledImages) -> LabelledImages:
+        """These images, then the other's."""
+        images, labels = (self.images, other.images), (self.labels, other.labels)
+        return LabelledImages(np.concatenate(images), np.concatenate(labels))
 
     def batches(self, recipe: Recipe, seed: int, size: int) -> Batches:
-        """Build batches of `size` with the recipe's crops, which depend on (seed, epoch, row of the pool) alone."""
+        """Build batches of `size` with the recipe's crops, which depend on (seed, epoch, position) only."""
         sides = np.full(len(self), self.images.shape[1])
 
         def batches(rows: np.ndarray, epoch: int, resolution: int) -> Iterator[Batch]:
@@ -57,14 +58,7 @@ class Pool:
         return batches
 
 
-def read(source: Dataset, rows: np.ndarray, side: int, workers: int | None = None) -> np.ndarray:
-    """Central squares of a beton's images at `rows`, in this order, (n, side, side, 3) uint8."""
-    small = len(rows) <= SMALL
-    loader = open_loader(
-        source, resolution=side, batch_size=256, loader="torch" if small else "ffcv", workers=1 if small else workers
-    )
-    try:
-        parts = [images.permute(0, 2, 3, 1).numpy().copy() for images, _, _ in loader.epoch(rows)]
-    finally:
-        loader.close()
-    return np.concatenate(parts) if parts else np.zeros((0, side, side, 3), np.uint8)
+def read_squares(dataset: Dataset, rows: np.ndarray, side: int, workers: int | None = None) -> np.ndarray:
+    """Central squares of a dataset's images at `rows`, in this order, (n, side, side, 3) uint8."""
+    # Few images are read by this process itself, whatever --workers says: nothing is forked.
+    return read_images(dataset, rows, side, workers=None if len(rows) <= SMALL else workers)[0]

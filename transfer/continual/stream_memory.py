@@ -1,10 +1,10 @@
-"""A memory for a stream: its byte budget holds at every moment; older samples are re-compressed or dropped for newer.
+"""A memory for a stream: its byte budget is never exceeded; older samples are re-compressed or dropped for newer ones.
 
-Each sample stands on a rung of a ladder of forms, the finest first; the end of the ladder is to be dropped. When bytes
-are needed, the step that costs the least value for each byte that it frees is taken, wherever in the memory it is and
-the newcomer included: the greedy step of the allocator (Shoham and Gersho, "Efficient bit allocation for an arbitrary
-set of quantizers", 1988), on line. A sample's value is its importance, shared among the samples of its class, times
-what the rung leaves of it.
+Each sample is stored at a level of a ladder of forms, the finest first; below the last level it is dropped. When bytes
+are needed, the change that loses the least value for each byte that it frees is made, anywhere in the memory and the
+new sample included: the greedy step of Shoham and Gersho, "Efficient bit allocation for an arbitrary set of
+quantizers", 1988, applied online. A sample's value is its importance, shared among the samples of its class, times the
+share of it that its level keeps.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from transfer.continual.exemplar_form import WORD, Form
 
 FORMAT = "winnow-stream/1"
 PRIOR = 0.75
-"""Importance of a sample that the network has not judged yet: the middle of those that it has."""
+"""Importance of a sample before the network has ranked it: the middle of the possible values."""
 
 
 class StreamMemory:
-    """Samples, each in one of several forms.
+    """Samples, each stored in one of several forms.
 
     Parameters
     ----------
     ladder : sequence of Form
-        From the finest on.
+        The finest first.
     budget : int
         Bytes.
     seed : int
@@ -37,9 +37,9 @@ class StreamMemory:
     Attributes
     ----------
     kept : (rungs + 1,) float64
-        Share of a sample's value that each rung leaves; the last, dropped, leaves 0.
+        Share of a sample's value that each level keeps; the last one, dropped, keeps 0.
     peak : int
-        The most bytes that were ever held.
+        The largest number of bytes ever held.
     """
 
     def __init__(self, ladder: Sequence[Form], budget: int, seed: int) -> None:
@@ -51,14 +51,14 @@ class StreamMemory:
         self.columns: dict[str, np.ndarray] = {
             "kind": np.zeros(0, np.uint8),
             "rung": np.zeros(0, np.int64),
-            "tried": np.zeros(0, np.int64),  # coarsest rung that was tried
+            "tried": np.zeros(0, np.int64),  # coarsest level that was tried
             "label": np.zeros(0, np.int64),
             "row": np.zeros(0, np.int64),
             "importance": np.zeros(0),
             "chance": np.zeros(0),
             "size": np.zeros(0, np.int64),
         }
-        self.typical = np.zeros((len(self.ladder), 2))  # of each rung, the bytes and the number of samples encoded
+        self.typical = np.zeros((len(self.ladder), 2))  # for each level: bytes and number of the samples encoded
         self.used = self.peak = self.fixed
         if self.fixed > budget:
             raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers")
@@ -78,7 +78,7 @@ class StreamMemory:
 
     @property
     def rungs(self) -> np.ndarray:
-        """Place of each sample on the ladder, (n,) int64."""
+        """Level of each sample on the ladder, (n,) int64."""
         return self.columns["rung"]
 
     def images(self) -> np.ndarray:
@@ -88,35 +88,35 @@ class StreamMemory:
         return np.stack(pixels) if pixels else np.zeros((0, side, side, 3), np.uint8)
 
     def offer(self, pixels: np.ndarray, label: int, row: int) -> bool:
-        """Show one sample, (side, side, 3) uint8; room is made first. False when the sample itself is what goes."""
+        """Offer one sample, (side, side, 3) uint8; room is made first. False when the sample itself is dropped."""
         chance = float(np.random.default_rng((self.seed, row)).random())
         kind, data = self.ladder[0].pack(pixels)
-        self._met(0, len(data))
+        self._count_size(0, len(data))
         newcomer = (kind, 0, 0, label, row, PRIOR, chance, len(data) + self.word)
         for name, value in zip(self.columns, newcomer):
             self.columns[name] = np.append(self.columns[name], np.asarray(value, self.columns[name].dtype))
-        self.data.append(data)  # in hand, not yet counted as held
+        self.data.append(data)  # not counted as held yet
         while self.used + self.columns["size"][-1] > self.budget:
-            if self._give_way(pixels) == "newcomer":
+            if self._make_room(pixels) == "newcomer":
                 return False
         self._hold(int(self.columns["size"][-1]))
         return True
 
-    def judged(self, importance: np.ndarray, kept: np.ndarray) -> None:
-        """Take up what the network has learned.
+    def set_values(self, importance: np.ndarray, kept: np.ndarray) -> None:
+        """Update the values after the network has learned.
 
         Parameters
         ----------
         importance : (n,) float
             Of every sample held; positive.
-        kept : (rungs,) float in [0, 1]
-            Share of a sample that each rung leaves; a coarser rung never counts for more than a finer one.
+        kept : (levels,) float in [0, 1]
+            Share of a sample that each level keeps; a coarser level never counts for more than a finer one.
         """
         self.columns["importance"] = np.asarray(importance, float)
         self.kept = np.append(np.minimum.accumulate(np.clip(kept, 0.0, 1.0)), 0.0)
 
-    def _give_way(self, pixels: np.ndarray) -> str:
-        """Take the cheapest step; the newcomer is the last sample and its pixels are still at hand."""
+    def _make_room(self, pixels: np.ndarray) -> str:
+        """Make the cheapest change; the new sample is the last one, and `pixels` are its pixels."""
         which, rung = self._cheapest()
         last = which == len(self) - 1
         before = int(self.columns["size"][which])
@@ -125,10 +125,10 @@ class StreamMemory:
             self._hold(0 if last else -before)
             return "newcomer" if last else "older"
         kind, data = self.ladder[rung].pack(pixels if last else self._pixels(which))
-        self._met(rung, len(data))
+        self._count_size(rung, len(data))
         self.columns["tried"][which] = rung
         after = len(data) + self.word
-        if after < before:  # else it stays as it is, and another step is looked for
+        if after < before:  # else it does not change, and the next cheapest change is tried
             self.data[which] = data
             for name, value in (("kind", kind), ("size", after), ("rung", rung)):
                 self.columns[name][which] = value
@@ -136,7 +136,7 @@ class StreamMemory:
         return "older"
 
     def _cheapest(self) -> tuple[int, int]:
-        """The sample and the rung that cost the least value for each byte freed."""
+        """The sample and the level that lose the least value for each byte freed."""
         c, rungs = self.columns, len(self.ladder)
         worth = c["importance"] * (1 + c["chance"]) / np.bincount(c["label"])[c["label"]]
         typical = np.append(self.typical[:, 0] / np.maximum(self.typical[:, 1], 1), 0.0)
@@ -144,7 +144,7 @@ class StreamMemory:
         own = np.maximum(typical[c["rung"]], 1.0)
         best_rate, best = np.inf, (0, rungs)
         for rung in range(1, rungs + 1):
-            # What the sample would take there: as much larger or smaller than others as it is where it stands.
+            # Bytes of the sample at that level: as much larger or smaller than others as it is at its own level.
             there = typical[rung] * (c["size"] - self.word) / own + self.word if rung < rungs else np.zeros(len(self))
             freed = np.maximum(c["size"] - there, 1e-9)
             rate = np.where(c["tried"] < rung, worth * (self.kept[c["rung"]] - self.kept[rung]) / freed, np.inf)
@@ -159,7 +159,7 @@ class StreamMemory:
         found: np.ndarray = form.unpack(int(self.columns["kind"][which]), self.data[which])
         return found
 
-    def _met(self, rung: int, size: int) -> None:
+    def _count_size(self, rung: int, size: int) -> None:
         self.typical[rung] += (size, 1)
 
     def _remove(self, which: int) -> None:
@@ -173,14 +173,14 @@ class StreamMemory:
         assert self.used <= self.budget
 
     def save(self, path: Path) -> None:
-        """Write to one .npz; the ladder is not in it."""
+        """Write the memory, without its ladder, to an .npz file."""
         arrays = {"data": np.frombuffer(b"".join(self.data), np.uint8), "kept": self.kept, "typical": self.typical}
         lengths = np.array([len(one) for one in self.data], np.int64)
         counts = {"used": self.used, "peak": self.peak}
         save_arrays(path, {**arrays, "lengths": lengths, **self.columns}, {"format": FORMAT, **counts})
 
     def restore(self, path: Path) -> None:
-        """Take up what `save` wrote for a memory of the same ladder, budget and seed."""
+        """Read what `save` wrote for a memory of the same ladder, budget and seed."""
         arrays, meta = open_arrays(path, FORMAT, mapped=False)
         data, ends = arrays["data"].tobytes(), np.cumsum(arrays["lengths"])
         self.data = [data[e - n : e] for e, n in zip(ends.tolist(), arrays["lengths"].tolist())]
@@ -189,7 +189,7 @@ class StreamMemory:
         self.used, self.peak = meta["used"], meta["peak"]
 
 
-def importance(place: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Importance by the place in the class's order, (n,) float64: from 1 for the first of a class down to above 0.5."""
+def importance_of(place: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Importance by the position in the class's order, (n,) float64: from 1 for a class's first to above 0.5."""
     sizes = np.bincount(labels)[labels] if len(labels) else np.zeros(0)
     return 1.0 - 0.5 * place / np.maximum(sizes, 1)

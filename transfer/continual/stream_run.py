@@ -1,7 +1,7 @@
-"""One run over a stream: a policy for the memory, a seed. Samples come one by one; now and then the network learns.
+"""One run over a stream (a policy for the memory, a seed): samples arrive one by one, the network learns in rounds.
 
-After each round (samples taken in, network trained on the memory, memory judged anew) everything that the next one
-needs stands in OUT/round-NNNN, the records last; a run that was killed goes on from there.
+After each round (samples offered, network trained on the memory, values of the memory updated) OUT/round-NNNN has
+everything that the next one needs, the records written last; a killed run resumes from there.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from transfer.continual import class_learner, exemplars, stream_memory
 from transfer.continual.exemplar_form import RAW, Form
 from transfer.continual.exemplar_quality import distortions, loss_of_dropping
 from transfer.continual.incremental_setting import HEADS
-from transfer.continual.memory_loader import Pool, read
+from transfer.continual.memory_loader import LabelledImages, read_squares
 from transfer.continual.stream_memory import StreamMemory
 
 MEASURED = 128
-"""Samples of a round on which the loss of each rung is measured."""
+"""Samples of a round on which the loss of each level is measured."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all runs of one call have in common; the fields are the step's flags, checked."""
+class StreamSetting:
+    """Settings of all runs of one call; the fields are the step's flags, checked."""
 
     recipe_name: str
     recipe: Recipe
@@ -53,8 +53,8 @@ class Setting:
     workers: int | None
 
 
-def ladder(setting: Setting, policy: str) -> list[Form]:
-    """Forms of a policy: pixels or nothing, one quality or nothing, or pixels and then each quality in turn."""
+def ladder(setting: StreamSetting, policy: str) -> list[Form]:
+    """Forms of a policy, the finest first: pixels only, one quality only, or pixels and then each quality in turn."""
     fine = Form(RAW, 0, setting.side)
     if policy == "raw":
         return [fine]
@@ -64,13 +64,13 @@ def ladder(setting: Setting, policy: str) -> list[Form]:
 
 
 def arrivals(labels: np.ndarray, order: str, per_class: int | None, seed: int) -> np.ndarray:
-    """Rows in the order in which they come, (n,) int64.
+    """Rows in the order in which they arrive, (n,) int64.
 
     Parameters
     ----------
     labels : (n,) int
     order : {"classes", "shuffled", "rows"}
-        One class after the other (in an order drawn from the seed), all mixed, or as they stand in the file.
+        One class after the other (in an order drawn from the seed), all mixed, or in the order of the file.
     per_class : int, optional
         At most so many of each class.
     seed : int
@@ -100,25 +100,25 @@ class _State:
 
 
 def run_stream(
-    setting: Setting, policy: str, seed: int, train: Dataset, test: Dataset, out: Path, ranks: Ranks
+    setting: StreamSetting, policy: str, seed: int, train: Dataset, test: Dataset, out: Path, ranks: Ranks
 ) -> dict[str, Any]:
-    """Run the whole stream and write OUT/result.json; returns it."""
+    """Run the whole stream and write OUT/result.json; returns its content."""
     if (out / "result.json").exists():
         found: dict[str, Any] = read_json(out / "result.json")
         return found
     labels = np.asarray(train.manifest.labels)
     rows = arrivals(labels, setting.order, setting.per_class, seed)
     rounds = [rows[first : first + setting.every] for first in range(0, len(rows), setting.every)]
-    state = _resumed(setting, policy, seed, int(labels[rows[0]]), train, out, ranks)
-    shown = _tests(setting, test)
+    state = _resume(setting, policy, seed, int(labels[rows[0]]), train, out, ranks)
+    shown = _test_images(setting, test)
     begin = len(state.records)
     for number in track(range(begin, len(rounds)), len(rounds) - begin, f"{policy}, seed {seed}"):
         try:
             _round(setting, seed, number, rounds[number], labels, train, state, ranks)
         except preemption.Requeue:
-            note(f"{policy}-s{seed}: stopping on a signal; the same command goes on after round {number}")
+            note(f"{policy}-s{seed}: stopping on a signal; the same command resumes after round {number}")
             raise
-        _judge(state, shown, ranks)
+        _evaluate(state, shown, ranks)
         _save(setting, out, number, state, train)
         last = state.records[-1]
         note(
@@ -141,7 +141,7 @@ def run_stream(
 
 
 def _round(
-    setting: Setting,
+    setting: StreamSetting,
     seed: int,
     number: int,
     rows: np.ndarray,
@@ -150,24 +150,25 @@ def _round(
     state: _State,
     ranks: Ranks,
 ) -> None:
-    """Take samples in, learn from what is held, judge what is held."""
+    """Offer the samples to the memory, learn from it, and update its values."""
     memory = state.memory
-    images = read(train, rows, setting.side, setting.workers)
+    images = read_squares(train, rows, setting.side, setting.workers)
     for label in dict.fromkeys(labels[rows].tolist()):
         if label not in state.seen:
             state.seen.append(label)
     column = {label: k for k, label in enumerate(state.seen)}
     for pixels, row in zip(images, rows.tolist()):
         memory.offer(pixels, column[int(labels[row])], row)
-    class_learner.grow(state.network, max(2, len(state.seen)), class_learner.seed_of(seed, number, 1))
+    class_learner.grow_head(state.network, max(2, len(state.seen)), class_learner.seed_of(seed, number, 1))
     if len(memory):
-        held = Pool(memory.images(), memory.labels)
+        held = LabelledImages(memory.images(), memory.labels)
         budget = Budget(steps=setting.steps)
         class_learner.learn(state.network, held, setting.recipe, ranks, budget, class_learner.seed_of(seed, number, 2))
         features, logits = class_learner.outputs(state.network, held.images, ranks)
-        place = exemplars.order(setting.rank, features, logits, held.labels, seed)
+        place = exemplars.exemplar_order(setting.rank, features, logits, held.labels, seed)
         sample = images[np.linspace(0, len(images) - 1, min(MEASURED, len(images))).astype(int)]
-        memory.judged(stream_memory.importance(place, held.labels), _kept(memory.ladder, sample, state.network, ranks))
+        kept = _kept(memory.ladder, sample, state.network, ranks)
+        memory.set_values(stream_memory.importance_of(place, held.labels), kept)
     counts = np.bincount(memory.labels, minlength=len(state.seen))
     state.records.append(
         {
@@ -184,19 +185,19 @@ def _round(
 
 
 def _kept(forms: tuple[Form, ...], images: np.ndarray, network: nn.Module, ranks: Ranks) -> np.ndarray:
-    """Share of a sample that each form leaves, (rungs,) float64, as this network sees it."""
+    """Share of a sample that each form keeps, (levels,) float64, by this network's features."""
     exact, dropped = loss_of_dropping(network, images, ranks)
-    found = [distortions(network, form.through(images), exact, ranks) for form in forms]
+    found = [distortions(network, form.round_trip(images), exact, ranks) for form in forms]
     return np.array([exemplars.kept_share(distortion, dropped) for distortion in found])
 
 
-def _tests(setting: Setting, test: Dataset) -> Pool:
+def _test_images(setting: StreamSetting, test: Dataset) -> LabelledImages:
     labels = np.asarray(test.manifest.labels).astype(np.int64)
-    return Pool(read(test, np.arange(len(test)), setting.side, setting.workers), labels)
+    return LabelledImages(read_squares(test, np.arange(len(test)), setting.side, setting.workers), labels)
 
 
-def _judge(state: _State, shown: Pool, ranks: Ranks) -> None:
-    """Accuracy on the test images of all classes that have come so far, by both classifiers."""
+def _evaluate(state: _State, shown: LabelledImages, ranks: Ranks) -> None:
+    """Record the accuracy on the test images of all classes that have arrived so far, by both classifiers."""
     memory = state.memory
     classes = max(2, len(state.seen))
     kept, _ = class_learner.outputs(state.network, memory.images(), ranks)
@@ -204,24 +205,26 @@ def _judge(state: _State, shown: Pool, ranks: Ranks) -> None:
     table = np.full(int(shown.labels.max()) + 1, -1)
     table[state.seen] = np.arange(len(state.seen))
     mine = table[shown.labels] >= 0
-    for head, predicted in class_learner.answers(state.network, shown.images[mine], means, ranks).items():
+    for head, predicted in class_learner.predictions(state.network, shown.images[mine], means, ranks).items():
         state.records[-1][head] = float((predicted == table[shown.labels[mine]]).mean())
 
 
-def _resumed(setting: Setting, policy: str, seed: int, first: int, train: Dataset, out: Path, ranks: Ranks) -> _State:
+def _resume(
+    setting: StreamSetting, policy: str, seed: int, first: int, train: Dataset, out: Path, ranks: Ranks
+) -> _State:
     memory = StreamMemory(ladder(setting, policy), setting.memory, seed)
     done = sorted(place.parent for place in out.glob("round-*/records.json"))
     if done:
         memory.restore(done[-1] / "memory.npz")
         kept = read_json(done[-1] / "records.json")
-        note(f"{out}: goes on after {kept['records'][-1]['arrived']} samples")
-        return _State(class_learner.reopened(done[-1], ranks), memory, kept["records"], kept["seen"])
+        note(f"{out}: resuming after {kept['records'][-1]['arrived']} samples")
+        return _State(class_learner.saved_network(done[-1], ranks), memory, kept["records"], kept["seen"])
     names = train.manifest.classes
     spec = class_learner.specification(setting.recipe_name, setting.recipe, [names[first], ""], setting.side)
-    return _State(class_learner.fresh(spec, setting.init, class_learner.seed_of(seed, 0), ranks), memory, [], [])
+    return _State(class_learner.new_network(spec, setting.init, class_learner.seed_of(seed, 0), ranks), memory, [], [])
 
 
-def _save(setting: Setting, out: Path, number: int, state: _State, train: Dataset) -> None:
+def _save(setting: StreamSetting, out: Path, number: int, state: _State, train: Dataset) -> None:
     place = out / f"round-{number + 1:04d}"
     place.mkdir(parents=True, exist_ok=True)
     names = [train.manifest.classes[c] for c in state.seen]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +30,16 @@ SMALL_SIDE = 64
 """Side in pixels up to which images of a training run count as small."""
 
 
-def open_splits(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
+def open_splits(
+    train: Path, test: Path, out: Path, check: Callable[[np.ndarray, np.ndarray], None] | None = None
+) -> tuple[Dataset, Dataset]:
     """Open both splits; those that are not betons are written to OUT/data/NAME.train.beton and NAME.test.beton.
+
+    Parameters
+    ----------
+    train, test, out : Path
+    check : function, optional
+        Gets the labels of both splits before anything is written, and raises `InputError` for labels that do not serve.
 
     Raises
     ------
@@ -38,7 +47,8 @@ def open_splits(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
         No images there, different classes, the same images in both, or a single class: before anything is written.
     """
     if not _is_beton(train) or not _is_beton(test):
-        train, test = _written(train, test, out)
+        train, test = _written(train, test, out, check)
+        check = None
     first, second = open_dataset(train), open_dataset(test)
     if first.manifest.classes != second.manifest.classes:
         names = manifest_path(train)
@@ -47,6 +57,8 @@ def open_splits(train: Path, test: Path, out: Path) -> tuple[Dataset, Dataset]:
         raise InputError(f"{test}: holds the same images as {train}; a test needs its own")
     if len(set(first.manifest.labels.tolist())) < 2:
         raise InputError(f"{train}: its images are of one class; at least two are needed")
+    if check is not None:
+        check(first.manifest.labels, second.manifest.labels)
     return first, second
 
 
@@ -71,7 +83,9 @@ def _is_beton(place: Path) -> bool:
     return place.suffix == ".beton"
 
 
-def _written(train: Path, test: Path, out: Path) -> tuple[Path, Path]:
+def _written(
+    train: Path, test: Path, out: Path, check: Callable[[np.ndarray, np.ndarray], None] | None
+) -> tuple[Path, Path]:
     """Write both splits as betons below OUT; returns where they are."""
     if _is_beton(train) or _is_beton(test):
         raise InputError(f"{train} and {test}: give both as betons, or both as images")
@@ -80,6 +94,8 @@ def _written(train: Path, test: Path, out: Path) -> tuple[Path, Path]:
     training = list_images(str(train))
     need_two_classes(str(train), training)
     testing = list_images(str(test), training.classes)
+    if check is not None:
+        check(training.labels, testing.labels)
     name = target_name(train)
     places = out / "data" / f"{name}.train.beton", out / "data" / f"{name}.test.beton"
     write_beton(str(train), places[0], listing=training)

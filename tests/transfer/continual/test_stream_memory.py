@@ -1,4 +1,4 @@
-"""A memory for a stream: the budget holds at every moment, the cheapest step gives way."""
+"""A memory for a stream: the budget is never exceeded, the cheapest change is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transfer.continual.exemplar_form import Form
-from transfer.continual.stream_memory import StreamMemory, importance
+from transfer.continual.stream_memory import StreamMemory, importance_of
 
 SIDE = 16
 FINE = Form("raw", 0, SIDE)
@@ -43,7 +43,7 @@ def really_held(memory: StreamMemory) -> int:
     st.sampled_from([LADDER, LADDER[:1], LADDER[2:]]),
     st.integers(1, 9),
 )
-def test_the_budget_holds_at_every_moment(samples, room, ladder, every):
+def test_the_budget_is_never_exceeded(samples, room, ladder, every):
     memory = Watched(ladder, sum(form.fixed for form in ladder) + room, seed=0)
     for row, (label, noise) in enumerate(samples):
         taken = memory.offer(image(row, noise), label, row)
@@ -51,7 +51,7 @@ def test_the_budget_holds_at_every_moment(samples, room, ladder, every):
         assert taken == (row in memory.rows)
         if row % every == 0:
             draw = np.random.default_rng(row)
-            memory.judged(draw.uniform(0.5, 1, len(memory)), draw.random(len(ladder)))
+            memory.set_values(draw.uniform(0.5, 1, len(memory)), draw.random(len(ladder)))
     assert memory.images().shape == (len(memory), SIDE, SIDE, 3)
 
 
@@ -72,23 +72,23 @@ def test_samples_are_compressed_before_any_is_dropped():
     assert memory.rungs.max() > 0
     compressed = int(np.flatnonzero(memory.rungs == memory.rungs.max())[0])
     form = LADDER[memory.rungs[compressed]]
-    direct = form.through(image(int(memory.rows[compressed]))[None])[0]
+    direct = form.round_trip(image(int(memory.rows[compressed]))[None])[0]
     # At most the traces of an earlier, finer quality lie between it and the original's own encoding.
     assert np.abs(memory.images()[compressed].astype(int) - direct).mean() < 8
 
 
-def test_the_larger_class_and_the_less_important_sample_give_way():
+def test_the_less_important_sample_of_the_larger_class_is_dropped():
     memory = StreamMemory([FINE], 3 * FINE.side**2 * 3, seed=0)  # three raw samples
     for row, label in enumerate([0, 0, 1]):
         memory.offer(image(row), label, row)
-    memory.judged(np.array([1.0, 0.1, 1.0]), np.ones(1))
+    memory.set_values(np.array([1.0, 0.1, 1.0]), np.ones(1))
     # Values: class 0 shares among two, 0.5 x (1 + chance) and 0.05 x (1 + chance); class 1 has one of 1 x (1 + chance).
     # The newcomer of class 2 is worth 0.75 x (1 + chance): row 1 goes.
     assert memory.offer(image(3), 2, 3)
     assert memory.rows.tolist() == [0, 2, 3]
 
 
-def test_a_memory_goes_on_from_its_file_as_if_never_stopped(tmp_path):
+def test_a_memory_resumes_from_its_file_as_if_never_stopped(tmp_path):
     whole, begun = (StreamMemory(LADDER, 4000, seed=3) for _ in range(2))
     for row in range(6):
         whole.offer(image(row), row % 3, row)
@@ -108,7 +108,7 @@ def test_a_memory_goes_on_from_its_file_as_if_never_stopped(tmp_path):
 
 def test_importance_falls_with_the_place_in_the_class():
     # Class 0 has places 0, 1 of 2: 1 - 0 and 1 - 0.5 / 2; class 1 alone: 1.
-    assert importance(np.array([1, 0, 0]), np.array([0, 0, 1])).tolist() == [0.75, 1.0, 1.0]
+    assert importance_of(np.array([1, 0, 0]), np.array([0, 0, 1])).tolist() == [0.75, 1.0, 1.0]
 
 
 def test_headers_alone_must_fit():

@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from prune.models import networks
-from transfer.continual.class_learner import class_means, distilled, grow, nearest_mean
-from transfer.continual.forgetting import average_incremental_accuracy, forgetting, seen_accuracies
-from transfer.continual.incremental_results import paired, summary
+from transfer.continual.class_learner import class_means, grow_head, nearest_mean, with_distillation
+from transfer.continual.incremental_results import (
+    average_incremental_accuracy,
+    forgetting,
+    paired,
+    seen_accuracies,
+    summary,
+)
 
 # Three tasks of 100, 100 and 200 test images; row k: after task k.
 MATRIX = np.array([[0.8, np.nan, np.nan], [0.5, 0.6, np.nan], [0.6, 0.3, 0.5]])
@@ -27,7 +32,7 @@ def test_forgetting_is_the_best_ever_minus_what_is_left():
     assert forgetting(MATRIX) == pytest.approx([0.0, 0.3, 0.25])
 
 
-def test_means_live_on_the_unit_sphere():
+def test_means_have_length_one():
     # (1, 0) and (0, 5) become (1, 0) and (0, 1): mean (0.5, 0.5), of length 1: (0.707, 0.707).
     means = class_means(np.array([[1, 0], [0, 5], [-2, 0]]), np.array([0, 0, 1]), 3)
     assert means[:2] == pytest.approx(np.array([[0.5**0.5, 0.5**0.5], [-1, 0]]))
@@ -45,20 +50,20 @@ def tiny(classes: int) -> torch.nn.Module:
     return networks.build(spec).eval()
 
 
-def test_a_grown_head_answers_as_before_on_the_classes_it_had():
+def test_a_grown_head_gives_the_same_logits_for_the_classes_it_had():
     network = tiny(3)
     images = torch.rand(2, 3, 16, 16)
     before = network(images)
-    grow(network, 5, seed=1)
+    grow_head(network, 5, seed=1)
     after = network(images)
     assert after.shape == (2, 5)
     assert torch.equal(after[:, :3], before)
     weights = network.get_classifier().weight.clone()  # type: ignore[operator]
-    grow(network, 5, seed=2)  # nothing to add: nothing changes
+    grow_head(network, 5, seed=2)  # nothing to add: nothing changes
     assert torch.equal(network.get_classifier().weight, weights)  # type: ignore[operator]
 
 
-def test_distillation_adds_the_cross_entropy_of_softened_answers():
+def test_distillation_adds_the_cross_entropy_of_softened_predictions():
     class Fixed(torch.nn.Module):
         def __init__(self, logits: list[float]) -> None:
             super().__init__()
@@ -72,7 +77,7 @@ def test_distillation_adds_the_cross_entropy_of_softened_answers():
 
     # Teacher logits (2 ln 3, 0) at temperature 2: (3/4, 1/4). Student equal on both old classes: (1/2, 1/2).
     # Cross entropy ln 2, times T^2 = 4 and the weight 0.5: 2 ln 2. The third class plays no part.
-    loss = distilled(base, Fixed([2 * np.log(3), 0.0]), 0.5)
+    loss = with_distillation(base, Fixed([2 * np.log(3), 0.0]), 0.5)
     losses, _ = loss(Fixed([1.0, 1.0, 9.0]), torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long), 0)
     assert float(losses) == pytest.approx(2 * np.log(2))
 
