@@ -27,6 +27,9 @@ class Config:
     """Beton with the same classes to evaluate after each epoch; never pruned."""
     sample: float = 1.0
     """Train on a random part of the (indexed) source, in (0, 1]; drawn from the seed."""
+    fold: str | None = None
+    """K/N: leave out fold K of N, so that `prune score` can score it by a surrogate that did not see it; give it the
+    features of all N surrogates."""
     seed: int = 0
     """Decides initial weights, order, augmentation and sample."""
     epochs: float | None = None

@@ -17,6 +17,7 @@ from pretrain.schedule import Budget
 from prune.data.dataset import Dataset, open_dataset
 from prune.runs.files import InputError, at_least, need_file, positive, read_json
 from prune.runs.identity import plain
+from prune.scores.folds import fold_numbers, parse_fold
 
 SMALLEST = 8
 _FITS_ANYWAY = frozenset({"img_size", "drop_rate", "drop_path_rate"})
@@ -84,6 +85,11 @@ def check(config: Config) -> TrainingPlan:
     rows, index, changed = np.arange(len(source), dtype=np.int64), None, None
     if config.index is not None:
         rows, index, changed = _indexed(config, source)
+    if config.fold is not None:
+        left_out, folds = parse_fold(config.fold)
+        rows = rows[fold_numbers(source.manifest.ids[rows], folds) != left_out]
+        if not len(rows):
+            raise InputError(f"--fold {config.fold}: leaves no image to train on")
     rows = sampling_order.sample_rows(rows, config.sample, config.seed)
     sampling_order.global_batch(len(rows), recipe.batch, int(os.environ.get("WORLD_SIZE", "1")))
     val = _validation(config, classes)

@@ -78,6 +78,7 @@ def specification(config: Config, plan: TrainingPlan) -> dict[str, Any]:
         "recipe": config.recipe,
         "index": plan.fingerprints["index"],
         "source": plan.fingerprints["beton"],
+        **({"fold": config.fold} if config.fold else {}),
     }
 
 

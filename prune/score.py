@@ -5,10 +5,11 @@ r"""Score the source: what its classes are worth to the targets (LM, FM), and ho
 
 Class weights: lm, lm-soft, fm and fm-soft for every class and target; LM needs a surrogate that knows the source's
 classes. Sample scores, see below: el2n and grand need that too, some need --also, some --dynamics. Of several
-surrogates, give each one's features of the source and of every target: scores are averaged by rank and keep their
-distribution, votes are averaged by value, and the agreement of the surrogates is printed. Targets' test images never
-guide; --leaks only compares them with the source. Features are streamed: ImageNet takes seconds on two cores,
-near-duplicates a minute or two.
+surrogates, give each one's features of the source and of every target: el2n and grand are averaged by value, other
+scores by rank, votes by value, and the agreement of the surrogates is printed. Where each surrogate left out a fold
+(`pretrain --fold`), every image is scored by the one that did not train on it. Targets' test images never guide; --leaks
+only compares them with the source. Features are streamed: ImageNet takes seconds on two cores, near-duplicates a minute
+or two.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def run(config: Config) -> Path:
     import numpy as np
 
     from prune.index.npz import open_arrays, save_arrays
-    from prune.scores import ensemble, score_source
+    from prune.scores import ensemble, folds, score_source
     from prune.scores.feature_files import content_fingerprint, open_features
     from prune.scores.sample_keys import sample_keys
 
@@ -95,8 +96,9 @@ def run(config: Config) -> Path:
                 write_findings(config.findings, open_arrays(config.out, FORMAT)[0], sources[0])
             return config.out
         parts, first = [], sources[0]
+        unseen = folds.unseen_masks(sources)
         keys = sample_keys(config.seed, ids=first.ids(), n=len(first))
-        for source in sources:
+        for place, source in enumerate(sources):
             arrays, centre = score_source.score_source(
                 source,
                 each[source.model["fingerprint"]],
@@ -105,6 +107,7 @@ def run(config: Config) -> Path:
                 clusters=config.clusters,
                 seed=config.seed,
                 keys=keys,
+                unseen=None if unseen is None else unseen[place],
                 workers=config.workers or None,
             )
             if source is first:
@@ -118,6 +121,8 @@ def run(config: Config) -> Path:
             if config.clusters:
                 break  # clusters of different surrogates are different groups: nothing to average
         arrays, agreed = ensemble.together(parts)
+        if unseen is not None and "looks_like" in arrays:
+            arrays["looks_like"] = np.select(unseen, [part["looks_like"] for part in parts])
         if config.dynamics:
             more, also_agreed = ensemble.together(
                 [score_source.dynamics_scores(path, first) for path in config.dynamics]

@@ -156,7 +156,7 @@ def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: 
                 features, logits = (joined(path, n, of) for path, of in zip(whole, parts))
                 facts = {
                     "arch": model.spec["arch"], "classes": model.spec["classes"], "fingerprint": model.fingerprint
-                }  # fmt: skip
+                } | ({"fold": model.spec["fold"]} if model.spec.get("fold") else {})  # fmt: skip
                 write_features(out, features, logits, dataset.manifest, manifest, facts, identity(settings) | inputs)
             state.wait_for_everyone()
         finally:

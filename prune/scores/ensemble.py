@@ -1,4 +1,4 @@
-"""Several surrogates combined: scores averaged by rank, votes averaged, and the agreement of the surrogates."""
+"""Several surrogates combined: scores averaged by rank or by value, votes averaged, and the surrogates' agreement."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ def rank_average(scores: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
+def mean_of_known(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Average scores by value over the surrogates that know the sample (not NaN), (n,) float32; NaN when none does.
+
+    What a paper defines as an expectation over trainings, as EL2N and GraNd are: unlike ranks, such a mean does not
+    depend on which other samples a surrogate scored.
+    """
+    table = np.stack(scores)
+    known = ~np.isnan(table)
+    total, count = np.where(known, table, 0.0).sum(axis=0, dtype=np.float64), known.sum(axis=0)
+    mean: np.ndarray = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    return mean
+
+
 def scaled_rank(score: np.ndarray) -> np.ndarray:
     """(rank - 1/2) / n among the known samples, (n,) float64; equal scores share their mean rank; NaN stays."""
     score = np.asarray(score)
@@ -56,6 +69,9 @@ def agreement(scores: Sequence[np.ndarray]) -> float:
     found = []
     for a, b in combinations(ranks, 2):
         both = ~(np.isnan(a) | np.isnan(b))
+        if not both.any():  # each scored what the other trained on
+            found.append(float("nan"))
+            continue
         x, y = a[both] - a[both].mean(), b[both] - b[both].mean()
         scale = np.sqrt((x @ x) * (y @ y))
         found.append(float(x @ y / scale) if scale > 0 else float("nan"))
@@ -90,7 +106,7 @@ def together(parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.nd
             mine = [part[name] for part in parts]
             row = BY_NAME.get(name.removeprefix("sample/"))
             by_value = name.startswith("class/") or (row is not None and row.average == "mean")
-            arrays[name] = np.mean(mine, axis=0).astype(np.float32) if by_value else rank_average(mine)
+            arrays[name] = mean_of_known(mine) if by_value else rank_average(mine)
             if not np.isnan(value := agreement(mine)):
                 agreed[name] = round(value, 4)
     return arrays, agreed

@@ -38,9 +38,10 @@ def moderate(prototype: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
     """Moderate: distance of a sample's prototype distance to its class's median, (n,) float32; the least are kept.
 
     Xia et al., "Moderate Coreset: A Universal Method of Data Selection for Real-world Data-efficient Deep Learning",
-    ICLR 2023, section 3. Their code cuts one window around the median of all samples' distances, which is the rank
-    `prototype:middle` under the quota `threshold`; with the class's own median, wide classes lose no more than narrow
-    ones.
+    ICLR 2023, section 3. Two differences from the authors' code. It cuts one window around the median of all samples'
+    distances, which is the rank `prototype:middle` under the quota `threshold`; with the class's own median, wide
+    classes lose no more than narrow ones. And its prototype is the median of each coordinate; ours is the class's mean,
+    as in the paper's text, since a mean can be computed in one pass over the features.
     """
     medians = np.zeros(classes)
     order = np.argsort(labels, kind="stable")

@@ -45,7 +45,12 @@ def looks_like(p: np.ndarray, labels: np.ndarray, limits: np.ndarray) -> np.ndar
 
 
 def suspects(
-    logits: np.ndarray, labels: np.ndarray, classes: int, columns: np.ndarray, workers: int | None = None
+    logits: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    columns: np.ndarray,
+    workers: int | None = None,
+    unseen: np.ndarray | None = None,
 ) -> np.ndarray:
     """`looks_like` of every sample, in two passes over (memory-mapped) logits.
 
@@ -55,6 +60,8 @@ def suspects(
     labels : (n,) int
     columns : (classes,) int
         Columns of the logits that belong to the classes.
+    unseen : (n,) bool, optional
+        Samples that the surrogate did not train on, which alone decide the thresholds; all samples when absent.
 
     Returns
     -------
@@ -77,7 +84,8 @@ def suspects(
     own, found = np.empty(n, np.float32), np.empty(n, np.int32)
     for rows, part in track(in_order(own_of, blocks(n), workers), -(-n // ROWS), "label thresholds"):
         own[rows] = part
-    limits = thresholds(own, labels, classes).astype(np.float32)
+    among = slice(None) if unseen is None else unseen
+    limits = thresholds(own[among], labels[among], classes).astype(np.float32)
 
     def look(rows: slice) -> tuple[slice, np.ndarray]:
         return rows, np.concatenate([looks_like(p, labels[inner], limits) for inner, p in probabilities(rows)])

@@ -31,6 +31,7 @@ def score_source(
     clusters: int = 0,
     seed: int = 0,
     keys: np.ndarray | None = None,
+    unseen: np.ndarray | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Score one source by one surrogate.
@@ -50,6 +51,8 @@ def score_source(
         Of k-means.
     keys : (n,) uint64, optional
         Random numbers of the samples for this seed (`prune.scores.sample_keys`); from their row numbers when absent.
+    unseen : (n,) bool, optional
+        Samples that the surrogate did not train on (`prune.scores.folds`); the scores of all others become NaN.
 
     Returns
     -------
@@ -90,7 +93,10 @@ def score_source(
     if "suspects" in also:
         if columns is None:
             raise InputError(f"--also suspects: {source.path}'s surrogate does not know the source's classes")
-        arrays["looks_like"] = suspects(source.logits, source.label, len(source.classes), columns, workers)
+        arrays["looks_like"] = suspects(source.logits, source.label, len(source.classes), columns, workers, unseen)
+    if unseen is not None:
+        for name in [name for name in arrays if name.startswith("sample/")]:
+            arrays[name] = np.where(unseen, arrays[name], np.float32(np.nan))
     return arrays, centre
 
 

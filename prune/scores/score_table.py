@@ -56,8 +56,22 @@ SCORES = (
     Score("entropy", "logits", "difficulty.entropy", "high", "Settles, Active Learning Literature Survey, 2009, 3.1"),
     Score("margin", "logits", "difficulty.margin", "low", "Scheffer et al., IDA 2001"),
     Score("least-confidence", "logits", "difficulty.least_confidence", "high", "Lewis and Gale, SIGIR 1994"),
-    Score("el2n", "logits", "difficulty.el2n", "high", "Paul et al., NeurIPS 2021, definition 2.2"),
-    Score("grand", "logits", "difficulty.grand", "high", "Paul et al., NeurIPS 2021, definition 2.1, last layer"),
+    Score(
+        "el2n",
+        "logits",
+        "difficulty.el2n",
+        "high",
+        "Paul et al., NeurIPS 2021, definition 2.2",
+        average="mean",  # an expectation over trainings, like the next
+    ),
+    Score(
+        "grand",
+        "logits",
+        "difficulty.grand",
+        "high",
+        "Paul et al., NeurIPS 2021, definition 2.1, last layer",
+        average="mean",
+    ),
     Score("forgetting", "dynamics", "training_dynamics.forgetting", "high", "Toneva et al., ICLR 2019, section 3"),
     Score("aum", "dynamics", "training_dynamics.aum", "low", "Pleiss et al., NeurIPS 2020, equation 2"),
     Score(
@@ -67,7 +81,14 @@ SCORES = (
         "low",
         "Zheng et al. (CCS), ICLR 2023, code: area under the margin of probabilities",
     ),
-    Score("el2n-early", "dynamics", "training_dynamics.el2n_early", "high", "Paul et al., NeurIPS 2021, section 2"),
+    Score(
+        "el2n-early",
+        "dynamics",
+        "training_dynamics.el2n_early",
+        "high",
+        "Paul et al., NeurIPS 2021, section 2",
+        average="mean",
+    ),
     Score(
         "confidence",
         "dynamics",

@@ -116,6 +116,23 @@ def test_an_index_is_trained_on_and_named_in_the_model(settings, index):
     assert load_model(config.out)[1]["index"] == PrunedIndex.load(index).fingerprint
 
 
+def test_folds_leave_out_each_image_once_and_the_model_says_which(settings, index):
+    everything = np.arange(len(check(settings).source))
+    parts = [check(replace(settings, fold=f"{k}/3")).rows for k in (1, 2, 3)]
+    left_out = [np.setdiff1d(everything, rows) for rows in parts]
+    assert sorted(np.concatenate(left_out).tolist()) == everything.tolist()
+    assert min(map(len, left_out)) > 0
+    part = check(replace(settings, fold="1/3", index=index)).rows
+    assert part.tolist() == [row for row in range(100) if row not in left_out[0]]
+    with pytest.raises(InputError, match="--fold 4/3: give K/N"):
+        check(replace(settings, fold="4/3"))
+    config = replace(settings, fold="2/3", steps=1, epochs=None)
+    train.run(config)
+    assert load_model(config.out)[1]["fold"] == "2/3"
+    with pytest.raises(InputError, match="fold: '2/3' -> None"):
+        train.run(replace(config, fold=None))
+
+
 def test_another_config_in_the_same_directory_is_refused_by_name(settings):
     train.run(settings)
     with pytest.raises(InputError, match="seed: 0 -> 5"):

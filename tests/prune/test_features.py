@@ -52,6 +52,13 @@ def done(model, toy, tmp_path_factory):
     return out
 
 
+def test_features_say_which_fold_their_surrogate_left_out(toy, tmp_path):
+    torch.manual_seed(0)
+    networks.save_model(tmp_path / "fold", networks.build(SPEC), SPEC | {"fold": "1/2"})
+    features.run(features.Config(model=tmp_path / "fold", betons=(toy.train,), out=tmp_path, loader="torch"))
+    assert open_features(tmp_path / "train.features.npz").model["fold"] == "1/2"
+
+
 def test_two_processes_store_what_one_network_gives_each_image(done, model, toy):
     source = open_dataset(toy.source)
     arrays, meta = open_arrays(done / "source.features.npz", FORMAT)
