@@ -230,8 +230,8 @@ def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str,
     if doubtful := result["refused_within_one_error"]:
         note(
             f"{doubtful} of {result['rolled_back']} rejections are within one standard error of a margin: with "
-            f"{images} images they may be due to chance. A larger preservation set decides more surely; wider margins, or "
-            "--slack 1, accept such steps"
+            f"{images} images they may be due to chance. A larger preservation set decides more surely; wider margins, "
+            "or --slack 1, accept such steps"
         )
 
 
