@@ -11,12 +11,14 @@ from pretrain import preemption
 def main(argv: Sequence[str] | None = None, program: str = "pretrain") -> int:
     """Run the command; the exit code: 0, 2 for a mistake that the user can mend, 85 after a checkpoint on a signal."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "--list" in argv:
-        print(_recipes())
-        return 0
-    preemption.listen()  # before the slow imports: until then either signal would end the process
+    if "--list" not in argv:
+        preemption.listen()  # before the slow imports: until then either signal would end the process
     from prune.runs import command_line
 
+    if "--list" in argv:
+        command_line.drop_unread_output()
+        print(_recipes())
+        return 0
     try:
         return command_line.run_step(program, "pretrain.train", argv)
     finally:

@@ -24,7 +24,8 @@ SHELLS = ("bash", "zsh")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a program, or print what was asked for; the exit code."""
+    """Run a program, or print the overview, the version or a completion script; the exit code."""
+    command_line.drop_unread_output()
     argv = list(sys.argv[1:] if argv is None else argv)
     first, *rest = argv or [""]
     if first in ("", "-h", "--help"):

@@ -7,6 +7,7 @@ imported, and step modules import NumPy, torch and FFCV inside `run`, so `--help
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
     int
         Exit code; see `prune.runs.exit_codes`.
     """
+    drop_unread_output()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(program, summary, steps))
@@ -48,6 +50,7 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
 
 def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     """Parse `argv` for the step in `module` and run it; the exit code."""
+    drop_unread_output()
     try:
         step = importlib.import_module(module)
         step.run(parse(program, step, argv))
@@ -57,8 +60,6 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command resumes", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ModuleNotFoundError as error:
         if error.name is None or (package := error.name.split(".")[0]) not in EXTRA:
             raise  # a module of ours, or one that should never be missing: a defect
@@ -70,6 +71,36 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
         _tell(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
         return ExitCode.WRONG_INPUT
     return ExitCode.DONE
+
+
+class _Output(io.FileIO):
+    """Standard output or error whose reader may leave, as `head` does; what is written after that is dropped."""
+
+    def write(self, data: Any) -> int:
+        """Write; to the null device once nobody reads any more."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return len(data)
+
+
+def drop_unread_output() -> None:
+    """Make the process outlive the readers of its output: a step ends when its work is done, with its own exit code.
+
+    Without this, `pretrain ... 2>&1 | head` would end at the first note after `head` has left.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):
+            continue  # closed, captured, or replaced here before
+        stream.flush()
+        raw = _Output(stream.fileno(), "w", closefd=False)
+        how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+        buffer: Any = raw if stream.write_through else io.BufferedWriter(raw)
+        setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, **how))
 
 
 def _tell(program: str, mistake: str) -> None:

@@ -78,6 +78,16 @@ def test_torchrun_starts_two_processes_of_one_run_with_the_ffcv_loader(beton, va
     assert said.count("epoch 1") == 1  # rank 0 alone speaks
 
 
+def test_a_training_goes_to_its_end_when_the_reader_of_its_output_has_left(beton, tmp_path):
+    out = tmp_path / "run"
+    command = f"{sys.executable} -m pretrain --beton {beton} --recipe tiny --epochs 3 --loader torch --out {out}"
+    pipeline = f'{command} 2>&1 | head -n 1; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", pipeline], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.stdout.count("\n") == 1  # the next epoch's line finds no reader
+    assert done.returncode == 0
+    assert json.loads((out / "provenance.json").read_text())["epochs"] == 3
+
+
 def test_help_is_answered_without_torch_or_numpy_and_list_names_every_recipe():
     code = (
         "import sys; from pretrain.__main__ import main\n"
