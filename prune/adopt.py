@@ -1,10 +1,11 @@
-"""Take over features and logits that were computed elsewhere, so that `prune score` reads them.
+"""Convert features and logits that were computed elsewhere, so that `prune score` reads them.
 
     prune adopt --arrays clip.npz --manifest runs/photos.manifest.npz --model clip --out runs/photos.features.npz
 
-FILE.npz holds `features` (n, d), and where there are any `logits` (n, k), whose classes --names lists; without logits
-the model serves FM and every score that looks at features. Rows are in the manifest's order, or in any order beside an
-array `id` with the path of every image. Do the same, with the same --model, for the targets' training images.
+clip.npz contains `features` (n, d) and, if there are any, `logits` (n, k), whose classes --names lists; without logits
+the model serves feature mapping (FM) and every score of features. Rows are in the manifest's order, or in any order
+with an array `id` that has the path of every image. Do the same, with the same --model, for the targets' training
+images.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     arrays: Location[Path]
-    """NumPy archive (.npz) with `features`, and perhaps `logits` and `id`."""
+    """NumPy archive (.npz) with `features`, and optionally `logits` and `id`."""
     manifest: Location[Path]
     """X.manifest.npz of the images."""
     model: str
-    """Any name for what made the features; source and targets must share it."""
+    """Any name for the model that computed the features; source and targets must share it."""
     out: Location[Path]
-    """Features file to write; NAME.features.npz makes NAME the source's or target's name."""
+    """Features file to write, NAME.features.npz; NAME becomes the source's or target's name."""
     names: Location[Path | None] = None
-    """Text file with what the logits stand for, one class a line; the manifest's own classes when absent."""
+    """Text file with the classes of the logits, one per line; the manifest's classes when absent."""
 
 
 def run(config: Config) -> Path:
@@ -50,9 +51,9 @@ def run(config: Config) -> Path:
     manifest = Manifest.load(need_file(config.manifest, "the manifest of the images"))
     need_file(config.arrays, "an archive of arrays")
     try:
-        given = _opened(config.arrays)
+        given = _open_archive(config.arrays)
         inputs: dict[str, Any] = {"arrays": content_fingerprint(config.arrays), "manifest": manifest.fingerprint}
-    except Exception as error:  # zipfile, zlib and NumPy's parser raise whatever damage leads them to
+    except Exception as error:  # damage makes zipfile, zlib and NumPy's parser raise many types
         raise InputError(f"{config.arrays}: not a plain .npz archive ({type(error).__name__}: {error})") from None
     logits = given.get("logits", np.empty((len(manifest), 0), np.float16))
     names = manifest.classes if config.names is None else read_names(config.names)
@@ -65,18 +66,18 @@ def run(config: Config) -> Path:
     with claim_file(config.out, lambda path: open_arrays(path, FORMAT)[1].get("made", {}), config, inputs) as done:
         if done:
             return config.out
-        order = None if "id" not in given else _rows(config.arrays, given["id"], manifest)
+        order = None if "id" not in given else _rows_of_ids(config.arrays, given["id"], manifest)
         model = {"arch": config.model, "classes": names, "fingerprint": config.model}
         config.out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{config.out.name}.", dir=config.out.parent) as folder:
-            features = _halves_in(Path(folder, "features.npy"), given["features"], order)
-            logits = _halves_in(Path(folder, "logits.npy"), logits, order)
+            features = _as_float16_in(Path(folder, "features.npy"), given["features"], order)
+            logits = _as_float16_in(Path(folder, "logits.npy"), logits, order)
             write_features(config.out, features, logits, manifest, config.manifest, model, identity(config) | inputs)
         note(f"{config.out}: {len(manifest)} images, {features.shape[1]} features, {len(names)} logits")
     return config.out
 
 
-def _halves_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+def _as_float16_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.ndarray:
     """Rows of a table in the given order as half floats, mapped from a file that is written block by block."""
     import numpy as np
 
@@ -91,8 +92,8 @@ def _halves_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.n
     return found
 
 
-def _opened(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an archive, their CRC-32 checked: mapped, or read where they are compressed."""
+def _open_archive(path: Path) -> dict[str, np.ndarray]:
+    """Check the CRC-32 of an archive's arrays and map them, or read those that are compressed."""
     import zipfile
 
     from prune.index.npz import map_member, read_member
@@ -113,6 +114,7 @@ def _opened(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_table(path: Path, name: str, array: np.ndarray | None, n: int) -> None:
+    """Raise `InputError` unless an array is a table of finite numbers with one row for each image."""
     import numpy as np
 
     from prune.scores.streaming import blocks, read_rows
@@ -127,7 +129,7 @@ def _check_table(path: Path, name: str, array: np.ndarray | None, n: int) -> Non
             raise InputError(f"{path}: {name!r} is not finite, first in row {rows.start + int(finite.argmin())}")
 
 
-def _rows(path: Path, ids: np.ndarray, manifest: Manifest) -> np.ndarray:
+def _rows_of_ids(path: Path, ids: np.ndarray, manifest: Manifest) -> np.ndarray:
     """Row of the archive for every row of the manifest, (n,) int64."""
     import numpy as np
 

@@ -1,11 +1,11 @@
-"""Report the test images that the source also holds: near-duplicates between targets' test images and the source.
+"""Report test images that the source also contains: near-duplicates between targets' test images and the source.
 
     python -m prune leaks --source runs/features/source.features.npz --tests runs/tests/pets.test.features.npz \
         --out runs/leaks.json
 
-Reads features of `prune features`, all by one surrogate, and writes counts and examples by id. By the rule of `prune
-score --leaks`, which marks the same source images in its scores, so that `prune select --drop-leaks` leaves them out. A
-cheap surrogate also takes some for near-duplicates that merely look alike: how many are identical, bytes or pixels, is
+Reads features of `prune features`, all by one surrogate, and writes counts, and examples by id. The rule is that of
+`prune score --leaks`, which marks the same source images in its scores, so that `prune select --drop-leaks` drops them.
+To a cheap surrogate some images are near-duplicates that only look alike: those with identical bytes or pixels are
 counted as well. Nothing is selected or dropped here. Streams the source once for each test set: seconds for ImageNet.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = "winnow-leaks/1"
 EXAMPLES = 20
-"""Pairs that are listed for each test set; all are counted."""
+"""Number of pairs listed for each test set; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Config:
     out: Location[Path]
     """File to write (.json)."""
     similar: float = 0.95
-    """Least cosine of near-duplicates, the source's mean feature taken off."""
+    """Smallest cosine of near-duplicates, after the source's mean feature is subtracted."""
     stand_out: bool = True
     """Pairs must also be far nearer than the test image's other neighbours in the source; off: the cosine decides."""
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Write the counts; returns what the file holds."""
+    """Write the counts; returns the content of the file."""
     from prune.scores.feature_files import open_features
     from prune.scores.leakage import mean_feature
 
     _check(config)
     source, tests = open_features(config.source), [open_features(path) for path in config.tests]
-    _fit(source, tests)
+    _need_one_surrogate(source, tests)
     inputs = {"source": source.content, "tests": {test.name: test.content for test in tests}}
     with claim_file(config.out, _record, config, inputs) as done:
         if done:
@@ -68,7 +68,7 @@ def run(config: Config) -> dict[str, Any]:
             "tests": each,
         }
         write_json(config.out, found)
-        note(f"{config.out}: {'; '.join(_words(name, one) for name, one in each.items())}")
+        note(f"{config.out}: {'; '.join(_describe(name, one) for name, one in each.items())}")
     return found
 
 
@@ -91,7 +91,8 @@ def _check(config: Config) -> None:
         raise InputError(f"--out {config.out}: is a directory; a file is expected")
 
 
-def _fit(source: Features, tests: list[Features]) -> None:
+def _need_one_surrogate(source: Features, tests: list[Features]) -> None:
+    """Raise `InputError` for files without images, by different surrogates, or of one name."""
     for one in (source, *tests):
         if not len(one):
             raise InputError(f"{one.path}: no images")
@@ -99,7 +100,7 @@ def _fit(source: Features, tests: list[Features]) -> None:
         same = test.features.shape[1] == source.features.shape[1]
         if test.model["fingerprint"] != source.model["fingerprint"] or not same:
             raise InputError(
-                f"{test.path}: another surrogate than {source.path}'s made these features; "
+                f"{test.path}: another surrogate than {source.path}'s computed these features; "
                 "run `prune features` for both with one --model"
             )
         if [other.name for other in tests].count(test.name) > 1:
@@ -107,7 +108,7 @@ def _fit(source: Features, tests: list[Features]) -> None:
 
 
 def _compared(config: Config, source: Features, test: Features, centre: np.ndarray) -> dict[str, Any]:
-    """What the file says of one test set."""
+    """Counts and examples of one test set, for the file."""
     import numpy as np
 
     from prune.scores.leakage import both_sides
@@ -140,7 +141,7 @@ def _text(name: bytes) -> str:
 
 
 def _manifest(one: Features) -> Manifest | None:
-    """The manifest that the features' rows follow; None where it is not at hand."""
+    """The manifest in whose order the features' rows are; None where it is missing or has changed."""
     from prune.index.manifest import Manifest
     from prune.scores.feature_files import order_fingerprint
 
@@ -150,7 +151,7 @@ def _manifest(one: Features) -> Manifest | None:
     return manifest if manifest.fingerprint == one.source else None
 
 
-def _words(name: str, one: dict[str, Any]) -> str:
+def _describe(name: str, one: dict[str, Any]) -> str:
     held = f"{one['leaked']:,} of {one['images']:,} images of {name}"
     sure = "" if one["identical"] is None else f", {one['identical']:,} identical"
     return f"{held} have a near-duplicate in the source ({one['source_images']:,} of its images{sure})"

@@ -1,11 +1,12 @@
-"""Make a surrogate of any timm model with trained weights: nothing is trained.
+"""Make a surrogate from any timm model with trained weights; nothing is trained.
 
     prune surrogate --arch resnet18 --weights resnet18.safetensors --out runs/rn18       weights from a file
     prune surrogate --arch resnet18.a1_in1k --out runs/rn18                              weights by timm's name, fetched
 
-Writes a model directory for `prune features --model`, as `pretrain` does. With a source whose classes the model knows
-by name it serves LM and FM, with any other source FM; so does a model without classes, such as DINO. ImageNet's classes
-are named by their synsets (n01440764), as ImageNet's folders are; other names come from --names.
+Writes a model directory for `prune features --model`, as `pretrain` does. For a source whose classes the model has by
+name it serves label mapping (LM) and feature mapping (FM), for any other source FM; so does a model without classes,
+such as DINO. ImageNet's classes are named by their synsets (n01440764), like ImageNet's folders; other names come from
+--names.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Config:
     arch: str
-    """timm's name of the model, with the tag of its weights where there are several."""
+    """timm's name of the model, with the tag of its weights if there are several."""
     out: Location[Path]
     """Model directory to write."""
     weights: Location[Path | None] = None
     """File of weights (.safetensors, .pth and the like); fetched from timm's hub by name when absent."""
     names: Location[Path | None] = None
-    """Text file with the name of every class, one a line, in the order of the logits."""
+    """Text file with the name of every class, one per line, in the order of the logits."""
     resolution: int | None = None
-    """Side of the images in pixels; the one that the model was made for when absent."""
+    """Side of the images in pixels; the one that the model was trained with when absent."""
 
 
 def run(config: Config) -> None:
-    """Write the model directory, or return at once when it is there."""
+    """Write the model directory, or return at once when it is up to date."""
     import hashlib
 
     from prune.models import networks
@@ -51,7 +52,7 @@ def run(config: Config) -> None:
             inputs["weights"] = hashlib.file_digest(file, "sha256").hexdigest()[:32]
     inputs["names"] = names
     with claim(config.out, config, inputs) as done:
-        if done:  # asked first: weights by name need a network
+        if done:  # tested before loading: weights by name need a connection
             note(f"{config.out}: up to date")
             return
         model, cfg = _load(config)
@@ -75,12 +76,12 @@ def run(config: Config) -> None:
         finish(
             config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out)
         )
-        known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features alone: it has no classes"
+        known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features only: it has no classes"
         note(f"{config.out}: {config.arch}, {known}")
 
 
 def _load(config: Config) -> tuple[Any, dict[str, Any]]:
-    """The model with its weights, and what timm knows about it."""
+    """The model with its weights, and timm's description of it."""
     import timm
 
     if not timm.is_model(config.arch):
@@ -92,12 +93,12 @@ def _load(config: Config) -> tuple[Any, dict[str, Any]]:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"--arch {config.arch}: no weights by name ({reason}); give a file by --weights") from None
         return named, dict(named.pretrained_cfg)
-    state = _read(config.weights)
+    state = _read_weights(config.weights)
     plain: Any = timm.create_model(config.arch, pretrained=False)
     head = plain.pretrained_cfg.get("classifier")
     weight = state.get(f"{head}.weight") if isinstance(head, str) else None
     if weight is None and plain.num_classes:
-        raise InputError(f"{config.weights}: holds no classifier {head!r} of {config.arch}: is it of another model?")
+        raise InputError(f"{config.weights}: has no classifier {head!r} of {config.arch}: is it of another model?")
     count = 0 if weight is None else len(weight)
     model: Any = timm.create_model(config.arch, pretrained=False, num_classes=count)
     try:
@@ -109,18 +110,18 @@ def _load(config: Config) -> tuple[Any, dict[str, Any]]:
     return model, dict(model.pretrained_cfg)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_weights(path: Path) -> dict[str, Any]:
     from timm.models import load_state_dict
 
     try:
         return dict(load_state_dict(str(path), use_ema=True, weights_only=True))
-    except Exception as error:  # torch's and safetensors' readers fail in many ways on what is not theirs
+    except Exception as error:  # torch's and safetensors' readers fail in many ways on other files
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: not a file of weights that can be read safely ({reason})") from None
 
 
 def _imagenet(model: nn.Module, count: int) -> list[str] | None:
-    """Synsets of ImageNet's classes for a model of that many classes that was made for ImageNet."""
+    """Synsets of ImageNet's classes, for a model that was trained on ImageNet and has `count` classes; else None."""
     from timm.data import ImageNetInfo, infer_imagenet_subset  # type: ignore[attr-defined]
 
     subset = infer_imagenet_subset(model)
