@@ -1,1 +1,1 @@
-"""How small a model can get and still stand: steps, guard, journal, files for devices."""
+"""Make a model smaller: steps, the acceptance test, the compression journal, ONNX files for devices."""

@@ -36,7 +36,7 @@ class StreamMemory:
 
     Attributes
     ----------
-    kept : (rungs + 1,) float64
+    kept : (levels + 1,) float64
         Share of a sample's value that each level keeps; the last one, dropped, keeps 0.
     peak : int
         The largest number of bytes ever held.
@@ -50,7 +50,7 @@ class StreamMemory:
         self.data: list[bytes] = []
         self.columns: dict[str, np.ndarray] = {
             "kind": np.zeros(0, np.uint8),
-            "rung": np.zeros(0, np.int64),
+            "rung": np.zeros(0, np.int64),  # the level; columns are named as in the file
             "tried": np.zeros(0, np.int64),  # coarsest level that was tried
             "label": np.zeros(0, np.int64),
             "row": np.zeros(0, np.int64),
@@ -77,7 +77,7 @@ class StreamMemory:
         return self.columns["row"]
 
     @property
-    def rungs(self) -> np.ndarray:
+    def levels(self) -> np.ndarray:
         """Level of each sample on the ladder, (n,) int64."""
         return self.columns["rung"]
 
@@ -117,41 +117,43 @@ class StreamMemory:
 
     def _make_room(self, pixels: np.ndarray) -> str:
         """Make the cheapest change; the new sample is the last one, and `pixels` are its pixels."""
-        which, rung = self._cheapest()
+        which, level = self._cheapest()
         last = which == len(self) - 1
         before = int(self.columns["size"][which])
-        if rung == len(self.ladder):
+        if level == len(self.ladder):
             self._remove(which)
             self._hold(0 if last else -before)
             return "newcomer" if last else "older"
-        kind, data = self.ladder[rung].pack(pixels if last else self._pixels(which))
-        self._count_size(rung, len(data))
-        self.columns["tried"][which] = rung
+        kind, data = self.ladder[level].pack(pixels if last else self._pixels(which))
+        self._count_size(level, len(data))
+        self.columns["tried"][which] = level
         after = len(data) + self.word
         if after < before:  # else it does not change, and the next cheapest change is tried
             self.data[which] = data
-            for name, value in (("kind", kind), ("size", after), ("rung", rung)):
+            for name, value in (("kind", kind), ("size", after), ("rung", level)):
                 self.columns[name][which] = value
             self._hold(0 if last else after - before)
         return "older"
 
     def _cheapest(self) -> tuple[int, int]:
         """The sample and the level that lose the least value for each byte freed."""
-        c, rungs = self.columns, len(self.ladder)
+        c, levels = self.columns, len(self.ladder)
         worth = c["importance"] * (1 + c["chance"]) / np.bincount(c["label"])[c["label"]]
         typical = np.append(self.typical[:, 0] / np.maximum(self.typical[:, 1], 1), 0.0)
-        typical[:-1] = np.where(self.typical[:, 1] > 0, typical[:-1], typical[0] * 0.7 ** np.arange(rungs))
+        typical[:-1] = np.where(self.typical[:, 1] > 0, typical[:-1], typical[0] * 0.7 ** np.arange(levels))
         own = np.maximum(typical[c["rung"]], 1.0)
-        best_rate, best = np.inf, (0, rungs)
-        for rung in range(1, rungs + 1):
+        best_rate, best = np.inf, (0, levels)
+        for level in range(1, levels + 1):
             # Bytes of the sample at that level: as much larger or smaller than others as it is at its own level.
-            there = typical[rung] * (c["size"] - self.word) / own + self.word if rung < rungs else np.zeros(len(self))
+            there = (
+                typical[level] * (c["size"] - self.word) / own + self.word if level < levels else np.zeros(len(self))
+            )
             freed = np.maximum(c["size"] - there, 1e-9)
-            rate = np.where(c["tried"] < rung, worth * (self.kept[c["rung"]] - self.kept[rung]) / freed, np.inf)
-            rate = np.where((freed <= 1.0) & (rung < rungs), np.inf, rate)
+            rate = np.where(c["tried"] < level, worth * (self.kept[c["rung"]] - self.kept[level]) / freed, np.inf)
+            rate = np.where((freed <= 1.0) & (level < levels), np.inf, rate)
             at = int(rate.argmin())
             if rate[at] < best_rate:
-                best_rate, best = float(rate[at]), (at, rung)
+                best_rate, best = float(rate[at]), (at, level)
         return best
 
     def _pixels(self, which: int) -> np.ndarray:
@@ -159,8 +161,8 @@ class StreamMemory:
         found: np.ndarray = form.unpack(int(self.columns["kind"][which]), self.data[which])
         return found
 
-    def _count_size(self, rung: int, size: int) -> None:
-        self.typical[rung] += (size, 1)
+    def _count_size(self, level: int, size: int) -> None:
+        self.typical[level] += (size, 1)
 
     def _remove(self, which: int) -> None:
         del self.data[which]

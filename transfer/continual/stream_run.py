@@ -178,7 +178,7 @@ def _round(
             "fewest": int(counts.min()),
             "bytes": memory.used,
             "peak": memory.peak,
-            "rungs": np.bincount(memory.rungs, minlength=len(memory.ladder)).tolist(),
+            "rungs": np.bincount(memory.levels, minlength=len(memory.ladder)).tolist(),
             "kept": [round(float(k), 6) for k in memory.kept],
         }
     )

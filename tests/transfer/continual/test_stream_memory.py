@@ -59,7 +59,7 @@ def test_while_there_is_room_pixels_are_kept():
     memory = StreamMemory(LADDER, 50_000, seed=0)
     for row in range(5):
         assert memory.offer(image(row), 0, row)
-    assert memory.rungs.tolist() == [0] * 5
+    assert memory.levels.tolist() == [0] * 5
     assert (memory.images() == np.stack([image(row) for row in range(5)])).all()
 
 
@@ -69,9 +69,9 @@ def test_samples_are_compressed_before_any_is_dropped():
     for row in range(8):
         memory.offer(image(row), row % 2, row)
     assert sorted(memory.rows) == list(range(8))  # three raw ones would fit
-    assert memory.rungs.max() > 0
-    compressed = int(np.flatnonzero(memory.rungs == memory.rungs.max())[0])
-    form = LADDER[memory.rungs[compressed]]
+    assert memory.levels.max() > 0
+    compressed = int(np.flatnonzero(memory.levels == memory.levels.max())[0])
+    form = LADDER[memory.levels[compressed]]
     direct = form.round_trip(image(int(memory.rows[compressed]))[None])[0]
     # At most the traces of an earlier, finer quality lie between it and the original's own encoding.
     assert np.abs(memory.images()[compressed].astype(int) - direct).mean() < 8
