@@ -59,6 +59,7 @@ def test_features_say_which_fold_their_surrogate_left_out(toy, tmp_path):
     assert open_features(tmp_path / "train.features.npz").model["fold"] == "1/2"
 
 
+@pytest.mark.processes
 def test_two_processes_store_what_one_network_gives_each_image(done, model, toy):
     source = open_dataset(toy.source)
     arrays, meta = open_arrays(done / "source.features.npz", FORMAT)
@@ -81,6 +82,7 @@ def test_two_processes_store_what_one_network_gives_each_image(done, model, toy)
         )
 
 
+@pytest.mark.processes
 def test_the_logits_are_the_classifier_of_the_features(done, model):
     arrays, _ = open_arrays(done / "source.features.npz", FORMAT)
     network, _ = networks.load_model(model)
@@ -90,6 +92,7 @@ def test_the_logits_are_the_classifier_of_the_features(done, model):
     np.testing.assert_allclose(arrays["logits"], expected, atol=0.02 * np.abs(expected).max())
 
 
+@pytest.mark.processes
 def test_no_parts_are_left_and_a_second_call_returns_at_once(done, model, toy, capsys):
     assert sorted(p.name for p in done.glob("*")) == [
         f"{name}.features.{kind}" for name in ("source", "train") for kind in ("json", "npz")
@@ -115,6 +118,7 @@ def test_features_below_a_linked_folder_find_their_manifest(model, toy, tmp_path
     assert open_features(tmp_path / "one.features.npz").manifest == manifest
 
 
+@pytest.mark.processes
 def test_existing_features_in_another_order_of_the_images_are_refused(done, model, toy, tmp_path):
     arrays, meta = open_arrays(done / "train.features.npz", FORMAT)
     config = features.Config(model=model, betons=(toy.train,), out=tmp_path)
@@ -151,6 +155,7 @@ def test_mistakes_are_named_before_the_output_is_touched(model, toy, tmp_path, c
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.processes
 def test_the_plain_loader_gives_nearly_the_same(done, model, toy, tmp_path):
     features.run(features.Config(model=model, betons=(toy.train,), out=tmp_path, loader="torch", workers=1))
     plain, _ = open_arrays(tmp_path / "train.features.npz", FORMAT)

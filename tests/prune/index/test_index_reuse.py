@@ -188,6 +188,7 @@ def test_the_public_import_paths_give_the_same_classes():
     assert prune.manifest.manifest_path is prune.index.manifest.manifest_path
 
 
+@pytest.mark.slow
 def test_the_example_runs_where_only_numpy_torch_and_torchvision_are(made, bare_python):
     example = ROOT / "examples" / "reuse_index.py"
     assert len(example.read_text().splitlines()) < 25
