@@ -289,7 +289,7 @@ def test_fine_tuning_that_was_stopped_resumes_to_the_same_weights(case, tmp_path
     from pretrain import preemption
 
     finetune.run(tuned(case, tmp_path / "whole"))
-    monkeypatch.setattr("transfer.evaluation.finetuning._SHORT", 0)  # with checkpoints, as a long run has them
+    monkeypatch.setattr("transfer.evaluation.finetuning.SHORT", 0)  # with checkpoints, as a long run has them
     steps = iter(range(99))
     monkeypatch.setattr(preemption, "asked", lambda: next(steps) == 4)  # after the fifth step
     with pytest.raises(preemption.Requeue):

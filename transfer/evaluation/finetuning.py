@@ -26,7 +26,7 @@ from prune.runs.files import atomic, note
 from transfer.evaluation.logistic import Linear
 from transfer.evaluation.target_splits import loader_for
 
-_SHORT = 100_000_000
+SHORT = 100_000_000
 """Pixels of training below which a killed run starts over: checkpoints would take as long as the training."""
 _FAR_BELOW = 10.0  # how far below all others the bias of a class lies of which there are no training images
 
@@ -101,7 +101,7 @@ def train_on_target(
             with atomic(out / "metrics.jsonl") as partial:
                 partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    short = len(rows) * recipe.epochs * recipe.resolution**2 < _SHORT
+    short = len(rows) * recipe.epochs * recipe.resolution**2 < SHORT
     chosen, workers = loader_for(loader, workers, len(train), recipe.resolution)
     options: dict[str, Any] = {"batch_size": size, "loader": chosen, "workers": workers}
     try:
