@@ -86,6 +86,13 @@ def test_files_that_a_document_names_exist(document):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_tables_and_functions_that_contributing_points_to_exist():
+    named = set(re.findall(r"`(_?[A-Z][A-Z_]+|_[a-z]+)`", text_of("CONTRIBUTING.md")))
+    assert {"SCORES", "WAYS", "_key"} <= named
+    code = "\n".join(p.read_text(encoding="utf-8") for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
+    assert {name for name in named if not re.search(rf"^(def )?{name}\b", code, re.MULTILINE)} == set()
+
+
 def test_no_text_names_a_distribution_that_is_not_ours():
     texts = [*DOCUMENTS, *(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))]
     for path in texts:
