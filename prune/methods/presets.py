@@ -189,8 +189,42 @@ def rank_parts(rank: str, scores: Collection[str]) -> tuple[str, str]:
     raise InputError(f"rank {rank!r}: {way_out(wanted)}; the scores file holds {', '.join(sorted(scores))}")
 
 
+_COSTS = {
+    "d2": "k-NN in each class",
+    "k-center": "every image of a class with every kept one",
+    "herding": "every image of a class with every other",
+    "facility-location": "every image of a class with every other",
+}
+"""What the expensive ranks compare; all others sort."""
+
+
+def cost(preset: Method) -> str:
+    """What a method does beyond computing its score, in words."""
+    way = preset.rank.rpartition(":")[2]
+    return "k-NN over all" if way == "d2" and preset.quota == "threshold" else _COSTS.get(way, "sort")
+
+
+def needs(preset: Method) -> str:
+    """What a method needs, in words: "nothing", or inputs of its score, its votes and its rank."""
+    scores = preset.rank.rpartition(":")[0]
+    wanted = [" or ".join(dict.fromkeys(BY_NAME[name].needs for name in scores.split("/")))] if scores else []
+    if preset.quota.startswith("lm"):
+        wanted.append("LM votes")
+    elif preset.quota.startswith("fm"):
+        wanted.append("FM votes")
+    if needs_features(preset.rank):
+        wanted.append("features")
+    if preset.without_duplicates:
+        wanted.append("near-duplicates")
+    return ", ".join(wanted) or "nothing"
+
+
 def described() -> str:
-    """The named methods as lines of text, for `--help`: quota, rank, paper."""
-    rows = [(name, f"{preset.quota} x {preset.rank}", preset.paper) for name, preset in PRESETS.items()]
-    rows.append(("winnow", "by the keep", "the default (ours)"))
-    return "\n".join(f"    {name:<17}  {pair:<32}  {paper}" for name, pair, paper in rows)
+    """The named methods as lines of text, for `--help`: quota, rank, needs, cost, paper."""
+    lines = []
+    for name, preset in PRESETS.items():
+        pair = f"{preset.quota} x {preset.rank}"
+        lines.append(f"    {name:<17}  {pair}; needs {needs(preset)}; cost: {cost(preset)}; {preset.paper}")
+    return "\n".join(
+        [*lines, f"    {'winnow':<17}  the default: quota and rank depend on the keep and on what is there (ours)"]
+    )

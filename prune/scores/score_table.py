@@ -41,6 +41,8 @@ class Score:
         Value of `prune score --also` that asks for the score; empty: it is computed whenever its input is there.
     average : {"rank", "mean"}
         How the scores of several surrogates are averaged.
+    labels : bool
+        The score compares logits with labels, so that the surrogate must know the source's classes.
     """
 
     name: str
@@ -50,6 +52,13 @@ class Score:
     paper: str
     also: str = ""
     average: Literal["rank", "mean"] = "rank"
+    labels: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What must be computed before the score can be, in words."""
+        inputs = {"logits": "logits", "dynamics": "dynamics", "features": "features", "targets": "features of targets"}
+        return inputs[self.source] + (" of the source's classes" if self.labels else "")
 
 
 SCORES = (
@@ -63,6 +72,7 @@ SCORES = (
         "high",
         "Paul et al., NeurIPS 2021, definition 2.2",
         average="mean",  # an expectation over trainings, like the next
+        labels=True,
     ),
     Score(
         "grand",
@@ -71,6 +81,7 @@ SCORES = (
         "high",
         "Paul et al., NeurIPS 2021, definition 2.1, last layer",
         average="mean",
+        labels=True,
     ),
     Score("forgetting", "dynamics", "training_dynamics.forgetting", "high", "Toneva et al., ICLR 2019, section 3"),
     Score("aum", "dynamics", "training_dynamics.aum", "low", "Pleiss et al., NeurIPS 2020, equation 2"),

@@ -1,5 +1,7 @@
 """The table of scores: every row's hard end is the hard one, and a new score takes a function and a row."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,21 @@ def test_scores_are_named_by_their_source():
     assert "el2n" in names("logits")
     assert "aum" in names("dynamics")
     assert not set(names("logits")) & set(names("dynamics"))
+
+
+def test_the_page_of_scores_and_methods_lists_what_the_tables_hold():
+    page = (Path(__file__).parents[3] / "docs/methods.md").read_text(encoding="utf-8")
+    lines = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line]
+    found = {line[0]: line[1:] for line in lines if line[0] not in ("score", "method") and "---" not in line[0]}
+    rows = {row.name: [row.needs, row.hard or "none", *_asked(row), row.paper] for row in SCORES}
+    pairs = {
+        name: [one.quota, one.rank, presets.needs(one), presets.cost(one), one.paper]
+        for name, one in presets.PRESETS.items()
+    }
+    assert sorted(map(tuple, rows.values())) == sorted(tuple(line[1:]) for line in lines[2 : 2 + len(rows)])
+    assert [line[0] for line in lines[2 : 2 + len(rows)]] == list(rows)
+    assert {name: line for name, line in found.items() if name in pairs} == pairs
+
+
+def _asked(row):
+    return ["--dynamics"] if row.source == "dynamics" else [f"--also {row.also}" if row.also else "always"]
