@@ -5,8 +5,8 @@
 
 Reads one command a line: `prune`, `pretrain` and `transfer` with or without `python -m`, `accelerate launch` or
 `torchrun`, and `slurm/STAGE.sh`, `slurm/submit.sh`, `slurm/study.sh` with or without `sbatch`. --plan reads a study's
-plan, checks its commands, and prints `number level stage out name` for each task. Exit code 2 and the command for what
-does not parse.
+plan, checks its commands, and prints `number level stage out name` for each task. The first command that does not parse
+is printed with the reason, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check(words: Sequence[str]) -> None:
     elif name == "sbatch":
         first = next((k for k, word in enumerate(words[1:], 1) if not word.startswith("-")), None)
         if first is None or not words[first].endswith(".sh"):
-            raise ValueError("no script follows sbatch's options, or one has its value as a word of its own")
+            raise ValueError("no script follows sbatch's options; write each option as --name=value")
         words = words[first:]
         name = Path(words[0]).name
     elif name.startswith("python") and words[1:2] == ["-m"]:
@@ -101,7 +101,7 @@ def _launched(words: list[str]) -> list[str]:
         from accelerate.commands.launch import launch_command_parser
 
         if words[1:2] != ["launch"]:
-            raise ValueError("accelerate launch is the one that starts programs")
+            raise ValueError("of accelerate's commands only `accelerate launch` starts programs")
         found = _quietly(lambda: launch_command_parser().parse_args(words[2:]))
     else:
         from torch.distributed.run import get_args_parser
@@ -114,13 +114,13 @@ def _launched(words: list[str]) -> list[str]:
 
 
 def _quietly(parse):
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             return parse()
     except SystemExit as end:
         if end.code:
-            raise ValueError(said.getvalue().strip()) from None
+            raise ValueError(printed.getvalue().strip()) from None
         return None
 
 
@@ -128,18 +128,18 @@ def _plan(text: str) -> list[list[str]]:
     commands = []
     for number, task in enumerate(json.loads(text)["lines"], 1):
         print(number, task["level"], task["stage"], task["out"], task["name"])
-        # The one value that is only known later.
+        # A value that the study knows only when the task runs.
         commands.append(["1" if word == "{equal-time}" else word for word in task["command"]])
     return commands
 
 
 def main() -> int:
-    """Check what standard input holds; the exit code."""
+    """Check the commands on standard input; the exit code."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__.strip())
         return 0
     text = sys.stdin.read()
-    if not text.strip():  # what should have written it has said why it did not
+    if not text.strip():  # the command in front of the pipe failed and has printed why
         return 2
     commands = _plan(text) if "--plan" in sys.argv[1:] else [shlex.split(line) for line in text.splitlines()]
     for words in filter(None, commands):

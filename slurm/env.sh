@@ -1,21 +1,21 @@
 # shellcheck shell=bash disable=SC2034
-# The one file to fit to your cluster. submit.sh and study.sh read it where you submit, each job where it runs.
+# The one file to adapt to your cluster. submit.sh and study.sh read it where you submit, each job where it runs.
 
 # What a job needs before Python starts.
 # module load cuda
 # shellcheck disable=SC1091
 if [ -f "$WINNOW/.venv/bin/activate" ]; then . "$WINNOW/.venv/bin/activate"; fi
 
-# A directory on each node's own disk: a beton is copied there once and read there. Empty: read where it lies.
-# In single quotes, since variables are filled in on the node.
+# A directory on each node's own disk: a beton is copied there once and read there. Empty: betons are read in place.
+# In single quotes, so that variables are expanded on the node.
 export WINNOW_LOCAL=${WINNOW_LOCAL-} # '$SLURM_TMPDIR', or '/scratch/$USER'
 
 # sbatch options of every job.
 EVERY=() # (--partition=gpu --account=vision --mail-type=FAIL)
 
-# And of each stage's jobs. One process (task) for each GPU; --cpus-per-task are its decoding threads. Pretraining takes
-# as many nodes as you give it. --time: a job that needs more goes back to the queue and resumes. It must be enough for
-# a step that cannot be saved half done: writing a beton, features, a probe.
+# sbatch options of each stage's jobs. One process (task) for each GPU; --cpus-per-task are its decoding threads.
+# Pretraining takes as many nodes as you give it. --time: a job that needs more is requeued and resumes. It must be
+# enough for one step that cannot be saved half done: writing a beton, features, a probe.
 WRITE=(--nodes=1 --ntasks=1 --cpus-per-task=16 --mem=32G --time=08:00:00)
 SURROGATE=(--nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --cpus-per-task=12 --mem=64G --time=08:00:00)
 PRUNE=(--nodes=1 --ntasks-per-node=1 --gpus-per-node=1 --cpus-per-task=12 --mem=64G --time=04:00:00)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the stage scripts share: which commands are theirs, how a command is started, and what follows when it ends.
+# What the stage scripts share: they find the tasks of their stage, start each as processes of the job, and requeue it.
 set -euo pipefail
 WINNOW=$(cd "$WINNOW" && pwd)
 export WINNOW
@@ -10,7 +10,7 @@ FINISHED=0 # tasks of the plan that were finished since this job started
 
 say() { echo "winnow: $*" >&2; }
 
-# usage: what the script that runs says about itself at its head.
+# usage: print the comment at the head of the running script.
 usage() { sed -nE '2,$ { /^(# shellcheck|#SBATCH|[^#]|$)/q; s/^# ?//; p; }' "$0"; }
 
 # stage STAGES PROGRAM STUDY: run the tasks of these stages of the study's plan; in an array job, one of them.
@@ -21,7 +21,7 @@ stage() {
     case ${1:-} in -h | --help) usage && return ;; esac
     if [ $# -ne 1 ] || [ ! -f "$1/plan.jsonl" ]; then
         out=$(flag --out runs/job "$@")
-        guard "$out.slurm" "$out"
+        need_progress "$out.slurm" "$out"
         # shellcheck disable=SC2086 # `prune write` is two words
         run "$program ${1:-}" $program "$@"
         return
@@ -31,9 +31,9 @@ stage() {
         [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || [ "$number" -eq $((WINNOW_OFFSET + SLURM_ARRAY_TASK_ID)) ] || continue
         echo "$number" "$kind" "$out" "$name"
     done)
-    [ -n "$rows" ] || { say "nothing is left to do here" && return; }
+    [ -n "$rows" ] || { say "up to date: no task of this stage is left" && return; }
     while read -r _ _ out _; do outs+=("$1/$out"); done <<<"$rows"
-    guard "$1/slurm" "${outs[@]}"
+    need_progress "$1/slurm" "${outs[@]}"
     while read -r number kind _ name; do
         say "task $number: $name"
         run "$kind" transfer study --out "$1" --task "$number"
@@ -54,8 +54,8 @@ flag() { # flag NAME DEFAULT WORDS...: the value of NAME, given as two words or 
     printf '%s\n' "$value"
 }
 
-# progress OUTPUTS...: how far the work on them is, as text that stays the same while nothing gets further: what is
-# still to do, the names of the files and checkpoints that are there, and how far `prune materialize` has copied.
+# progress OUTPUTS...: print the state of these outputs: their names, the files and checkpoints in them, and a checksum
+# of the journal that `prune materialize` keeps beside its output. Two equal texts: nothing was done in between.
 progress() {
     local out
     printf '%s\n' "$@"
@@ -65,8 +65,8 @@ progress() {
     done
 }
 
-# guard LOGS OUTPUTS...: end a job that was put back in the queue twice and is where it was.
-guard() {
+# need_progress LOGS OUTPUTS...: end a job that has been requeued twice in a row without any progress.
+need_progress() {
     [ -n "${SLURM_JOB_ID:-}" ] || return 0
     local starts=$1/starts-$SLURM_JOB_ID here
     shift
@@ -76,31 +76,36 @@ guard() {
     echo "$here" >>"$starts"
     if [ "$(tail -n 3 "$starts" | grep -cxF "$here")" -eq 3 ]; then
         say "stopping: no progress in two requeues: no new checkpoint and no new output in $*."
-        say "Read the log above; a longer --time in slurm/env.sh may help. The same submit resumes."
+        say "Read the log above; a longer --time in slurm/env.sh may help. Submit again to resume."
         exit 1
     fi
 }
 
-# run WHAT PROGRAM ARGS...: run it, and save-and-requeue, or say why it ended.
+# run WHAT PROGRAM ARGS...: run it; on exit code 85, and on no other, put the job back in the queue.
 run() {
-    local code=0 saved=
+    local code=0 saved="what is done so far is saved"
     launch "$@" || code=$?
-    [ "$code" -ne 0 ] || return 0
-    [ "$code" -ne 85 ] || saved="what is done so far is saved"
-    [ "$code" -ne 138 ] || [ "$FINISHED" -eq 0 ] || saved="the time is nearly up, and tasks are done ($FINISHED)"
-    if [ -n "$saved" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-        say "$saved; back to the queue (restart ${SLURM_RESTART_COUNT:-0} so far)"
-        scontrol requeue "$SLURM_JOB_ID" || say "this job cannot be requeued; submit again to resume"
-    elif [ "$code" -eq 137 ] || [ "$code" -eq 125 ]; then
-        say "killed (exit code $code): most likely out of memory${SLURM_MEM_PER_NODE:+, the limit is $SLURM_MEM_PER_NODE MB a node}"
-        say "Give the stage a larger --mem in slurm/env.sh; sacct -j ${SLURM_JOB_ID:-JOB} -o JobID,State,MaxRSS says more."
-    elif [ "$code" -eq 138 ]; then
-        say "ended by SIGUSR1, 180 s before the time limit, with nothing saved: give the stage more --time in slurm/env.sh"
+    # 138: SIGUSR1 ended a step that cannot be saved half done. The tasks that are finished need no second run.
+    if [ "$code" -eq 138 ] && [ "$FINISHED" -gt 0 ]; then
+        code=85 saved="the time is nearly up; tasks finished: $FINISHED"
     fi
+    case $code in
+        0) return ;;
+        85)
+            [ -n "${SLURM_JOB_ID:-}" ] || exit "$code"
+            say "$saved; back to the queue (requeued ${SLURM_RESTART_COUNT:-0} times before)"
+            scontrol requeue "$SLURM_JOB_ID" || say "this job cannot be requeued; submit again to resume"
+            ;;
+        125 | 137)
+            say "killed (exit code $code): most likely out of memory${SLURM_MEM_PER_NODE:+, the limit is $SLURM_MEM_PER_NODE MB a node}"
+            say "Give the stage a larger --mem in slurm/env.sh; sacct -j ${SLURM_JOB_ID:-JOB} -o JobID,State,MaxRSS says more."
+            ;;
+        138) say "ended by SIGUSR1, 180 s before the time limit, with nothing saved: give the stage more --time in slurm/env.sh" ;;
+    esac
     exit "$code"
 }
 
-# launch WHAT PROGRAM ARGS...: one process, or all of the allocation's where the work can be shared.
+# launch WHAT PROGRAM ARGS...: start one process, or as many as the job has Slurm tasks if they can share the work.
 launch() {
     local what=$1 cores=${SLURM_CPUS_PER_TASK:-1} head
     shift
@@ -124,8 +129,8 @@ launch() {
     fi
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
     MASTER_ADDR=$(scontrol --oneliner show node "$head" | sed -E 's/.* NodeAddr=([^ ]+).*/\1/')
-    MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the ports that the system hands out
+    MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the range from which the system takes ports
     export MASTER_ADDR MASTER_PORT
-    # --wait: when one process has died, the others end too and do not wait for it until the time is up.
+    # --wait: when one process dies, the others are ended too, instead of waiting for it until the time limit.
     srun --cpus-per-task="$cores" --wait=60 "$WINNOW/slurm/rank.sh" python -m "$@" </dev/null
 }

@@ -2,7 +2,7 @@
 # Pretrain backbones, on all nodes and GPUs of the job.
 #   slurm/pretrain.sh STUDY        the backbones of the study's plan, and the small networks of --keep auto
 #   slurm/pretrain.sh FLAGS...     `pretrain FLAGS`
-# With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
+# With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@180

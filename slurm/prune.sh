@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Features, scores and selections, and the count of test images that the source contains.
+# Compute features, scores and selections, and count the test images that the source contains.
 #   slurm/prune.sh STUDY        those of the study's plan
 #   slurm/prune.sh FLAGS...     `prune FLAGS`, as: slurm/prune.sh features --model runs/s --betons a.beton --out runs/f
-# With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
+# With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@180

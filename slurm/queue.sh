@@ -8,7 +8,7 @@ JOBS=0
 JOB= # id of the job that `submit` made last
 DRY=
 
-# own WORDS...: take --dry-run, --help and study.sh's --limit out of them, wherever they stand; REST are all others.
+# own WORDS...: handle the script's own flags (--dry-run, --help, study.sh's --limit); REST gets all other words.
 own() {
     REST=()
     while [ $# -gt 0 ]; do
@@ -17,7 +17,7 @@ own() {
             *:--dry-run | *:--dry_run) DRY=yes ;;
             study.sh:--limit | study.sh:--limit=*)
                 LIMIT=$(flag --limit "" "${@:1:2}")
-                case $LIMIT in '' | 0* | *[!0-9]*) fail "--limit needs a number: of tasks that run at the same time" ;; esac
+                case $LIMIT in '' | 0* | *[!0-9]*) fail "--limit needs a number: how many tasks run at the same time" ;; esac
                 [ "$1" != --limit ] || shift
                 ;;
             *) REST+=("$1") ;;
@@ -30,7 +30,7 @@ check() { python "$WINNOW/slurm/check.py" "$@"; }
 
 fail() { echo "winnow: $*" >&2 && exit 2; }
 
-# submit STAGE AFTER LOGS [SBATCH OPTIONS...] -- ARGS: queue one stage script, after the jobs AFTER (1:2:3) ended well.
+# submit STAGE AFTER LOGS [SBATCH OPTIONS...] -- ARGS: queue a stage script that starts once the jobs AFTER (1:2:3) succeed.
 submit() {
     local stage=$1 after=$2 logs=$3 line name="%j"
     local -n given=${stage^^}
@@ -57,7 +57,7 @@ submit() {
     echo "$stage: job $JOB${after:+, after $after}, log $logs/$stage-${name/\%j/$JOB}.log"
 }
 
-# idle LOGS: refuse to queue a second time what is in the queue.
+# idle LOGS: refuse to submit while earlier jobs of the same output are in the queue.
 idle() {
     [ -z "$DRY" ] || return 0
     command -v sbatch >/dev/null || fail "no sbatch here; plain bash runs a stage: slurm/pretrain.sh STUDY"
@@ -67,7 +67,7 @@ idle() {
     [ -z "$waiting" ] || fail "still in the queue: $waiting. Wait for them, or: scancel $waiting"
 }
 
-# plan OUT FLAGS...: check the study, write its plan, and print `number level stage out name` for what is to run.
+# plan OUT FLAGS...: check the study, write its plan, and print `number level stage out name` of each task to run.
 plan() {
     local out=$1
     shift

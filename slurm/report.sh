@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Gather a study's results and make its page.
+# Collect a study's results and write its report.
 #   slurm/report.sh STUDY        results.json and report.html of the study
 #   slurm/report.sh FLAGS...     `transfer report FLAGS`
-# With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
+# With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@180

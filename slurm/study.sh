@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run a study's plan as array jobs, level after level: one array task for each task of the plan, at most --limit at a time.
 #   slurm/study.sh [--dry-run] [--limit 8] --source photos --targets pets=pets --recipe rn50-16ep --out runs/pets
-# All other flags are those of `transfer study`. Again with the same --out: only what is not done yet.
+# All other flags are those of `transfer study`. The same --out again queues only what is not done yet.
 # shellcheck source=slurm/queue.sh
 . "$(dirname "$0")/queue.sh"
 own "$@"
@@ -10,9 +10,9 @@ out=$(flag --out "" "$@")
 [ -n "$out" ] || fail "--out is missing: slurm/study.sh --source photos --targets pets=pets --out runs/pets"
 idle "$out/slurm"
 rows=$(plan "$out" "$@")
-[ -n "$rows" ] || { echo "$out: all is done" && exit; }
+[ -n "$rows" ] || { echo "$out: up to date" && exit; }
 
-# Slurm numbers array tasks below 1000: array task N of a job is task (the job's thousands + N) of the plan.
+# Slurm's array tasks have numbers below 1000: array task N of a job is task WINNOW_OFFSET + N of the plan.
 arrays=$(while read -r number level kind _; do
     echo "$level $(script_of "$kind") $((number / 1000 * 1000)) $((number % 1000))"
 done <<<"$rows" | awk '{ key = $1 " " $2 " " $3; if (!(key in tasks)) order[++n] = key; tasks[key] = tasks[key] "," $4 }

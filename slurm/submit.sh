@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Queue a whole chain, from images to the page: one job for each stage, each after the one before it.
+# Queue a whole study, from images to the report: one job for each stage, each after the one before it.
 #   slurm/submit.sh [--dry-run] --source photos --targets pets=pets --recipe rn50-16ep --keeps 0.3 --out runs/pets
 # The flags are those of `transfer study`. Or queue one command:
 #   slurm/submit.sh [--dry-run] pretrain --beton runs/photos.beton --recipe rn50-16ep --out runs/rn50
-# The same --out again: only what is not done yet. --dry-run prints the sbatch lines and checks every command.
+# The same --out again queues only what is not done yet. --dry-run prints the sbatch lines and checks every command.
 # shellcheck source=slurm/queue.sh
 . "$(dirname "$0")/queue.sh"
 own "$@"
@@ -23,7 +23,7 @@ esac
 
 idle "$out/slurm"
 rows=$(plan "$out" "$@")
-[ -n "$rows" ] || { echo "$out: all is done" && exit; }
+[ -n "$rows" ] || { echo "$out: up to date" && exit; }
 for stage in write surrogate prune pretrain transfer report; do
     while read -r _ _ kind _; do
         if [ "$(script_of "$kind")" = "$stage" ]; then

@@ -2,7 +2,7 @@
 # Train the small networks that score the source.
 #   slurm/surrogate.sh STUDY        the surrogates of the study's plan
 #   slurm/surrogate.sh FLAGS...     `pretrain FLAGS`
-# With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
+# With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@180

@@ -2,7 +2,7 @@
 # Turn images into betons.
 #   slurm/write.sh STUDY        every beton of the study's plan
 #   slurm/write.sh FLAGS...     `prune write FLAGS`
-# With plain bash on this machine, in a job through submit.sh, which adds the options of env.sh.
+# With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@180

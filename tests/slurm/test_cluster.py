@@ -156,7 +156,7 @@ def test_a_chain_goes_from_images_to_the_page(study):
     assert study.states == ["COMPLETED"] * 6, log(study.chain / "slurm")
     assert study.cells == 1
     assert "<html" in study.page
-    assert "all is done" in study.again
+    assert "up to date" in study.again
 
 
 def test_an_array_study_gives_the_results_of_the_local_one(study):
@@ -203,7 +203,7 @@ def test_a_job_without_progress_stops_after_two_requeues_with_a_reason(cluster, 
     assert cluster.fact(job, "Restarts") == "2"
 
 
-def test_a_plan_goes_on_where_a_step_that_saves_nothing_met_the_time_limit(cluster, tmp_path):
+def test_a_plan_resumes_where_a_step_that_saves_nothing_met_the_time_limit(cluster, tmp_path):
     study, shim = tmp_path / "a study", tmp_path / "python"
     study.mkdir()
     (study / "plan.jsonl").touch()
@@ -221,7 +221,7 @@ def test_a_plan_goes_on_where_a_step_that_saves_nothing_met_the_time_limit(clust
     job = cluster.ask(*line, str(ROOT / "slurm/write.sh"), str(study), SHIM=str(tmp_path)).strip()
     cluster.release(job)
     assert cluster.ended(job) == ["COMPLETED"]
-    assert "tasks are done (1); back to the queue" in log(tmp_path)
+    assert "tasks finished: 1; back to the queue" in log(tmp_path)
     assert cluster.fact(job, "Restarts") == "1"
 
 

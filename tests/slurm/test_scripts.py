@@ -85,7 +85,7 @@ def test_the_two_searches_find_commands():
         ("accelerate launch --num_procs 2 -m pretrain --beton a --recipe tiny --out b", "--num_procs"),
         ("accelerate launch pretrain --beton a --recipe tiny --out b", "-m PROGRAM"),
         ("torchrun --nproc_per_node 2 --nonsense -m pretrain --beton a --recipe tiny --out b", "nonsense"),
-        ("sbatch --nodes 2 slurm/pretrain.sh --beton a --recipe tiny --out b", "word of its own"),
+        ("sbatch --nodes 2 slurm/pretrain.sh --beton a --recipe tiny --out b", "write each option as --name=value"),
         ("sbatch --nodes=2 slurm/pretrain.sh --beton a --recipe tiny", "--out"),
         ("slurm/study.sh --limit 3 --sorce photos --out b", "--sorce"),
         ("slurm/submit.sh --limit 3 --out b", "--limit"),
@@ -291,7 +291,7 @@ def test_a_limit_that_is_no_number_is_one_line(words, queue, tmp_path):
 
 
 @pytest.mark.parametrize("script", [f"{name}.sh" for name in (*STAGES, "submit", "study")])
-def test_help_is_what_the_script_says_at_its_head(script, tmp_path):
+def test_help_prints_the_comment_at_the_head_of_the_script(script, tmp_path):
     for word in ("--help", "-h"):
         done = shell(SLURM / script, word, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -323,19 +323,19 @@ def test_a_stage_runs_with_plain_bash_with_flags_and_with_a_plan(pictures, witho
     todo = shell(sys.executable, "-m", "transfer", "study", "--out", "x", "--todo", cwd=tmp_path).stdout.splitlines()
     assert [line.split()[2] for line in todo] == ["select", "pretrain", "evaluate", "collect", "collect"]
     again = shell(SLURM / "write.sh", "x", cwd=tmp_path, path=without_slurm)
-    assert "nothing is left to do here" in again.stderr
+    assert "up to date: no task of this stage is left" in again.stderr
 
 
-GUARD = """
+NEED_PROGRESS = """
 WINNOW={root} WINNOW_ENV=/dev/null; . {root}/slurm/job.sh
-SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$1; guard logs "my runs/out"; echo "goes on"
+SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$1; need_progress logs "my runs/out"; echo "resumes"
 """
 
 
-def test_the_guard_stops_only_when_two_requeues_brought_nothing(tmp_path):
+def test_a_job_is_stopped_only_when_two_requeues_brought_no_progress(tmp_path):
     def start(restarts: int) -> bool:
-        done = shell("bash", "-c", GUARD.format(root=ROOT), "-", restarts, cwd=tmp_path)
-        assert (done.returncode == 0) == ("goes on" in done.stdout)
+        done = shell("bash", "-c", NEED_PROGRESS.format(root=ROOT), "-", restarts, cwd=tmp_path)
+        assert (done.returncode == 0) == ("resumes" in done.stdout)
         return done.returncode == 0
 
     def made(name: str, text: str = "") -> None:
@@ -369,7 +369,7 @@ def test_the_guard_stops_only_when_two_requeues_brought_nothing(tmp_path):
 def job(tmp_path):
     """Start transfer.sh on a plan as Slurm would, in a directory with a space.
 
-    `job(restarts, a=0, b=85)`: the lines that are to run and the exit code of each; a line that ends with 0 is done.
+    `job(restarts, a=0, b=85)`: the tasks that are to run and the exit code of each; a task that ends with 0 is done.
     """
     study, folder = tmp_path / "my runs/pets", tmp_path / "stubs"
     study.mkdir(parents=True)
@@ -382,9 +382,9 @@ def job(tmp_path):
         f'last=${{@: -1}}; cd {folder}; [ "$last" != --todo ] || exec cat rows; exit "$(cat "$last")"',
     )
 
-    def start(restarts: int, **lines: int) -> SimpleNamespace:
-        (folder / "rows").write_text("".join(f"{k} 0 evaluate {name} {name}\n" for k, name in enumerate(lines)))
-        for k, code in enumerate(lines.values()):
+    def start(restarts: int, **tasks: int) -> SimpleNamespace:
+        (folder / "rows").write_text("".join(f"{k} 0 evaluate {name} {name}\n" for k, name in enumerate(tasks)))
+        for k, code in enumerate(tasks.values()):
             (folder / str(k)).write_text(str(code))
         (folder / "requeued").unlink(missing_ok=True)
         slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts), "WINNOW_ENV": "/dev/null"}
@@ -395,7 +395,7 @@ def job(tmp_path):
     return start
 
 
-def test_a_job_that_finishes_lines_is_not_stopped(job):
+def test_a_job_that_finishes_tasks_is_not_stopped(job):
     assert "no progress" not in job(0, a=0, b=143, c=0).said  # preempted when a was done
     assert "no progress" not in job(1, b=0, c=143).said
     assert "no progress" not in job(2, c=143).said
@@ -409,17 +409,17 @@ def test_a_checkpoint_in_a_directory_with_a_space_is_progress(job, tmp_path):
         (tmp_path / f"my runs/pets/a/checkpoint/00000000{restarts}").mkdir(parents=True)
 
 
-def test_only_what_can_go_on_is_put_back_in_the_queue(job):
-    for lines, requeued, said in (
-        ({"a": 85}, True, "what is done so far is saved; back to the queue"),
-        ({"a": 0, "b": 138}, True, "tasks are done (1); back to the queue"),
-        ({"a": 138}, False, "with nothing saved: give the stage more --time"),
-        ({"a": 0, "b": 137}, False, "most likely out of memory"),
-        ({"a": 0, "b": 2}, False, ""),
-        ({"a": 0, "b": 0}, False, ""),
+def test_a_job_is_requeued_exactly_when_its_exit_code_is_85(job):
+    for tasks, code, said in (
+        ({"a": 85}, 85, "what is done so far is saved; back to the queue"),
+        ({"a": 0, "b": 138}, 85, "tasks finished: 1; back to the queue"),
+        ({"a": 138}, 138, "with nothing saved: give the stage more --time"),
+        ({"a": 0, "b": 137}, 137, "most likely out of memory"),
+        ({"a": 0, "b": 2}, 2, ""),
+        ({"a": 0, "b": 0}, 0, ""),
     ):
-        done = job(0, **lines)
-        assert (done.code, done.requeued) == (list(lines.values())[-1], requeued), done.said
+        done = job(0, **tasks)
+        assert (done.code, done.requeued) == (code, code == 85), done.said
         assert said in done.said
 
 
@@ -432,7 +432,7 @@ def test_a_process_takes_its_place_from_slurm(tmp_path):
         assert found == dict(zip(names, ("5", "8", local, "4")))
 
 
-def test_lines_beyond_a_thousand_are_tasks_that_slurm_can_number(tmp_path, without_slurm):
+def test_tasks_beyond_a_thousand_are_array_tasks_that_slurm_can_number(tmp_path, without_slurm):
     # Stands in for the plan, whose rows these are, and for a check that agrees.
     stand_in = '#!/bin/sh\nif [ "$1" = -m ]; then cat rows; else cat; fi\n'
     (tmp_path / "python").write_text(stand_in)
