@@ -7,9 +7,9 @@ Class weights: lm, lm-soft, fm and fm-soft for every class and target; LM needs 
 classes. Sample scores, see below: el2n and grand need that too, some need --also, some --dynamics. Of several
 surrogates, give each one's features of the source and of every target: el2n and grand are averaged by value, other
 scores by rank, votes by value, and the agreement of the surrogates is printed. Where each surrogate left out a fold
-(`pretrain --fold`), every image is scored by the one that did not train on it. Targets' test images never guide; --leaks
-only compares them with the source. Features are streamed: ImageNet takes seconds on two cores, near-duplicates a minute
-or two.
+(`pretrain --fold`), every image is scored by the one that did not train on it. Targets' test images never guide;
+--leaks only compares them with the source. Features are streamed: ImageNet takes seconds on two cores,
+near-duplicates a minute or two.
 """
 
 from __future__ import annotations
