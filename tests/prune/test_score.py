@@ -223,6 +223,23 @@ def test_clusters_stand_in_for_classes_in_quotas(case):
         kept(case, method="dp4tl-lm")
 
 
+def test_where_clusters_decide_the_agreement_of_two_seeds_is_printed(case, capsys):
+    _, meta = scored(case, clusters=5, also=("self-prototype",))
+    found = meta["seed_agreement"]
+    assert set(found) == {"clusters", "self-prototype"}
+    assert all(-1 <= value <= 1 for value in found.values())
+    assert f"clusters: k-means of two seeds agrees at {found['clusters']:.2f}" in capsys.readouterr().err
+    kept(case, method="random")
+    assert f"two seeds agree at {found['clusters']:.2f}" in capsys.readouterr().err
+    case.out.unlink()
+    _, meta = scored(case, also=("self-prototype",))
+    capsys.readouterr()
+    kept(case, method="el2n")
+    assert "two seeds" not in capsys.readouterr().err
+    kept(case, method="self-prototype")
+    assert f"two seeds agree at {meta['seed_agreement']['self-prototype']:.2f}" in capsys.readouterr().err
+
+
 def test_relevant_classes_are_found_by_lm_and_by_fm(case):
     arrays, _ = scored(case)
     for rule in ("lm", "lm-soft", "fm", "fm-soft"):
