@@ -1,6 +1,7 @@
 """Run a network once over all images of betons and store its features and logits.
 
     prune features --model runs/surrogate --betons runs/source.beton runs/pets.beton --out runs/features
+    prune features --thumbnail --betons runs/source.beton runs/pets.beton --out runs/thumbnails      (no network)
     accelerate launch --multi_gpu -m prune features ...       (all GPUs; each takes a part of every beton)
 
 Writes OUT/<name>.features.npz for each beton: half floats, rows in the beton's order, memory-mapped by its readers.
@@ -19,12 +20,16 @@ from prune.runs.identity import Location, RunOption
 
 @dataclass(frozen=True)
 class Config:
-    model: Location[Path]
-    """Directory of a `pretrain` run: model.safetensors and model.json."""
     betons: Location[tuple[Path, ...]]
     """Betons of `prune write`; source and targets' train splits can go into one call."""
     out: Location[Path]
     """Directory for <name>.features.npz."""
+    model: Location[Path | None] = None
+    """Directory of a `pretrain` run: model.safetensors and model.json."""
+    thumbnail: bool = False
+    """Instead of a network: an 8 x 8 thumbnail and histograms, at the speed of decoding. They tell domains apart."""
+    index: Location[Path | None] = None
+    """Only the images that this index of the first beton keeps; other betons are read whole."""
     resolution: int | None = None
     """Side of the images in pixels; the model's evaluation resolution when absent."""
     batch_size: RunOption[int] = 256
@@ -40,19 +45,30 @@ class Config:
 def run(config: Config) -> None:
     """Write the features of each beton that has none yet."""
     from prune.data.dataset import open_dataset
+    from prune.index.pruned_index import PrunedIndex
     from prune.models.feature_extraction import ExtractionSettings, extract_to_file
     from prune.models.networks import open_model
+    from prune.models.thumbnail_extraction import describe_to_file
 
     _check(config)
-    model = open_model(config.model)
+    model = None if config.model is None else open_model(config.model)
     settings = ExtractionSettings(config.resolution, config.precision, config.loader, config.batch_size, config.workers)
-    for dataset in [open_dataset(path) for path in config.betons]:
-        extract_to_file(model, dataset, config.out / f"{dataset.name}.features.npz", settings)
+    index = None if config.index is None else PrunedIndex.load(config.index)
+    for place, dataset in enumerate([open_dataset(path) for path in config.betons]):
+        out = config.out / f"{dataset.name}.features.npz"
+        if model is None:
+            describe_to_file(dataset, out, config.workers)
+        else:
+            extract_to_file(model, dataset, out, settings, index if place == 0 else None)
 
 
 def _check(config: Config) -> None:
     if not config.betons:
         raise InputError("--betons: name at least one")
+    if (config.model is None) == (not config.thumbnail):
+        raise InputError("give either --model or --thumbnail")
+    if config.thumbnail and config.index is not None:
+        raise InputError("--index goes with --model: thumbnails are computed of all images")
     names = [path.name.removesuffix(".beton") for path in config.betons]
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"--betons: two are named {min(twice)!r}; their features would overwrite each other")

@@ -47,7 +47,10 @@ class Config:
     targets: Location[tuple[Path, ...]] = ()
     """Features of the targets' training images by the same surrogates. None: sample scores alone."""
     also: tuple[Also, ...] = ("prototype", "duplicates")
-    """Scores and findings that need more than one pass: near-duplicates, suspected labels, the scores listed above."""
+    """Scores and findings that need more than one pass: near-duplicates, suspected labels, the scores listed above.
+    `prune select --gate` uses domain."""
+    gate: Location[Path | None] = None
+    """Another scores file of the same source, whose domain scores are taken over: those of thumbnails, for instance."""
     dynamics: Location[tuple[Path, ...]] = ()
     """dynamics.npz of `pretrain --dynamics`, for the scores from training dynamics."""
     leaks: Location[tuple[Path, ...]] = ()
@@ -74,8 +77,10 @@ def run(config: Config) -> Path:
     import numpy as np
 
     from prune.index.npz import open_arrays, save_arrays
+    from prune.methods.gate_scores import borrowed_gates, domain_gates
     from prune.scores import ensemble, folds, score_source
     from prune.scores.feature_files import content_fingerprint, open_features
+    from prune.scores.partial_features import all_labels, spread_rows
     from prune.scores.sample_keys import sample_keys
 
     _check_config(config)
@@ -90,6 +95,8 @@ def run(config: Config) -> Path:
         "dynamics": [content_fingerprint(path) for path in config.dynamics],
         "leaks": {t.name: t.content for t in tests},
     }
+    if config.gate is not None:
+        inputs["gate"] = content_fingerprint(config.gate)
     with claim_file(config.out, _record, config, inputs) as done:
         if done:
             if config.findings is not None:
@@ -117,20 +124,31 @@ def run(config: Config) -> Path:
                     )
                 arrays |= score_source.leaks(source, tests, centre, config.similar, config.stand_out)
                 seeds = score_source.seed_agreement(source, arrays, config.also, config.clusters, config.seed)
-            parts.append(arrays)
+            if "influence" in config.also:
+                mine = each[source.model["fingerprint"]]
+                arrays |= score_source.influence_scores(source, mine, config.workers or None)
+            parts.append(spread_rows(arrays, source.rows, source.total))
             if config.clusters:
                 break  # clusters of different surrogates are different groups: nothing to average
         arrays, agreed = ensemble.together(parts)
         if unseen is not None and "looks_like" in arrays:
-            arrays["looks_like"] = np.select(unseen, [part["looks_like"] for part in parts])
+            masks = [spread_rows({"leak": mask}, first.rows, first.total)["leak"] for mask in unseen]
+            arrays["looks_like"] = np.select(masks, [part["looks_like"] for part in parts], -1)
         if config.dynamics:
             more, also_agreed = ensemble.together(
                 [score_source.dynamics_scores(path, first) for path in config.dynamics]
             )
             arrays, agreed = {**arrays, **more}, {**agreed, **also_agreed}
-        arrays |= {"label": first.label.astype("<i4"), "position": np.arange(len(first), dtype="<i8")}
+        gates: dict[str, Any] = {}
+        if "domain" in config.also:
+            odds, gates = domain_gates(first, each[first.model["fingerprint"]], config.seed, config.workers or None)
+            arrays |= spread_rows(odds, first.rows, first.total)
+        elif config.gate is not None:
+            odds, gates = borrowed_gates(config.gate, first)
+            arrays |= odds
+        arrays |= {"label": all_labels(first), "position": np.arange(first.total, dtype="<i8")}
         names = list(dict.fromkeys(t.name for t in targets))
-        agreements = {"agreement": agreed, "seed_agreement": seeds}
+        agreements = {"agreement": agreed, "seed_agreement": seeds, "gates": gates}
         save_arrays(config.out, arrays, _meta(config, first, names, inputs, arrays) | agreements)
         _report(config, first, arrays, agreed, seeds)
     return config.out
@@ -153,11 +171,15 @@ def _check_config(config: Config) -> None:
         raise InputError(f"--clusters {config.clusters}: give 0 for none, or at least 2")
     if config.clusters and len(config.source) > 1:
         raise InputError("--clusters takes one surrogate: clusters of several cannot be averaged")
+    if "domain" in config.also and config.gate is not None:
+        raise InputError("--also domain and --gate: give one, the odds come from these features or from another file")
     at_least(config, 0, "seed", "workers")
 
 
 def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[Features]) -> dict[str, list[Features]]:
     """Targets of each surrogate by its fingerprint, checked against the sources and each other."""
+    import numpy as np
+
     from prune.scores.feature_files import check_order
 
     first = sources[0]
@@ -167,6 +189,8 @@ def _by_surrogate(sources: list[Features], targets: list[Features], tests: list[
     for source in sources:
         if source.source != first.source:
             raise InputError(f"{source.path}: features of another source than {first.path}")
+        if not np.array_equal(source.rows, first.rows):
+            raise InputError(f"{source.path}: features of other images of the source than {first.path}'s")
         way_out = "run `prune features` for both with the same beton"
         check_order(source.path, source.order, first.path, first.order, way_out)
         if source.model["fingerprint"] in each:
@@ -238,7 +262,8 @@ def _report(
     config: Config, source: Features, arrays: dict[str, Any], agreed: dict[str, float], seeds: dict[str, float]
 ) -> None:
     scores = ", ".join(name[7:] for name in arrays if name.startswith("sample/"))
-    note(f"{config.out}: {len(source)} samples; {scores}")
+    part = f" of {source.total}" if source.partial else ""
+    note(f"{config.out}: {len(source)}{part} samples; {scores}")
     for line in finding_counts(arrays):
         note(line)
     if agreed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prune.methods import presets
 from prune.runs.files import InputError, at_least, note
@@ -19,6 +19,7 @@ from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
+    from prune.methods.gate_scores import OpenGate
     from prune.methods.presets import Method
     from prune.methods.selection_inputs import Constraints, SelectionInputs
 
@@ -42,6 +43,9 @@ class Config:
     votes-whole."""
     rank: str | None = None
     """random, k-center, herding, facility-location, or SCORE:WAY; ways: top, bottom, middle, ccs, beta, d2."""
+    gate: str | None = None
+    """What may be kept at all, before quota and rank: auto (the share of the source that looks like the targets), open
+    (everything), or SCORE:SHARE such as domain:0.35; winnow's is auto where the scores file has domain scores."""
     base: float | None = None
     """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1 at a
     keep of 0.6 and more."""
@@ -91,6 +95,7 @@ def run(config: Config) -> Path:
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
     from prune.methods import selection_inputs
+    from prune.methods.gate_scores import chosen_gate
     from prune.methods.selection_report import class_table, print_table, write_report
 
     if not 0 <= config.cut < 1:
@@ -100,16 +105,21 @@ def run(config: Config) -> Path:
     at_least(config, 0, "seed")
     given = selection_inputs.open_inputs(config.scores, config.manifest)
     n = len(given.manifest)
-    budget = _budget(config, n)
+    gate = chosen_gate(config.gate or presets.gate_of(config.method, given.arrays), given.arrays, given.meta)
+    budget = _budget(config, n, gate.width)
     method = _method(config, budget / n if config.keep is None else config.keep, given)
     constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
     inputs = {**given.fingerprints, **lists}
     if presets.needs_features(method.rank):
         inputs["features"] = selection_inputs.features_fingerprint(config.scores, given, config.features)
-    facts = {"method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}}
+    facts: dict[str, Any] = {
+        "method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}
+    }
+    if gate.width < 1:
+        facts["gate"] = {"score": gate.score, "width": gate.width}
     step = record("select", identity(config), inputs, **facts)
     if config.dry_run:
-        rows = class_table(_choice(config, given, constraints, method, budget), given.label, given.classes)
+        rows = class_table(_choice(config, given, constraints, method, budget, gate), given.label, given.classes)
         note(f"{budget} of {n} samples would be kept; nothing is written")
         if not config.json:
             print_table(rows)
@@ -118,11 +128,12 @@ def run(config: Config) -> Path:
     with claim_file(config.out, index_record, config, {"step": "select", **inputs}) as done:
         if done and not (config.json or config.report):
             return config.out
-        choice = _choice(config, given, constraints, method, budget)
+        choice = _choice(config, given, constraints, method, budget, gate)
         if not done:
             columns = {"score": choice.score, "reason": choice.reason}
             PrunedIndex.from_rows(given.manifest, choice.rows, **columns, provenance=[step]).save(config.out)
-            note(f"{config.out}: keeps {budget} of {n} samples ({method.quota} x {method.rank})")
+            through = f", gate {gate.score} open to {gate.width:.1%}" if gate.width < 1 else ""
+            note(f"{config.out}: keeps {budget} of {n} samples ({method.quota} x {method.rank}{through})")
             for name, value in given.meta.get("seed_agreement", {}).items():
                 if name == "clusters" or method.rank.startswith(f"{name}:"):
                     note(
@@ -132,13 +143,16 @@ def run(config: Config) -> Path:
     return config.out
 
 
-def _choice(config: Config, given: SelectionInputs, constraints: Constraints, method: Method, budget: int) -> Choice:
+def _choice(
+    config: Config, given: SelectionInputs, constraints: Constraints, method: Method, budget: int, gate: OpenGate
+) -> Choice:
     """Samples that a method keeps, under the constraints of the config."""
     import numpy as np
 
     from prune.methods import eligibility
     from prune.methods import selection_inputs as inputs_of
     from prune.methods.choose import Candidates, choose_samples
+    from prune.methods.gate_scores import let_through
     from prune.scores.sample_keys import for_purpose, sample_keys
 
     arrays, label, count = given.arrays, given.label, len(given.classes)
@@ -150,6 +164,9 @@ def _choice(config: Config, given: SelectionInputs, constraints: Constraints, me
     gone = eligibility.dropped(arrays, len(label), leaks=config.drop_leaks, suspects=config.drop_suspects)
     eligible = eligibility.eligible(len(label), constraints.never, gone, constraints.always)
     ties = for_purpose(sample_keys(config.seed, ids=given.manifest.ids), "ties")
+    if gate.width < 1:
+        low = np.zeros(count, np.int64) if floor is None else floor
+        eligible &= let_through(gate, eligible, label, low, budget, protected, constraints.always, ties)
     if config.drop_duplicates:
         eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always, ties)
     elif method.without_duplicates and "duplicate_of" in arrays:
@@ -181,9 +198,11 @@ def _choice(config: Config, given: SelectionInputs, constraints: Constraints, me
     )
 
 
-def _budget(config: Config, n: int) -> int:
+def _budget(config: Config, n: int, width: float) -> int:
     from prune.methods.quota import budget_of
 
+    if config.method == "gate" and config.keep is None and config.budget is None:
+        return budget_of(width, n)  # everything that passes
     if (config.keep is None) == (config.budget is None):
         raise InputError("give either --keep or --budget")
     if config.keep is not None:

@@ -107,6 +107,8 @@ PRESETS = {
     "k-center": Method("size", "k-center", paper="Sener and Savarese, ICLR 2018, algorithm 1, by class"),
     "herding": Method("size", "herding", paper="Welling, ICML 2009; Rebuffi et al., CVPR 2017, algorithm 4"),
     "facility-location": Method("size", "facility-location", paper="Mirzasoleiman et al. (CRAIG), ICML 2020, eq. 11"),
+    "influence": _by_score("influence", "top"),
+    "gate": Method("threshold", "domain:top", paper="density ratio: Sugiyama et al., 2012, chapter 4; see --gate"),
     "semdedup": Method("size", "random", without_duplicates=True, paper="Abbas et al., 2023"),
 }
 NAMES = (*PRESETS, "winnow")
@@ -162,6 +164,11 @@ def method(name: str, keep: float, scores: Collection[str] = ("class/",)) -> Met
     if name not in PRESETS:
         raise InputError(f"no method {name!r}; there are {', '.join(NAMES)}")
     return PRESETS[name]
+
+
+def gate_of(name: str, scores: Collection[str]) -> str:
+    """The gate of a named method, for the arrays of a scores file: "auto" or "open"."""
+    return "auto" if name == "gate" or (name == "winnow" and "sample/domain" in scores) else "open"
 
 
 def needs_features(rank: str) -> bool:

@@ -20,6 +20,7 @@ from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
+from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
 from prune.models.networks import TrainedModel
 from prune.runs.cores import share_of_cores
@@ -116,8 +117,10 @@ def extract(
         batches.close()
 
 
-def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: ExtractionSettings) -> None:
-    """Write the features of all images of a dataset, unless the file is up to date; every process of a run calls this.
+def extract_to_file(
+    model: TrainedModel, dataset: Dataset, out: Path, settings: ExtractionSettings, index: PrunedIndex | None = None
+) -> None:
+    """Write the features of a dataset's images, unless the file is up to date; every process of a run calls this.
 
     Parameters
     ----------
@@ -126,6 +129,8 @@ def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: 
     out : Path
         NAME.features.npz. NAME.features.json beside it records the seconds that the pass took.
     settings : ExtractionSettings
+    index : PrunedIndex, optional
+        Only the images that it keeps are passed through the network; all when absent.
 
     Raises
     ------
@@ -136,6 +141,10 @@ def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: 
 
     manifest = manifest_path(dataset.beton.path)
     inputs = {"model": model.fingerprint, "source": dataset.manifest.fingerprint}
+    wanted = None
+    if index is not None:
+        inputs["index"] = index.fingerprint
+        wanted = np.sort(index.rows_in(dataset.manifest))
     with claim_file(out, lambda path: open_arrays(path, FORMAT)[1]["made"], settings, inputs) as done:
         if done:
             order = open_arrays(out, FORMAT)[1].get("order")
@@ -143,8 +152,9 @@ def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: 
             return
         begin = time.perf_counter()
         state = PartialState(cpu=not torch.cuda.is_available())
-        n, rank, world = len(dataset), state.process_index, state.num_processes
-        rows = range(rank * n // world, (rank + 1) * n // world)
+        images = np.arange(len(dataset)) if wanted is None else wanted
+        n, rank, world = len(images), state.process_index, state.num_processes
+        rows = images[rank * n // world : (rank + 1) * n // world]
         out.parent.mkdir(parents=True, exist_ok=True)
         whole = [out.with_name(f".{dataset.name}.{kind}.partial") for kind in _ARRAYS]
         parts = [[out.with_name(f".{dataset.name}.{kind}.{r}.partial.npy") for r in range(world)] for kind in _ARRAYS]
@@ -157,7 +167,8 @@ def extract_to_file(model: TrainedModel, dataset: Dataset, out: Path, settings: 
                 facts = {
                     "arch": model.spec["arch"], "classes": model.spec["classes"], "fingerprint": model.fingerprint
                 } | ({"fold": model.spec["fold"]} if model.spec.get("fold") else {})  # fmt: skip
-                write_features(out, features, logits, dataset.manifest, manifest, facts, identity(settings) | inputs)
+                made = identity(settings) | inputs
+                write_features(out, features, logits, dataset.manifest, manifest, facts, made, wanted)
             state.wait_for_everyone()
         finally:
             for path in (*mine, *(whole if state.is_main_process else ())):
@@ -173,7 +184,7 @@ def _extract_part(
     parts: Sequence[Path],
     model: TrainedModel,
     dataset: Dataset,
-    rows: range,
+    rows: np.ndarray,
     settings: ExtractionSettings,
     device: torch.device,
 ) -> None:
@@ -182,7 +193,7 @@ def _extract_part(
         model.network,
         model.spec,
         dataset,
-        np.arange(rows.start, rows.stop),
+        rows,
         resolution=settings.resolution,
         precision=settings.precision,
         loader=settings.loader,
@@ -195,7 +206,7 @@ def _extract_part(
         if not files:
             shapes = [(len(rows), array.shape[1]) for array in (features, logits)]
             files = [np.lib.format.open_memmap(p, "w+", np.float16, s) for p, s in zip(parts, shapes)]
-        at = which - rows.start
+        at = np.searchsorted(rows, which)
         files[0][at], files[1][at] = as_float16(features), as_float16(logits)
     for file in files:
         file.flush()

@@ -77,6 +77,10 @@ class Features:
     manifest : Path
     content : str
         Fingerprint of this file.
+    rows : (n,) int64
+        Rows of the source that the file holds, ascending: all of them, or those of an index.
+    total : int
+        Images of the source.
     order : str, optional
         `order_fingerprint` of the manifest that the rows follow; None for files of older versions.
     """
@@ -91,6 +95,8 @@ class Features:
     source: str
     manifest: Path
     content: str
+    rows: np.ndarray
+    total: int
     order: str | None = None
 
     def __len__(self) -> int:
@@ -102,7 +108,12 @@ class Features:
             return None
         held = Manifest.load(self.manifest)
         ours = held.fingerprint == self.source if self.order is None else self.order == order_fingerprint(self.manifest)
-        return held.ids if ours and len(held) == len(self) else None
+        return held.ids[self.rows] if ours and len(held) == self.total else None
+
+    @property
+    def partial(self) -> bool:
+        """Whether the file holds a part of the source's images only."""
+        return len(self) < self.total
 
     def columns(self, wanted: list[str]) -> np.ndarray | None:
         """Columns of the logits for the class names in `wanted`; None when the surrogate does not know them all."""
@@ -127,9 +138,10 @@ def open_features(path: Path) -> Features:
     for key in ("classes", "model", "name", "fingerprint", "manifest"):
         if key not in meta:
             raise InputError(f"{path}: the meta lacks {key!r}")
-    n = len(arrays["label"])
-    if not np.array_equal(arrays["position"], np.arange(n)):
-        raise InputError(f"{path}: does not hold every row of its manifest in order; run `prune features` again")
+    n, rows = len(arrays["label"]), np.asarray(arrays["position"], np.int64)
+    total = int(meta.get("source_size", n))
+    if (np.diff(rows, prepend=-1) <= 0).any() or (n and rows[-1] >= total):
+        raise InputError(f"{path}: does not hold rows of its manifest in order; run `prune features` again")
     label, names = np.asarray(arrays["label"]), meta["classes"]
     if n and (label.min() < 0 or label.max() >= len(names)):
         raise InputError(f"{path}: labels outside [0, {len(names)})")
@@ -146,6 +158,8 @@ def open_features(path: Path) -> Features:
         source=str(meta["fingerprint"]),
         manifest=(path.resolve().parent / meta["manifest"]).resolve(),
         content=content_fingerprint(path),
+        rows=rows,
+        total=total,
         order=meta.get("order"),
     )
 
@@ -158,17 +172,20 @@ def write_features(
     manifest: Path,
     model: Mapping[str, Any],
     made: Mapping[str, Any] | None = None,
+    rows: np.ndarray | None = None,
 ) -> None:
     """Write a features file from float16 features, (n, d), and logits, (n, k), which may be memory-mapped.
 
     `held` is the manifest at the path `manifest`; `model` has the keys "arch", "classes" and "fingerprint"; `made`
-    names what the file was made from.
+    names what the file was made from. `rows` are the rows of the manifest that the arrays hold, ascending; all when
+    absent.
     """
+    rows = np.arange(len(held), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     arrays: dict[str, np.ndarray] = {
         "features": features,
         "logits": logits,
-        "label": np.asarray(held.labels, np.int32),
-        "position": np.arange(len(held), dtype=np.int64),
+        "label": np.asarray(held.labels, np.int32)[rows],
+        "position": rows,
     }
     meta: dict[str, Any] = {
         "format": FORMAT,
@@ -178,6 +195,7 @@ def write_features(
         "manifest": beside(manifest, path),
         "order": order_fingerprint(manifest),
         "model": dict(model),
+        **({"source_size": len(held)} if len(rows) < len(held) else {}),
         **({} if made is None else {"made": dict(made)}),
     }
     save_arrays(path, arrays, meta)

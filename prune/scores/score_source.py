@@ -14,6 +14,7 @@ from prune.scores import class_votes, geometry, leakage, near_duplicates, score_
 from prune.scores.clusters import kmeans, nearest, rand_index, stream
 from prune.scores.ensemble import agreement
 from prune.scores.feature_files import Features, check_order
+from prune.scores.influence import influence, target_gradient
 from prune.scores.label_errors import suspects
 from prune.scores.one_pass import Pass, one_pass
 from prune.scores.sample_keys import sample_keys
@@ -123,6 +124,16 @@ def class_weights(
     return weights
 
 
+def influence_scores(source: Features, targets: Sequence[Features], workers: int | None) -> dict[str, np.ndarray]:
+    """Influence on the targets, (n,) f4: "sample/influence" on all of them, "sample/influence/NAME" on each."""
+    columns = source.columns(source.classes)
+    if columns is None:
+        raise InputError(f"--also influence: {source.path}'s surrogate does not know the source's classes")
+    gradients = {t.name: target_gradient(t.features, t.logits, t.label, columns) for t in targets}
+    found = influence(source.features, source.logits, source.label, gradients, columns, workers)
+    return {f"sample/{name}": values for name, values in found.items()}
+
+
 def seed_agreement(
     source: Features, arrays: dict[str, np.ndarray], also: Collection[str], clusters: int, seed: int
 ) -> dict[str, float]:
@@ -183,8 +194,8 @@ def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
         path, meta.get("order"), source.path, source.order, "run `prune features` with the beton of the training"
     )
     position = np.asarray(arrays["position"])
-    if len(position) and position.max() >= len(source):
-        raise InputError(f"{path}: positions beyond the source's {len(source)} samples")
+    if len(position) and position.max() >= source.total:
+        raise InputError(f"{path}: positions beyond the source's {source.total} samples")
     if len(arrays["probability"]) < 2:
         raise InputError(f"{path}: at least 2 epochs of dynamics are needed")
     found: dict[str, np.ndarray] = {}
@@ -195,6 +206,6 @@ def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
             np.stack([read_rows(row, part) for row in arrays[name]]) for name in ("probability", "margin", "correct")
         )
         for name, values in training_dynamics.all_scores(probability, margin, correct, len(source.classes)).items():
-            whole = found.setdefault(f"sample/{name}", np.full(len(source), np.nan, np.float32))
+            whole = found.setdefault(f"sample/{name}", np.full(source.total, np.nan, np.float32))
             whole[position[part]] = values
     return found

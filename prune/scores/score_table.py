@@ -3,7 +3,8 @@
 Adding a score takes one function and one row here. `prune score` computes it, `prune select` ranks by it, and help and
 docs list it. The function receives what its parameters name: the arrays of its source (see the module where it is
 defined), or other scores of that source computed before it (`el2n` for the score `el2n`, `-` written as `_`). A score
-whose function requires something that is not there is skipped.
+whose function requires something that is not there is skipped: `domain` and `influence`, which give one score for each
+target beside that of all, are computed by `prune.score` itself.
 """
 
 from __future__ import annotations
@@ -130,6 +131,23 @@ SCORES = (
         also="self-prototype",
     ),
     Score("affinity", "targets", "geometry.affinity", None, "cosine to the nearest target image (ours)", "affinity"),
+    Score(
+        "domain",
+        "targets",
+        "domain.domain_scores",
+        None,
+        "density ratio: Sugiyama et al., 2012, chapter 4; `--gate` uses it",
+        also="domain",
+    ),
+    Score(
+        "influence",
+        "targets",
+        "influence.influence",
+        None,
+        "Xia et al. (LESS), ICML 2024, section 4; Pruthi et al. (TracIn), NeurIPS 2020, last layer",
+        also="influence",
+        labels=True,
+    ),
 )
 BY_NAME = {row.name: row for row in SCORES}
 ALSO = tuple(dict.fromkeys(row.also for row in SCORES if row.also))

@@ -18,7 +18,8 @@ ALSO = ("prototype", "affinity", "suspects")
 
 def held(features, logits, label, name="s", classes=CLASSES) -> Features:
     model = {"arch": "toy", "classes": CLASSES, "fingerprint": "m"}
-    return Features(Path(name), features, logits, np.asarray(label), classes, model, name, "f", Path("m"), "c")
+    label, rows = np.asarray(label), np.arange(len(label))
+    return Features(Path(name), features, logits, label, classes, model, name, "f", Path("m"), "c", rows, len(rows))
 
 
 def problem(seed, n=60, m=9):

@@ -1,0 +1,51 @@
+"""Write features files that need no network: thumbnails and histograms of `prune.data.thumbnail_features`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from prune.data.dataset import Dataset
+from prune.data.thumbnail_features import DIMENSIONS, NAME, thumbnails
+from prune.index.manifest import manifest_path
+from prune.index.npz import open_arrays
+from prune.runs.files import note
+from prune.runs.outputs import claim_file
+from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features
+from prune.scores.streaming import as_float16
+
+
+def describe_to_file(dataset: Dataset, out: Path, workers: int | None = None) -> None:
+    """Write the thumbnail features of all images of a dataset, unless the file is up to date.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    out : Path
+        NAME.features.npz.
+    workers : int, optional
+        Threads; all cores when absent. The file does not depend on them.
+
+    Raises
+    ------
+    InputError
+        `out` was made otherwise, or an image cannot be read.
+    """
+    manifest = manifest_path(dataset.beton.path)
+    inputs = {"model": NAME, "source": dataset.manifest.fingerprint}
+    with claim_file(out, lambda path: open_arrays(path, FORMAT)[1]["made"], None, inputs) as done:
+        if done:
+            order = open_arrays(out, FORMAT)[1].get("order")
+            check_order(out, order, manifest, order_fingerprint(manifest), "give another --out, or remove it")
+            return
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            shape = (len(dataset), DIMENSIONS)
+            features = np.lib.format.open_memmap(Path(folder, "features.npy"), "w+", np.float16, shape)
+            for rows, block in thumbnails(dataset, workers=workers):
+                features[rows] = as_float16(block)
+            model = {"arch": NAME, "classes": [], "fingerprint": NAME}
+            logits = np.empty((len(dataset), 0), np.float16)
+            write_features(out, features, logits, dataset.manifest, manifest, model, inputs)
+        note(f"{out}: {len(dataset)} images, {DIMENSIONS} features without a network")

@@ -1,0 +1,298 @@
+"""Does pruning pay in a pool of which three quarters are of no use to the targets? Accuracy against compute.
+
+    python tests/benchmarks/mixed_pool.py --data data --out runs/pool --results tests/benchmarks/results/mixed-pool.md
+    python tests/benchmarks/mixed_pool.py --data data --out runs/pool --seeds 0 --only full
+
+DATA holds cifar100/, digits/, hwdb100/ and glyphs/ (the pool, from their train parts) and the targets cifar10/,
+flowers5/ and gtsrb/, each with train/ and test/. The pool takes 200, 1,500, 150 and 300 images a class: 60,200 images
+of 244 classes, 20,000 of them natural. All arms are the quarter-width ResNet-18 (`tiny`); 100 % of the pretraining is its
+four epochs over the whole pool. Every command resumes, and so does this one: it runs what is missing and writes the
+table of what there is. Some 60 minutes on 2 cores for two seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from published import END, REMARKS, made_here, publish
+
+from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import read_json
+from prune.scores.feature_files import open_features
+
+POOL = {"cifar100": 200, "digits": 1500, "hwdb100": 150, "glyphs": 300}
+"""Images a class that the pool takes of each set."""
+TARGETS = ("cifar10", "flowers5", "gtsrb")
+EPOCHS = 4.0
+"""Epochs of 100 % of the pretraining."""
+LADDER = (0.22, 0.38, 0.75, 1.0, 1.12)
+"""Lengths of the training on all data, as shares of 100 %, each with a whole schedule."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to spend compute: what is kept, by which scores, and for how many passes.
+
+    Attributes
+    ----------
+    says : str
+        The arm in words.
+    keep : float
+        Share of the pool.
+    passes : float
+        Epochs over what is kept, as a multiple of `EPOCHS`.
+    select : tuple of str
+        Flags of `prune select`; none: all data.
+    scores : str
+        Which scores file: "" (none), "pool" (a surrogate of a tenth of the pool), "gate" (thumbnails alone), or
+        "cascade" and "cheap" (a surrogate of what passed the gate, at 10 % and 2.5 % of the pretraining).
+    """
+
+    says: str
+    keep: float
+    passes: float
+    select: tuple[str, ...] = ()
+    scores: str = ""
+
+
+_OLD = ("--quota", "votes-whole", "--rank", "el2n/entropy:bottom", "--trim", "0.25")
+_INSIDE = ("--gate", "auto", "--method", "random")
+_LM = ("--gate", "auto", "--method", "dp4tl-lm")
+_WINNOW = ("--method", "winnow")
+ARMS = {
+    **{f"full-{share:g}": Arm("all data", 1.0, share) for share in LADDER},
+    "random-0.25": Arm("random", 0.25, 1, ("--method", "random")),
+    "dp4tl-lm-0.25": Arm("`dp4tl-lm`, no gate", 0.25, 1, ("--method", "dp4tl-lm"), "pool"),
+    "whole-classes-0.25": Arm("whole classes by votes, easiest three quarters, no gate", 0.25, 1, _OLD, "pool"),
+    "gate-0.25": Arm("gate, random inside", 0.25, 1, _INSIDE, "gate"),
+    "gate-0.15": Arm("gate, random inside", 0.15, 1, _INSIDE, "gate"),
+    "gate-0.15x3": Arm("gate, random inside", 0.15, 3, _INSIDE, "gate"),
+    "winnow-0.25": Arm("`winnow`", 0.25, 1, _WINNOW, "cascade"),
+    "winnow-0.15": Arm("`winnow`", 0.15, 1, _WINNOW, "cascade"),
+    "winnow-0.15x3": Arm("`winnow`", 0.15, 3, _WINNOW, "cascade"),
+    "lm-0.15": Arm("gate, `dp4tl-lm` inside", 0.15, 1, _LM, "cascade"),
+    "lm-0.15x3": Arm("gate, `dp4tl-lm` inside", 0.15, 3, _LM, "cascade"),
+    "lm-0.1": Arm("gate, `dp4tl-lm` inside", 0.1, 1, _LM, "cascade"),
+    "lm-0.1x3": Arm("gate, `dp4tl-lm` inside", 0.1, 3, _LM, "cascade"),
+    "lm-cheap-0.15": Arm("gate, `dp4tl-lm` inside, surrogate of 2.5 %", 0.15, 1, _LM, "cheap"),
+    "influence-0.15": Arm("gate, `influence` inside", 0.15, 1, ("--gate", "auto", "--method", "influence"), "cascade"),
+    "domain-0.15": Arm("highest domain odds", 0.15, 1, ("--method", "gate"), "gate"),
+}
+SURROGATES = {"pool": 0.1, "cascade": 0.1, "cheap": 0.025}
+"""Training of each kind of surrogate, as a share of 100 % of the pretraining."""
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", default=[""], help="arms whose names begin so")
+    parser.add_argument("--results", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    prepare(options.data, options.out)
+    for seed in options.seeds:
+        for name, arm in ARMS.items():
+            if name.startswith(tuple(options.only)):
+                run(name, arm, seed, options.out)
+    text = table(options.out, options.seeds)
+    if options.results:
+        publish(options.results, text)
+    print(text)
+
+
+def command(*arguments: object) -> None:
+    """Run one of the project's commands; end with its exit code where it fails."""
+    done = subprocess.run([sys.executable, "-m", *map(str, arguments)], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def prepare(data: Path, out: Path) -> None:
+    """Draw the pool as links and write all betons."""
+    pool = out / "pool"
+    if not pool.is_dir():
+        part = out / ".pool"
+        for name, each in POOL.items():
+            for folder in sorted(path for path in (data / name / "train").iterdir() if path.is_dir()):
+                files = sorted(folder.iterdir())
+                (part / folder.name).mkdir(parents=True, exist_ok=True)
+                for file in random.Random(f"pool/{folder.name}").sample(files, min(each, len(files))):
+                    link = part / folder.name / file.name
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(file.resolve())
+        part.rename(pool)
+    command("prune", "write", "--images", pool, "--out", out / "data/pool.beton", "--side", 32, "--page-mib", 2)
+    for target in TARGETS:
+        train, test = out / f"data/{target}.train.beton", out / f"data/{target}.test.beton"
+        command("prune", "write", "--images", data / target / "train", "--out", train, "--side", 32)
+        classes = ("--classes", train.with_name(f"{target}.train.manifest.npz"))
+        command("prune", "write", "--images", data / target / "test", "--out", test, "--side", 32, *classes)
+
+
+def trained(out: Path, name: str, seed: int, epochs: float, *flags: object) -> Path:
+    """Pretrain `tiny` on the pool; the model directory."""
+    place = out / f"models/{name}-s{seed}"
+    recipe = ("--beton", out / "data/pool.beton", "--recipe", "tiny", "--loader", "torch", "--seed", seed)
+    command("pretrain", *recipe, "--epochs", round(epochs, 6), "--out", place, *flags)
+    return place
+
+
+def scores_of(kind: str, seed: int, out: Path) -> Path:
+    """The scores file that an arm selects by."""
+    place = out / f"scores/{kind}-s{seed}.npz"
+    betons = [out / "data/pool.beton", *(out / f"data/{target}.train.beton" for target in TARGETS)]
+
+    def score(features: Path, *flags: object) -> Path:
+        targets = [features / f"{target}.train.features.npz" for target in TARGETS]
+        source = ("--source", features / "pool.features.npz", "--targets", *targets)
+        command("prune", "score", *source, *flags, "--out", place)
+        return place
+
+    if kind == "gate":
+        thumbnails = out / "features/thumbnails"
+        command("prune", "features", "--thumbnail", "--betons", *betons, "--out", thumbnails)
+        return score(thumbnails, "--also", "domain", "--seed", seed)
+    part: tuple[object, ...] = ()
+    flags: tuple[object, ...] = ()
+    if kind != "pool":
+        gate, index = scores_of("gate", seed, out), out / f"indices/gate-s{seed}.index.npz"
+        command("prune", "select", "--scores", gate, "--method", "gate", "--seed", seed, "--out", index)
+        part = ("--index", index)
+        flags = ("--gate", gate, "--also", "prototype", "duplicates", "influence")
+    surrogate = trained(out, f"surrogate-{kind}", seed, *length(kind, index if part else None), *part)
+    features = out / f"features/{kind}-s{seed}"
+    extract = ("--betons", *betons, "--out", features, "--loader", "torch", *part)
+    command("prune", "features", "--model", surrogate, *extract)
+    return score(features, *flags, "--seed", seed)
+
+
+def length(kind: str, index: Path | None) -> tuple[object, ...]:
+    """Epochs of a surrogate, and the flag for the part that it is trained on: together its share of the pretraining.
+
+    As many epochs as the backbone's over a part of the images, but one epoch at least of a tenth of the gated part.
+    """
+    images = 1.0 if index is None else len(PrunedIndex.load(index)) / PrunedIndex.load(index).source_samples
+    passes = EPOCHS * SURROGATES[kind] / images  # over all that the surrogate may see
+    epochs = EPOCHS if kind != "cheap" else 1.0
+    return (epochs, "--sample", round(min(1.0, passes / epochs), 4))
+
+
+def run(name: str, arm: Arm, seed: int, out: Path) -> None:
+    """Select, pretrain and probe one arm with one seed."""
+    flags: Sequence[object] = ()
+    if arm.select:
+        index = out / f"indices/{name}-s{seed}.index.npz"
+        by = ("--scores", scores_of(arm.scores, seed, out)) if arm.scores else ()
+        by = by or ("--manifest", out / "data/pool.manifest.npz")
+        command("prune", "select", *by, *arm.select, "--keep", arm.keep, "--seed", seed, "--out", index)
+        flags = ("--index", index)
+    model = trained(out, name, seed, EPOCHS * arm.passes, *flags)
+    for target in TARGETS:
+        pair = ("--train", out / f"data/{target}.train.beton", "--test", out / f"data/{target}.test.beton")
+        place = out / f"probes/{name}-s{seed}/{target}"
+        command("transfer", "probe", "--model", model, *pair, "--loader", "torch", "--out", place)
+
+
+def accuracy(out: Path, name: str, seeds: Sequence[int]) -> tuple[float, float, int]:
+    """Mean over targets and seeds, standard deviation over seeds (NaN for one), and how many seeds there are."""
+    each = []
+    for seed in seeds:
+        places = [out / f"probes/{name}-s{seed}/{target}/result.json" for target in TARGETS]
+        if all(place.is_file() for place in places):
+            each.append(100 * np.mean([read_json(place)["value"] for place in places]))
+    if not each:
+        return float("nan"), float("nan"), 0
+    return float(np.mean(each)), float(np.std(each, ddof=1)) if len(each) > 1 else float("nan"), len(each)
+
+
+def overhead(arm: Arm, out: Path, seeds: Sequence[int]) -> float:
+    """Compute of surrogate and features, as a share of 100 % of the pretraining; a gate on thumbnails needs none."""
+    if arm.scores in ("", "gate"):
+        return 0.0
+    whole = spent(out / f"models/full-1-s{seeds[0]}")
+    model = out / f"models/surrogate-{arm.scores}-s{seeds[0]}"
+    features = out / f"features/{arm.scores}-s{seeds[0]}"
+    images = len(open_features(features / "pool.features.npz"))
+    per_image = read_json(model / "provenance.json")["flops_per_sample"] / 3  # a forward pass is a third
+    return (spent(model) + images * per_image) / whole
+
+
+def spent(model: Path) -> float:
+    """FLOPs of one pretraining; NaN where it has not been run."""
+    if not (model / "DONE").is_file():
+        return float("nan")
+    facts = read_json(model / "provenance.json")
+    return float(facts["flops_per_sample"]) * float(facts["samples"])
+
+
+def needs(value: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, str]:
+    """The share at which all data reach an accuracy, by linear interpolation; outside the ladder a bound.
+
+    Parameters
+    ----------
+    value : float
+    ladder : sequence of (share, accuracy)
+        Ascending shares; accuracies are made monotone.
+
+    Returns
+    -------
+    float, str
+        The share, and "" or how it is bounded ("at least ", "at most ").
+    """
+    shares, reached = np.array([s for s, _ in ladder]), np.maximum.accumulate([a for _, a in ladder])
+    if value > reached[-1]:
+        return float(shares[-1]), "at least "
+    if value < reached[0]:
+        return float(shares[0]), "at most "
+    return float(np.interp(value, reached, shares)), ""
+
+
+def table(out: Path, seeds: Sequence[int]) -> str:
+    """The table as Markdown, of what has been run."""
+    ladder = [(share, accuracy(out, f"full-{share:g}", seeds)[0]) for share in LADDER]
+    ladder = [(share, value) for share, value in ladder if value == value]
+    lines = [
+        "# A mixed pool: 60,200 images, a third of them natural",
+        "",
+        f"{made_here()}.",
+        "`python tests/benchmarks/mixed_pool.py --data data --out runs/pool --results "
+        "tests/benchmarks/results/mixed-pool.md`",
+        "",
+        "Linear probes, mean of cifar10, flowers5 and gtsrb; the quarter-width ResNet-18; shares are of four epochs of",
+        "all data. *needs*: the share at which all data reach the arm's accuracy. *speed-up*: that share divided by the",
+        "arm's own, with the cost of surrogate and features at 1, 3 and 10 uses of the index.",
+        "",
+        REMARKS,
+        END,
+        "",
+        "| arm | keep | pretraining | seeds | accuracy | needs | speed-up, 1 use | 3 uses | 10 uses |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, arm in ARMS.items():
+        value, deviation, count = accuracy(out, name, seeds)
+        if not count:
+            continue
+        share = arm.keep * arm.passes
+        reached = f"{value:.1f}" if count == 1 else f"{value:.1f} ± {deviation:.1f}"
+        row = [arm.says, f"{arm.keep:g}", f"{share:.0%}", str(count), reached]
+        if arm.select and ladder:
+            needed, bound = needs(value, ladder)
+            extra = overhead(arm, out, seeds)
+            row += [f"{bound}{needed:.0%}", *(f"{bound}{needed / (share + extra / uses):.1f}" for uses in (1, 3, 10))]
+        else:
+            row += [""] * 4
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
