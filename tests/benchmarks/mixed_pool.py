@@ -5,8 +5,8 @@
 
 DATA holds cifar100/, digits/, hwdb100/ and glyphs/ (the pool, from their train parts) and the targets cifar10/,
 flowers5/ and gtsrb/, each with train/ and test/. The pool takes 200, 1,500, 150 and 300 images a class: 60,200 images
-of 244 classes, 20,000 of them natural. All arms are the quarter-width ResNet-18 (`tiny`); 100 % of the pretraining is its
-four epochs over the whole pool. Every command resumes, and so does this one: it runs what is missing and writes the
+of 244 classes, 20,000 of them natural. All arms are the quarter-width ResNet-18 (`tiny`); 100 % of the pretraining is
+its four epochs over the whole pool. Every command resumes, and so does this one: it runs what is missing and writes the
 table of what there is. Some 60 minutes on 2 cores for two seeds.
 """
 
@@ -268,8 +268,8 @@ def table(out: Path, seeds: Sequence[int]) -> str:
         "tests/benchmarks/results/mixed-pool.md`",
         "",
         "Linear probes, mean of cifar10, flowers5 and gtsrb; the quarter-width ResNet-18; shares are of four epochs of",
-        "all data. *needs*: the share at which all data reach the arm's accuracy. *speed-up*: that share divided by the",
-        "arm's own, with the cost of surrogate and features at 1, 3 and 10 uses of the index.",
+        "all data. *needs*: the share at which all data reach the arm's accuracy. *speed-up*: that share over its",
+        "own, with the cost of surrogate and features at 1, 3 and 10 uses of the index.",
         "",
         REMARKS,
         END,
