@@ -1,1 +1,1 @@
-"""Winnow's second stage: one training loop, many processes, never loses a step."""
+"""Train surrogates and backbones: one training loop, on one process or many, which resumes after any interruption."""

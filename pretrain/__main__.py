@@ -9,10 +9,10 @@ from pretrain import preemption
 
 
 def main(argv: Sequence[str] | None = None, program: str = "pretrain") -> int:
-    """Run the command; the exit code: 0, 2 for a mistake that the user can mend, 85 after a checkpoint on a signal."""
+    """Run the command; the exit code: 0, 2 for wrong input, 85 when a signal stopped the training."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "--list" not in argv:
-        preemption.listen()  # before the slow imports: until then either signal would end the process
+        preemption.listen()  # before the slow imports: until then either signal would kill the process
     from prune.runs import command_line
 
     if "--list" in argv:

@@ -1,7 +1,7 @@
-"""Adversarial images: moved within a small ball so that the model errs (Madry et al., arXiv 1706.06083, eq. 2.1).
+"""Adversarial images: changed within a small radius so that the model errs (Madry et al., arXiv 1706.06083, eq. 2.1).
 
-Robust features transfer better (Salman et al., arXiv 2007.08489) and cost several passes for each image: what
-pruning makes affordable.
+Models that are trained on them transfer better (Salman et al., arXiv 2007.08489) but need several passes for each
+image, which pruning makes affordable.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def perturb(
     mean: torch.Tensor,
     std: torch.Tensor,
 ) -> torch.Tensor:
-    """Find the worst images near `images` (the kinds "pgd" and "fast").
+    """Search for images near `images` that have a large loss (the kinds "pgd" and "fast").
 
     Parameters
     ----------
     network : nn.Module
-        Left in the mode it is in, with its batch-norm statistics untouched: the attack sees it in evaluation mode.
+        The attack uses it in evaluation mode. Its own mode is restored, and its batch-norm statistics do not change.
     images : (b, 3, h, w) float32, normalised
     labels : (b,) int64
     attack : Attack
@@ -68,8 +68,8 @@ def perturb(
 class FreeNoise:
     """The noise of "free" adversarial training (Shafahi et al., arXiv 1904.12843, algorithm 1).
 
-    Each batch is learned from `steps` times; the one pass backwards gives the gradient of the weights and of the noise,
-    which moves by the whole radius and is carried on to the next replay and to the next batch.
+    Each batch is replayed `steps` times. One backward pass gives the gradients of the weights and of the noise; the
+    noise moves by the whole radius and is kept for the next replay and the next batch.
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ class FreeNoise:
         self.values = torch.zeros(0, device=mean.device)  # (b, 3, r, r) in grey levels, one for each slot of a batch
 
     def fit(self, shape: torch.Size) -> None:
-        """Begin with zeros where the batches take another shape."""
+        """Reset the noise to zeros when the shape of the batches changes."""
         if self.values.shape != shape:
             self.values = torch.zeros(shape, device=self.mean.device)
 
     def added(self, images: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add the noise of the slots `part` to normalised images (b, 3, r, r); also that noise, a leaf of the graph."""
+        """Add the noise of the slots `part` to normalised images (b, 3, r, r); the sum, and the noise as a leaf."""
         noise = self.values[part].clone().requires_grad_(True)
         moved = (images * self.std + self.mean + noise).clamp(0, 255)
         return ((moved - self.mean) / self.std).contiguous(memory_format=torch.channels_last), noise
@@ -99,7 +99,7 @@ class FreeNoise:
         linf = self.attack.norm == "linf"
         radius = self.attack.epsilon * strength * (1 if linf else 255)
         assert noise.grad is not None
-        gradient = noise.grad.nan_to_num(0.0, 0.0, 0.0)  # an overflow of fp16 says nothing about a direction
+        gradient = noise.grad.nan_to_num(0.0, 0.0, 0.0)  # an overflow of fp16 gives no direction
         self.values[part] = _within(noise.detach() + radius * _direction(gradient, linf), radius, linf)
 
 

@@ -1,13 +1,13 @@
-"""Checkpoints that are whole or not there: one directory for each, the last two kept.
+"""Checkpoints, written atomically: one directory for each, of which the last two are kept.
 
     OUT/checkpoint/000001200/
         shared.safetensors     rank 0: weights, optimiser, averaged weights, loss scaler
-        rank0.safetensors ...  each rank: batch-norm buffers, sums and records of the running epoch
-        progress.json          where the run stands, and the lines of metrics.jsonl so far
+        rank0.safetensors ...  each rank: batch-norm buffers, sums and records of the current epoch
+        progress.json          counters and clocks, and the lines of metrics.jsonl so far
         files.json             size and BLAKE2b digest of the others, written last
 
 All ranks write into a hidden directory that rank 0 renames when every file is on disk. A directory whose files do not
-match their digests is skipped with a warning, and the one before it is taken.
+match their digests is skipped with a warning, and the one before it is used.
 
 A state is one safetensors file: tensors by number, and the dicts (keys of any plain type), lists and tuples that hold
 them as JSON in its metadata.
@@ -54,11 +54,11 @@ def save(
     wait : callable
         Returns when all ranks have called it.
     shared : callable
-        Gives rank 0's state (called there alone).
+        Returns rank 0's state; called on rank 0 only.
     mine : dict
         This rank's state.
     progress : dict
-        What JSON can hold.
+        Values that JSON can hold.
 
     Returns
     -------
@@ -89,29 +89,29 @@ def save(
 
 
 def place(directory: Path, step: int) -> Path:
-    """Name the checkpoint of a step."""
+    """Directory of the checkpoint of a step."""
     return directory / f"{step:09d}"
 
 
 def complete(directory: Path) -> list[Path]:
-    """Checkpoints under `directory`, oldest first; their content is not looked at."""
+    """Checkpoints under `directory`, oldest first; their content is not checked."""
     return sorted(p for p in directory.glob("[0-9]*") if p.is_dir())
 
 
 def newest(directory: Path) -> Path | None:
-    """Find the newest checkpoint whose files are whole; damaged ones are set aside with a warning."""
+    """Find the newest undamaged checkpoint; damaged ones are renamed, with a warning."""
     for found in reversed(complete(directory)):
         if not (reason := damage(found)):
             return found
         aside = found.with_name(f".damaged-{found.name}")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(found, aside)
-        note(f"warning: checkpoint {found} is damaged ({reason}): going back to the one before it")
+        note(f"warning: checkpoint {found} is damaged ({reason}): using the one before it")
     return None
 
 
 def damage(found: Path) -> str:
-    """Say what is wrong with a checkpoint; an empty string when nothing is."""
+    """Describe what is wrong with a checkpoint; an empty string when nothing is."""
     try:
         stated = json.loads((found / "files.json").read_text())
         for name, digest in stated.items():
@@ -129,7 +129,7 @@ def load(found: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, A
     -------
     shared : dict
     ranks : list of dict
-        What each rank had, in order of rank.
+        State of each rank, in order of rank.
     progress : dict
     """
     count = sum(1 for _ in found.glob("rank*.safetensors"))
@@ -171,7 +171,7 @@ def read_state(path: Path) -> Any:
 
 def _taken_apart(value: Any, tensors: list[torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        # A safetensors file takes no tensors that share memory, nor parts of larger ones.
+        # safetensors stores neither tensors that share memory nor views of larger ones.
         tensors.append(value.detach().cpu().clone(memory_format=torch.contiguous_format))
         return {"tensor": len(tensors) - 1}
     if isinstance(value, dict):

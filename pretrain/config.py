@@ -1,4 +1,4 @@
-"""The settings of a training run: what `pretrain` can be told."""
+"""The settings of a training run: the flags of `pretrain`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Config:
     """What to train on, how, and for how long."""
 
     beton: Location[Path]
-    """Source to train on; its manifest stands beside it."""
+    """Beton of the source to train on; its manifest lies beside it."""
     out: Location[Path]
     """Run directory."""
     recipe: str
@@ -22,9 +22,9 @@ class Config:
     index: Location[Path | None] = None
     """Train on the samples that this index keeps."""
     allow_changed: RunOption[bool] = False
-    """Use the index also on another source, as far as its samples are there; recorded in provenance.json."""
+    """Accept an index of another source, and ignore its samples that --beton lacks; recorded in provenance.json."""
     val: Location[Path | None] = None
-    """Beton with the same classes to evaluate after each epoch; never pruned."""
+    """Beton with the same classes to evaluate on after each epoch; never pruned."""
     sample: float = 1.0
     """Train on a random part of the (indexed) source, in (0, 1]; drawn from the seed."""
     fold: str | None = None
@@ -41,26 +41,26 @@ class Config:
     resolution: int | None = None
     """Side of the training images in pixels instead of the recipe's."""
     batch_size: int | None = None
-    """Images of a step over all processes instead of the recipe's; the learning rate follows in proportion."""
+    """Images per step over all processes instead of the recipe's; the learning rate follows in proportion."""
     micro_batch: RunOption[int | None] = None
-    """Images of one forward pass at most in each process; more are accumulated. May change when a run goes on."""
+    """Largest number of images per forward pass and process; larger steps accumulate gradients. May change later."""
     init: Location[Path | None] = None
-    """Model directory to start from; a head for other classes is drawn anew."""
+    """Model directory whose weights to start from; a classifier for other classes starts with random weights."""
     infobatch: float | None = None
-    """Share of the easy images that each epoch leaves out, in [0, 1) (InfoBatch); the recipe's when absent."""
+    """Share of the easy images that each epoch skips, in [0, 1) (InfoBatch); the recipe's when absent."""
     adversarial: Literal["recipe", "none", "fast", "free", "pgd"] = "recipe"
-    """Train on adversarial images: one step, replays of each batch, or PGD; radius 4/255 unless the recipe says."""
+    """Train on adversarial images, by one step, by replays of each batch or by PGD; radius 4/255 or the recipe's."""
     dynamics: bool = False
     """Record probability, margin and correctness of every image in every epoch: OUT/dynamics.npz."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the hardware has it, fp32 elsewhere."""
     loader: Literal["ffcv", "torch"] = "ffcv"
-    """torch needs no FFCV."""
+    """Image loader; torch works without FFCV."""
     workers: RunOption[int | None] = None
-    """Decoding threads of each process; its share of the cores when absent."""
+    """Decoding threads per process; its share of the cores when absent."""
     threads: RunOption[int | None] = None
-    """torch's threads of each process; OMP_NUM_THREADS or its share of the cores when absent."""
+    """Threads of torch per process; OMP_NUM_THREADS or its share of the cores when absent."""
     checkpoint_minutes: RunOption[float] = 10.0
-    """Write a checkpoint after every epoch, and within one whenever this time has passed."""
+    """Write a checkpoint after every epoch, and within an epoch whenever this time has passed."""
     tracker: RunOption[Literal["none", "tensorboard", "wandb"]] = "none"
-    """Also log each epoch there."""
+    """Also log each epoch to this tracker."""

@@ -1,7 +1,7 @@
-"""The processes of a run, through Accelerate: who am I, agree, add up, wait.
+"""The processes of a run, through Accelerate: ranks, sums over them, agreement and waiting.
 
-One process or many, CPU (gloo) or CUDA, the rest of the package asks the same questions here. Several runs may follow
-each other in one process: Accelerate's own state is set anew for each, the process group stays.
+The same for one process or many, on CPU (gloo) or CUDA. Several runs may follow each other in one process:
+Accelerate's state is reset for each, the process group stays.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch import nn
 from prune.models.networks import pick_precision
 from prune.runs.cores import share_of_cores
 from prune.runs.files import InputError
-from prune.runs.heap import keep_freed_memory
+from prune.runs.memory_allocator import keep_freed_memory
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks hold to be true at a step boundary."""
+    """What all ranks agreed on after a step."""
 
     stop: bool
     save: bool
@@ -49,7 +49,7 @@ class Ranks:
     rank, world : int
     device : torch.device
     dtype : torch.dtype or None
-        What autocast computes in; None: fp32.
+        Type in which autocast computes; None: fp32.
     """
 
     accelerator: Accelerator
@@ -60,9 +60,9 @@ class Ranks:
     _group: Any = None
 
     def agree(self, stop: bool, save: bool, bad_step: int, seconds: float) -> Agreement:
-        """Exchange a few numbers between all ranks: any stop is a stop, rank 0 decides on saving and keeps the clock.
+        """Exchange a few numbers between all ranks: all stop when one must; saving and the clock are rank 0's.
 
-        On CUDA the exchange runs beside NCCL (gloo), so the GPU's queue is not waited for.
+        On CUDA the exchange uses gloo instead of NCCL, so that it does not wait for the GPU's queue.
         """
         if self.world > 1:
             first = self.rank == 0
@@ -88,7 +88,7 @@ class Ranks:
         return number
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         if self.world > 1:
             dist.barrier(group=self._group)
 
@@ -119,14 +119,14 @@ def open_ranks(
 ) -> Iterator[Ranks]:
     """Join the run's other processes (torchrun, accelerate launch, srun) or be the only one.
 
-    torch's number of threads and its random state are given back at the end.
+    torch's number of threads and its random state are restored at the end.
 
     Parameters
     ----------
     precision : str
         `auto`: bf16 on CUDA and on CPUs with bf16 units, fp32 on others.
     threads : int, optional
-        torch's threads in this process; OMP_NUM_THREADS, else this process's share of the cores.
+        Threads of torch in this process; when absent, OMP_NUM_THREADS or this process's share of the cores.
     trackers : tuple of str
         "tensorboard", "wandb"; logged by rank 0.
     project : Path, optional
@@ -141,12 +141,12 @@ def open_ranks(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         accelerator = Accelerator(
             cpu=cpu,
-            mixed_precision="no",  # autocast is ours: no other run in this process is bound by it
+            mixed_precision="no",  # `Ranks.autocast` does it, for this run alone
             log_with=list(trackers) or None,
             project_dir=project,
             kwargs_handlers=[
-                # Buckets that are rebuilt after the first step would add the gradients of three ranks and more in
-                # another order after a resume; looking for unused parameters keeps the first ones.
+                # DDP rebuilds its buckets after the first step, so after a resume it would add the gradients of three
+                # ranks or more in another order. With find_unused_parameters it keeps the first buckets.
                 DistributedDataParallelKwargs(
                     broadcast_buffers=False,
                     gradient_as_bucket_view=True,
@@ -154,7 +154,7 @@ def open_ranks(
                 )
             ],
         )
-        # Accelerate and FFCV both set the threads to values of their own.
+        # Accelerate and FFCV change the number of threads.
         torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or share_of_cores())
         world = accelerator.num_processes
         if not cpu:

@@ -1,8 +1,8 @@
-"""Training dynamics: what the model made of each image while it learned from it, exact over all ranks.
+"""Record training dynamics: the model's prediction of each image in each epoch, exact over all ranks.
 
     python -m pretrain --beton S.beton --recipe rn18-surrogate --dynamics --out runs/surrogate
 
-An image is seen at most once an epoch, so the ranks' records add up without a conflict. Values are those of the
+An image is seen at most once an epoch, so the ranks' records can be added. Values are those of the
 training pass itself (augmented image, weights of that step), as forgetting (arXiv 1812.05159), AUM (arXiv 2001.10528)
 and dataset cartography (arXiv 2009.10795) define them. OUT/dynamics/ holds a file for each epoch until the run is done;
 OUT/dynamics.npz joins them.
@@ -32,7 +32,7 @@ class Recorder:
     rows : (n,) int64
         Rows trained on, ascending.
     device : torch.device
-        Records stay there until the epoch ends: noting one costs no transfer back.
+        Records stay there until the epoch ends, so that a step needs no transfer.
     """
 
     def __init__(self, rows: np.ndarray, device: torch.device) -> None:
@@ -60,12 +60,12 @@ class Recorder:
         self._sums[:, self._slot[rows.to(self._slot.device, non_blocking=True)]] += torch.stack(values)
 
     def finish_epoch(self, ranks: Ranks) -> dict[str, np.ndarray]:
-        """Add up the records of all ranks and begin anew.
+        """Add up the records of all ranks and reset them.
 
         Returns
         -------
         dict of str to (n,) float32
-            "probability", "margin", "correct", "loss": NaN for images that the epoch left out; "seen": how often.
+            "probability", "margin", "correct", "loss": NaN for images that the epoch skipped; "seen": how often.
         """
         table = ranks.total(self._sums).cpu().numpy().copy()
         self._sums.zero_()
@@ -79,7 +79,7 @@ class Recorder:
         return self._sums.cpu()
 
     def restore(self, state: torch.Tensor) -> None:
-        """Take up records of `state`."""
+        """Continue with the records of `state`."""
         self._sums.copy_(state)
 
 
@@ -100,8 +100,8 @@ def write_epoch(out: Path, epoch: int, records: dict[str, np.ndarray]) -> None:
 def assemble(out: Path, epochs: int, rows: np.ndarray, labels: np.ndarray, meta: dict[str, Any]) -> None:
     """Join the epochs' files into OUT/dynamics.npz.
 
-    Holds probability f4, margin f4 (logit of the label less the largest other logit), both NaN where an epoch left the
-    image out, and correct u1 (2 there), each (epochs, n); position i8 (n,) and label i4 (n,). Files of older versions
+    Holds probability f4, margin f4 (logit of the label less the largest other logit), both NaN where an epoch skipped
+    the image, and correct u1 (2 there), each (epochs, n); position i8 (n,) and label i4 (n,). Files of older versions
     hold f2, from which scores that compare neighbouring epochs (TDDS) come out less exactly.
     """
     folder = out / "dynamics"

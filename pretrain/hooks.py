@@ -1,4 +1,4 @@
-"""What the loop and its callers tell each other: where a run stands, what comes in, what is called."""
+"""Types that the training loop shares with its callers: batches, progress, and the functions that it calls."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Batches = Callable[[np.ndarray, int, int], Iterator[Batch]]
 
 @dataclass
 class Progress:
-    """Where a run stands; all of it goes into the checkpoint."""
+    """Counters and clocks of a run; all of it goes into the checkpoint."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
-    began: float = 0.0  # share of the budget when the running epoch began
+    began: float = 0.0  # share of the budget spent when the current epoch began
     resolution: int = 0
     epoch_samples: int = 0
     epoch_seconds: float = 0.0
-    waited: float = 0.0  # seconds for data, in the running epoch
+    waited: float = 0.0  # seconds spent waiting for data in the current epoch
     micro_batch: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def line(self, loss: float, correct: float, count: float, rate: float) -> dict[str, Any]:
-        """Build the running epoch's line of metrics.jsonl from sums over all ranks and the last learning rate."""
+        """Build the current epoch's line of metrics.jsonl from sums over all ranks and the last learning rate."""
         return {
             "epoch": self.epoch + 1,
             "loss": round(loss / max(count, 1), 6),
@@ -49,14 +49,14 @@ class Progress:
         }
 
     def next_epoch(self, line: dict[str, Any]) -> None:
-        """Close the running epoch with its line."""
+        """End the current epoch: store its line and reset its counters."""
         self.lines.append(line)
         self.epoch, self.batch, self.epoch_samples, self.epoch_seconds, self.waited = self.epoch + 1, 0, 0, 0.0, 0.0
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the caller adds to the loop; all optional, all called on every rank.
+    """Functions that the loop calls; all optional, all called on every rank.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Hooks:
     on_records : callable
         (epoch, records), when dynamics are recorded.
     on_lines : callable
-        (lines) whenever the lines of metrics.jsonl change, also when a resume takes some back.
+        (lines), whenever the lines of metrics.jsonl change, also when a resume drops some.
     on_step : callable
         (progress, share of the budget) after every step.
     """

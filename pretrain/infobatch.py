@@ -36,7 +36,7 @@ class InfoBatch:
         Returns
         -------
         kept : (k,) int64
-            Slots, ascending.
+            Positions in `losses`, ascending.
         weight : (n,) float32
             How much each image's loss counts.
         """

@@ -1,4 +1,4 @@
-"""One optimiser step, and all the state that steps change: what a checkpoint must hold."""
+"""One optimiser step, and all state that steps change, which is what a checkpoint must hold."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Learner:
         batch : int
             Images of the step over all ranks.
         micro_batch : int
-            Images of one forward pass at most.
+            Largest number of images per forward pass.
         number : int
             Steps done before this one.
         share : float
@@ -98,8 +98,8 @@ class Learner:
             How much each image's loss counts.
         """
         recipe, ranks = self.recipe, self.ranks
-        # Dropout and attacks draw from torch's own generator; so do data loaders, at other times after a resume. Seeded
-        # here, a step's draws are a function of (seed, step, rank), and there is no random state to save.
+        # Dropout and attacks draw from torch's global generator; so do data loaders, at other times after a resume.
+        # With this seed a step's draws depend on (seed, step, rank) alone, and no random state has to be saved.
         torch.manual_seed(int(np.random.SeedSequence((self.seed, number, ranks.rank)).generate_state(1, np.uint64)[0]))
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
@@ -122,18 +122,18 @@ class Learner:
                     with ranks.without_sync(self.model) if i + 1 < len(places) else nullcontext():
                         losses, logits = self.loss(self.model, x, y, number)
                         total = (losses if counts is None else losses * counts[part].to(losses)).sum()
-                        # Averaging over the ranks divides by their number: what remains is the global batch's mean.
+                        # DDP divides by the number of ranks: the result is the mean over the global batch.
                         self.scaler.scale(total * (ranks.world / batch)).backward()
                 if self.noise and noise is not None:
                     self.noise.move(noise, part, strength)
-                if replay == 0:  # an image counts once a step
+                if replay == 0:  # each image is counted once per step
                     self._note(losses.detach(), logits.detach(), y, rows[part], number)
             self._descend()
         if self.average:
             self.average.update(self.network, number)
 
     def _descend(self) -> None:
-        """Update the weights with the gradients that are there."""
+        """Update the weights with the accumulated gradients."""
         if self.recipe.clip:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
@@ -153,10 +153,10 @@ class Learner:
             self.recorder.note(rows, labels, logits, losses)
 
     def published(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Tensors of the network, and the values that are evaluated and saved.
+        """Tensors of the network, and the values that replace theirs for evaluation and saving.
 
-        Averaged parameters where the recipe has them, and batch-norm statistics averaged over the ranks: each rank's
-        own know its share of the images only.
+        Averaged parameters if the recipe has them, and batch-norm statistics averaged over the ranks, since each rank's
+        own come from its share of the images only.
         """
         own = statistics(self.network)
         places, values = list(own), list(own)
@@ -180,7 +180,7 @@ class Learner:
         }
 
     def mine(self) -> dict[str, Any]:
-        """State that each rank has for itself."""
+        """State of this rank alone."""
         return {
             "statistics": [b.cpu() for b in statistics(self.network)],
             "sums": self.sums.cpu(),
@@ -189,14 +189,14 @@ class Learner:
         }
 
     def restore(self, shared: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
-        """Take up the state of a checkpoint, `ranks` being what each of its ranks had.
+        """Restore the state of a checkpoint; `ranks` holds the state of each of its ranks.
 
-        With the same number of ranks each goes on with its own. With another, statistics are averaged, rank 0 takes
-        all sums and records, and the noise of "free" training begins anew.
+        With the same number of ranks each gets its own. With another number, statistics are averaged, rank 0 gets all
+        sums and records, and the noise of "free" training starts from zero.
         """
         self.network.load_state_dict(shared["network"])
         self.optimiser.load_state_dict(shared["optimiser"])
-        optimisation.lay_out(self.optimiser)
+        optimisation.match_layout(self.optimiser)
         self.scaler.load_state_dict(shared["scaler"])
         if self.average:
             for place, value in zip(self.average.values, shared["average"], strict=True):

@@ -28,8 +28,8 @@ def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
 
 
-def lay_out(optimiser: torch.optim.Optimizer) -> None:
-    """Give state that has a parameter's shape its memory layout too: fused steps walk through both side by side."""
+def match_layout(optimiser: torch.optim.Optimizer) -> None:
+    """Give the optimiser's state the memory layout of its parameters: fused steps read both in order of memory."""
     for parameter, state in optimiser.state.items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
@@ -37,7 +37,7 @@ def lay_out(optimiser: torch.optim.Optimizer) -> None:
 
 
 def classification(recipe: Recipe, seed: int, rank: int) -> Loss:
-    """Cross entropy with label smoothing, on mixtures where the recipe asks for them.
+    """Cross entropy with label smoothing, on mixtures of images if the recipe has them.
 
     A step draws mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899), each with probability one half when both are
     set, and mixes the batch with itself reversed. The draw depends on (seed, step, rank) alone.
@@ -74,7 +74,7 @@ def mixed(images: torch.Tensor, mixup: float, cutmix: float, draw: np.random.Gen
     -------
     images : (b, 3, h, w)
     share : float
-        How much of each image is itself.
+        Weight of each image in its mixture.
     """
     pasting = cutmix > 0 and (mixup == 0 or draw.random() < 0.5)
     share = float(draw.beta(cutmix, cutmix) if pasting else draw.beta(mixup, mixup))
@@ -107,7 +107,7 @@ class Average:
 @contextmanager
 @torch.no_grad()
 def swapped(places: list[torch.Tensor], values: list[torch.Tensor]) -> Iterator[None]:
-    """Put `values` into the tensors `places` for the block, and what was there back afterwards, bit for bit."""
+    """Put `values` into the tensors `places` within the block; their own values are restored bit for bit."""
     before = [p.detach().clone() for p in places]
     for place, value in zip(places, values):
         place.copy_(value)

@@ -1,4 +1,4 @@
-"""Check everything that a training run is given, before anything is written."""
+"""Open and check all inputs of a training run, before anything is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prune.scores.folds import fold_numbers, parse_fold
 
 SMALLEST = 8
 _FITS_ANYWAY = frozenset({"img_size", "drop_rate", "drop_path_rate"})
-"""What a model was built with and weights fit regardless of; a vision transformer's positions are drawn anew."""
+"""Keyword arguments in which --init may differ: its weights still fit, all but a vision transformer's positions."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def check(config: Config) -> TrainingPlan:
     if len(classes) < 2 and recipe.method == "supervised":
         raise InputError(f"{config.beton}: has {len(classes)} class; training needs at least two")
     if config.allow_changed and config.index is None:
-        raise InputError("--allow-changed: there is no --index that it could speak of")
+        raise InputError("--allow-changed: needs --index")
     rows, index, changed = np.arange(len(source), dtype=np.int64), None, None
     if config.index is not None:
         rows, index, changed = _indexed(config, source)
@@ -103,7 +103,7 @@ def check(config: Config) -> TrainingPlan:
 
 
 def _indexed(config: Config, source: Dataset) -> tuple[np.ndarray, str, dict[str, Any] | None]:
-    """Rows of the index in the source, ascending, its fingerprint, and what differs where the user insisted."""
+    """Rows of the index in the source, ascending, its fingerprint, and with --allow-changed what differs."""
     from prune.index.pruned_index import PrunedIndex
 
     assert config.index is not None
@@ -126,7 +126,7 @@ def adapted(
     infobatch: float | None = None,
     adversarial: Literal["recipe", "none", "fast", "free", "pgd"] = "recipe",
 ) -> Recipe:
-    """Look up a recipe and change what is given; the learning rate follows the batch in proportion.
+    """Look up a recipe and apply the given changes; the learning rate is scaled with the batch.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def adapted(
         An unknown recipe, or a value that it cannot have.
     """
     if name not in RECIPES:
-        raise InputError(f"--recipe {name}: there is none of this name; there are {', '.join(RECIPES)}")
+        raise InputError(f"--recipe {name}: no such recipe; the recipes are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     if batch_size is not None:
         recipe = replace(recipe, batch=batch_size, lr=recipe.lr * batch_size / recipe.batch)
@@ -149,12 +149,12 @@ def adapted(
     elif adversarial != "recipe":
         recipe = replace(recipe, attack=replace(recipe.attack or Attack("fast"), kind=adversarial))
     if recipe.attack and recipe.method != "supervised":
-        raise InputError(f"--adversarial: {recipe.method} has no labels that an attack could aim at")
+        raise InputError(f"--adversarial: {recipe.method} uses no labels, which an attack needs")
     return recipe
 
 
 def _resized(recipe: Recipe, side: int) -> Recipe:
-    """Scale all of a recipe's resolutions; below 64 pixels the images do not grow on the way."""
+    """Scale all of a recipe's resolutions; below 64 pixels the images do not grow during training."""
     if side < SMALLEST:
         raise InputError(f"--resolution {side}: at least {SMALLEST} pixels are needed")
     factor = side / recipe.resolution
@@ -199,13 +199,13 @@ def _initial(config: Config, recipe: Recipe) -> str | None:
         raise InputError(f"{config.init}/model.json: does not describe a model")
     need_file(config.init / "model.safetensors", "the weights of --init")
     if spec.get("widths"):
-        raise InputError(f"{config.init}: is a compressed model; take the one that it was made from")
+        raise InputError(f"{config.init}: is a compressed model; give the one that it was made from")
     built = {k: v for k, v in (spec.get("kwargs") or {}).items() if k not in _FITS_ANYWAY}
     given = {"arch": spec.get("arch"), "stem": spec.get("stem"), **built}
     wanted = {"arch": recipe.arch, "stem": recipe.stem, **plain(recipe.kwargs)}
     for key in sorted(given.keys() | wanted.keys() - _FITS_ANYWAY):
         if given.get(key) != wanted.get(key):
             raise InputError(
-                f"{config.init}: its {key} is {given.get(key)}, the recipe's is {wanted.get(key)}: take another recipe"
+                f"{config.init}: its {key} is {given.get(key)}, the recipe's is {wanted.get(key)}: give another recipe"
             )
     return fingerprint(config.init)

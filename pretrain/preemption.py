@@ -1,7 +1,7 @@
-"""SIGTERM and SIGUSR1 ask a run to save and leave: noted here; the training loop saves at the next step boundary.
+"""Stop on SIGTERM or SIGUSR1: the signal is recorded here; the training loop saves after the current step and ends.
 
-Slurm sends SIGTERM before it takes a node away, and SIGUSR1 before the time is up (`--signal=USR1@120`). Until
-`listen` was called, either ends the process; so this module imports nothing slow and is used before anything that is.
+Slurm sends SIGTERM before it takes a node away, and SIGUSR1 before the time limit (`--signal=USR1@120`). Until `listen`
+is called, either kills the process; so this module imports nothing slow and is used before any slow import.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _received: list[int] = []
 
 
 class Requeue(SystemExit):
-    """The run saved a checkpoint on a signal and leaves with exit code 85."""
+    """The run saved a checkpoint on a signal and ends with exit code 85."""
 
     def __init__(self) -> None:
         super().__init__(int(ExitCode.STOPPED))
 
 
 def listen() -> None:
-    """Note SIGTERM and SIGUSR1 from here on. Only in the main thread."""
+    """Record SIGTERM and SIGUSR1 from now on. Only in the main thread."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda received, frame: _received.append(received))
 
 
-def asked() -> bool:
-    """Whether a signal has arrived; at every step `training_loop.train` asks, saves and raises `Requeue`."""
+def stop_requested() -> bool:
+    """Whether a signal has arrived; `training_loop.train` checks this after every step, saves and raises `Requeue`."""
     return bool(_received)

@@ -1,4 +1,4 @@
-"""The bar of a training run: images a second, share of the time spent waiting for data, time left."""
+"""Progress bar of a training run: images a second, share of the time spent waiting for data, time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAUSE = 0.5
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[Progress, float], None] | None]:
-    """Yield `on_step(progress, share of the budget)`; None on other ranks and without a terminal."""
+    """Yield `on_step(progress, share of the budget)`; None on ranks above 0 and without a terminal."""
     with display(what, 1.0, counted=False) as update:
         if update is None:
             yield None

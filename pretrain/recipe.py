@@ -1,4 +1,4 @@
-"""What a recipe says: everything about one training that is tuned together."""
+"""The class of recipes: all settings of a training that are tuned together."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Attack:
-    """Adversarial training: images are moved within a ball, against the model, before it learns from them.
+    """Adversarial training: images are changed within a radius to raise the loss, before the model learns from them.
 
     Attributes
     ----------
     kind : {"pgd", "fast", "free"}
         PGD (Madry et al., arXiv 1706.06083); one step from a random start (Wong et al., arXiv 2001.03994); or noise
-        that is carried along while each batch is learned from `steps` times (Shafahi et al., arXiv 1904.12843): an
-        epoch then makes `steps` times the updates at `steps` times the cost, so divide the epochs by it.
+        that is kept while each batch is replayed `steps` times (Shafahi et al., arXiv 1904.12843): an epoch then makes
+        `steps` times as many updates at `steps` times the cost, so divide the epochs by `steps`.
     norm : {"linf", "l2"}
     epsilon : float
         Radius; in grey levels of 255 for linf, in units of images scaled to [0, 1] for l2 (as published).
@@ -57,16 +57,16 @@ class Recipe:
         `lr` is the peak for `batch` images a step (scaled in proportion for others); `warmup` in epochs of `epochs`.
         Norms and biases do not decay.
     smoothing, mixup, cutmix
-        Label smoothing; Beta parameters of the mixtures, of which each step draws one.
+        Label smoothing; Beta parameters of mixup and CutMix, of which each step draws one.
     clip : float
         Largest norm of the gradient (0: none).
     ema : float
-        Decay a step of the averaged weights, which are then the ones evaluated and saved (0: none).
+        Decay per step of the averaged weights, which are then evaluated and saved (0: none).
     compile : bool
-        `torch.compile` where it pays: on CUDA.
+        Use `torch.compile`, on CUDA alone.
     attack : Attack, optional
     infobatch : float
-        Share of the easy half that a pass leaves out (InfoBatch, arXiv 2303.04947; 0: none).
+        Share of the easy images that an epoch skips (InfoBatch, arXiv 2303.04947; 0: none).
     method : {"supervised", "simsiam"}
     """
 

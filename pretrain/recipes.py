@@ -1,10 +1,10 @@
-"""Named recipes: everything that is tuned together, so that it stays out of the flags.
+"""Named recipes: settings that are tuned together, most of which are no flags of their own.
 
     python -m pretrain --list
     accelerate launch -m pretrain --beton S.beton --recipe rn50-16ep --out runs/rn50
 
-Each entry states its cost and what to expect. Figures with a paper or a project beside them are quoted from there, for
-full ImageNet-1k; the others were measured on the machine they name. With `--index` the cost falls in proportion to the
+Each entry states its cost and what to expect. Figures that name a paper or a project are quoted from it, for full
+ImageNet-1k; the others were measured on the machine they name. With `--index` the cost falls in proportion to the
 keep.
 """
 
@@ -33,8 +33,8 @@ def _resnet(arch: str, epochs: float, cost: str, expect: str, **more: Any) -> Re
 
 _SMALL = Recipe(
     # python -m pretrain --beton cifar100.beton --recipe small-rn18 --out runs/cifar100
-    cost="0.83 GFLOPs of training an image: 50,000 of 32 px take minutes an epoch on 2 slow cores, seconds on a GPU",
-    expect="CIFAR-100: about 50 % top-1 after 10 epochs, for comparisons and not for records",
+    cost="0.83 GFLOPs to train on an image: an epoch of 50,000 takes minutes on 2 slow cores, seconds on a GPU",
+    expect="CIFAR-100: about 50 % top-1 after 10 epochs, for comparisons, not for records",
     arch="resnet18",
     stem="half",
     epochs=10,
@@ -49,15 +49,15 @@ _SMALL = Recipe(
 
 _SMALL50 = replace(
     _SMALL,
-    cost="1.9 GFLOPs of training an image: 30 epochs of 50,000 are some minutes on a GPU, days on 2 cores",
-    expect="a backbone for 32 px sources, dearer than small-rn18 (not measured here)",
+    cost="1.9 GFLOPs to train on an image: 30 epochs of 50,000 take some minutes on a GPU, days on 2 cores",
+    expect="a backbone for 32 px sources, of a higher cost than small-rn18 (not measured here)",
     arch="resnet50",
     epochs=30,
 )
 
 _TINY = replace(
     _SMALL,
-    cost="66 MFLOPs of training an image: seconds an epoch on 2 slow cores",
+    cost="66 MFLOPs to train on an image: an epoch takes seconds on 2 slow cores",
     expect="for tests and the demo",
     kwargs={"channels": (16, 32, 64, 128)},
     epochs=4,
@@ -71,7 +71,7 @@ RECIPES: dict[str, Recipe] = {
     # python -m pretrain --beton S.beton --recipe rn18-surrogate --sample 0.25 --out runs/surrogate
     "rn18-surrogate": Recipe(
         cost="about 1/20 of rn50-16ep in images x FLOPs; with --sample 0.25 about 1/80",
-        expect="a judge, not a backbone: ranks samples and sees classes; about 55 % top-1 on ImageNet-1k",
+        expect="a surrogate, not a backbone: scores samples and maps classes; about 55 % top-1 on ImageNet-1k",
         arch="resnet18",
         epochs=8,
         batch=512,
@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
     "rn50-robust": _resnet(
         "resnetblur50",
         16,
-        "about 2.5 times rn50-16ep: one more pass forwards and back for each image",
+        "about 2.5 times rn50-16ep: one more forward and backward pass for each image",
         "robust features transfer better (Salman et al., arXiv 2007.08489); clean top-1 some 10 to 15 points lower",
         attack=Attack("fast", epsilon=4.0, ramp=0.1),
         smoothing=0.0,
@@ -114,7 +114,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     # accelerate launch -m pretrain --beton S.beton --recipe vit-b16-100ep --out runs/vit
     "vit-b16-100ep": Recipe(
-        cost="17.6 GFLOPs forwards an image: about 1 day on 8 A100 (by FLOPs, not measured here)",
+        cost="17.6 GFLOPs a forward pass: about 1 day on 8 A100 (by FLOPs, not measured here)",
         expect="about 79 % top-1 after 100 epochs from scratch (DeiT's settings, arXiv 2012.12877, 81.8 % after 300)",
         arch="vit_base_patch16_224",
         kwargs={"drop_path_rate": 0.1},
@@ -134,7 +134,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     # accelerate launch -m pretrain --beton S.beton --recipe convnext-t --out runs/convnext
     "convnext-t": Recipe(
-        cost="4.5 GFLOPs forwards an image: about 1.2 times rn50-88ep for each epoch (by FLOPs, not measured here)",
+        cost="4.5 GFLOPs a forward pass: about 1.2 times rn50-88ep for each epoch (by FLOPs, not measured here)",
         expect="about 81 % top-1 after 100 epochs (82.1 % after 300, arXiv 2201.03545)",
         arch="convnext_tiny",
         kwargs={"drop_path_rate": 0.1},
@@ -167,7 +167,7 @@ RECIPES: dict[str, Recipe] = {
     "small-rn50": _SMALL50,
     "small-rn50-robust": replace(
         _SMALL50,
-        cost="3.2 GFLOPs of training an image, 5/3 of small-rn50: one more pass forwards and back, to the image alone",
+        cost="3.2 GFLOPs to train on an image, 5/3 of small-rn50: one more forward pass, and a gradient of the image",
         expect="for comparisons: adversarial pretraining at radius 4/255 (not measured here)",
         smoothing=0.0,
         attack=Attack("fast", epsilon=4.0, ramp=0.1),
@@ -175,14 +175,14 @@ RECIPES: dict[str, Recipe] = {
     # python -m pretrain --beton S.beton --recipe half-rn18 --out runs/half
     "half-rn18": replace(
         _SMALL,
-        cost="0.23 GFLOPs of training an image, a quarter of small-rn18: half of its width",
+        cost="0.23 GFLOPs to train on an image, a quarter of small-rn18: half of its width",
         expect="for comparisons on processors without a GPU: three and a half times the cost of tiny",
         kwargs={"channels": (32, 64, 128, 256)},
         batch=64,
         smoothing=0.05,
         warmup=0.5,
     ),
-    # The cheap judge of 32 px sources.
+    # The surrogate for 32 px sources.
     "small-rn18-surrogate": replace(
         _SMALL,
         cost="about half of small-rn18",
@@ -219,7 +219,7 @@ RECIPES: dict[str, Recipe] = {
     # python -m pretrain --beton S.beton --recipe tiny-robust --out runs/robust
     "tiny-robust": replace(
         _TINY,
-        cost="110 MFLOPs of training an image, 5/3 of tiny: one more pass forwards and back, to the image alone",
+        cost="110 MFLOPs to train on an image, 5/3 of tiny: one more forward pass, and a gradient of the image",
         expect="for tests and comparisons: adversarial pretraining at radius 4/255",
         epochs=6,
         smoothing=0.0,
@@ -228,15 +228,15 @@ RECIPES: dict[str, Recipe] = {
     # python -m pretrain --beton S.beton --recipe tiny-surrogate --sample 0.25 --out runs/surrogate
     "tiny-surrogate": replace(
         _TINY,
-        cost="43 MFLOPs of training an image: 24 px instead of 32",
-        expect="a cheap judge on 32 px sources: trained on 5,000 images it keeps 0.4 of a full-data network's choice",
+        cost="43 MFLOPs to train on an image: 24 px instead of 32",
+        expect="a surrogate for 32 px sources; from 5,000 images it chooses 0.4 of what a full-data network chooses",
         epochs=5,
         resolution=24,
     ),
     # python -m pretrain --beton S.beton --recipe tiny-vit --out runs/tiny-vit
     "tiny-vit": replace(
         _SMALL,
-        cost="90 MFLOPs of training an image: seconds an epoch on 2 slow cores",
+        cost="90 MFLOPs to train on an image: an epoch takes seconds on 2 slow cores",
         expect="for tests and comparisons: a vision transformer; without much data well below tiny",
         arch="vit_tiny_patch16_224",
         stem="imagenet",
@@ -253,8 +253,8 @@ RECIPES: dict[str, Recipe] = {
     # prune generate --world lamps; make demo
     "lamps": replace(
         _SMALL,
-        cost="3 MFLOPs of training an image: steps of 8 images, some 100 a second on 1 slow core",
-        expect="generated lamps: 240 of them are told apart by their colour after 8 epochs",
+        cost="3 MFLOPs to train on an image: some 100 steps of 8 images a second on 1 slow core",
+        expect="generated lamps: learns their colours from 240 images in 8 epochs",
         kwargs={"channels": (8, 16, 32, 64), "layers": (1, 1, 1, 1)},
         epochs=8,
         batch=8,
@@ -265,8 +265,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "demo": replace(
         _SMALL,
-        cost="43 MFLOPs of training an image: about 3 seconds an epoch of the generated source on 1 slow core",
-        expect="generated source of 2,448 images: figures in an unknown style told apart after 12 epochs",
+        cost="43 MFLOPs to train on an image: about 3 seconds an epoch of the generated source on 1 slow core",
+        expect="generated source of 2,448 images: tells figures apart in a style that it never saw, after 12 epochs",
         kwargs={"channels": (16, 32, 64, 128), "layers": (1, 1, 1, 1)},
         epochs=12,
         batch=32,

@@ -1,8 +1,8 @@
 """Which image is trained on when, by which process: pure functions of (seed, epoch, step, rank, world).
 
 The permutation of an epoch depends on (seed, epoch) alone, a global batch is a slice of it, and a rank's batch a slice
-of the global batch. A run that goes on at step k, on any number of processes, therefore sees exactly what it would
-have seen.
+of the global batch. A run that resumes at step k, on any number of processes, therefore sees the same images as a
+run that was never stopped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def global_batch(n: int, batch: int, world: int = 1) -> int:
     """
     if min(n, batch) < world:
         raise InputError(
-            f"{min(n, batch)} images a step cannot feed {world} processes: start fewer, or raise --batch-size"
+            f"{min(n, batch)} images a step cannot feed {world} processes: start fewer processes, or raise --batch-size"
         )
     return min(n, batch)
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
-    """Whole global batches in `n` images; the rest of an epoch's permutation waits for another epoch."""
+    """Whole global batches in `n` images; the rest of an epoch's permutation is skipped."""
     return n // min(n, batch)
 
 

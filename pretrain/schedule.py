@@ -1,8 +1,7 @@
-"""Schedules as pure functions of progress, of which a table can be made before anything is trained.
+"""Schedules as pure functions of progress: the learning rate, the resolution and the strength of an attack.
 
-Progress is the share of the budget that is spent, 0 to 1, whatever the budget counts: epochs, steps or seconds. The
-learning rate, the resolution and the strength of an attack depend on it alone, so a resumed run needs no scheduler
-state.
+Progress is the share of the budget that is spent, 0 to 1, whether the budget is in epochs, steps or seconds. As nothing
+else enters, a resumed run needs no scheduler state.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ class Budget:
     Attributes
     ----------
     epochs : float, optional
-        Passes over what is trained on. Time falls in proportion to the keep.
+        Passes over the training images. The time is proportional to the keep.
     steps : int, optional
         Optimiser steps, whatever the keep.
     seconds : float, optional
@@ -42,7 +41,7 @@ class Budget:
             share = step / self.steps
         else:
             share = seconds / self.seconds  # type: ignore[operator]
-        # A sum of fractions may miss 1 by rounding: an epoch that is over by 1e-9 of the budget is over.
+        # Sums of fractions may miss 1 by rounding: a budget is spent when less than 1e-9 of it is left.
         return 1.0 if share > 1 - 1e-9 else share
 
 
@@ -54,7 +53,7 @@ def learning_rate(progress: float, peak: float, warmup: float, final: float = 0.
     progress : float in [0, 1]
     peak : float
     warmup : float in [0, 1)
-        Share of the budget that warms up.
+        Share of the budget in which the rate rises.
     final : float
         Learning rate at progress 1.
     """
@@ -73,7 +72,7 @@ def resolution(progress: float, start: int, end: int, begin: float, finish: floa
     Parameters
     ----------
     progress : float in [0, 1]
-        At the first step of an epoch; the resolution holds for the epoch.
+        At the start of an epoch; all of the epoch has this resolution.
     start, end : int
         Pixels.
     begin, finish : float

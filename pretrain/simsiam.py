@@ -1,9 +1,9 @@
 """SimSiam (Chen and He, arXiv 2011.10566): features without labels, from two views of each image.
 
 The loss is minus the cosine between the prediction of one view and the projection of the other, the gradient stopped
-at the projection (eq. 4). No negatives, no momentum encoder, any batch size. The network's own classifier learns
-beside it, on features that pass no gradient back: it costs next to nothing, says how good the features are, and gives
-the logits of a surrogate where labels exist.
+at the projection (eq. 4). No negatives, no momentum encoder, any batch size. The network's own classifier is
+trained at the same time on the features, without a gradient to them: it costs next to nothing, measures how good the
+features are, and gives the logits of a surrogate where labels exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prune.data.batches import Batch
 from prune.models.networks import features_and_logits
 
 _GREY = (0.299, 0.587, 0.114)
-# Rows of the rotation-free part of the hue change: Y, I, Q of the NTSC standard.
+# From RGB to Y, I, Q of the NTSC standard, where a change of hue is a rotation of I and Q.
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
@@ -66,7 +66,7 @@ class Siamese(nn.Module):
 
 
 def loss(mean: torch.Tensor, std: torch.Tensor) -> Loss:
-    """SimSiam's loss plus the classifier's, on views whose colours are drawn here.
+    """SimSiam's loss plus the classifier's, on views with random changes of colour.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def recoloured(
 ) -> torch.Tensor:
     """Change brightness, contrast, saturation and hue of four images in five, and make one in five grey.
 
-    Draws come from torch's generator, which the loop seeds for each step. Hue turns in the YIQ plane.
+    Draws come from torch's generator, which the loop seeds for each step. The hue is rotated in the YIQ colour space.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def recoloured(
 
 
 def _hue_turn(share: torch.Tensor) -> torch.Tensor:
-    """(b, 3, 3) matrices that turn the hue by a share of a full turn and keep the luma."""
+    """(b, 3, 3) matrices that rotate the hue by a share of a full turn and keep the luma."""
     forth = share.new_tensor(_YIQ)
     angle = 2 * torch.pi * share
     turn = torch.eye(3).to(share).repeat(len(share), 1, 1)

@@ -6,9 +6,9 @@
     python -m pretrain --list
 
 Writes into OUT: model.safetensors and model.json, metrics.jsonl (a line for each epoch), config.json, provenance.json,
-DONE. The same command again goes on from the newest checkpoint; with DONE it returns at once. One order holds: OUT's
-checkpoint if there is one, else the weights of --init, else scratch. SIGTERM and SIGUSR1 write a checkpoint and end
-the run with exit code 85.
+DONE. The same command resumes from the newest checkpoint; once DONE exists, it returns at once. A run starts from OUT's
+checkpoint if there is one, else from the weights of --init, else from random weights. On SIGTERM or SIGUSR1 it writes a
+checkpoint and ends with exit code 85.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prune.runs.outputs import claim
 
 
 def run(config: Config) -> None:
-    """Train, or go on training, or return at once when the run is done."""
+    """Train, resume, or return at once when the run is up to date."""
     from pretrain.distributed import dtype_of, open_ranks
     from pretrain.plan import check
 
@@ -43,6 +43,6 @@ def run(config: Config) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove what only an unfinished run needs. After DONE: a run killed while it ends still needs all of it."""
+    """Remove the files that only resuming needs. Called when DONE exists: until then a killed run needs them."""
     for name in ("checkpoint", "dynamics"):
         shutil.rmtree(out / name, ignore_errors=True)

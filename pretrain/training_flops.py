@@ -1,4 +1,4 @@
-"""What an image costs: counted by torch on the model's own operators, not looked up."""
+"""FLOPs of training on one image, counted by torch over the operators of the model."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _backwards(
     out_shape: Any = None,
     **_: Any,
 ) -> int:
-    """Each gradient costs as much as the convolution; torch's own formula forgets the groups of a depthwise one."""
+    """FLOPs of a convolution's gradients, each as many as its own; torch's own formula ignores groups."""
     return conv_flop_count(x_shape, w_shape, grad_shape, transposed) * (output_mask[0] + output_mask[1])
 
 
 def per_image(network: nn.Module, recipe: Recipe, resolution: int) -> float:
-    """FLOPs (2 for each multiply-add) of one image of training: forwards and backwards, attacks and views included.
+    """FLOPs (2 for each multiply-add) of training on one image: forward and backward, attacks and views included.
 
     Counted on the meta device: nothing is computed and no state changes.
     """
@@ -45,8 +45,8 @@ def per_image(network: nn.Module, recipe: Recipe, resolution: int) -> float:
         shadow(images).sum().backward()
     whole = counter.get_total_flops() / _IMAGES
     if recipe.attack and recipe.attack.kind == "free":
-        whole *= recipe.attack.steps  # its gradient of the images costs the first layer alone
+        whole *= recipe.attack.steps  # the gradient of the images adds that of the first layer alone
     elif recipe.attack:
-        # An attack's pass needs the gradient of the images alone: two thirds of forwards, and both kinds of backwards.
+        # An attack's pass needs no gradient of the weights, which is a third of a training pass.
         whole *= 1 + (recipe.attack.steps if recipe.attack.kind == "pgd" else 1) * 2 / 3
     return whole * (2 if recipe.method == "simsiam" else 1)  # without the small projector

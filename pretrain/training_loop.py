@@ -2,7 +2,7 @@
 
 It takes a network, a source of batches, the rows to train on and a recipe, and knows nothing of files except where its
 checkpoints go. Everything that decides the next step is a function of (seed, epoch, step) or part of the checkpoint,
-so a run that was killed anywhere goes on bit for bit (same machine, same number of processes), and with another number
+so a run that was killed at any point resumes bit for bit (same machine, same number of processes). With another number
 of processes it sees the same images in the same global batches.
 """
 
@@ -29,7 +29,7 @@ from pretrain.schedule import Budget
 from prune.models import networks
 from prune.runs.files import note
 
-_LOOK = 20  # steps between looks at a CUDA loss: each look waits for the GPU
+_CHECK_EVERY = 20  # steps between checks of a CUDA loss: each check waits for the GPU
 
 
 def train(
@@ -55,8 +55,8 @@ def train(
     Parameters
     ----------
     network : nn.Module
-        On the ranks' device, equal on all ranks. Holds the published weights at the end: the averaged ones where the
-        recipe asks for an average, and batch-norm statistics averaged over the ranks.
+        On the ranks' device, equal on all ranks. Holds the published weights at the end: the averaged ones if the
+        recipe has an average, and batch-norm statistics averaged over the ranks.
     batches : Batches
     rows : (n,) int64
         Ascending.
@@ -64,12 +64,12 @@ def train(
     mean, std : sequence of 3 floats
         In grey levels.
     micro_batch : int, optional
-        Largest number of images of one forward pass; more are accumulated. When absent, the rank's part of a step at
-        the start; a resume keeps that, so that batch norm sees parts of the same size on fewer processes.
+        Largest number of images per forward pass; larger steps accumulate gradients. When absent, the rank's part of a
+        step at the start of the run; a resume keeps it, so that on fewer processes batch norm sees parts of equal size.
     loss : Loss, optional
         Classification when absent.
     checkpoints : Path, optional
-        Directory of checkpoints, from the newest of which the run goes on; none when absent.
+        Directory of checkpoints; the run resumes from the newest. When absent, none are written.
     checkpoint_seconds : float
         Write one whenever this time has passed (0: after every step).
     dynamics : bool
@@ -80,7 +80,7 @@ def train(
     NonFinite
         Names the step and the last good checkpoint.
     Requeue
-        A signal came; a checkpoint is written.
+        A signal arrived; a checkpoint is written.
     """
     with networks.safe_memory_format(network):
         batch = sampling_order.global_batch(len(rows), recipe.batch, ranks.world)
@@ -121,7 +121,7 @@ class _Run:
     saved: float = 0.0
 
     def resume(self, micro_batch: int | None) -> None:
-        """Go on from the newest whole checkpoint, if there is one; in parts of `micro_batch` images from here on."""
+        """Resume from the newest undamaged checkpoint, if there is one; `micro_batch` replaces its own."""
         if self.directory is None:
             return
         ranks = self.learner.ranks
@@ -133,7 +133,7 @@ class _Run:
             if self.infobatch:
                 self.infobatch.losses = shared["infobatch"].numpy()
             self.progress = Progress(**progress)
-            note(f"going on from step {step} (epoch {self.progress.epoch + 1})")
+            note(f"resuming from step {step} (epoch {self.progress.epoch + 1})")
             self.progress.micro_batch = micro_batch or self.progress.micro_batch
         self.hooks.on_lines(self.progress.lines)
 
@@ -181,7 +181,7 @@ class _Run:
         whole = sampling_order.epoch_order(rows, self.seed, p.epoch, batch)
         mine = sampling_order.rank_order(whole, batch, ranks.rank, ranks.world, p.batch)
         learner.model.train()
-        # Fewer images than a batch: the rate falls with the batch.
+        # With fewer images than a batch, the rate is scaled down with the batch.
         peak = recipe.lr * batch / recipe.batch
         stream = self.batches(mine, p.epoch, p.resolution)
         try:
@@ -203,7 +203,7 @@ class _Run:
                 p.samples, p.epoch_samples = p.samples + batch, p.epoch_samples + batch
                 clock = self._tick(clock)
                 if self._boundary():
-                    clock = time.perf_counter()  # writing a checkpoint is no training time
+                    clock = time.perf_counter()  # writing a checkpoint does not count as training time
                 if self.hooks.on_step:
                     self.hooks.on_step(p, self._share(rows))
             if ranks.device.type == "cuda":
@@ -214,19 +214,19 @@ class _Run:
             stream.close()  # type: ignore[attr-defined]
 
     def _tick(self, since: float) -> float:
-        """Add the time since `since` to the clocks; the time now."""
+        """Add the time since `since` to the clocks; the current time."""
         now = time.perf_counter()
         self.progress.epoch_seconds += now - since
         self.progress.seconds += now - since
         return now
 
     def _boundary(self) -> bool:
-        """Agree with the other ranks on what follows a step; True when a checkpoint was written."""
+        """Agree with the other ranks whether to save or to stop; True when a checkpoint was written."""
         p, ranks = self.progress, self.learner.ranks
-        looks = ranks.device.type != "cuda" or p.step % _LOOK == 0
-        bad = int(self.learner.bad) if looks else 0
+        checks = ranks.device.type != "cuda" or p.step % _CHECK_EVERY == 0
+        bad = int(self.learner.bad) if checks else 0
         due = self.directory is not None and time.monotonic() - self.saved >= self.every
-        agreed = ranks.agree(preemption.asked(), due, bad, p.seconds)
+        agreed = ranks.agree(preemption.stop_requested(), due, bad, p.seconds)
         p.seconds = agreed.seconds
         self._refuse(agreed.bad_step)
         if self.directory is None or not (agreed.save or agreed.stop):
@@ -236,7 +236,7 @@ class _Run:
         self._refuse(ranks.agree(False, False, int(self.learner.bad), 0.0).bad_step)
         self._save(self.directory)
         if agreed.stop:
-            note(f"stopping on a signal: checkpoint of step {p.step} written; the same command goes on")
+            note(f"stopping on a signal: checkpoint of step {p.step} written; the same command resumes")
             raise preemption.Requeue
         return True
 

@@ -31,7 +31,7 @@ from prune.runs.identity import plain
 from prune.runs.outputs import finish
 from prune.scores.feature_files import order_fingerprint
 
-_SECOND_VIEW = 1 << 40  # added to the seed of the first one's crops
+_SECOND_VIEW = 1 << 40  # added to the seed for the crops of the second view
 
 
 def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
@@ -52,7 +52,7 @@ def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
             for _ in range(2 if recipe.method == "simsiam" else 1)
         ]
         for loader in loaders:
-            for _ in loader.epoch(rows[:1]):  # compiles what is compiled on first use: that is start-up, not training
+            for _ in loader.epoch(rows[:1]):  # compiles the loader: that is start-up, not training
                 pass
         val = None
         if plan.val:
@@ -65,7 +65,7 @@ def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
 
 
 def specification(config: Config, plan: TrainingPlan) -> dict[str, Any]:
-    """Describe the model so that it can be built again: model.json."""
+    """Content of model.json, from which the model can be rebuilt."""
     recipe = plan.recipe
     return {
         "arch": recipe.arch,
@@ -83,7 +83,7 @@ def specification(config: Config, plan: TrainingPlan) -> dict[str, Any]:
 
 
 def warm_start(network: nn.Module, directory: Any, classes: list[str]) -> None:
-    """Take all weights that fit from a model directory; the head stays new unless the classes are the same."""
+    """Copy all weights that fit from a model directory; the classifier stays random unless the classes are the same."""
     model, spec = networks.load_model(directory)
     given, own = model.state_dict(), network.state_dict()
     head = () if spec["classes"] == classes else networks.head_names(network)
@@ -91,7 +91,7 @@ def warm_start(network: nn.Module, directory: Any, classes: list[str]) -> None:
     new = sorted(own.keys() - fits.keys())
     network.load_state_dict({**own, **fits})
     if new:
-        note(f"{directory}: drawn anew: {', '.join(new)}")
+        note(f"{directory}: no weights for {', '.join(new)}, which start at random")
 
 
 def augmented(loader: Loader, recipe: Recipe, seed: int) -> Batches:

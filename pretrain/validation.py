@@ -23,7 +23,7 @@ def evaluate(
     Returns
     -------
     dict
-        "top1" (a count over a count: equal for every number of ranks), "loss" (cross entropy without smoothing), "n".
+        "top1" (a ratio of counts, so equal for every number of ranks), "loss" (cross entropy without smoothing), "n".
     """
     device = ranks.device
     mean, std = (torch.tensor(v, device=device).float().view(1, 3, 1, 1) for v in (mean, std))

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from torch import nn
 
 from pretrain.checkpoint import read_state, write_state
-from pretrain.optimisation import build, lay_out
+from pretrain.optimisation import build, match_layout
 from pretrain.recipes import RECIPES
 
 
@@ -57,7 +57,7 @@ def test_an_optimiser_goes_on_in_its_own_memory_layout(tmp_path, optimiser):
     state = read_state(tmp_path / "x.safetensors")
     nets[1].load_state_dict(state["network"])
     second.load_state_dict(state["optimiser"])
-    lay_out(second)
+    match_layout(second)
     for net, one in zip(nets, (first, second)):
         step(net, one, images[1])
         for parameter, values in one.state.items():

@@ -57,9 +57,9 @@ def disturbed(cluster, small, tmp_path_factory) -> SimpleNamespace:
         return max((int(place.name) for place in (out / "checkpoint").glob("0*")), default=0)
 
     def advanced(resumed: int) -> bool:
-        """Whether the run went on for the n-th time, and by a step at least."""
+        """Whether the run has resumed for the n-th time and made at least a step since."""
         text = log(seen.logs)
-        return text.count("going on from step") == resumed and steps() > seen.step
+        return text.count("resuming from step") == resumed and steps() > seen.step
 
     seen.step = 0
     (job,) = cluster.submit("submit.sh", *small, "--out", out)
@@ -67,7 +67,7 @@ def disturbed(cluster, small, tmp_path_factory) -> SimpleNamespace:
     cluster.ask("scancel", "--signal=USR1", job)  # what --signal=USR1@180 sends: to the steps, not to the script
     cluster.release(job)
     seen.step, seen.warned = steps(), log(seen.logs)
-    cluster.until("the run goes on", lambda: advanced(1))
+    cluster.until("the run resumes", lambda: advanced(1))
     cluster.ask("scancel", job)
     (seen.cancelled,) = cluster.ended(job)
     seen.restarts, seen.saved = cluster.fact(job, "Restarts"), steps()
@@ -75,7 +75,7 @@ def disturbed(cluster, small, tmp_path_factory) -> SimpleNamespace:
 
     seen.step = steps()
     (job,) = cluster.submit("submit.sh", *small, "--out", out)
-    cluster.until("the run goes on", lambda: advanced(2))
+    cluster.until("the run resumes", lambda: advanced(2))
     seen.twice = subprocess.run(
         [ROOT / "slurm/submit.sh", *map(str, small), "--out", out], env=cluster.environment, capture_output=True
     )
@@ -99,10 +99,10 @@ def test_two_nodes_train_as_one_run_and_each_reads_its_own_copy(cluster, undistu
 def test_a_signal_before_the_time_limit_saves_and_requeues(disturbed):
     assert "stopping on a signal: checkpoint of step" in disturbed.warned
     assert "what is done so far is saved; back to the queue" in disturbed.warned
-    assert "going on from step" in log(disturbed.logs)
+    assert "resuming from step" in log(disturbed.logs)
 
 
-def test_a_cancelled_job_stays_cancelled_and_a_second_submit_goes_on(disturbed):
+def test_a_cancelled_job_stays_cancelled_and_a_second_submit_resumes(disturbed):
     assert (disturbed.cancelled, disturbed.restarts) == ("CANCELLED", "1")  # not requeued by its own script
     assert disturbed.saved > 0
 
@@ -114,7 +114,7 @@ def test_a_run_in_the_queue_is_not_submitted_twice(disturbed):
 
 def test_after_a_node_failed_the_next_start_resumes(disturbed):
     assert disturbed.last == "COMPLETED"
-    assert f"going on from step {disturbed.step}" in log(disturbed.logs)
+    assert f"resuming from step {disturbed.step}" in log(disturbed.logs)
 
 
 def test_whatever_happened_the_weights_are_those_of_the_undisturbed_run(disturbed, undisturbed):

@@ -243,7 +243,7 @@ def test_a_signal_ends_a_recovery_at_a_checkpoint_with_code_85(case, done, tmp_p
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 85, ended.stderr
-    assert "checkpoint of step 2 written; the same command goes on" in ended.stderr
+    assert "checkpoint of step 2 written; the same command resumes" in ended.stderr
     assert (tmp_path / "run/work/1/checkpoint/000000002").is_dir()
     compress.run(asked)
     assert files(tmp_path / "run") == files(done)
@@ -254,7 +254,7 @@ def test_a_signal_between_steps_stops_a_run_without_training(case, tmp_path, mon
 
     asked = config(case, tmp_path / "run", recovery_epochs=0.0, steps=2)
     with monkeypatch.context() as patch:
-        patch.setattr(preemption, "asked", lambda: True)
+        patch.setattr(preemption, "stop_requested", lambda: True)
         with pytest.raises(preemption.Requeue):
             compress.run(asked)
     assert len(journal.read_journal(tmp_path / "run")) == 2

@@ -217,7 +217,7 @@ def signalled(function, patch):
     """The function, in whose course a signal comes."""
 
     def called(*arguments):
-        patch.setattr(preemption, "asked", lambda: True)
+        patch.setattr(preemption, "stop_requested", lambda: True)
         return function(*arguments)
 
     return called

@@ -291,7 +291,7 @@ def test_fine_tuning_that_was_stopped_resumes_to_the_same_weights(case, tmp_path
     finetune.run(tuned(case, tmp_path / "whole"))
     monkeypatch.setattr("transfer.evaluation.finetuning.SHORT", 0)  # with checkpoints, as a long run has them
     steps = iter(range(99))
-    monkeypatch.setattr(preemption, "asked", lambda: next(steps) == 4)  # after the fifth step
+    monkeypatch.setattr(preemption, "stop_requested", lambda: next(steps) == 4)  # after the fifth step
     with pytest.raises(preemption.Requeue):
         finetune.run(tuned(case, tmp_path / "cut"))
     assert not (tmp_path / "cut/DONE").exists()
@@ -330,7 +330,7 @@ def test_a_short_fine_tuning_that_was_stopped_reports_that_it_starts_over(case, 
 
     steps = iter(range(99))
     with monkeypatch.context() as patch:
-        patch.setattr(preemption, "asked", lambda: next(steps) == 4)
+        patch.setattr(preemption, "stop_requested", lambda: next(steps) == 4)
         with pytest.raises(preemption.Requeue):
             finetune.run(tuned(case, tmp_path / "cut"))
     assert "has no checkpoint; the same command starts it over" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def compress(compression: Compression, original: Path) -> list[Entry]:
         entries.append(_try(compression, trial))
         journal.write_journal(out, entries)
         note(journal.describe(entries[-1]))
-        if preemption.asked():
+        if preemption.stop_requested():
             note(f"stopping on a signal after step {entries[-1]['step']}; the same command resumes")
             raise preemption.Requeue
     shutil.rmtree(out / "work", ignore_errors=True)

@@ -63,7 +63,7 @@ def learn_tasks(
         _evaluate(state, run, tests, task, ranks)
         _save(out, task, state, setting, [names[c] for c in arrival[: int(labels.max()) + 1]])
         _note(run, state.records[-1])
-        if preemption.asked() and task + 1 < setting.tasks:
+        if preemption.stop_requested() and task + 1 < setting.tasks:
             note(f"{run.name}: stopping on a signal after task {task + 1}; the same command resumes")
             raise preemption.Requeue
     result = run_result(setting, run, state.records, [[names[c] for c in group] for group in groups])
