@@ -134,8 +134,7 @@ def _measured(config: Config) -> list[dict[str, Any]]:
 def _shown(images: list[np.ndarray], side: int) -> np.ndarray:
     import numpy as np
 
-    from prune.data.batches import render
-    from prune.data.crops import center_crops
+    from prune.data.crops import center_crops, render
 
     boxes = center_crops(np.array([i.shape[0] for i in images]), np.array([i.shape[1] for i in images])).boxes
     return np.stack([render(image, box, False, side) for image, box in zip(images, boxes)])

@@ -190,8 +190,7 @@ def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple
     import numpy as np
 
     from prune.data import image_codecs
-    from prune.data.batches import render
-    from prune.data.crops import center_crops
+    from prune.data.crops import center_crops, render
     from prune.data.dataset import stored_image
     from prune.data.stored_images import decode
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prune.runs.files import InputError, atomic, note
 
 if TYPE_CHECKING:
-    from transfer.pages.kept import Selection
+    from transfer.pages.kept_images import Selection
 
 
 @dataclass(frozen=True)

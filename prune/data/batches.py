@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 
@@ -78,22 +77,3 @@ def by_blocks(rows: np.ndarray, batch_size: int, draw: Draw) -> Iterator[tuple[n
         for first in range(0, len(these), batch_size):
             part = slice(first, first + batch_size)
             yield these[part], Crops(crops.boxes[part], crops.flip[part])
-
-
-def render(pixels: np.ndarray, box: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
-    """Crop (h, w, 3) uint8 pixels to `box` (black outside the image), resize to a square, mirror.
-
-    Returns
-    -------
-    (resolution, resolution, 3) uint8
-    """
-    top, left, height, width = (int(v) for v in box)
-    bottom, right = min(top + height, pixels.shape[0]), min(left + width, pixels.shape[1])
-    inside = pixels[max(top, 0) : bottom, max(left, 0) : right]
-    if inside.shape[:2] != (height, width):
-        padded = np.zeros((height, width, 3), np.uint8)
-        y, x = max(-top, 0), max(-left, 0)
-        padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-        inside = padded
-    image = cv2.resize(inside, (resolution, resolution), interpolation=cv2.INTER_AREA)
-    return image[:, ::-1] if flip else image

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from prune.index.matching import mixed
@@ -131,3 +132,22 @@ def _uniform(key: np.ndarray, draw: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         found: np.ndarray = (mixed(key + np.uint64(draw) * _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return found
+
+
+def render(pixels: np.ndarray, box: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
+    """Crop (h, w, 3) uint8 pixels to `box` (black outside the image), resize to a square, mirror.
+
+    Returns
+    -------
+    (resolution, resolution, 3) uint8
+    """
+    top, left, height, width = (int(v) for v in box)
+    bottom, right = min(top + height, pixels.shape[0]), min(left + width, pixels.shape[1])
+    inside = pixels[max(top, 0) : bottom, max(left, 0) : right]
+    if inside.shape[:2] != (height, width):
+        padded = np.zeros((height, width, 3), np.uint8)
+        y, x = max(-top, 0), max(-left, 0)
+        padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        inside = padded
+    image = cv2.resize(inside, (resolution, resolution), interpolation=cv2.INTER_AREA)
+    return image[:, ::-1] if flip else image

@@ -19,9 +19,9 @@ from threading import Barrier
 import numpy as np
 import torch
 
-from prune.data.batches import Batch, Draw, by_blocks, drawing, render
+from prune.data.batches import Batch, Draw, by_blocks, drawing
 from prune.data.beton import JPEG
-from prune.data.crops import Crops
+from prune.data.crops import Crops, render
 from prune.data.dataset import Dataset, damage_error
 from prune.data.jpeg_decoder import DAMAGED, REFUSED, WAITING, fill
 from prune.data.stored_images import Stored, decode

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from prune.data.batches import Batch, Draw, by_blocks, drawing, render
-from prune.data.crops import Crops
+from prune.data.batches import Batch, Draw, by_blocks, drawing
+from prune.data.crops import Crops, render
 from prune.data.dataset import Dataset, damage_error
 from prune.data.stored_images import Stored, decode
 

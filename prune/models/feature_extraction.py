@@ -25,8 +25,8 @@ from prune.models import networks
 from prune.models.networks import TrainedModel
 from prune.runs.cores import share_of_cores
 from prune.runs.files import InputError, note, write_json
-from prune.runs.heap import keep_freed_memory
 from prune.runs.identity import RunOption, identity
+from prune.runs.memory_allocator import keep_freed_memory
 from prune.runs.outputs import claim_file
 from prune.runs.progress import track
 from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features

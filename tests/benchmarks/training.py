@@ -52,7 +52,7 @@ from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.models import networks
 from prune.models.feature_extraction import extract
-from prune.runs.heap import keep_freed_memory
+from prune.runs.memory_allocator import keep_freed_memory
 
 CUDA = torch.cuda.is_available()
 ROOT = Path(__file__).parents[2]

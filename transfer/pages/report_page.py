@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prune.runs.files import csv_cell
-from transfer.pages import kept, plots, tables
+from transfer.pages import kept_images, plots, tables
 from transfer.pages.chart_page import chart_page
-from transfer.pages.kept import CLASSES, Selection
+from transfer.pages.kept_images import CLASSES, Selection
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.controls import CONTROLS
@@ -53,7 +53,7 @@ def report_html(
     selections : sequence of Selection
         What was kept, one for each method and keep.
     pictures : mapping, optional
-        {"title": of the selection, "groups": from `kept.picture_groups`}.
+        {"title": of the selection, "groups": from `kept_images.picture_groups`}.
     calibration : mapping, optional
         From `reliability.reliability_by_evaluation`.
     """
@@ -197,7 +197,7 @@ def _row(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _class_table(selection: Selection) -> dict[str, Any]:
-    rows = kept.class_rows(selection)
+    rows = kept_images.class_rows(selection)
     most = max((row["weight"] or 0 for row in rows), default=0) or 1
     return {
         "title": selection.title,
@@ -226,7 +226,7 @@ def _classes_csv(selections: Sequence[Selection]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "keep", "class", "weight", "size", "kept", "reasons"])
     for one in selections:
-        for row in kept.class_rows(one):
+        for row in kept_images.class_rows(one):
             cells = [row[key] for key in ("class", "weight", "size", "kept", "reasons")]
             writer.writerow([one.method, one.keep, *map(csv_cell, cells)])
     return text.getvalue()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from prune.data import ffcv_loader
-from prune.data.batches import render
+from prune.data.crops import render
 from prune.data.beton import open_beton
 from prune.data.crops import center_crops, padded_crops, random_resized_crops
 from prune.data.dataset import open_dataset

@@ -6,7 +6,7 @@ import resource
 
 import numpy as np
 
-from prune.runs.heap import keep_freed_memory
+from prune.runs.memory_allocator import keep_freed_memory
 
 
 def test_the_next_array_of_a_size_costs_no_page_faults():
