@@ -77,16 +77,16 @@ def _selections(
     config: Config, results: dict[str, Any], analysis: dict[str, Any]
 ) -> tuple[list[Selection], dict[str, Any] | None]:
     """The study's selections, and pictures of the one that the verdict is about."""
-    from transfer.pages import kept
+    from transfer.pages import kept_images
     from transfer.pages.report_page import selection_shown_first
 
-    selections = kept.open_selections(results, config.study)
-    beton = config.source or kept.source_beton(results, config.study)
+    selections = kept_images.open_selections(results, config.study)
+    beton = config.source or kept_images.source_beton(results, config.study)
     if beton is None or not selections:
         return selections, None
     best = selections[selection_shown_first(analysis, selections)]
     try:
-        return selections, {"title": best.title, "groups": kept.picture_groups(best, beton)}
+        return selections, {"title": best.title, "groups": kept_images.picture_groups(best, beton)}
     except InputError as error:
         if config.source is not None:
             raise

@@ -11,7 +11,8 @@ import torch
 from pretrain.hooks import Batches
 from pretrain.recipe import Recipe
 from prune.data import crops
-from prune.data.batches import Batch, render
+from prune.data.batches import Batch
+from prune.data.crops import render
 from prune.data.dataset import Dataset
 from transfer.evaluation.image_arrays import read_images
 from transfer.evaluation.target_splits import SMALL

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.data.batches import render
-from prune.data.crops import center_crops
+from prune.data.crops import center_crops, render
 from prune.data.stored_images import decode, prepare
 from prune.runs.files import InputError, note
 
