@@ -122,10 +122,10 @@ def _compared(config: Config, source: Features, test: Features, centre: np.ndarr
     pairs: list[list[str]] = []
     identical = None
     if (ours := _manifest(source)) is not None and (theirs := _manifest(test)) is not None:
-        same = np.isin(theirs.digests, ours.digests)
+        same = np.isin(theirs.digests[test.rows], ours.digests)
         identical = int(same.sum())
         listed = leaked[np.argsort(~same[leaked], kind="stable")][:EXAMPLES]
-        pairs = [[_text(ours.ids[of_test[row]]), _text(theirs.ids[row])] for row in listed]
+        pairs = [[_text(ours.ids[source.rows[of_test[row]]]), _text(theirs.ids[test.rows[row]])] for row in listed]
     return {
         "images": len(test),
         "leaked": len(leaked),

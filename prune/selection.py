@@ -173,6 +173,8 @@ def _choice(
         copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, constraints.always, ties)
         low = np.zeros(count, np.int64) if floor is None else floor
         eligible &= ~eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
+    needed = presets.needs_features(method.rank)
+    features = inputs_of.features_of(config.scores, given, config.features) if needed else None
     source = Candidates(
         label,
         count,
@@ -180,11 +182,10 @@ def _choice(
         weights,
         eligible,
         constraints.always,
-        inputs_of.features_of(config.scores, given, config.features).features
-        if presets.needs_features(method.rank)
-        else None,
+        features.features if features is not None else None,
         given.manifest.ids,
         given.classes,
+        features.rows if features is not None and features.partial else None,
     )
     return choose_samples(
         source,

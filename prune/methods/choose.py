@@ -40,6 +40,8 @@ class Candidates:
         True for samples that must be kept.
     features : (n, d) float, optional
         For ranks that use them; may be memory-mapped.
+    feature_rows : (m,) int64, optional
+        The samples whose features these are, ascending; all when absent.
     ids : (n,) bytes, optional
         Draws and ties depend on the seed and these; on the row numbers when absent.
     names : list of str, optional
@@ -55,6 +57,7 @@ class Candidates:
     features: np.ndarray | None = None
     ids: np.ndarray | None = None
     names: list[str] | None = None
+    feature_rows: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,8 @@ def _place(free: _Free, groups: np.ndarray, quotas: np.ndarray, cut: float) -> n
 
     if free.source.features is None:
         raise InputError(f"rank {free.way} uses the source's features: give them with --features")
-    return coverage_places(free.way, free.source.features, free.rows, groups, quotas, hard)
+    held = free.source.feature_rows
+    return coverage_places(free.way, free.source.features, free.rows, groups, quotas, hard, held)
 
 
 def _weights(source: Candidates, name: str, sizes: np.ndarray) -> np.ndarray:

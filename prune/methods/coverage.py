@@ -8,6 +8,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from prune.methods.rank import places
 from prune.runs.progress import track
 from prune.scores.clusters import gather, unit
 
@@ -207,6 +208,7 @@ def coverage_places(
     groups: np.ndarray,
     quotas: np.ndarray,
     hardness: np.ndarray | None = None,
+    held: np.ndarray | None = None,
 ) -> np.ndarray:
     """Apply a rule inside every group; (n,) int64, the order of taking, those below the quota being chosen.
 
@@ -221,7 +223,12 @@ def coverage_places(
     quotas : (c,) int
     hardness : (n,) float, optional
         For "d2": the larger, the harder. Scaled to [0, 1] in each group; NaN counts as 0.
+    held : (m,) int64, optional
+        What `rows` calls each row of `features`, ascending; its number when absent. Samples that are not among them
+        have no features, and come after all others of their group.
     """
+    if held is not None:
+        return _places_of_a_part(rule, features, rows, groups, quotas, hardness, held)
     order = np.argsort(groups, kind="stable")
     ends = np.cumsum(np.bincount(groups, minlength=len(quotas)))
     place = np.empty(len(rows), np.int64)
@@ -241,6 +248,33 @@ def coverage_places(
             rest = np.setdiff1d(np.arange(size), picks)
             inside = inside[np.r_[picks, rest]]
         place[inside] = np.arange(size)
+    return place
+
+
+def _places_of_a_part(
+    rule: str,
+    features: np.ndarray,
+    rows: np.ndarray,
+    groups: np.ndarray,
+    quotas: np.ndarray,
+    hardness: np.ndarray | None,
+    held: np.ndarray,
+) -> np.ndarray:
+    """`coverage_places` where some samples have no features: the rule orders the others, and these follow."""
+    at = np.minimum(np.searchsorted(held, rows), len(held) - 1)
+    known = held[at] == rows
+    sizes = np.bincount(groups[known], minlength=len(quotas))
+    place = np.empty(len(rows), np.int64)
+    place[known] = coverage_places(
+        rule,
+        features,
+        at[known],
+        groups[known],
+        np.minimum(quotas, sizes),
+        None if hardness is None else hardness[known],
+    )
+    last = groups[~known]
+    place[~known] = sizes[last] + places(np.arange(len(last)), last)[0]
     return place
 
 

@@ -123,7 +123,7 @@ def test_a_cascade_scores_what_passed_alone_and_never_keeps_an_image_without_fea
     assert np.array_equal(
         arrays["sample/domain"], open_arrays(root / "gate.npz", "winnow-scores/1")[0]["sample/domain"]
     )
-    for method in ("winnow", "dp4tl-lm", "el2n", "influence"):
+    for method in ("winnow", "dp4tl-lm", "el2n", "influence", "d2", "d2-global", "k-center", "herding"):
         chosen = selection.Config(
             scores=tmp_path / "s.npz", gate="auto", method=method, keep=0.1, out=tmp_path / f"{method}.npz"
         )

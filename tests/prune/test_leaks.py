@@ -69,6 +69,19 @@ def test_test_images_in_the_source_are_counted_and_the_first_listed_by_id(case, 
     assert "0 of 10 images of clean.test" in said
 
 
+def test_examples_are_named_where_a_part_of_the_source_has_features(case):
+    """As after `prune features --index`: the odd rows alone, among them 15 of the 30 and row 5."""
+    held, odd = Manifest.load(case.folder / "s.manifest.npz"), np.arange(1, 200, 2)
+    facts = {"arch": "one", "classes": ["a", "b"], "fingerprint": "one"}
+    logits = np.zeros((100, 2), np.float16)
+    case.source = case.folder / "s.features.npz"
+    write_features(case.source, as_float16(case.x[odd]), logits, held, case.folder / "s.manifest.npz", facts, rows=odd)
+    one = made(case, case.leaky)["tests"]["leaky.test"]
+    assert (one["leaked"], one["source_images"]) == (17, 16)
+    wanted = [[f"s/{100 + i}.jpg", f"leaky.test/{i}.jpg"] for i in range(1, 30, 2)]
+    assert one["pairs"] == wanted + [["s/5.jpg", "leaky.test/30.jpg"], ["s/5.jpg", "leaky.test/31.jpg"]]
+
+
 def test_the_same_source_images_are_found_as_by_prune_score(case):
     score.run(score.Config((case.source,), case.folder / "scores.npz", leaks=(case.leaky, case.clean), also=()))
     arrays, _ = open_arrays(case.folder / "scores.npz", "winnow-scores/1")

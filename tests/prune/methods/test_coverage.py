@@ -135,6 +135,26 @@ def test_equal_samples_are_taken_from_the_lower_row_on(rule):
     assert set(np.flatnonzero(place < 3)) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("rule", RULES)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15)
+def test_samples_without_features_come_last_and_change_nothing_among_the_others(rule, seed):
+    rng = np.random.default_rng(seed)
+    n, total = 12, 30
+    held = np.sort(rng.choice(total, n, replace=False))
+    features, hardness = rng.normal(size=(n, 3)), rng.uniform(size=total)
+    groups, quotas = rng.integers(0, 2, total), np.array([3, 2])
+    place = coverage_places(rule, features, np.arange(total), groups, quotas, hardness, held)
+    sizes = np.bincount(groups[held], minlength=2)
+    alone = coverage_places(rule, features, np.arange(n), groups[held], np.minimum(quotas, sizes), hardness[held])
+    assert place[held].tolist() == alone.tolist()
+    others = np.setdiff1d(np.arange(total), held)
+    for group in range(2):
+        assert place[others[groups[others] == group]].tolist() == list(
+            range(sizes[group], int((groups == group).sum()))
+        )
+
+
 @pytest.mark.parametrize("rule", ["k-center", "herding", "facility-location"])
 def test_large_classes_go_without_the_table_to_the_same_end(rule, monkeypatch):
     x = np.random.default_rng(4).normal(size=(50, 5))
