@@ -78,7 +78,7 @@ def run(config: Config) -> Path:
 
 
 def _as_float16_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-    """Rows of a table in the given order as half floats, mapped from a file that is written block by block."""
+    """Rows of a table in the given order as float16, mapped from a file that is written block by block."""
     import numpy as np
 
     from prune.scores.streaming import as_float16, blocks, read_rows, release_pages

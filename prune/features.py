@@ -4,7 +4,7 @@
     prune features --thumbnail --betons runs/source.beton runs/pets.beton --out runs/thumbnails      (no network)
     accelerate launch --multi_gpu -m prune features ...       (all GPUs; each takes a part of every beton)
 
-Writes OUT/<name>.features.npz for each beton: half floats, rows in the beton's order, memory-mapped by its readers.
+Writes OUT/<name>.features.npz for each beton: float16, rows in the beton's order, memory-mapped by its readers.
 <name>.features.json beside it records the seconds that the pass took.
 """
 

@@ -1,6 +1,6 @@
 """Run a network once over images: yield their features and logits, or write them to a features file.
 
-`prune features` and the evaluations of `transfer` compute features here, so each finds the files of the other.
+`prune features` and the evaluations of `transfer` both compute features here, so that each can reuse the other's files.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _extract_part(
     settings: ExtractionSettings,
     device: torch.device,
 ) -> None:
-    """Write the features and logits of this process's rows as two .npy files of half floats."""
+    """Write the features and logits of this process's rows as two .npy files of float16."""
     passes = extract(
         model.network,
         model.spec,

@@ -177,12 +177,12 @@ def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, .
     return (images.float() - shift) / torch.tensor(std, device=images.device).view(1, 3, 1, 1)
 
 
-def pick_precision(asked: str, device: torch.device) -> str:
-    """Resolve "auto": "bf16" where the hardware multiplies bfloat16, "fp32" where it would only emulate it."""
-    if asked not in ("auto", "bf16", "fp32"):
-        raise InputError(f"--precision {asked}: auto, bf16 and fp32 are possible")
-    if asked != "auto":
-        return asked
+def pick_precision(precision: str, device: torch.device) -> str:
+    """Resolve "auto": "bf16" where the hardware computes in bfloat16, "fp32" where it would emulate it."""
+    if precision not in ("auto", "bf16", "fp32"):
+        raise InputError(f"--precision {precision}: auto, bf16 and fp32 are possible")
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     try:

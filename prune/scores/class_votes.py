@@ -16,7 +16,7 @@ from prune.runs.files import InputError
 
 COMBINATIONS = ("mean", "max", "min")
 _KEPT = 1 << 23
-"""Preferences (64 MiB of them) up to which both passes of `streamed_votes` share one computation."""
+"""Largest number of preferences (64 MiB) that `streamed_votes` keeps instead of computing them twice."""
 
 
 def spread(scores: np.ndarray) -> float:

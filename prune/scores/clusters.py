@@ -29,8 +29,7 @@ def stream(features: np.ndarray, what: str) -> Iterator[tuple[slice, np.ndarray]
 def unit(x: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
     """Rows scaled to length 1, float32, after `centre` is subtracted; a row of zeros stays.
 
-    Pooled features of a ReLU network are all positive, so any two of them look alike; without their mean the cosine
-    tells them apart.
+    Pooled features of a ReLU network are all positive, so all their cosines are large; without their mean they spread.
     """
     x = np.asarray(x, np.float32)
     if centre is not None:

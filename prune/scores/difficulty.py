@@ -61,7 +61,7 @@ def el2n(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
     rows = np.arange(len(p))
     own = p[rows, labels]
     p[rows, labels] = 0.0
-    # The rest is summed rather than taken as 1 - own: an easy sample's error keeps its digits.
+    # A sum, not 1 - own, which would lose the digits of an easy sample's small error.
     rest = p.sum(axis=1)
     others = np.einsum("ij,ij->i", p, p)
     p[rows, labels] = own
@@ -93,7 +93,7 @@ def difficulty(logits: np.ndarray, labels: np.ndarray | None, squared_norm: np.n
     logits : (n, c) float
     labels : (n,) int, optional
         Columns of the logits. None when the surrogate's classes are not the source's: scores that need the label are
-        left out.
+        skipped.
     squared_norm : (n,) float
         Squared norm of the features.
 

@@ -15,8 +15,8 @@ def rank_average(scores: Sequence[np.ndarray]) -> np.ndarray:
 
     The order is that of each sample's mean rank over the surrogates. The values come from the mean of the surrogates'
     quantile functions (quantile normalisation), since strata and weights depend on values, not on order alone:
-    surrogates that agree give back their score. A sample that a surrogate does not know (NaN) is averaged over the
-    others, and is NaN when none knows it.
+    where all surrogates agree, the result is their score. A sample that some do not know (NaN) is averaged over
+    the others, and is NaN when none knows it.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def together(parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.nd
     Parameters
     ----------
     parts : sequence of mappings
-        "sample/NAME" (n,) and "class/RULE/TARGET" (c,); those that only some surrogates have are left out. Other arrays
+        "sample/NAME" (n,) and "class/RULE/TARGET" (c,); those that only some surrogates have are dropped. Other arrays
         are taken from the first.
 
     Returns

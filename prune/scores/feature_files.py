@@ -22,7 +22,7 @@ FORMAT = "winnow-features/1"
 
 
 def content_fingerprint(path: Path) -> str:
-    """Fingerprint of an npz file by the CRC-32 and size of its members: no pass over the data."""
+    """Fingerprint of an npz file from the CRC-32 and size of its members, without reading the data."""
     with zipfile.ZipFile(path) as archive:
         members = sorted((i.filename, i.CRC, i.file_size) for i in archive.infolist())
     return hashlib.sha256(json.dumps(members).encode()).hexdigest()[:32]
@@ -31,7 +31,7 @@ def content_fingerprint(path: Path) -> str:
 def order_fingerprint(manifest: Path) -> str | None:
     """CRC-32 of a manifest's ids in their order; None when there is no such file.
 
-    Rows have a meaning in one order only, and a manifest's own fingerprint does not depend on the order.
+    Arrays over rows are valid for one order only, and a manifest's own fingerprint does not depend on the order.
     """
     if not Path(manifest).is_file():
         return None
@@ -146,7 +146,9 @@ def open_features(path: Path) -> Features:
     if n and (label.min() < 0 or label.max() >= len(names)):
         raise InputError(f"{path}: labels outside [0, {len(names)})")
     if arrays["logits"].shape[1] != len(meta["model"].get("classes", [])):
-        raise InputError(f"{path}: {arrays['logits'].shape[1]} logits for other than as many surrogate classes")
+        raise InputError(
+            f"{path}: {arrays['logits'].shape[1]} logits for {len(meta['model'].get('classes', []))} surrogate classes"
+        )
     return Features(
         path=path,
         features=arrays["features"],

@@ -69,7 +69,7 @@ def self_prototype(features: np.ndarray, classes: int, seed: int = 0, keys: np.n
 def affinity(features: np.ndarray, targets: Sequence[np.ndarray], centre: np.ndarray) -> np.ndarray:
     """Cosine to the nearest image of any target, the source's mean feature subtracted, (n,) float32.
 
-    FM for single samples: a source image is worth what its nearest target image says.
+    FM for single samples: the score of a source image depends on its nearest target image alone.
     """
     best = np.full(len(features), -np.inf, np.float32)
     ready = [unit(target, centre) for target in targets]

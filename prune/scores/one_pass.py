@@ -55,7 +55,7 @@ def one_pass(
         Number of classes, or of groups where `groups` is given.
     columns : (classes,) int, optional
         Columns of the logits that belong to the classes; None when the surrogate has other classes, and then scores
-        that need the label are left out.
+        that need the label are skipped.
     workers : int, optional
         Threads. The result does not depend on them.
     groups : (n,) int, optional

@@ -39,7 +39,7 @@ class Score:
     paper : str
         Publication, with section or equation.
     also : str
-        Value of `prune score --also` that asks for the score; empty: it is computed whenever its input is there.
+        Value of `prune score --also` that requests the score; empty: it is computed whenever its input exists.
     average : {"rank", "mean"}
         How the scores of several surrogates are averaged.
     labels : bool
@@ -151,7 +151,7 @@ SCORES = (
 )
 BY_NAME = {row.name: row for row in SCORES}
 ALSO = tuple(dict.fromkeys(row.also for row in SCORES if row.also))
-"""Values of `prune score --also` that ask for scores."""
+"""Values of `prune score --also` that request scores."""
 
 
 def names(source: Source) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ def compute(source: Source, given: Mapping[str, Any], also: Collection[str] = ()
     given : mapping
         What is there, under the parameters' names; None counts as absent.
     also : collection of str
-        The values of `--also`; rows that ask for another one are left out.
+        The values of `--also`; rows with another one are skipped.
 
     Returns
     -------
@@ -210,9 +210,10 @@ def way_out(wanted: Collection[str]) -> str:
 
 
 def described() -> str:
-    """The table as lines of text, for `--help`: name, hard end, what asks for it, paper."""
+    """The table as lines of text, for `--help`: name, hard end, the flag that requests it, paper."""
     lines = []
     for row in SCORES:
-        asked = {"dynamics": "--dynamics"}.get(row.source, f"--also {row.also}" if row.also else "always")
-        lines.append(f"    {row.name:<16}  {row.hard or 'no'} is hard, {asked}: {row.paper}")
+        flag = {"dynamics": "--dynamics"}.get(row.source, f"--also {row.also}" if row.also else "always")
+        hard = f"{row.hard} is hard" if row.hard else "no hard end"
+        lines.append(f"    {row.name:<16}  {hard}, {flag}: {row.paper}")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Scores from training dynamics: how the surrogate's predictions of a sample changed while it trained on it.
 
 The functions take what `all_scores` provides: `probability` of the label, `margin` (logit of the label less the largest
-other logit), and `correct` (1: the prediction was right; 0: wrong; 2: the epoch left the sample out), each of shape
-(epochs, b), and `length`, the epochs in a window. NaN marks epochs that left the sample out: means and deviations are
+other logit), and `correct` (1: the prediction was right; 0: wrong; 2: the epoch skipped the sample), each of shape
+(epochs, b), and `length`, the epochs in a window. NaN marks epochs that skipped the sample: means and deviations are
 over the epochs that saw it, and windows are over consecutive epochs that saw it. Which end of a score is the hard one
 is in `prune.scores.score_table`.
 """
@@ -164,7 +164,7 @@ def all_scores(
     Returns
     -------
     dict of str to (b,) float32
-        NaN for samples (or windows) that were never seen. Scores over windows are left out where the training is
+        NaN for samples (or windows) that were never seen. Scores over windows are absent where the training is
         shorter than a window.
     """
     p, m = packed(probability.astype(np.float32), margin.astype(np.float32))

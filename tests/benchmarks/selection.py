@@ -5,7 +5,7 @@
     python tests/benchmarks/selection.py --folder scratch --large 14000000          features streamed; 12 GB of disk
     python tests/benchmarks/selection.py --folder scratch --table tests/benchmarks/results/selection
 
-1,281,167 samples of 512 half floats and 1,000 logits in 1,000 classes of unequal size, in random order, and 3,680
+1,281,167 samples of 512 float16 features and 1,000 logits in 1,000 classes of unequal size, in random order, and 3,680
 target images; --quarter samples has a quarter of each class, --quarter classes a quarter of the classes (rules that
 compare the samples of a class with each other cost the square of its size); --large has 128 features, 21,841 classes,
 and 64 logits that stand for others. Each part runs in a process of its own and leaves its figures in the folder: a part
