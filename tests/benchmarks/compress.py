@@ -1,15 +1,15 @@
-"""How small a fine-tuned network gets on real images before it loses: guarded, unguarded, and by three criteria.
+"""How small a fine-tuned network gets before its accuracy falls: with acceptance tests, without, by three criteria.
 
     python tests/benchmarks/compress.py --data data --work work/compress --out tests/benchmarks/results/compress.md
     python tests/benchmarks/compress.py --only small-rn18-cifar10-0 ...       (one original and its runs)
-    python tests/benchmarks/compress.py --only table --latency ...            (the page, from what is finished)
+    python tests/benchmarks/compress.py --only table --latency ...            (the page, from finished runs)
 
 DATA holds cifar10/ and flowers5/ with train/ and test/; --init names model directories to fine-tune from, one a recipe
-and seed, as in inits/{recipe}-{seed}; what has none starts from random weights.
-A fifth of every class's training images is held back: the preservation set is chosen from it, and neither the original
-nor any recovery learns from it. On one slow core an original of `tiny` with two guards and all controls takes a quarter
-of an hour, of `tiny-vit` ten minutes, of `small-rn18` with a guard of 1:3 three quarters of an hour; on a GPU, not
-measured, some minutes each. Every command can be killed and started again; what is finished is not done twice.
+and seed, as in inits/{recipe}-{seed}; where there is none, training starts from random weights.
+A fifth of every class's training images is held out: the preservation set is chosen from it, and neither the original
+nor the training after a step uses it. --margins sets the acceptance test: points that may be lost, and epochs of
+training after each step. On one slow core an original of `tiny` with two margins and all controls takes 15 minutes, of
+`tiny-vit` 10, of `small-rn18` with margin 1:3 45; on a GPU, not measured, some minutes each. Every command resumes.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
 
 
 def step(command: str, module: str, *words: Any) -> None:
-    """Run one command of ours, in this process: importing torch anew would cost more than many a step."""
+    """Run a command in this process: importing torch again would take longer than many steps."""
     if code := run_step(command, module, [str(word) for word in words]):
         sys.exit(code)
 
 
 def prepare(data: Path, work: Path, target: str) -> None:
-    """Betons, and the training images split into those to learn from and those held back."""
+    """Write betons, and indices of the training images that are trained on and of those that are held out."""
     train, test = work / f"{target}.train.beton", work / f"{target}.test.beton"
     if not train.exists():
         step("prune write", "prune.write", "--images", data / target / "train", "--out", train)
@@ -88,7 +88,7 @@ def prepare(data: Path, work: Path, target: str) -> None:
 
 
 def train(case: Case, out: Path, work: Path, epochs: float, init: Path | None) -> None:
-    """Train on the target's images that are not held back."""
+    """Train on the target's images that are not held out."""
     words = ["--beton", work / f"{case.target}.train.beton", "--index", work / f"{case.target}.rest.index.npz"]
     words += ["--recipe", case.recipe, "--epochs", epochs, "--seed", case.seed, "--out", out]
     words += ["--val", work / f"{case.target}.test.beton", "--loader", "torch", "--workers", 1, "--threads", 1]
@@ -103,7 +103,7 @@ def original(case: Case, arguments: argparse.Namespace) -> None:
 
 
 def trained_longer(case: Case, compressed: Path, recovery: float, work: Path) -> None:
-    """Train the original for as many epochs more as what stands has recovered, and remove nothing."""
+    """Train the original for as many epochs as followed the accepted steps, and remove nothing."""
     lines = journal.read_journal(compressed)
     kept = [line for line in lines if line["verdict"] == journal.ACCEPTED and line["kind"] in journal.SHRINKING]
     if kept:
@@ -126,32 +126,32 @@ def compress(case: Case, name: str, arguments: argparse.Namespace, recovery: flo
 
 
 @dataclass(frozen=True)
-class Guard:
-    """Points that may be lost on the preservation set, and epochs of recovery after each step."""
+class Margins:
+    """The acceptance test: points that may be lost on the preservation set, and epochs of training after each step."""
 
     margin: float
     recovery: float
 
     @property
     def name(self) -> str:
-        return f"guarded-{self.margin:g}-{self.recovery:g}"
+        return f"guarded-{self.margin:g}-{self.recovery:g}"  # part of the names of earlier runs' directories
 
     def __str__(self) -> str:
         return f"margin {self.margin:g}, recovery {self.recovery:g}"
 
 
-def guard_of(word: str) -> Guard:
+def margins_of(word: str) -> Margins:
     """MARGIN:EPOCHS, as in 1:3."""
-    return Guard(*map(float, word.split(":")))
+    return Margins(*map(float, word.split(":")))
 
 
 def run(case: Case, arguments: argparse.Namespace) -> None:
-    """Everything for one original: guarded; then unguarded, to the size that the first guard allowed; the controls."""
+    """All runs of one original: with each margin; with none, to the size that the first one allowed; the controls."""
     original(case, arguments)
-    class_margin, first = ("--class-margin", arguments.class_margin), arguments.guards[0]
+    class_margin, first = ("--class-margin", arguments.class_margin), arguments.margins[0]
     held = [
         compress(case, one.name, arguments, one.recovery, "--size", SMALLEST, "--margin", one.margin, *class_margin)
-        for one in arguments.guards
+        for one in arguments.margins
     ]
     lines = journal.read_journal(held[0])
     narrow = [line for line in lines if line["verdict"] == journal.ACCEPTED and line["kind"] in journal.SHRINKING]
@@ -163,11 +163,11 @@ def run(case: Case, arguments: argparse.Namespace) -> None:
         for kind in CONTROLS:
             compress(case, kind, arguments, first.recovery, "--size", SMALLEST, "--importance", kind, *free)
     if arguments.longer:
-        trained_longer(case, held[-1], arguments.guards[-1].recovery, arguments.work)
+        trained_longer(case, held[-1], arguments.margins[-1].recovery, arguments.work)
 
 
 def measured(case: Case, out: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Lines of a run with what the ONNX files answer on test images; measured once, kept beside the run."""
+    """Journal of a run, with the accuracy of the ONNX files on test images; measured once and stored."""
     place = arguments.work / "measured" / out.name / "lines.json"
     if place.exists():
         return read_json(place)
@@ -212,25 +212,25 @@ def _images(source: Any, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table(arguments: argparse.Namespace) -> str:
-    """The published page, from all runs that are done."""
+    """The published page, from all finished runs."""
     lines = ["# Compression on real images", "", *_setting(arguments), ""]
-    every = tuple(one.name for one in arguments.guards)
+    every = tuple(one.name for one in arguments.margins)
     done: dict[str, list[tuple[Case, list[dict[str, Any]]]]] = {}
     for case in cases(arguments):
         for name in (*every, "unguarded", *CONTROLS):
             out = arguments.work / "runs" / f"{case.name}-{name}"
             if (out / "DONE").exists():
                 done.setdefault(name, []).append((case, measured(case, out, arguments)))
-    guarded = [line for name in every for _, steps in done.get(name, []) for line in steps]
-    latency = timed([line["onnx"] for line in guarded if "onnx" in line], arguments)
-    for line in guarded:
+    tested = [line for name in every for _, steps in done.get(name, []) for line in steps]
+    latency = timed([line["onnx"] for line in tested if "onnx" in line], arguments)
+    for line in tested:
         line["latency_ms"] = latency.get(line.get("onnx", ""))
-    lines += _goals({str(one): done.get(one.name, []) for one in arguments.guards})
-    first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first guard
+    lines += _goals({str(one): done.get(one.name, []) for one in arguments.margins})
+    first = {case: steps for name in reversed(every) for case, steps in done.get(name, [])}  # each case's first margin
     lines += _against(first, dict(done.get("unguarded", [])))
     lines += _criteria(done)
     lines += _longer(dict(done.get(every[-1], [])), arguments.work)
-    for one in arguments.guards:
+    for one in arguments.margins:
         lines += _steps(done.get(one.name, []), one)
     return "\n".join(lines) + "\n"
 
@@ -246,7 +246,8 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
         f"pretrained on 20,000 images of CIFAR-100, then fine-tuned for {arguments.epochs:g} epochs on 4/5 of each",
         f"target's training images at 32 px. Preservation set: {size} images of the last fifth, chosen by",
         f"`transfer preserve`. Steps of ratio 0.2; a class may lose {arguments.class_margin:g} points of it. Test",
-        "accuracy and latency (batch 1, one thread) are those of the ONNX file in ONNX Runtime; the guard sees none.",
+        "accuracy and latency (batch 1, one thread) are those of the ONNX file in ONNX Runtime; the",
+        "acceptance tests use neither.",
         "",
         f"Made: {made_here()}.",
         "",
@@ -256,8 +257,8 @@ def _setting(arguments: argparse.Namespace) -> list[str]:
 
 
 def _goals(runs: dict[str, list[tuple[Case, list[dict[str, Any]]]]]) -> list[str]:
-    """What each guard let through, beside the goals; means over the seeds."""
-    names = ("original", "guard", "seeds", "file, int8", "latency, fp32", "latency, int8", "test", "test at 60 %")
+    """What each margin accepted, compared with the goals; means over the seeds."""
+    names = ("original", "margin", "seeds", "file, int8", "latency, fp32", "latency, int8", "test", "test at 60 %")
     lines = [
         "## What was reached",
         "",
@@ -268,27 +269,27 @@ def _goals(runs: dict[str, list[tuple[Case, list[dict[str, Any]]]]]) -> list[str
         *_head(*names),
     ]
     for group in dict.fromkeys((case.recipe, case.target) for some in runs.values() for case, _ in some):
-        for guard_name, some in runs.items():
+        for margins, some in runs.items():
             found = [_reached(steps) for case, steps in some if (case.recipe, case.target) == group]
             cells = [_several([one[key] for one in found], "{:.3f}") for key in ("file", "narrow", "int8")]
             cells += [_several([one[key] for one in found], "{:+.2f}") for key in ("test", "at60")]
-            lines += [_row("-".join(group), guard_name, len(found), *cells)] if found else []
+            lines += [_row("-".join(group), margins, len(found), *cells)] if found else []
     return [*lines, ""]
 
 
 def _reached(steps: list[dict[str, Any]]) -> dict[str, float | None]:
-    first, stands = steps[0], [step for step in steps if "test" in step]
-    narrow = [step for step in stands if step["kind"] in journal.SHRINKING][-1]
-    smaller = [step for step in stands if step["bytes"] <= 0.6 * first["bytes"]]
+    first, accepted = steps[0], [step for step in steps if "test" in step]
+    narrow = [step for step in accepted if step["kind"] in journal.SHRINKING][-1]
+    smaller = [step for step in accepted if step["bytes"] <= 0.6 * first["bytes"]]
 
     def share(step: dict[str, Any], key: str) -> float | None:
         return step[key] / first[key] if step[key] and first[key] else None
 
     return {
-        "file": share(stands[-1], "bytes"),
+        "file": share(accepted[-1], "bytes"),
         "narrow": share(narrow, "latency_ms"),
-        "int8": share(stands[-1], "latency_ms"),
-        "test": 100 * (stands[-1]["test"] - first["test"]),
+        "int8": share(accepted[-1], "latency_ms"),
+        "test": 100 * (accepted[-1]["test"] - first["test"]),
         "at60": 100 * (smaller[0]["test"] - first["test"]) if smaller else None,
     }
 
@@ -309,7 +310,7 @@ def _head(*names: str) -> list[str]:
     return [_row(*names), _row(*["---"] * len(names))]
 
 
-def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], how: Guard) -> list[str]:
+def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], how: Margins) -> list[str]:
     names = (
         "original",
         "step",
@@ -325,7 +326,7 @@ def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], how: Guard) -> list[st
     for case, steps in runs:
         first = steps[0]
         for one in steps:
-            stands = "test" in one
+            accepted = "test" in one
             kind = one["kind"] + (f" {one['what']['ratio']:.3g}" if one["what"].get("ratio") else "")
             kind += f" ({one['what']['mode']})" if "mode" in one["what"] else ""
             lines.append(
@@ -337,8 +338,10 @@ def _steps(runs: list[tuple[Case, list[dict[str, Any]]]], how: Guard) -> list[st
                     one["macs"] / 1e6,
                     _latency(one["latency_ms"], first["latency_ms"]),
                     100 * one["accuracy"],
-                    f"{100 * one['test']:.2f} ({100 * (one['test'] - first['test']):+.2f})" if stands else "",
-                    f"accepted; {100 * one['agrees']:.1f} % as PyTorch" if stands else f"rolled back: {one['reason']}",
+                    f"{100 * one['test']:.2f} ({100 * (one['test'] - first['test']):+.2f})" if accepted else "",
+                    f"accepted; {100 * one['agrees']:.1f} % as PyTorch"
+                    if accepted
+                    else f"rolled back: {one['reason']}",
                 )
             )
     return [*lines, ""]
@@ -349,9 +352,9 @@ def _latency(one: float | None, first: float | None) -> str:
 
 
 def _against(held: dict[Case, Any], free: dict[Case, Any]) -> list[str]:
-    """Worst class of the guarded and of the unguarded network of equal size."""
-    names = ("original", "size", "worst class %, guarded", "unguarded", "test %, guarded", "unguarded")
-    lines = ["## Guarded against unguarded at equal size", "", *_head(*names)]
+    """Worst class of networks of equal size that were compressed with and without acceptance tests."""
+    names = ("original", "size", "worst class %, tested", "untested", "test %, tested", "untested")
+    lines = ["## With and without acceptance tests at equal size", "", *_head(*names)]
     for case, steps in held.items():
         narrow = [s for s in steps if "test" in s and s["kind"] in journal.SHRINKING]
         if case in free and narrow:
@@ -365,7 +368,7 @@ def _against(held: dict[Case, Any], free: dict[Case, Any]) -> list[str]:
 def _criteria(done: dict[str, list[Any]]) -> list[str]:
     """Mean test accuracy over the originals of a recipe at each size, by criterion; all reach about the same sizes."""
     names = ("recipe", "parameters", "originals", *CONTROLS, "data above magnitude")
-    lines = ["## Criteria at equal sizes, without the guard", "", *_head(*names)]
+    lines = ["## Criteria at equal sizes, without acceptance tests", "", *_head(*names)]
     by_case = {kind: dict(done.get(kind, [])) for kind in CONTROLS}
     shared = [case for case in by_case["data"] if all(case in runs for runs in by_case.values())]
     for recipe in dict.fromkeys(case.recipe for case in shared):
@@ -381,15 +384,15 @@ def _criteria(done: dict[str, list[Any]]) -> list[str]:
 
 
 def _longer(runs: dict[Case, list[dict[str, Any]]], work: Path) -> list[str]:
-    """What the epochs of recovery alone bring: the original with as many more of them, nothing removed."""
+    """The effect of the additional epochs alone: the original trained for as many more, with nothing removed."""
     names = ("original", "epochs more", "test %, original", "compressed", "original, trained as long")
     lines = ["## The original trained as long", "", *_head(*names)]
     for case, steps in runs.items():
         place = work / "longer" / case.name
         if (place / "DONE").exists():
             top = [json.loads(line)["val_top1"] for line in (place / "metrics.jsonl").read_text().splitlines()]
-            stands = [one["test"] for one in steps if "test" in one]
-            lines.append(_row(case.name, len(top), *(100 * value for value in (stands[0], stands[-1], top[-1]))))
+            tested = [one["test"] for one in steps if "test" in one]
+            lines.append(_row(case.name, len(top), *(100 * value for value in (tested[0], tested[-1], top[-1]))))
     return [*lines, ""]
 
 
@@ -399,7 +402,7 @@ def _spread(values: Any, form: str) -> str:
 
 
 def main() -> None:
-    """Run what is asked for, and write the page."""
+    """Run the chosen parts, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -410,11 +413,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=8.0)
     parser.add_argument("--preserve", type=int, default=500)
     parser.add_argument(
-        "--guards", type=guard_of, nargs="+", default=[Guard(1.0, 1.0)], help="MARGIN:EPOCHS of recovery"
+        "--margins",
+        "--guards",
+        type=margins_of,
+        nargs="+",
+        default=[Margins(1.0, 1.0)],
+        help="MARGIN:EPOCHS of the acceptance test and of the training after each step",
     )
     parser.add_argument("--class-margin", type=float, default=10.0)
-    parser.add_argument("--controls", action="store_true", help="also by each criterion without the guard")
-    parser.add_argument("--longer", action="store_true", help="also the original trained as long as the last guard's")
+    parser.add_argument("--controls", action="store_true", help="also by each criterion without acceptance tests")
+    parser.add_argument(
+        "--longer", action="store_true", help="also the original, trained as long as the last margin's run"
+    )
     parser.add_argument("--latency", action="store_true", help="measure latencies for the page: on a quiet machine")
     parser.add_argument("--only", nargs="*", default=[], help="names of originals, or table")
     arguments = parser.parse_args()

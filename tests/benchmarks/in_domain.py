@@ -6,12 +6,12 @@
 Constant batch size, the last epoch's accuracy, the same number of epochs at every keep; one run on all images gives
 each seed's scores and training dynamics. `gpu` is ResNet-18 for 200 epochs on all images: about 1 hour a full run on an
 A100-class GPU, 60 hours for 10 methods, 5 keeps and 3 seeds. It can be made in pieces: --seeds, --methods and --keeps
-may be any part of the whole, and what stands in --out is not made again. `cores` is a quarter-width ResNet-18 for 10
-epochs on the first 200 training images of the first 20 classes: 25 minutes a seed on one core. Writes OUT/cells.jsonl;
---results writes the table of all cells.
+may be any part of the whole, and results in --out are not made again. `cores` is a quarter-width ResNet-18 for 10
+epochs on the first 200 training images of the first 20 classes: 25 minutes a seed on one core. Writes OUT/cells.jsonl,
+a line for each condition; --results writes the table of all of them.
 
---validation is what a method is chosen by: training images alone, tested on the next 100 of each class; at the scale
-`cores` they are of the 20 next classes. --methods also takes QUOTA*RANK, such as size*aum:top.
+--validation uses training images alone, to choose a method by: tests are on the next 100 of each class, at the scale
+`cores` of the next 20 classes. --methods also takes QUOTA*RANK, such as size*aum:top.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VALIDATION_IMAGES = 100
 
 
 def main() -> None:
-    """Make what is asked for and not there yet, then the table."""
+    """Run the conditions that are missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="directory with train/ and test/")
     parser.add_argument("--out", type=Path, required=True)
@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--validation", action="store_true", help="other classes, tested on training images")
     parser.add_argument("--loader", choices=("ffcv", "torch"), default="ffcv")
-    parser.add_argument("--results", type=Path, help="Markdown file; .jsonl with the cells goes beside it")
-    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="other --out whose cells the table holds too")
+    parser.add_argument("--results", type=Path, help="Markdown file; X.jsonl with the conditions is written beside it")
+    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="other --out to include in the table")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     betons = [write(images(given, part), given.out, part) for part in ("train", "test")]
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def images(given: argparse.Namespace, part: str) -> Path:
-    """The directory of a part's images, or one of links to as many of them as the scale uses."""
+    """Directory of a split's images, or of links to as many of them as the scale uses."""
     scale, links = SCALES[given.scale], given.out / "images" / part
     if given.validation:
         limit = scale.images or 400
@@ -89,7 +89,7 @@ def images(given: argparse.Namespace, part: str) -> Path:
 
 
 def write(images: Path, out: Path, part: str) -> Path:
-    """A beton of those images."""
+    """Write a beton of these images."""
     from prune import write as step
 
     classes = out / "train.manifest.npz" if part == "test" else None
@@ -127,7 +127,7 @@ def train(
 
 
 def score(beton: Path, out: Path, seed: int) -> Path:
-    """Scores of the run on all images: its last state, and its dynamics."""
+    """Scores from the run on all images: from its last weights, and from its training dynamics."""
     from prune import features
     from prune import score as step
 
@@ -142,7 +142,7 @@ def score(beton: Path, out: Path, seed: int) -> Path:
 
 
 def select(scores: Path, out: Path, method: str, keep: float, seed: int) -> Path:
-    """An index; the set is its own target, so no targets vote."""
+    """Select an index; the set is its own target, so there are no class votes."""
     from prune import selection
 
     quota, _, rank = method.partition("*")
@@ -151,7 +151,7 @@ def select(scores: Path, out: Path, method: str, keep: float, seed: int) -> Path
 
 
 def record(out: Path, method: str, keep: float, seed: int, top1: float) -> None:
-    """Add the cell to OUT/cells.jsonl once."""
+    """Add the condition to OUT/cells.jsonl, once."""
     place = out / "cells.jsonl"
     line = json.dumps({"method": method, "keep": keep, "seed": seed, "top1": round(top1, 6)})
     if not place.exists() or line not in place.read_text().splitlines():

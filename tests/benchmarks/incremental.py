@@ -2,14 +2,14 @@
 
     python tests/benchmarks/incremental.py --data cifar100 --work runs/cil --out results.md
 
-`--data` holds train/CLASS/* and test/CLASS/*. The standing table was made on two slow cores, with a fifth of the images
-and a fifth of the memory: 100 training images a class, memories of 400 and 100 raw exemplars in place of 2,000 and 500.
-The same at full size, on a GPU:
+`--data` holds train/CLASS/* and test/CLASS/*. The published table was made on two slow cores, with a fifth of the
+images and of the memory: 100 training images a class, memories of 400 and 100 raw exemplars instead of 2,000 and 500.
+At full size, on a GPU:
 
     python tests/benchmarks/incremental.py --data cifar100 --work runs/cil --out results.md --per-class 500 \
         --test-per-class 100 --memory 2000raw 500raw --recipe cifar-rn18-200ep --steps 5000 --batch-size 128
 
-Stopped, it goes on with the same command; the table is written after every seed over what is there.
+The same command resumes; the table of all finished runs is written after every seed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEADS = ("linear", "nearest-mean")
 
 
 def betons(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """Write both parts once."""
+    """Write the betons of both splits, once."""
     train, test = arguments.work / "train.beton", arguments.work / "test.beton"
     chosen = thinned(arguments.data / "test", arguments.work / "test", slice(None), slice(arguments.test_per_class))
     write.run(write.Config(str(arguments.data / "train"), train))
@@ -48,7 +48,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def verdict(result: dict[str, Any]) -> list[str]:
-    """Whether the goal of 3 points is met, for each memory size, by the better of the two heads of raw."""
+    """Whether the goal of 3 points is met at each memory size, against the better head of raw exemplars."""
     found = []
     by = {(entry["memory"], entry["form"]): entry for entry in result["summary"]}
     for memory in dict.fromkeys(memory for memory, _ in by):
@@ -93,7 +93,7 @@ def main() -> None:
     """Run what is missing and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="betons and runs; goes on from what is there")
+    parser.add_argument("--work", type=Path, required=True, help="betons and runs; finished ones are reused")
     parser.add_argument("--out", type=Path, help="Markdown file; printed when absent")
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--test-per-class", type=int, default=25)

@@ -3,10 +3,10 @@
     python tests/benchmarks/index_files.py --samples 1280000 14000000 \
         --results tests/benchmarks/results/index-files.md
 
-Every sample of the source is kept, the dearest case; ids look like ImageNet's (30 bytes). Each line is a process of its
-own with one thread; the time is that of the operation, the memory the process's peak (listing included). Exit code 1
-when a limit is broken: 4 s each at 1.28 million samples, 60 s and 6 GiB each at 14 million. The limits are held against
-processor seconds, which other work on the same cores does not change much; wall seconds stand beside them.
+Every sample of the source is kept, which takes longest; ids look like ImageNet's (30 bytes). Each line is a process of
+its own with one thread; the time is that of the operation, the memory the process's peak (listing included). Exit
+code 1 when a limit is broken: 4 s each at 1.28 million samples, 60 s and 6 GiB each at 14 million. The limits apply to
+processor seconds, which other work on the same cores hardly changes; wall seconds are listed, too.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def measure(operation: str, n: int, place: Path) -> None:
 
 
 def import_seconds() -> float:
-    """Least of seven: importing the index where NumPy is imported already."""
+    """Seconds of importing the index when NumPy is imported already, the least of seven."""
     code = "import numpy, time; t = time.perf_counter(); import prune.index; print(time.perf_counter() - t)"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(7)]
     return min(float(run.stdout) for run in runs)

@@ -1,4 +1,4 @@
-"""What the benchmarks' pages share: where and with what one was made, and remarks that outlive a new table."""
+"""What the benchmarks' pages share: the machine and versions they were made with, and remarks that updates keep."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def publish(place: Path, text: str) -> None:
 
 
 def remarks(text: str) -> str:
-    """A page's remarks with the two lines around them; a page without them has room for some."""
+    """A page's remarks with the two lines around them; both lines alone for a page without remarks."""
     _, begin, rest = text.partition(f"{REMARKS}\n")
     inner, end, _ = rest.partition(f"{END}\n")
     return f"{REMARKS}\n{inner if begin and end else ''}{END}\n"

@@ -8,10 +8,10 @@
 1,281,167 samples of 512 float16 features and 1,000 logits in 1,000 classes of unequal size, in random order, and 3,680
 target images; --quarter samples has a quarter of each class, --quarter classes a quarter of the classes (rules that
 compare the samples of a class with each other cost the square of its size); --large has 128 features, 21,841 classes,
-and 64 logits that stand for others. Each part runs in a process of its own and leaves its figures in the folder: a part
-that is there is not run again, or with --again the cheaper run is kept. Seconds are of the step itself, reading its
-inputs and writing its output included, Python's imports not; the files are in the page cache as far as it holds them.
-CPU seconds are of all threads together: what a busy machine still measures. --table writes NAME.md and NAME.json.
+and 64 logits of other classes. Each part runs in a process of its own and writes its figures into the folder: a part
+that has some is not run again; with --again it is, and the faster run is kept. Seconds are of the step itself, with
+reading its inputs and writing its output, without Python's imports; files are in the page cache as far as they fit.
+CPU seconds are of all threads together, and comparable on a busy machine, too. --table writes NAME.md and NAME.json.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def part(name: str, folder: Path) -> None:
 
 
 def measure(folder: Path, names: tuple[str, ...], again: bool) -> None:
-    """Run the parts that are not there yet, each in a process of its own; `again`: all, and the cheaper run stays."""
+    """Run the parts without figures, each in a process of its own; `again`: all of them, and the faster run is kept."""
     if not (folder / "scores.npz").exists():  # the other parts select by what this one scores
         names = ("together", *(name for name in names if name != "together"))
     for name in names:
@@ -226,13 +226,13 @@ def measure(folder: Path, names: tuple[str, ...], again: bool) -> None:
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
-    """What the parts left in a folder."""
+    """Figures of the parts in a folder."""
     places = {name: folder / f"{name}.json" for name in PARTS}
     return {name: json.loads(place.read_text()) for name, place in places.items() if place.exists()}
 
 
 def table(n: int, found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown table of a size and, where they are there, of its quarters."""
+    """Markdown table of a size and, where measured, of its quarters."""
     whole, quarters = found.get(f"n{n}", {}), [found.get(f"n{n // 4}{suffix}", {}) for suffix in ("", QUARTER)]
     lines = [
         f"| {n:,} samples | seconds | goal | CPU seconds | peak GiB | growth by samples | growth by classes |",

@@ -6,8 +6,8 @@
 
 `accuracy` takes 250 training and 50 validation images of each of 20 classes. A surrogate trained on them measures the
 curves. On the validation images, with one seed, the best setting of each policy is chosen for each budget; then drop,
-uniform and adaptive are compared at equal bytes on the set's test images, the same number of steps each. What stands in
---out is not made again. Half an hour on one core.
+uniform and adaptive are compared at equal bytes on the set's test images, the same number of steps each. Results in
+--out are not made again. Half an hour on one core.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _error(pixels: Any, data: bytes) -> float:
 
 
 def accuracy(source: Path, out: Path, seeds: list[int]) -> dict[str, Any]:
-    """The cells of the table, from OUT/cells.jsonl where they were made before."""
+    """The conditions of the table; earlier ones are read from OUT/cells.jsonl."""
     from prune import curves
 
     out.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def accuracy(source: Path, out: Path, seeds: list[int]) -> dict[str, Any]:
 
 
 class Cells:
-    """Runs of training on what a setting keeps, one JSON line each."""
+    """Results of training on what a setting keeps, one JSON line for each condition."""
 
     def __init__(self, out: Path, betons: dict[str, Path], index: Path, ladder: Path) -> None:
         self.out, self.betons, self.index, self.ladder = out, betons, index, ladder
@@ -176,7 +176,7 @@ class Cells:
         self.cells = [json.loads(line) for line in self.place.read_text().splitlines()] if self.place.exists() else []
 
     def cell(self, judged: str, policy: str, setting: str, budget: float, seed: int) -> dict[str, Any]:
-        """Accuracy on the `judged` images, and the plan's numbers."""
+        """Accuracy on the `judged` images (test or validation), and the numbers of the budget's plan."""
         from prune.index.pruned_index import PrunedIndex
 
         names = {"judged": judged, "policy": policy, "setting": setting, "budget": budget, "seed": seed}
@@ -238,7 +238,7 @@ def _everything(beton: Path, place: Path) -> Path:
 
 
 def _train(beton: Path, judged: Path, out: Path, *, seed: int, steps: int) -> float:
-    """Top-1 on the judged images at the end: they are looked at once, since few images make many short epochs."""
+    """Top-1 on the test or validation images after the last epoch only, since few images make many short epochs."""
     import numpy as np
 
     from pretrain import train as step
@@ -252,7 +252,7 @@ def _train(beton: Path, judged: Path, out: Path, *, seed: int, steps: int) -> fl
 
 
 def table(told: dict[str, Any]) -> str:
-    """The cells as Markdown."""
+    """The conditions as Markdown."""
     cells = told["cells"]
     lines = [
         f"Accuracy at equal bytes: {told['images']:,} images of 32 px in {told['classes']} classes of CIFAR-100, "

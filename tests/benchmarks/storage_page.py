@@ -4,8 +4,8 @@
     python tests/benchmarks/storage_page.py results/storage.json --curves runs/storage/train.curves.npz \
         --source runs/storage/train.beton --out runs/bytes.html
 
-With --curves and --source the page shows the images that compression hurts most and least: each original beside the
-same image at every second quality of the ladder.
+With --curves and --source the page shows the images that compression hurts most and least: each original and
+the same image at every second quality of the ladder, side by side.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def write_page(result: Path, out: Path, curves: Path | None, source: Path | None
         raise InputError(f"--pictures {pictures}: at least 1 is needed")
     found = read_json(result)
     if not isinstance(found, dict) or not isinstance(found.get("cells"), list):
-        raise InputError(f"{result}: not a table of `storage.py accuracy`: it has no cells")
+        raise InputError(f'{result}: not a table of `storage.py accuracy`: there are no "cells" in it')
     if out.is_dir():
         raise InputError(f"{out}: is a directory")
     hurt = hurt_groups(curves, source, pictures) if curves and source else []

@@ -5,14 +5,14 @@
     python tests/benchmarks/studies.py transfer --data data --out runs/transfer -- --seeds 0      a piece of it
 
 DATA holds cifar100/ (the source) and the targets cifar10/, flowers5/ and gtsrb/, each with train/ and test/. What comes
-after `--` goes to `transfer study`: --jobs, --seeds, --plan-only, --todo. A study goes on where it was stopped and
-grows by what is asked for in addition. --results writes the tables and leaves the remarks of the page that is there.
+after `--` goes to `transfer study`: --jobs, --seeds, --plan-only, --todo. A study resumes where it was stopped, and
+more seeds or methods can be added. --results writes the tables and keeps the remarks of an existing page.
 
 `transfer`: all methods, probe and fine-tuning. gpu: a ResNet-50 with ResNet-18 surrogates on all 50,000 images, about 2
 hours on an H100-class GPU. cores: the quarter-width ResNet-18 as both, on the first 200 images of each class, 10 hours
-of a core. `price`: a backbone that is much dearer than its surrogate. gpu: as above, keeps 0.1 and 0.2 and 90 epochs,
+of a core. `price`: a backbone that costs much more than its surrogate. gpu: as above, keeps 0.1 and 0.2 and 90 epochs,
 about 2 hours. cores: the half-width ResNet-18, 90 minutes of a core. `adversarial`: the backbone is trained on attacked
-images. gpu: about 3 hours; cores: half an hour of a core. Hours of a GPU are reckoned from FLOPs, not measured.
+images. gpu: about 3 hours; cores: half an hour of a core. Hours of a GPU are estimated from FLOPs, not measured.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HOW = {
 
 
 def main() -> None:
-    """Do what the study still lacks; then its page and, where asked for, its tables as Markdown."""
+    """Run what the study lacks; then write its report and, with --results, its tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=ASKED)
     parser.add_argument("--data", type=Path, required=True)
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def question(given: argparse.Namespace) -> list[str]:
-    """The words of `transfer study` for a table."""
+    """Arguments of `transfer study` for a table."""
     source, limit = given.data / "cifar100" / "train", IMAGES_PER_CLASS[given.scale]
     if limit is not None:
         source = thinned(source, given.data / f"cifar100-{limit}", slice(None), slice(limit))

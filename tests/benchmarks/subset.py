@@ -1,4 +1,4 @@
-"""A part of a directory of class folders, for benchmarks on a smaller scale."""
+"""Link a part of a directory of class folders, for benchmarks on a smaller scale."""
 
 from __future__ import annotations
 

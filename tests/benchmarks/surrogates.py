@@ -3,11 +3,11 @@
     python tests/benchmarks/surrogates.py --study runs/study --keep 0.2 --out work/surrogates
     python tests/benchmarks/surrogates.py ... --confirm --results tests/benchmarks/results/surrogates.md
 
-STUDY is a finished `transfer study`; its full-data backbones are the reference: as surrogates they know all that the
-data hold. Each surrogate of the grid scores the source and chooses `--keep` of it by each method; the overlap is the
-share of the reference's choice that it also keeps, and the last row says how far two references of other seeds agree.
---confirm trains the study's backbone on the reference's choices and probes it on the targets, to compare with the cells
-that the study made with its own, cheap surrogate. What is there is not made again; on a GPU the same command serves.
+STUDY is a finished `transfer study`; its full-data backbones are the reference, the best surrogates that there can
+be. Each surrogate of the grid scores the source and chooses `--keep` of it by each method; the overlap is the
+share of the reference's choice that it also keeps. The last row is the overlap of two references of different seeds.
+--confirm trains the study's backbone on the reference's choices and probes it on the targets, to compare with the
+study's results of its own, cheap surrogate. Finished runs are not repeated; the command is the same on a GPU.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ METHODS = ("dp4tl-lm", "winnow")
 
 
 def step(command: str, module: str, *words: Any) -> None:
-    """Run one of our commands in this process."""
+    """Run a command in this process."""
     if code := run_step(command, module, [str(word) for word in words]):
         sys.exit(code)
 
 
 def chosen(model: Path, seed: int, given: argparse.Namespace) -> dict[str, Path]:
-    """The choices of a surrogate, by method."""
+    """Rows that a surrogate chooses, by method."""
     data, place = given.study / "data", given.out / f"{model.name}-seed{seed}"
     guides = [data / f"{name}.train.beton" for name in read_json(given.study / "study.json")["guides"]]
     betons = [data / "source.beton", *guides]
@@ -75,7 +75,7 @@ def flops(model: Path, given: argparse.Namespace) -> float:
 
 
 def overlap(one: Path, other: Path) -> float:
-    """Share of what one keeps that the other keeps too."""
+    """Share of one choice that the other keeps too."""
     first, second = (PrunedIndex.load(place).positions for place in (one, other))
     return float(np.isin(first, second).mean())
 
@@ -98,7 +98,7 @@ def confirmed(index: Path, method: str, seed: int, given: argparse.Namespace) ->
 
 
 def main() -> None:
-    """Make what is asked for and not there yet, then the table."""
+    """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -179,7 +179,7 @@ def table(rows: list[dict], cells: list[dict], given: argparse.Namespace) -> str
 
 
 def mean_std(values: list[float], digits: int, sign: str = "") -> str:
-    """`12.3 ± 0.4`; one value stands alone."""
+    """`12.3 ± 0.4`; one value has no spread."""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):{sign}.{digits}f}{spread}"
 

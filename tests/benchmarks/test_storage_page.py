@@ -1,4 +1,4 @@
-"""The page of the storage benchmark: what it says of the three policies, and the images that it shows."""
+"""The page of the storage benchmark: its sentences about the three policies, and the images that it shows."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""How near training, loading and scoring come to what the hardware can do, measured in one run.
+"""Speed of training, loading and scoring, relative to what the hardware can do, measured in one run.
 
     python tests/benchmarks/training.py --out tests/benchmarks/results/training      (.md and .json)
     python tests/benchmarks/training.py --images 400 --rounds 2                      (a quick look)
-    python tests/benchmarks/training.py --parts loading --out RESULTS                (one part anew, the others stay)
+    python tests/benchmarks/training.py --parts loading --out RESULTS                (one part again, the others stay)
 
 On a machine with a GPU:
 
     python tests/benchmarks/training.py --images 20000 --steps 200 --out tests/benchmarks/results/training-gpu
 
-Each line compares ours with a bare counterpart on the same images, cores and model, in turns. The share is that of
-the images a second (the median over the rounds); beside it stands the share in processor seconds of all threads and
-processes, which is what a busy machine still measures. On CUDA the models are ResNet-50 at 160 and 192 px and
+Each line compares ours with a bare counterpart on the same images, cores and model, in turns. The share is the
+ratio of the images a second (the median over the rounds); the share in processor seconds of all threads and processes,
+which is comparable on a busy machine too, is listed beside it. On CUDA the models are ResNet-50 at 160 and 192 px and
 ResNet-18 at 32 px, in bf16, channels-last and compiled.
 """
 
@@ -92,7 +92,7 @@ def draw_images(folder: Path, count: int, side: int) -> Path:
 
 
 def processor_seconds() -> float:
-    """Processor seconds of this process and of the ended ones that it started."""
+    """Processor seconds of this process and of its ended children."""
     own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
@@ -184,7 +184,7 @@ def loop(beton: Path, recipe: Recipe, rounds: int, steps: int, what: str, dynami
 
 
 def loading(folder: Path, beton: Path, side: int, goal: float, rounds: int) -> list[Line]:
-    """Our loader against ImageFolder and DataLoader, and against decoding and resizing and nothing else."""
+    """Our loader against ImageFolder and DataLoader, and against decoding and resizing alone."""
     from ffcv.libffcv import imdecode, resize_crop
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
@@ -267,8 +267,8 @@ def scoring(beton: Path, side: int, rounds: int) -> Line:
 def growth(beton: Path, recipe: Recipe, turns: int) -> list[dict]:
     """Seconds of an epoch at several keeps, and how far they are from proportion.
 
-    Every keep trains as many epochs as see the same number of images, in turns; what is off is the median over the
-    turns of the ratio to the whole set's run of the same turn, since a shared machine's speed drifts.
+    Every keep trains on the same number of images in all, in turns; the deviation is the median over the turns of the
+    ratio to the full set's run of the same turn, since a shared machine's speed drifts.
     """
     source = open_dataset(beton)
     spec = {"arch": recipe.arch, "kwargs": recipe.kwargs, "stem": recipe.stem, "classes": ["a", "b", "c", "d"]}
@@ -323,7 +323,7 @@ def start_up(beton: Path, folder: Path, loader: str, fresh: bool) -> dict:
 
 
 def steps_with_heap(kept: bool, steps: int = 40) -> None:
-    """Train `tiny` on noise in this process and print images a second and processor seconds an image."""
+    """Train `tiny` on noise in this process; print images a second and processor seconds an image."""
     if kept:
         keep_freed_memory()
     recipe = RECIPES["tiny"]
