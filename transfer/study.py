@@ -67,6 +67,10 @@ class Config:
     """Recipe of the surrogates. [rn18-surrogate]"""
     surrogate_sample: float | None = None
     """Fraction of the source that a surrogate is trained on. [0.25]"""
+    gate: str | None = None
+    """auto: only source images that look like the targets, by their thumbnails, are shown to the surrogates and kept by
+    pruning methods; a share such as 0.35: the best 35 %; open: all. --surrogate-sample counts within what passes.
+    [open]"""
     side: int | None = None
     """Shrink all images whose shorter side is longer than this many pixels."""
     floor: float | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, note, read_json, write_json
+from transfer.studies.cascade import OPEN, gate_summary
 from transfer.studies.evaluations import DEFAULT
 from transfer.studies.ladder import search_summary
 from transfer.studies.runner import is_done
@@ -38,6 +39,7 @@ def collect(out: Path) -> None:
     results = {
         "format": FORMAT,
         "search": search_summary(settings, out),
+        "gate": gate_summary(settings.get("gate", OPEN), out),
         "config": config,
         "machine": machine(),
         "cells": found,

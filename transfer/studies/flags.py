@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, note, read_json
+from transfer.studies.cascade import OPEN, gate_setting
 from transfer.studies.places import (
     Splits,
     count_images,
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "margin": 0.5,
     "loader": None,
     "evaluations": ["probe"],
+    "gate": OPEN,
     "ladder": None,
 }
 
@@ -80,6 +82,7 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     here = Path()
     asked: dict[str, Any] = {name: flags[name] for name in DEFAULTS}
     asked |= {name: list(flags[name]) or None for name in ("methods", "keeps", "seeds", "evaluations", "guides")}
+    asked["gate"] = gate_setting(flags["gate"])
     asked["ladder"] = _ladder(flags["keep"], flags["ladder"])
     asked["source"] = source_splits(flags["source"]).moved(here, out) if flags["source"] else None
     places = parse_targets(flags["targets"])
@@ -147,7 +150,7 @@ def study_of(settings: Mapping[str, Any]) -> Study:
         raise InputError(f"--margin {settings['margin']}: 0 points or more are needed")
     source = Splits(**settings["source"])
     targets = {name: Splits(**places) for name, places in settings["targets"].items()}
-    settings = {**settings, "ladder": settings.get("ladder") or []}
+    settings = {**settings, "ladder": settings.get("ladder") or [], "gate": settings.get("gate", OPEN)}
     taken = {"format", "source", "targets", "margin"}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k not in taken}
     epochs = {name: recipe.epochs for name, recipe in RECIPES.items()}

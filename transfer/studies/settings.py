@@ -9,6 +9,7 @@ from typing import Any
 
 from prune.methods.presets import NAMES
 from prune.runs.files import InputError, positive
+from transfer.studies.cascade import OPEN
 from transfer.studies.evaluations import DEFAULT, check_evaluation
 from transfer.studies.places import Splits
 from transfer.verdicts.controls import CONTROLS, EQUAL_TIME
@@ -17,6 +18,8 @@ GROWING = ("targets", "methods", "keeps", "seeds", "evaluations")
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change the verdicts and not the results."""
+UNRECORDED = {"gate": OPEN}
+"""Settings that an older study does not record, and what they were."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Study:
         Least of every class for `winnow`; published methods run as published.
     ladder : tuple of float
         Keeps among which `--keep auto` searches; empty otherwise.
+    gate : str
+        "open", "auto", or the share of the source that the surrogates see and the methods choose from.
     epochs, surrogate_epochs : float or None
         With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
@@ -55,6 +60,7 @@ class Study:
     surrogate_epochs: float | None = None
     loader: str | None = None
     evaluations: tuple[str, ...] = DEFAULT
+    gate: str = OPEN
     ladder: tuple[float, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     recipe_epochs: Mapping[str, float] = field(default_factory=dict)
@@ -63,6 +69,11 @@ class Study:
     def prunes(self) -> bool:
         """Whether any method needs a surrogate."""
         return bool(set(self.methods) - set(CONTROLS))
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate decides what the surrogates see."""
+        return self.prunes and self.gate != OPEN
 
 
 def run_name(method: str, keep: float, seed: int) -> str:
@@ -114,7 +125,7 @@ def grown(place: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict
             merged[name] = [*before, *(v for v in value if v not in before)]
         elif name in FREE or (name == "ladder" and not old.get(name)) or name == "source":
             merged[name] = value
-        elif (before := old.get(name)) != value:
+        elif (before := old.get(name, UNRECORDED.get(name))) != value:
             raise InputError(
                 f"{place} was made with other settings ({name}: {before!r} -> {value!r}): give another --out, or "
                 "remove it"

@@ -2,6 +2,7 @@
 
     write betons -> surrogates (one per seed) -> features -> score -> select -> pretrain -> evaluate -> collect, report
 
+With a gate, `write betons -> gate` comes first: thumbnails, their scores, and the index of what passes (`cascade`).
 Beside this chain `leaks` finds which test images of the targets the source also contains; only the report uses it.
 With `--keep auto`, small networks (the ladder, stage `search`) predict the keep.
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from transfer.studies import evaluations
+from transfer.studies import cascade, evaluations
 from transfer.studies.ladder import ladder_runs
 from transfer.studies.settings import Study, check_study, run_name, runs_of
 from transfer.studies.task import STEPS_LATER, Task
@@ -25,8 +26,8 @@ WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # cost of an image in forward passes: onl
 def plan_of(study: Study, *, report: bool = True) -> list[Task]:
     """The tasks of `study`, by level; within a level in the order of the chain."""
     check_study(study)
-    tasks = [*_write(study), *_surrogates(study), *_selections(study), *_leaks(study), *_backbones(study)]
-    tasks += [*_evaluations(study), *_ladder(study)]
+    tasks = [*_write(study), *_gate(study), *_surrogates(study), *_selections(study), *_leaks(study)]
+    tasks += [*_backbones(study), *_evaluations(study), *_ladder(study)]
     everything = tuple(task.name for task in tasks)
     collect = ("python", "-m", "transfer", "study", "--out", ".", "--collect")
     tasks.append(Task(0, "collect", "collect", collect, "results.json", everything))
@@ -66,36 +67,63 @@ def _write(study: Study) -> list[Task]:
     return tasks
 
 
+def _gate(study: Study) -> list[Task]:
+    """Thumbnails, their odds of looking like the targets, and the index of what passes; empty for an open gate.
+
+    A thumbnail costs what writing an image does: it is decoded, and no network sees it.
+    """
+    if not study.gated:
+        return []
+    betons = _guiding_betons(study)
+    seen = sum(study.sizes.get(name, 0) for name in ("source", *(f"{guide}.train" for guide in study.guides)))
+    describe = ["python", "-m", "prune", "features", "--thumbnail", "--betons", *betons, "--out", cascade.THUMBNAILS]
+    files = [f"{cascade.THUMBNAILS}/{_stem(beton)}.features.npz" for beton in betons]
+    score = ["python", "-m", "prune", "score", "--source", files[0], "--targets", *files[1:]]
+    score += ["--also", "domain", "--out", cascade.SCORES]
+    select = ["python", "-m", "prune", "select", "--scores", cascade.SCORES, "--method", "gate"]
+    select += ["--gate", cascade.selection_gate(study.gate), "--out", cascade.INDEX]
+    needs = (*_needs_source(study), *_needs_guides(study))
+    return [
+        Task(0, "gate/thumbnails", "gate", tuple(describe), cascade.THUMBNAILS, needs, {}, seen, seen * WRITE),
+        Task(0, "gate/score", "gate", tuple(score), cascade.SCORES, ("gate/thumbnails",)),
+        Task(0, "gate/index", "gate", tuple(select), cascade.INDEX, ("gate/score",)),
+    ]
+
+
 def _surrogates(study: Study) -> list[Task]:
     """Surrogate, features and scores for each seed; empty when no method needs them."""
     if not study.prunes:
         return []
     tasks = []
     n, epochs = study.sizes.get("source", 0), _epochs(study, study.surrogate_recipe, study.surrogate_epochs)
-    betons = [_source_beton(study), *(_split_beton(study, name, "train") for name in study.guides)]
+    betons, gated = _guiding_betons(study), study.gated
     stems = [_stem(beton) for beton in betons]
+    n = round(n * cascade.passing_share(study.gate)) if gated else n
+    index = ["--index", cascade.INDEX] if gated else []
     seen = n + sum(study.sizes.get(f"{name}.train", 0) for name in study.guides)
     for seed in study.seeds:
         model, features, scores = f"surrogates/s{seed}", f"features/s{seed}", f"scores/s{seed}.scores.npz"
-        command = ["python", "-m", "pretrain", "--beton", betons[0], "--recipe", study.surrogate_recipe]
+        command = ["python", "-m", "pretrain", "--beton", betons[0], *index, "--recipe", study.surrogate_recipe]
         command += ["--sample", f"{study.surrogate_sample:g}"] if study.surrogate_sample < 1 else []
         command += ["--epochs", f"{study.surrogate_epochs:g}"] if study.surrogate_epochs else []
         command += [*_loader_flags(study), "--seed", str(seed), "--out", model]
         trained = round(n * study.surrogate_sample * epochs)
         tasks.append(
-            Task(0, f"surrogate/s{seed}", "surrogate", tuple(command), model, _needs_source(study), {"seed": seed},
-                 trained, trained * TRAIN)
+            Task(0, f"surrogate/s{seed}", "surrogate", tuple(command), model,
+                 ("gate/index",) if gated else _needs_source(study), {"seed": seed}, trained, trained * TRAIN)
         )  # fmt: skip
-        extract = ["python", "-m", "prune", "features", "--model", model, "--betons", *betons]
+        extract = ["python", "-m", "prune", "features", "--model", model, "--betons", *betons, *index]
         extract += [*_loader_flags(study), "--out", features]
-        needs = (f"surrogate/s{seed}", *(need for name in study.guides for need in _needs_split(study, name, "train")))
+        needs = (f"surrogate/s{seed}", *_needs_guides(study))
         tasks.append(
             Task(0, f"features/s{seed}", "features", tuple(extract), features, needs, {"seed": seed},
                  seen, seen * FORWARD)
         )  # fmt: skip
         files = [f"{features}/{stem}.features.npz" for stem in stems]
-        score = ("python", "-m", "prune", "score", "--source", files[0], "--targets", *files[1:], "--out", scores)
-        tasks.append(Task(0, f"score/s{seed}", "score", score, scores, (f"features/s{seed}",), {"seed": seed}))
+        score = ["python", "-m", "prune", "score", "--source", files[0], "--targets", *files[1:]]
+        score += ["--gate", cascade.SCORES] if gated else []
+        score += ["--out", scores]
+        tasks.append(Task(0, f"score/s{seed}", "score", tuple(score), scores, (f"features/s{seed}",), {"seed": seed}))
     return tasks
 
 
@@ -108,6 +136,7 @@ def _selections(study: Study) -> list[Task]:
         manifest = _source_beton(study).removesuffix(".beton") + ".manifest.npz"
         given = ["--manifest", manifest] if method == "random" else ["--scores", f"scores/s{seed}.scores.npz"]
         command = ["python", "-m", "prune", "select", *given, "--method", method, "--keep", f"{keep:g}"]
+        command += ["--gate", cascade.selection_gate(study.gate)] if study.gated and method != "random" else []
         command += ["--floor", f"{study.floor:g}"] if study.floor is not None and method == "winnow" else []
         out = f"indices/{name}.index.npz"
         command += ["--seed", str(seed), "--out", out]
@@ -242,6 +271,15 @@ def _ladder_runs(study: Study) -> Sequence[tuple[str, float, int]]:
 
 def _source_beton(study: Study) -> str:
     return study.source.train if study.source.train.endswith(".beton") else "data/source.beton"
+
+
+def _guiding_betons(study: Study) -> list[str]:
+    """Betons of the source and of the guiding targets' train splits."""
+    return [_source_beton(study), *(_split_beton(study, name, "train") for name in study.guides)]
+
+
+def _needs_guides(study: Study) -> tuple[str, ...]:
+    return tuple(need for name in study.guides for need in _needs_split(study, name, "train"))
 
 
 def _needs_source(study: Study) -> tuple[str, ...]:

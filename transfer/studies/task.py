@@ -25,7 +25,7 @@ class Task:
     name : str
         Unique; also the log's path below logs/.
     stage : str
-        write, surrogate, features, score, select, leaks, search, pretrain, evaluate or collect.
+        write, gate, surrogate, features, score, select, leaks, search, pretrain, evaluate or collect.
     command : tuple of str
         What a user would type in the study's directory.
     out : str

@@ -83,6 +83,8 @@ def _cost_of(task: Task, out: Path) -> tuple[int, float]:
         from prune.index.manifest import Manifest, manifest_path
 
         return len(Manifest.load(manifest_path(place))), 0.0
+    if task.stage == "gate" and place.is_dir():  # thumbnails need no network
+        return _images(place), 0.0
     if task.stage in ("surrogate", "pretrain"):
         return _training_cost(place)
     if task.stage == "features":
@@ -106,11 +108,16 @@ def _training_cost(place: Path) -> tuple[int, float]:
 
 
 def _extraction_cost(place: Path, model: Path) -> tuple[int, float]:
-    from prune.index.npz import open_arrays
-
-    n = sum(len(open_arrays(file, "winnow-features/1")[0]["label"]) for file in sorted(place.glob("*.features.npz")))
+    n = _images(place)
     # A training step (forward and backward) costs three times a forward pass.
     return n, n * float(read_json(model / "provenance.json")["flops_per_sample"]) / 3
+
+
+def _images(place: Path) -> int:
+    """Images of the features files in a directory."""
+    from prune.index.npz import open_arrays
+
+    return sum(len(open_arrays(file, "winnow-features/1")[0]["label"]) for file in sorted(place.glob("*.features.npz")))
 
 
 def _recorded_seconds(place: Path) -> float | None:

@@ -209,6 +209,91 @@ def test_without_a_method_that_looks_at_the_surrogate_there_is_none():
     assert not any(task.stage in ("surrogate", "features", "score") for task in tasks.values())
 
 
+GATED = replace(STUDY, gate="auto", guides=("pets",))
+
+
+def test_with_a_gate_the_surrogate_and_its_features_see_what_passes_alone():
+    tasks = by_name(GATED)
+    assert command(tasks["gate/thumbnails"]) == (
+        "python -m prune features --thumbnail --betons data/source.beton data/pets.train.beton "
+        "--out features/thumbnails"
+    )
+    assert command(tasks["gate/score"]) == (
+        "python -m prune score --source features/thumbnails/source.features.npz "
+        "--targets features/thumbnails/pets.train.features.npz --also domain --out scores/gate.scores.npz"
+    )
+    assert command(tasks["gate/index"]) == (
+        "python -m prune select --scores scores/gate.scores.npz --method gate --gate auto --out indices/gate.index.npz"
+    )
+    assert command(tasks["surrogate/s1"]) == (
+        "python -m pretrain --beton data/source.beton --index indices/gate.index.npz --recipe rn18-surrogate "
+        "--sample 0.25 --seed 1 --out surrogates/s1"
+    )
+    assert command(tasks["features/s0"]) == (
+        "python -m prune features --model surrogates/s0 --betons data/source.beton data/pets.train.beton "
+        "--index indices/gate.index.npz --out features/s0"
+    )
+    assert command(tasks["score/s0"]) == (
+        "python -m prune score --source features/s0/source.features.npz --targets features/s0/pets.train.features.npz "
+        "--gate scores/gate.scores.npz --out scores/s0.scores.npz"
+    )
+    assert command(tasks["select/winnow-k0.2-s0"]) == (
+        "python -m prune select --scores scores/s0.scores.npz --method winnow --keep 0.2 --gate auto --floor 5 "
+        "--seed 0 --out indices/winnow-k0.2-s0.index.npz"
+    )
+
+
+def test_a_gate_comes_once_for_all_seeds_and_before_every_network():
+    tasks = by_name(GATED)
+    assert [name for name, task in tasks.items() if task.stage == "gate"] == [
+        "gate/thumbnails", "gate/score", "gate/index"
+    ]  # fmt: skip
+    assert tasks["gate/thumbnails"].needs == ("write/source", "write/pets.train")
+    assert tasks["gate/score"].needs == ("gate/thumbnails",)
+    assert tasks["gate/index"].needs == ("gate/score",)
+    assert tasks["surrogate/s0"].needs == tasks["surrogate/s1"].needs == ("gate/index",)
+    assert not any("seed" in task.facts for task in tasks.values() if task.stage == "gate")
+    # 1,000 images of the source and 50 of pets, decoded; the width is not known yet, so the surrogate counts all.
+    assert (tasks["gate/thumbnails"].samples, tasks["surrogate/s0"].samples) == (1050, 250 * 8)
+
+
+def test_a_share_is_a_gate_of_that_width_and_counts_in_the_estimate():
+    tasks = by_name(replace(GATED, gate="0.4"))
+    assert tasks["gate/index"].command[6:10] == ("--method", "gate", "--gate", "domain:0.4")
+    assert "domain:0.4" in tasks["select/winnow-k0.5-s1"].command
+    # 400 of 1,000 images pass: a quarter of them for 8 epochs, and features of them and of 50 images of pets.
+    assert (tasks["surrogate/s0"].samples, tasks["features/s0"].samples) == (100 * 8, 450)
+
+
+def test_the_controls_know_no_gate():
+    open_, gated = (
+        by_name(replace(STUDY, gate=gate, methods=("full", "random", EQUAL_TIME, "winnow", "el2n")))
+        for gate in ("open", "auto")
+    )
+    changed = {name for name in open_ if open_[name].command != gated[name].command}
+    kinds = {name.split("-k")[0].removesuffix("-s0").removesuffix("-s1") for name in changed}
+    assert kinds == {"surrogate/s0", "surrogate/s1", "features/s0", "features/s1", "score/s0", "score/s1",
+                     "select/winnow", "select/el2n"}  # fmt: skip
+    assert set(gated) - set(open_) == {"gate/thumbnails", "gate/score", "gate/index"}
+
+
+def test_a_study_without_a_pruning_method_has_nothing_behind_its_gate():
+    without = replace(STUDY, methods=("full", "random"))
+    assert plan_of(replace(without, gate="auto")) == plan_of(without)
+
+
+def test_the_small_networks_of_a_search_train_on_what_the_gated_methods_keep():
+    tasks = by_name(replace(GATED, keeps=(), ladder=(0.5, 0.1)))
+    assert tasks["ladder/winnow-k0.1-s0"].needs == ("select/winnow-k0.1-s0",)
+    assert "--gate" in tasks["select/winnow-k0.1-s0"].command
+
+
+def test_targets_that_do_not_guide_leave_the_gate_as_it_was():
+    old = by_name(GATED)
+    new = by_name(replace(GATED, targets={**STUDY.targets, "cars": Splits("../cars/train", "../cars/test")}))
+    assert [n for n in old if (old[n].command, old[n].needs) != (new[n].command, new[n].needs)] == ["collect"]
+
+
 def test_a_source_beton_is_used_where_it_lies():
     tasks = by_name(replace(STUDY, source=Splits("../big.beton", None)))
     assert "write/source" not in tasks
@@ -320,6 +405,15 @@ def test_evaluations_grow_also_where_there_was_the_probe_alone():
     assert grown("S", OLD, {"ladder": [0.1]})["ladder"] == [0.1]
     with pytest.raises(InputError, match="ladder"):
         grown("S", {**OLD, "ladder": [0.2]}, {"ladder": [0.1]})
+
+
+def test_a_gate_never_changes_and_a_study_that_records_none_has_an_open_one():
+    assert grown("S", OLD, {"gate": "open"}) == OLD
+    assert grown("S", {**OLD, "gate": "auto"}, {"gate": "auto"})["gate"] == "auto"
+    with pytest.raises(InputError, match="gate: 'open' -> 'auto'"):
+        grown("S", OLD, {"gate": "auto"})
+    with pytest.raises(InputError, match=r"gate: '0\.35' -> 'open'"):
+        grown("S", {**OLD, "gate": "0.35"}, {"gate": "open"})
 
 
 @pytest.mark.parametrize("change", [{"recipe": "other"}, {"guides": ["cars"]}])

@@ -79,6 +79,23 @@ def test_counting_leaks_is_listed_with_the_images_that_it_saw(tmp_path):
     assert found == [("test-features/pets", 4, 20 / 3), ("leaks/pets", 0, 0.0)]
 
 
+def test_a_gate_costs_seconds_and_no_flops(tmp_path):
+    for name, n in (("source", 10), ("pets.train", 5)):
+        arrays = {"label": np.zeros(n, np.int32)}
+        save_arrays(tmp_path / f"features/thumbnails/{name}.features.npz", arrays, {"format": "winnow-features/1"})
+    tasks = [
+        Task(0, "gate/thumbnails", "gate", ("a",), "features/thumbnails"),
+        Task(0, "gate/score", "gate", ("b",), "scores/gate.scores.npz"),
+        Task(0, "gate/index", "gate", ("c",), "indices/gate.index.npz"),
+    ]
+    for one, seconds in zip(tasks, (4.0, 2.0, 1.0)):
+        remember(one, tmp_path, seconds)
+    rows = cost_records(tasks, tmp_path)
+    assert [(row["seconds"], row["samples"], row["flops"], row["seed"]) for row in rows] == [
+        (4.0, 15, 0.0, None), (2.0, 0, 0.0, None), (1.0, 0, 0.0, None)
+    ]  # fmt: skip
+
+
 def test_seconds_of_features_are_their_own(tmp_path):
     tasks = records(tmp_path)
     remember(tasks[1], tmp_path, 9.0)
