@@ -117,7 +117,7 @@ def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
     return "\n".join(parts)
 
 
-_SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "seeds", "keeps", "methods", "epochs",
+_SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "seeds", "keeps", "methods", "epochs",
           "surrogate_epochs", "side", "floor")  # fmt: skip
 
 

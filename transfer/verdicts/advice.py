@@ -17,7 +17,7 @@ from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
 
 
 def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
-    """One to three sentences about the smallest keep that holds; empty where nothing was compared with full data."""
+    """Sentences about the smallest keep that holds, how it was searched, and the gate; empty without full data."""
     tried = [r for r in pruned_rows(analysis) if r["full"] is not None]
     if not tried:
         return []
@@ -48,7 +48,8 @@ def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
         saved = _saving(analysis, nearest)
         if saved and saved[0].startswith("It saves"):
             sentences.append(saved[0].replace("It saves", "If that were good enough, it would save"))
-    return sentences + _search(analysis)
+    gate = analysis.get("gate")
+    return sentences + _search(analysis) + ([gate["text"]] if gate else [])
 
 
 def _saving(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:

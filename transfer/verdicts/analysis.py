@@ -48,7 +48,7 @@ def analyse(
     -------
     dict
         JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "ledger" (the
-        costs), "leaks", "search", and the study's "config", "machine" and "commands".
+        costs), "leaks", "search", "gate", and the study's "config", "machine" and "commands".
     """
     config = results.get("config") or {}
     if margin is None:
@@ -98,6 +98,7 @@ def analyse(
         "leaks": {target: leaks[target] for target in targets if target in leaks},
         "config": config,
         "search": results.get("search"),
+        "gate": results.get("gate"),
         "machine": results.get("machine", ""),
         "commands": results.get("commands", []),
     }

@@ -1,8 +1,8 @@
 """What a study cost, and what its indices save, in seconds and in FLOPs.
 
-To pretrain on a pruned set costs its pretraining plus, once per index, the preparation: surrogate, features, scores and
-selection. Writing the images, evaluating, and counting test images that the source contains cost the same with and
-without pruning: they are listed and enter no factor. Every figure is the mean over the seeds that ran.
+To pretrain on a pruned set costs its pretraining plus, once per index, the preparation: gate, surrogate, features,
+scores and selection. Writing the images, evaluating, and counting test images that the source contains cost the same
+with and without pruning: they are listed and enter no factor. Every figure is the mean over the seeds that ran.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ USES = (1, 3, 10)
 UNITS = ("seconds", "flops")
 WITHOUT_FACTOR = ("write", "leaks", "evaluate", "collect", "search")
 """Stages that a study with full data needs as well, and the search for a keep, whose cost is given separately."""
-_STAGES = ("write", "surrogate", "features", "score", "select", "leaks", "search", "pretrain", "evaluate")
+_STAGES = ("write", "gate", "surrogate", "features", "score", "select", "leaks", "search", "pretrain", "evaluate")
 CostRecord = Mapping[str, Any]
 
 

@@ -37,13 +37,13 @@ def test_the_command_is_understood_by_transfer_study():
     assert (config.recipe, config.surrogate_sample, config.margin, config.floor) == ("rn50-16ep", 0.25, 0.5, None)
 
 
-def test_betons_and_the_search_for_a_keep_are_named_too():
+def test_betons_the_search_for_a_keep_and_the_gate_are_named_too():
     places = {"pets": {"train": "../data/pets.train.beton", "test": "../data/pets.test.beton"}}
-    command = study_command({**CONFIG, "guides": None, "places": places, "ladder": [0.1, 0.5]})
+    command = study_command({**CONFIG, "guides": None, "places": places, "ladder": [0.1, 0.5], "gate": "0.35"})
     assert command is not None
     config = command_line.parse("transfer study", study, shlex.split(command)[2:])
     assert config.targets == ("pets=../data/pets.train.beton",)
-    assert (config.keep, config.ladder) == ("auto", (0.1, 0.5))
+    assert (config.keep, config.ladder, config.gate) == ("auto", (0.1, 0.5), "0.35")
 
 
 def test_a_source_without_a_test_part_is_its_own_root():

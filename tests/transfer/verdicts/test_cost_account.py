@@ -55,6 +55,17 @@ def test_preparation_is_the_mean_of_what_one_seed_takes():
     assert found["total_seconds"] == pytest.approx(122 / 400)
 
 
+def test_a_gate_is_part_of_the_preparation_of_every_pruning_method_and_of_no_control():
+    gate = [{**entry("gate", 7.0), "flops": 0.0}, {**entry("gate", 1.0), "flops": 0.0}]
+    before, after = row(RECORDS, "winnow"), row([*RECORDS, *gate], "winnow")
+    # One gate for both seeds: 8 seconds more than 42.
+    assert after["preparation"]["seconds"] == pytest.approx(50)
+    assert after["preparation"]["flops"] == before["preparation"]["flops"]
+    assert row([*RECORDS, *gate], "random") == row(RECORDS, "random")
+    stages = [one["stage"] for one in cost_account([*RECORDS, *gate])["stages"]]
+    assert stages[:3] == ["write", "gate", "surrogate"]
+
+
 def test_factors_for_one_three_and_ten_uses():
     # One use 400 / 122, three 1200 / (42 + 240), ten 4000 / (42 + 800).
     found = row(RECORDS, "winnow")["factor_seconds"]
