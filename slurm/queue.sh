@@ -81,6 +81,7 @@ plan() {
 
 script_of() { # script_of STAGE-OF-THE-PLAN: the script that runs it
     case $1 in
+        gate) echo write ;; # before any network, and without a GPU
         features | score | select | leaks) echo prune ;;
         search) echo pretrain ;;
         evaluate) echo transfer ;;

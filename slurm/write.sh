@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Turn images into betons.
-#   slurm/write.sh STUDY        every beton of the study's plan
+# Turn images into betons, and find the gate of a study that has one.
+#   slurm/write.sh STUDY        every beton of the study's plan, and what --gate needs: thumbnails, scores, index
 #   slurm/write.sh FLAGS...     `prune write FLAGS`
 # With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
 #SBATCH --requeue
@@ -9,4 +9,4 @@
 WINNOW=${WINNOW:-${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}}
 # shellcheck source=slurm/job.sh
 . "$WINNOW/slurm/job.sh"
-stage "write" "prune write" "$@"
+stage "write gate" "prune write" "$@"
