@@ -124,7 +124,7 @@ def test_an_output_that_cannot_be_written_gets_one_line(places, tmp_path, out, w
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_a_mistake_that_all_processes_see_is_told_once_and_one_that_one_meets_by_that_one(monkeypatch, capsys):
+def test_a_mistake_that_all_processes_see_is_printed_once_and_that_of_one_process_by_that_process(monkeypatch, capsys):
     import torch.distributed as dist
 
     from prune.runs import command_line

@@ -155,7 +155,7 @@ def test_an_install_has_the_slurm_scripts_and_the_examples(installed):
     assert "--out cluster: holds slurm already" in again.stderr
 
 
-def test_the_version_stands_in_one_place():
+def test_the_version_is_written_in_one_place():
     assert "version" in PROJECT["dynamic"]
     assert metadata.version(DISTRIBUTION) == VERSION
 

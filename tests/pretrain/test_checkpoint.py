@@ -40,7 +40,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_an_optimiser_goes_on_in_its_own_memory_layout(tmp_path, optimiser):
+def test_a_restored_optimiser_keeps_its_own_memory_layout(tmp_path, optimiser):
     recipe = RECIPES["tiny"].__class__(**{**RECIPES["tiny"].__dict__, "optimiser": optimiser})
     nets = [nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())

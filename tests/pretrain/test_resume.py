@@ -91,7 +91,7 @@ def test_a_run_killed_while_it_writes_ends_with_the_same_weights_and_lines(
     assert_same(tmp_path / "run", undisturbed[0])
 
 
-def test_a_signal_to_one_rank_stops_all_within_a_step_with_code_85_and_the_run_goes_on(
+def test_a_signal_to_one_rank_stops_all_within_a_step_with_code_85_and_the_run_resumes(
     fork, settings, undisturbed, tmp_path
 ):
     out, _ = undisturbed

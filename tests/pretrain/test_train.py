@@ -261,7 +261,7 @@ def test_weights_of_another_width_are_refused_and_those_of_a_compressed_model(se
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_ran_out_of_memory_goes_on_with_smaller_parts(settings, monkeypatch, capsys):
+def test_a_run_that_ran_out_of_memory_resumes_with_smaller_micro_batches(settings, monkeypatch, capsys):
     config = replace(settings, checkpoint_minutes=0.0)
     step, sizes = Learner.step, []
 

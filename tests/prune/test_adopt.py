@@ -71,7 +71,7 @@ def test_features_without_logits_serve_fm_through_the_public_commands(manifests)
     assert PrunedIndex.load(manifests / "i.index.npz").positions.tolist() == [0, 2, 3, 5]
 
 
-def test_names_say_what_the_logits_stand_for(manifests):
+def test_names_are_the_classes_of_the_logits(manifests):
     (manifests / "names.txt").write_text("cat\nbee\nant\nemu\n")
     logits = np.c_[LOGITS[:, ::-1], np.zeros(6)]
     found = open_features(adopted(manifests, features=FEATURES, logits=logits))

@@ -112,14 +112,14 @@ def test_a_mask_has_an_entry_for_each_image_of_the_listing(source, tmp_path):
             brought(source, saved(tmp_path, mask), listing=listing, holds="remove")
 
 
-def test_a_digest_stands_for_every_image_with_these_bytes(source, tmp_path):
+def test_a_digest_names_every_image_with_these_bytes(source, tmp_path):
     index = brought(source, text(tmp_path, "000000000000000c\n"))
     assert index.ids.tolist() == [IDS[2], IDS[3]]
     with pytest.raises(InputError, match=r"1 of 2 digests are not in the source \(first: 00000000000000ff\)"):
         brought(source, text(tmp_path, "000000000000000c\n00000000000000FF\n"), kind="digests")
 
 
-def test_samples_that_the_source_lacks_are_left_out_only_when_the_user_insists(source, tmp_path):
+def test_samples_that_the_source_lacks_are_ignored_only_with_allow_changed(source, tmp_path):
     given = text(tmp_path, "ant/1.jpg\ngone/1.jpg\ngone/2.jpg\n")
     with pytest.raises(InputError, match=r"2 of 3 samples are not in the source \(first: 'gone/1.jpg'"):
         brought(source, given)

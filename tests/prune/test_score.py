@@ -161,7 +161,7 @@ def test_winnow_keeps_the_floor_of_a_class_made_of_near_duplicates(case):
     assert kept(case, method="winnow", keep=0.7, protect=("cat",)).per_class()[0][2] == len(cats)
 
 
-def test_several_surrogates_are_averaged_by_rank_and_their_agreement_is_told(case, capsys):
+def test_several_surrogates_are_averaged_by_rank_and_their_agreement_is_printed(case, capsys):
     both, meta = scored(case, case.one, case.two, also=("prototype",))
     assert 1 < both["sample/el2n"].max() <= 2**0.5  # in EL2N's own units
     assert 0.8 < meta["agreement"]["sample/el2n"] < 1
@@ -210,7 +210,7 @@ def test_test_images_change_nothing_but_the_leaks(case):
         assert np.array_equal(values, with_leaks[name]), name
 
 
-def test_clusters_stand_in_for_classes_in_quotas(case):
+def test_clusters_replace_classes_in_quotas(case):
     arrays, meta = scored(case, clusters=5, also=())
     assert len(meta["groups"]) == 5
     assert arrays["class/fm/t.train"].shape == (5,)

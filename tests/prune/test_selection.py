@@ -396,7 +396,7 @@ def test_other_features_under_the_same_settings_are_refused(case):
     selected(case, "c", method="random", features=other)  # a rank that looks at no features is the same with others
 
 
-def test_an_index_that_stands_needs_its_features_no_more(case, capsys):
+def test_an_index_that_is_up_to_date_needs_its_features_no_more(case, capsys):
     scored(case)
     selected(case, method="k-center")
     case.source.unlink()

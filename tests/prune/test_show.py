@@ -191,12 +191,12 @@ def test_scores_of_another_order_of_the_images_are_refused(made, tmp_path, capsy
     assert "in another order than" in capsys.readouterr().err
 
 
-def test_without_scores_of_dropped_images_a_random_draw_is_shown_and_said(made, tmp_path):
+def test_without_scores_of_dropped_images_a_random_draw_is_shown_and_the_page_says_so(made, tmp_path):
     _, text = page(made, tmp_path)
     assert "a random draw (no scores known)" in text
 
 
-def test_duplicates_stand_in_groups(made, tmp_path):
+def test_duplicates_are_shown_in_groups(made, tmp_path):
     _, text = page(made, tmp_path, "--scores", str(made.root / "scores.npz"))
     groups = text.split('id="duplicates"')[1].split('class="group"')[1:]
     rows = [sorted(int(row) for row in re.findall(r"<figure[^>]*\(row (\d+),", group)) for group in groups]

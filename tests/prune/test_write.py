@@ -117,7 +117,7 @@ def test_another_class_list_over_a_beton_is_refused(images, tmp_path):
             written(images, tmp_path, classes=other)
 
 
-def test_a_beton_of_before_class_lists_were_noted_counts_as_made_when_its_own_list_is_asked(images, tmp_path):
+def test_a_beton_of_a_version_without_recorded_class_lists_is_up_to_date_for_its_own_list(images, tmp_path):
     write.run(write.Config(images=str(images), out=tmp_path / "a.beton"))
     out = written(images, tmp_path)
     stamp = out.stat().st_mtime_ns
@@ -352,7 +352,7 @@ def test_ignored_files_are_reported_and_splits_are_no_classes(images, tmp_path, 
         written(tmp_path / "both", tmp_path / "other")
 
 
-def test_reasons_hold_no_address_and_a_beton_stands_for_its_manifest(images, tmp_path):
+def test_reasons_hold_no_address_and_a_beton_can_be_given_for_its_manifest(images, tmp_path):
     out = written(images, tmp_path)
     reasons = [reason for _, reason in Manifest.load(manifest_path(out)).meta["skipped"]]
     assert any("cannot identify image file" in reason for reason in reasons)

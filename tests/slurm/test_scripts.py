@@ -184,7 +184,7 @@ def test_a_dry_run_prints_every_sbatch_line_without_a_cluster_and_writes_nothing
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_line_of_a_search_for_a_keep_has_a_script(pictures, without_slurm, tmp_path):
+def test_every_task_of_a_search_for_a_keep_has_a_script(pictures, without_slurm, tmp_path):
     words = asked(pictures, out="x", keep="auto")
     words += ["--ladder", "0.5", "0.7", "--methods", "full", "winnow", "--seeds", "0", "1"]
     words = [word for i, word in enumerate(words) if "--keeps" not in words[max(0, i - 1) : i + 1]]
@@ -224,7 +224,7 @@ def test_arrays_follow_the_levels_of_the_plan_with_a_limit(pictures, without_slu
     assert shown[-1][0] == "report"
 
 
-def test_every_line_of_a_plan_is_taken_by_the_script_that_its_job_starts(pictures, without_slurm, tmp_path):
+def test_every_task_of_a_plan_is_run_by_the_script_that_its_job_starts(pictures, without_slurm, tmp_path):
     words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x"), "--plan-only"]
     assert shell(*words, cwd=tmp_path).returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "x/plan.jsonl").read_text().splitlines()]
@@ -264,7 +264,7 @@ def test_a_study_that_refuses_the_flags_queues_nothing(script, pictures, queue, 
 
 
 @pytest.mark.parametrize("script", ["submit.sh", "study.sh"])
-def test_own_flags_may_stand_anywhere_and_paths_may_have_spaces(script, pictures, queue, tmp_path):
+def test_own_flags_may_come_anywhere_and_paths_may_have_spaces(script, pictures, queue, tmp_path):
     words = [*asked(pictures), "--out=my runs/x", "--dry-run"]
     if script == "study.sh":
         words = [*words[:4], "--limit=3", *words[4:], "--limit", "5"]

@@ -296,7 +296,7 @@ def test_mistakes_of_a_stream_are_named_before_anything_is_written(toy, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_arrivals_are_all_of_the_images_once_in_the_order_asked_for():
+def test_arrivals_are_all_of_the_images_once_in_the_order_of_the_flag():
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     for order in ("classes", "shuffled", "rows"):
         assert sorted(stream_run.arrivals(labels, order, None, 0)) == list(range(9))

@@ -81,7 +81,7 @@ def test_charts_name_their_content_for_screen_readers(big, browser):
     assert browser.run("document.querySelectorAll('img:not([alt]), select:not(label select)').length") == 0
 
 
-def test_filters_leave_the_rows_that_were_asked_for(big, browser):
+def test_filters_keep_the_matching_rows(big, browser):
     browser.open(big)
     assert {row[1] for row in rows_shown(browser)} == {"mean"}  # the page begins with the mean over targets
     browser.choose("#filters select[data-key=method]", "winnow")

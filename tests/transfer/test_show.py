@@ -115,7 +115,7 @@ def leaks(leaked, images=2000):
     return {"images": images, "leaked": leaked, "source_images": 2 * leaked, "identical": leaked // 2}
 
 
-def test_test_images_that_the_source_holds_are_told_in_one_line(study, capsys):
+def test_test_images_that_the_source_holds_are_reported_in_one_line(study, capsys):
     folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks={"cars": leaks(1), "birds": leaks(12)})
     assert main(["show", "--study", str(folder)]) == 0
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "near-duplicate" in line]
@@ -139,7 +139,7 @@ def test_look_alikes_of_which_none_is_identical_are_called_no_more_than_that(stu
 
 
 @pytest.mark.parametrize("found", [None, {}, {"birds": leaks(0)}])
-def test_without_leaks_nothing_is_said_of_them(study, capsys, found):
+def test_without_leaks_none_are_mentioned(study, capsys, found):
     folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks=found)
     assert main(["show", "--study", str(folder)]) == 0
     assert "near-duplicate" not in capsys.readouterr().out

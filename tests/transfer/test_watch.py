@@ -186,7 +186,7 @@ def test_features_drift_when_the_light_changes_and_not_by_chance(case, tmp_path,
     assert [drift[name]["drifted"] for name in ("original", "compressed")] == [moved, moved]
 
 
-def test_images_that_cannot_be_read_are_counted_and_left_out(case, tmp_path, capsys):
+def test_images_that_cannot_be_read_are_counted_and_skipped(case, tmp_path, capsys):
     rows = draw(tmp_path / "new", 2, 4)
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
     images = listed(tmp_path / "new", [*rows, ("broken.png", "red"), ("gone.png", "red"), ("nul\0.png", "red")])

@@ -58,7 +58,7 @@ def test_a_mistake_keeps_the_code_and_the_name(capsys, tmp_path):
         (["--completion", "cmd"], "--completion needs a shell: bash or zsh"),
     ],
 )  # fmt: skip
-def test_a_wrong_word_is_told_with_the_way_out(words, told, capsys):
+def test_a_wrong_word_is_reported_with_the_way_out(words, told, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert told in error

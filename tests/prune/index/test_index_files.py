@@ -215,7 +215,7 @@ def test_a_column_of_another_type_is_refused(tmp_path):
         PrunedIndex.load(tmp_path / "odd.npz")
 
 
-def test_a_column_that_a_later_writer_adds_is_verified_and_left_out(tmp_path):
+def test_a_column_that_a_later_writer_adds_is_verified_and_ignored(tmp_path):
     index = an_index()
     text = json.dumps(index.meta, sort_keys=True, ensure_ascii=False).encode()
     ready = {**index.columns, "weight": np.ones(3, "<f4")}

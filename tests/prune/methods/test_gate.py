@@ -89,7 +89,7 @@ def test_ties_pass_by_their_keys():
     assert passes(np.zeros(4), 0.5).tolist() == [True, True, False, False]
 
 
-def test_what_the_user_asked_for_passes_whatever_the_gate_says():
+def test_samples_that_the_user_requires_pass_whatever_the_gate_decides():
     label = np.array([0, 0, 1, 1, 1, 2, 2])
     odds = np.array([5.0, 4.0, -1.0, -3.0, np.nan, -2.0, -4.0])
     passing = np.array([True, True, False, False, False, False, False])

@@ -132,7 +132,7 @@ def holder(place, **environment):
     return process
 
 
-def test_a_second_run_is_told_who_holds_the_directory_and_a_dead_holder_holds_nothing(tmp_path):
+def test_a_second_run_is_refused_with_the_holder_of_the_lock_and_a_dead_process_holds_none(tmp_path):
     process = holder(tmp_path / "run")
     try:
         told = f"another run is at work there .*process {process.pid}, since 20"

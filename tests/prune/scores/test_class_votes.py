@@ -74,7 +74,7 @@ def test_spread_is_the_mean_standard_deviation_over_classes_that_exist():
     assert spread(np.zeros((2, 3))) == 1.0
 
 
-def test_preferences_that_are_too_many_to_keep_are_asked_for_again(monkeypatch):
+def test_preferences_that_are_too_many_to_keep_are_computed_again(monkeypatch):
 
     logits = np.random.default_rng(2).normal(size=(50, 7))
     asked = []

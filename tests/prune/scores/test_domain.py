@@ -113,7 +113,7 @@ def test_constant_features_and_large_offsets_do_no_harm():
     assert area_under_curve(odds[domain > 0], odds[domain == 0])[0] > 0.99
 
 
-def test_what_cannot_be_scored_is_said():
+def test_what_cannot_be_scored_is_refused():
     source, target, _ = world(0.4, n=50)
     with pytest.raises(InputError, match="--targets"):
         domain_scores(source, {})

@@ -126,7 +126,7 @@ def test_unit_rows_have_length_one_and_zero_rows_stay():
 
 @given(st.lists(st.integers(0, 29), min_size=0, max_size=30, unique=True).map(sorted))
 @settings(max_examples=50)
-def test_gathered_rows_are_those_asked_for(tmp_path_factory, rows):
+def test_gathered_rows_are_the_requested_ones(tmp_path_factory, rows):
     x = np.arange(60, dtype=np.float16).reshape(30, 2)
     place = tmp_path_factory.mktemp("gather") / "x.npy"
     np.save(place, x)

@@ -100,7 +100,7 @@ def test_threads_do_not_matter_and_rows_that_are_not_finite_are_nan():
     assert np.flatnonzero(np.isnan(holed)).tolist() == [7, 9]
 
 
-def test_target_classes_without_images_are_left_out():
+def test_target_classes_without_images_are_skipped():
     found = target_gradient(np.eye(3), np.eye(3), np.array([0, 4, 4]))
     assert found.features.shape == (2, 3)
     with pytest.raises(InputError, match="at least two classes"):

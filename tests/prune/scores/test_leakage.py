@@ -47,7 +47,7 @@ def test_the_most_alike_of_several_test_images_is_named():
     assert leaks(x, tests[:0], np.zeros(2)).tolist() == [-1] * 6
 
 
-def test_the_cosine_alone_decides_when_asked():
+def test_without_stand_out_the_cosine_alone_decides():
     crowd = unit(30 * np.eye(1, 32) + np.random.default_rng(0).normal(size=(40, 32)))
     assert (leaks(crowd[1:], crowd[:1], np.zeros(32), 0.9, stand_out=False) == 0).all()
     assert (leaks(crowd[1:], crowd[:1], np.zeros(32), 0.9) == -1).all()

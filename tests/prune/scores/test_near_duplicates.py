@@ -83,7 +83,7 @@ def test_planted_near_duplicates_are_found_in_two_levels_of_clusters(monkeypatch
     assert (found[found[hits]] == -1).all()
 
 
-def test_the_cosine_alone_decides_as_in_the_paper_when_asked():
+def test_without_stand_out_the_cosine_alone_decides_as_in_the_paper():
     # Five directions, 10 degrees apart: cosines of neighbours 0.985, of the next but one 0.940. In order of precedence
     # 0 leads 1, 2 is too far from 0 and leads 3, 4 leads itself.
     fan = at(0, 10, 20, 30, 40)

@@ -176,7 +176,7 @@ def test_an_evaluation_that_is_added_leaves_every_old_task_but_the_last_as_it_wa
     assert "knn/full-s1/pets" in both["probe/full-s1/pets"].needs
 
 
-def test_a_target_that_is_written_already_is_used_where_it_lies():
+def test_a_target_whose_betons_exist_is_used_in_place():
     tasks = by_name(
         replace(STUDY, targets={"pets": Splits("../x/p.train.beton", "../x/p.test.beton")}, guides=("pets",))
     )

@@ -11,7 +11,7 @@ from transfer.studies.task import STEPS_LATER, Task
 from transfer.studies.task_costs import cost_records, prolonged_steps, resolved
 
 
-def test_the_prolonged_steps_cost_at_least_as_much_more_as_asked():
+def test_the_prolonged_steps_cost_at_least_as_much_more_as_required():
     # 100 steps cost 40, so one costs 0.4: 3 more are 7.5 steps.
     assert prolonged_steps(100, 3.0, 40.0) == 108
     assert prolonged_steps(100, 4.0, 40.0) == 110

@@ -66,7 +66,7 @@ def test_a_reliability_diagram_worked_by_hand():
     assert len(reliability_diagram(np.array([0.5, 0.9]), np.array([True, True]), bins=3)["accuracy"]) == 2
 
 
-def test_calibration_is_pooled_over_seeds_and_targets_and_stands_in_the_csv(study):
+def test_calibration_is_pooled_over_seeds_and_targets_and_is_in_the_csv(study):
     folder = study({("full", 1.0): 0.6, ("winnow", 0.2): 0.5}, images=500)
     results = read_json(folder / "results.json")
     for one in results["cells"]:

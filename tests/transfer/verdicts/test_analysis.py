@@ -39,7 +39,7 @@ def test_equal_accuracies_beat_nothing(study):
     assert not any(row["beats_random"] for row in rows.values())
 
 
-def test_a_result_worse_than_random_is_said_to_be(study):
+def test_a_result_worse_than_random_is_reported_as_such(study):
     row = judged(study({("full", 1.0): 0.6, ("random", 0.2): 0.5, ("winnow", 0.2): 0.4}))["winnow", 0.2, None]
     assert (row["beats_random"], row["worse_than_random"]) == (False, True)
 

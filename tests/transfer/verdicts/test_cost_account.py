@@ -114,7 +114,7 @@ def test_a_price_per_hour_gives_the_costs_in_money():
     assert sum(one["price"] for one in cost_account(RECORDS, 36.0)["stages"]) == pytest.approx(13.05)  # 1305 seconds
 
 
-def test_without_full_data_costs_stand_and_factors_are_unknown():
+def test_without_full_data_costs_are_given_and_factors_are_unknown():
     found = row([one for one in RECORDS if one["method"] != "full"], "winnow")
     assert found["pretraining"]["seconds"] == pytest.approx(80)
     assert found["factor_seconds"] == {"1": None, "3": None, "10": None}
