@@ -1,8 +1,8 @@
-# `make demo` and `make test` set up all they need, once, and then do their work.
+# `make demo` and `make test` first set up all they need, once.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-# What `make quick` tests, and what it leaves out (pyproject.toml says what the markers mean).
+# What `make quick` tests, and what it skips (pyproject.toml explains the markers).
 PART := tests
 QUICK := not slow and not processes and not browser and not slurm
 # Compile the libraries' Python once and not in every process.
@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test quick check setup
 .DEFAULT_GOAL := help
 help:
-	@echo "make demo   draw a small data set, run the whole study on it, end with a verdict and a page (4 minutes, 2 cores)"
+	@echo "make demo   draw a small data set, run a whole study on it, end with a verdict and a report (4 minutes, 2 cores)"
 	@echo "make quick  lint and the quick tests, of one part with PART=tests/prune/methods (a minute)"
 	@echo "make test   run all tests;  make check  lint and types only;  make setup  environment only"
 

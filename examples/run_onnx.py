@@ -1,9 +1,9 @@
-"""Ask an exported network what is on a picture: ONNX Runtime and NumPy, nothing else of this project.
+"""Classify pictures with an exported network: ONNX Runtime and NumPy, and nothing of this project.
 
 python examples/run_onnx.py model.int8.onnx picture.npy [more.npy ...]
 
 A picture is a uint8 array (height, width, 3), RGB, as a camera or any decoder gives it, or several of one size,
-(n, height, width, 3); the file knows the rest.
+(n, height, width, 3). Resolution, normalisation and class names are in the ONNX file.
 """
 
 import json

@@ -8,23 +8,23 @@ from collections.abc import Sequence
 from prune.runs import command_line
 
 STEPS = {
-    "write": "prune.write: images to a beton and its manifest",
+    "write": "prune.write: write images to a beton and its manifest",
     "verify": "prune.verify: check a beton and its manifest",
-    "surrogate": "prune.surrogate: a timm model with trained weights becomes the surrogate",
+    "surrogate": "prune.surrogate: make a surrogate of a timm model with trained weights",
     "features": "prune.features: the surrogate's features and logits of every image",
-    "adopt": "prune.adopt: features and logits computed elsewhere",
-    "score": "prune.score: class weights and sample scores",
-    "leaks": "prune.leaks: test images that the source also holds",
-    "select": "prune.selection: which samples to keep: quota times rank",
-    "curves": "prune.curves: bytes and feature error of every image on a ladder of JPEG qualities",
-    "budget": "prune.budget: which samples to keep at which quality, so that the bytes fit",
-    "codecs": "prune.codec_table: codecs by feature error at equal bytes",
-    "show": "prune.show: an index in words, a table or a page",
-    "combine": "prune.combine: union, intersection or difference of indices",
-    "export": "prune.export: an index as .npy, .txt, .csv or .indices",
-    "import": "prune.importing: rows or ids from elsewhere become an index",
-    "materialize": "prune.materialize: index and source become a beton of their own",
-    "generate": "prune.generate: a small data set where the truth is known",
+    "adopt": "prune.adopt: take over features and logits computed elsewhere",
+    "score": "prune.score: compute class weights and sample scores",
+    "leaks": "prune.leaks: report test images that the source also holds",
+    "select": "prune.selection: choose the samples to keep: quota times rank",
+    "curves": "prune.curves: measure bytes and feature error of every image on a ladder of JPEG qualities",
+    "budget": "prune.budget: choose samples and JPEG qualities within a budget of bytes",
+    "codecs": "prune.codec_table: rank image codecs by feature error at equal bytes",
+    "show": "prune.show: print an index as a sentence and a table, or write a page",
+    "combine": "prune.combine: make the union, intersection or difference of indices",
+    "export": "prune.export: write an index as .npy, .txt, .csv or .indices",
+    "import": "prune.importing: make an index of rows or ids from elsewhere",
+    "materialize": "prune.materialize: copy what an index keeps into a beton of its own",
+    "generate": "prune.generate: draw a small data set of which the truth is known",
 }
 
 

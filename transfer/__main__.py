@@ -1,4 +1,4 @@
-"""`python -m transfer STEP`: what a backbone is worth on the targets, and whether pruning paid."""
+"""`python -m transfer STEP`: evaluate a backbone on the targets; compress, export and watch it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pretrain import preemption
 from prune.runs import command_line
 
 STEPS = {
-    "probe": "transfer.probe: linear probe of a model on one target, or from a few images per class",
-    "knn": "transfer.knn: nearest neighbours of a model's features on one target",
-    "finetune": "transfer.finetune: train all of a model on one target",
-    "preserve": "transfer.preserve: the images on which a compressed model must not get worse",
-    "compress": "transfer.compress: shrink a model step by step, each tested on a preservation set",
-    "rollback": "transfer.rollback: go back to an accepted step of a compression",
-    "compress-report": "transfer.compress_report: compressions as one page",
-    "export": "transfer.export: a model as ONNX files for a device, fp32 and int8, compared and measured",
+    "probe": "transfer.probe: evaluate a model on one target by a linear probe, from all images or a few per class",
+    "knn": "transfer.knn: evaluate a model on one target by the nearest neighbours of its features",
+    "finetune": "transfer.finetune: fine-tune a model on one target and evaluate it",
+    "preserve": "transfer.preserve: choose the images on which a compressed model must not get worse",
+    "compress": "transfer.compress: shrink a model in steps, each tested on a preservation set",
+    "rollback": "transfer.rollback: restore an accepted step of a compression",
+    "compress-report": "transfer.compress_report: write a page about compressions",
+    "export": "transfer.export: write a model as ONNX files for a device, fp32 and int8, compared and measured",
     "watch": "transfer.watch: compare a compressed model with its original on new images",
     "study": "transfer.study: compare backbones trained on all, random and selected images, on the same targets",
-    "report": "transfer.report: a study as one page: verdicts, charts and costs",
-    "incremental": "transfer.incremental: classes that arrive in tasks, with a memory of raw or compressed exemplars",
-    "stream": "transfer.stream: samples that arrive in order, with a memory whose byte budget is never exceeded",
-    "show": "transfer.show: a study's verdicts as tables, and its overall verdict in one line",
+    "report": "transfer.report: write a study's page: verdicts, charts and costs",
+    "incremental": "transfer.incremental: learn classes that arrive in tasks, with a memory of raw or compressed exemplars",
+    "stream": "transfer.stream: learn from samples that arrive in order, with a memory that never exceeds its byte budget",
+    "show": "transfer.show: print a study's verdicts as tables, and its overall verdict in one line",
 }
 TRAINING = ("finetune", "compress", "incremental", "stream")
 """Steps that a signal ends at a point from which they resume."""
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None, program: str = "transfer") -> int:
     """Run a step and return its exit code (see `prune.runs.exit_codes`)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in TRAINING and threading.current_thread() is threading.main_thread():
-        preemption.listen()  # before the slow imports: until then either signal would end the process
+        preemption.listen()  # before the slow imports: until then either signal would kill the process
     return command_line.main(program, "Evaluate and compress pretrained backbones on the targets.", STEPS, argv)
 
 

@@ -17,7 +17,7 @@ from prune.runs.exit_codes import ExitCode, table
 PROGRAMS = {
     "prune": "choose which images to pretrain on",
     "pretrain": "train a surrogate or a backbone on all images or on the chosen ones",
-    "transfer": "judge a pretrained backbone on the targets; compress, export and watch it",
+    "transfer": "evaluate a pretrained backbone on the targets; compress, export and watch it",
 }
 SLURM, SLURM_STEP = "slurm", "winnow.slurm_files"
 SHELLS = ("bash", "zsh")
@@ -60,7 +60,7 @@ def _completion(shell: str) -> str:
 
 
 def _hint(word: str) -> str:
-    """Where a step is found whose program was left out."""
+    """The full command, where only the name of a step was given."""
     programs = [name for name in ("prune", "transfer") if word in import_module(f"{name}.__main__").STEPS]
     return f". Did you mean: {' or '.join(f'winnow {name} {word}' for name in programs)}?" if programs else ""
 

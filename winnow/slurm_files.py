@@ -1,4 +1,4 @@
-"""Where the Slurm scripts and the examples of this install lie, or a copy of them to fit to your cluster.
+"""Print where this install has the Slurm scripts, or copy them and the examples to adapt them to your cluster.
 
     winnow slurm                # prints the folder of the scripts
     winnow slurm --out cluster  # writes cluster/slurm/ and cluster/examples/; then edit cluster/slurm/env.sh
@@ -21,7 +21,7 @@ FOLDERS = ("slurm", "examples")
 @dataclass(frozen=True)
 class Config:
     out: Path | None = None
-    """Folder to copy them to; it must not hold them yet. Without it, the folder of the scripts is printed."""
+    """Folder to copy to, without `slurm` and `examples` in it yet; when absent, the scripts' folder is printed."""
 
 
 def run(config: Config) -> None:
