@@ -3,9 +3,9 @@
     prune verify runs/photos.beton
     prune verify runs/photos.beton --deep
 
-Always: header, fields, every pointer and size, and that beton and manifest agree. With --deep: the digest and CRC-32 of
-every image, and that every image decodes. Exit code 1 when the manifest or images are damaged; 2 when the files cannot
-be opened as a beton and its manifest.
+Always checks header, fields, every pointer and size, and that beton and manifest agree; with --deep also the digest and
+CRC-32 of every image, and that every image decodes. Exit code 1 when the manifest or images are damaged; 2 when the
+files cannot be opened as a beton and its manifest.
 """
 
 from __future__ import annotations

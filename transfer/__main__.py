@@ -21,8 +21,8 @@ STEPS = {
     "watch": "transfer.watch: compare a compressed model with its original on new images",
     "study": "transfer.study: compare backbones trained on all, random and selected images, on the same targets",
     "report": "transfer.report: write a study's page: verdicts, charts and costs",
-    "incremental": "transfer.incremental: learn classes that arrive in tasks, with a memory of raw or compressed exemplars",
-    "stream": "transfer.stream: learn from samples that arrive in order, with a memory that never exceeds its byte budget",
+    "incremental": "transfer.incremental: learn classes in tasks, with a memory of raw or compressed exemplars",
+    "stream": "transfer.stream: learn from samples in order, with a memory that never exceeds its byte budget",
     "show": "transfer.show: print a study's verdicts as tables, and its overall verdict in one line",
 }
 TRAINING = ("finetune", "compress", "incremental", "stream")

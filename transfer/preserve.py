@@ -4,11 +4,11 @@ r"""Build the preservation set: images of a target's train split on which a comp
         --rest pets.rest.index.npz
     python -m transfer preserve --train pets.train.beton --list must.txt --size 0 --out pets.preserve.index.npz
 
-Half of every class's share covers the class (k-center on the model's features); the other half are its hardest images
-(smallest margin) and its most uncertain ones (entropy) in turns. No class gets fewer than --floor. Images of --list are
-all in, and the set is filled up around them. It is an index like any other. A model that was trained on these images
-predicts them better than any smaller one can: fine-tune the model to be compressed on the others (--rest, then
-`transfer finetune --index`). Only the train split is read, never test images. Seconds.
+Of the images that are chosen from a class, half cover the class (k-center on the model's features). The others are its
+hardest images (smallest margin) and its most uncertain ones (highest entropy), in turns. No class gets fewer than
+--floor. All images of --list are in the set, which is filled up with others. The set is an index like any other. A
+network predicts images that it was trained on better than any smaller one can: fine-tune the model to be compressed on
+the other images (--rest, then `transfer finetune --index`). Only the train split is read, never test images. Seconds.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Config:
     size: int = 500
     """Images of the set, those of --list included. 0: only those of --list."""
     floor: int = 20
-    """Smallest number of images of each class; smaller classes are in whole."""
+    """Smallest number of images of each class; smaller classes are included whole."""
     list: Location[Path | None] = None
     """Images that are in the set in any case: .txt of ids, .npy of rows, .csv or an index (.index.npz)."""
     index: Location[Path | None] = None
-    """Choose only among the images that this index keeps, for instance those held back from training."""
+    """Choose only among the images that this index keeps, for instance those held out from training."""
     mistakes: bool = False
-    """Take as hardest the images of highest EL2N, the model's mistakes first. Only with another model than the one that
-    will be compressed: that one cannot lose what it predicts wrongly."""
+    """Rank hardness by EL2N, the model's mistakes first. Use it with another model than the one that will be compressed,
+    which cannot lose what it predicts wrongly."""
     loader: Literal["ffcv", "torch"] = "torch"
     """Image loader; ffcv for large sets."""
     workers: RunOption[int | None] = None

@@ -1,4 +1,4 @@
-"""Turn a study into one page: verdict, charts, tables, costs, what was kept, and how to make it again.
+"""Turn a study into one page: verdict, charts, tables, costs, what was kept, and how to reproduce it.
 
     python -m transfer report --study runs/pets                      # runs/pets/report.html and results.csv
     python -m transfer report --study runs/pets --price 2.5 --markdown docs/pets.md

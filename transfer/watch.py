@@ -3,12 +3,12 @@
     python -m transfer watch --run runs/pets-small --images new.csv --reference pets.train.beton --out seen.csv
     python -m transfer watch --original runs/pets --compressed runs/device/model.int8.onnx --images new.csv
 
-new.csv has a column `path` (relative to the file, or absolute) and may have `label`. Prints a table of classes: how
-often the two models disagree (or, with labels, how often the compressed model is wrong where the original is right). A
-class alarms where that is certainly more than --allowed points above its share on the reference. With --reference the
-report also tells whether the features of the new images have drifted. With --run and an alarm the earlier steps are
-tried on the same images, and the newest that does not alarm is named. --out gets one line for each image. Seconds for
-a thousand images of 32 px.
+new.csv has a column `path` (relative to the file, or absolute) and may have a column `label`. Prints a table of
+classes: how often the two models disagree (or, with labels, how often the compressed model is wrong where the original
+is right). An alarm is raised for a class whose share is certainly more than --allowed points above its share on the
+reference. With --reference the report also shows whether the features of the new images have drifted. With --run and an
+alarm the earlier steps are compared on the same images, and the newest without an alarm is named. --out gets one line
+for each image. Seconds for a thousand images of 32 px.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Config:
     allowed: float = 5.0
     """Points of disagreement in a class that raise no alarm, in addition to those on the reference."""
     least: int = 5
-    """A class with fewer new images never alarms."""
+    """A class with fewer new images raises no alarm."""
     out: Path | None = None
     """CSV to write: path, predictions and confidences of both models, agreement."""
     json: bool = False
