@@ -49,8 +49,8 @@ class Config:
     index: Location[Path | None] = None
     """Choose only among the images that this index keeps, for instance those held out from training."""
     mistakes: bool = False
-    """Rank hardness by EL2N, the model's mistakes first. Use it with another model than the one that will be compressed,
-    which cannot lose what it predicts wrongly."""
+    """Rank hardness by EL2N, the model's mistakes first. For another model than the one that will be compressed, which
+    cannot lose what it predicts wrongly."""
     loader: Literal["ffcv", "torch"] = "torch"
     """Image loader; ffcv for large sets."""
     workers: RunOption[int | None] = None
