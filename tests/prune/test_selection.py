@@ -70,8 +70,8 @@ def make_case(folder: Path) -> SimpleNamespace:
         folder / "t.train.features.npz",
         centres[like] + 0.1 * rng.normal(size=(12, 8)),
         4 * np.eye(4)[like],
-        np.zeros(12, int),
-        classes=["x"],
+        like - 1,
+        classes=["x", "y"],
     )
     return SimpleNamespace(folder=folder, source=source, target=target, scores=folder / "scores.npz", label=label)
 
@@ -185,7 +185,7 @@ def everything(tmp_path_factory):
             "fingerprint": Manifest.load(made.folder / "s.manifest.npz").fingerprint,
         },
     )
-    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects")
+    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence")
     return scored_case(made, also=also, dynamics=(made.folder / "dynamics.npz",))
 
 
@@ -217,7 +217,7 @@ def shuffled(everything, tmp_path_factory):
     turned = {name: tables[name][:, order] for name in ("probability", "margin", "correct")}
     save_arrays(folder / "dynamics.npz", tables | turned | {"label": moved.labels}, meta)
     made = SimpleNamespace(folder=folder, source=source, target=everything.target, scores=folder / "scores.npz")
-    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects")
+    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence")
     return scored_case(made, also=also, dynamics=(folder / "dynamics.npz",))
 
 
