@@ -28,6 +28,9 @@ data with surrogates of 3 and 25 epochs, where no threshold on the cosine does."
 CERTAIN = 25.0
 """A pair this many times nearer than `similar` requires needs no comparison: members of larger groups of copies."""
 _SIDE = 2048
+"""Rows of a cluster that are compared at once, at most."""
+_CELLS = 1 << 24
+"""Comparisons held at once."""
 _CLUSTER = 1000
 """Samples in a cluster."""
 _ONE_LEVEL = 64
@@ -133,7 +136,7 @@ def _inside(
             # Equal rows share their original: thousands of one placeholder image would make millions of pairs.
             first = first_of_equals(x[mine])
             alone = np.flatnonzero(first == np.arange(size))
-            of = leaders(len(alone), pairs(x[mine[alone]], similar, stand_out))
+            of = originals(x[mine[alone]], similar, stand_out)
             original = np.empty(size, np.int64)
             original[alone] = np.where(of >= 0, alone[of], alone)
             original = original[first]
@@ -152,8 +155,11 @@ def first_of_equals(x: np.ndarray) -> np.ndarray:
     return first[which]
 
 
-def pairs(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
-    """Near-duplicate pairs (later, earlier) of rows, (m, 2) int64, ordered by later, then earlier.
+def originals(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
+    """The first earlier row that each row nearly duplicates and that duplicates none itself, (n,) int64; -1 for none.
+
+    Rows are compared with the earlier originals alone, block by block: a crowd of thousands, as a weak surrogate makes
+    of a class, costs time and no memory for its pairs.
 
     Parameters
     ----------
@@ -165,21 +171,34 @@ def pairs(x: np.ndarray, similar: float, stand_out: bool = True) -> np.ndarray:
         Whether a pair must also be much nearer than its neighbours.
     """
     n = len(x)
-    close = []
-    for low in range(0, n, _SIDE):
-        for left in range(0, low + 1, _SIDE):
-            block = x[low : low + _SIDE] @ x[left : left + _SIDE].T
-            later, earlier = np.nonzero(block >= similar)
-            keep = later + low > earlier + left
-            close.append(np.stack([later[keep] + low, earlier[keep] + left], axis=1))
-    found = np.concatenate(close) if close else np.empty((0, 2), np.int64)
-    if len(found) and stand_out:
-        distance = 1.0 - np.einsum("ij,ij->i", x[found[:, 0]], x[found[:, 1]])
-        involved, which = np.unique(found, return_inverse=True)
-        which = which.reshape(found.shape)
-        around = np.concatenate([_neighbour(x[part] @ x.T, 1) for part in np.array_split(involved, 1 + n // _SIDE)])
-        found = found[stands_out(distance, around[which[:, 0]], around[which[:, 1]], similar)]
-    return found[np.lexsort((found[:, 1], found[:, 0]))]
+    side = max(16, min(_SIDE, _CELLS // max(1, n)))
+    around = np.ones(n, np.float32)
+    if stand_out:
+        for part in blocks(n, side):
+            around[part] = _neighbour(x[part] @ x.T, 1)
+
+    def alike(mine: np.ndarray | slice, other: np.ndarray | slice) -> np.ndarray:
+        cosines = x[mine] @ x[other].T
+        found: np.ndarray = cosines >= similar
+        if stand_out and found.any():
+            found &= stands_out(1.0 - cosines, around[mine][:, None], around[other][None, :], similar)
+        return found
+
+    found = np.full(n, -1, np.int64)
+    for part in blocks(n, side):
+        earlier = np.flatnonzero(found[: part.start] < 0)
+        if len(earlier):
+            match = alike(part, earlier)
+            hit = np.flatnonzero(match.any(axis=1))
+            found[part.start + hit] = earlier[match[hit].argmax(axis=1)]
+        match = alike(part, part)
+        for row in np.flatnonzero(np.tril(match, -1).any(axis=1)).tolist():
+            if found[part.start + row] < 0:
+                near = part.start + np.flatnonzero(match[row, :row])
+                near = near[found[near] < 0]
+                if len(near):
+                    found[part.start + row] = near[0]
+    return found
 
 
 def _neighbour(cosines: np.ndarray, own: int) -> np.ndarray:
@@ -194,22 +213,6 @@ def stands_out(distance: np.ndarray, here: np.ndarray, there: np.ndarray, simila
     """Whether pairs are much nearer than the other neighbours of both (geometric mean), or nearly equal."""
     usual = np.sqrt(np.maximum(here, 0.0) * np.maximum(there, 0.0))
     found: np.ndarray = (distance <= RATIO * usual) | (distance <= (1.0 - similar) / CERTAIN)
-    return found
-
-
-def leaders(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Group rows around the first of each group: (n,) int64, the row that each one duplicates, or -1.
-
-    Parameters
-    ----------
-    n : int
-    pairs : (m, 2) int
-        (later, earlier), ordered.
-    """
-    found = np.full(n, -1, np.int64)
-    for later, earlier in pairs:
-        if found[later] < 0 and found[earlier] < 0:
-            found[later] = earlier
     return found
 
 
