@@ -214,7 +214,7 @@ class _Run:
             stream.close()  # type: ignore[attr-defined]
 
     def _tick(self, since: float) -> float:
-        """Add the time since `since` to the clocks; the current time."""
+        """Add the time since `since` to the clocks, and return the current time."""
         now = time.perf_counter()
         self.progress.epoch_seconds += now - since
         self.progress.seconds += now - since

@@ -1,6 +1,6 @@
-"""Winnow's first stage: which images to pretrain on, and at which quality.
+"""Choose the images to pretrain on, and the quality at which each is stored.
 
-`PrunedIndex` is all that another project needs; it asks for NumPy alone.
+`PrunedIndex` is all that another project needs; it requires NumPy alone.
 """
 
 from typing import Any

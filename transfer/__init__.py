@@ -1,1 +1,1 @@
-"""Winnow's third stage: what a backbone is worth on the targets, and whether pruning paid."""
+"""Evaluate pretrained backbones on the targets: compare them in studies, compress them, watch them on new images."""

@@ -1,1 +1,1 @@
-"""What every step shares: whole files, run directories, the command line, progress, cores."""
+"""What all steps share: atomic files, run directories, locks, the command line, progress, cores."""

@@ -1,1 +1,1 @@
-"""How a study is planned, run and gathered: one command a line, each once, in processes that share the cores."""
+"""Studies: plan the tasks, run each of them once, in processes that share the cores, and collect the results."""

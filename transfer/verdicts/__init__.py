@@ -1,1 +1,1 @@
-"""From a study's results to what they show, and to what everything cost; nothing here trains."""
+"""Analyse a study's results: intervals, verdicts and costs; nothing here trains."""

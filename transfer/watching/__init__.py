@@ -1,1 +1,1 @@
-"""Is a compressed model still right on new images? It is compared with its original."""
+"""Compare a compressed model with its original on new images: disagreement, drift and alarms."""
