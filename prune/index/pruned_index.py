@@ -99,6 +99,7 @@ class PrunedIndex:
         reason: np.ndarray | None = None,
         quality: np.ndarray | None = None,
         nbytes: np.ndarray | None = None,
+        reason_names: tuple[str, ...] = REASONS,
         provenance: Sequence[dict[str, Any]],
     ) -> PrunedIndex:
         """Make an index of `rows` of a source.
@@ -111,6 +112,8 @@ class PrunedIndex:
             Rows to keep, ascending.
         score, reason, quality, nbytes : (k,) arrays, optional
             As the columns of the index; NaN, "quota", 0 and the manifest's sizes where absent.
+        reason_names : tuple of str
+            `REASONS`, and the names of further reasons behind them.
         provenance : sequence of dict
             Entries made by `prune.index.provenance.record`, the oldest first.
 
@@ -136,6 +139,7 @@ class PrunedIndex:
             source_samples=len(manifest),
             source_nbytes=int(manifest.nbytes.sum(dtype=np.int64)),
             provenance=list(provenance),
+            reason_names=tuple(reason_names),
         ).checked()
 
     def __len__(self) -> int:

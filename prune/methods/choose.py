@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from prune.index.pruned_index import REASONS
 from prune.methods import rank as ranks
 from prune.methods.presets import BY_QUOTA, OVER_ALL, Method, rank_parts
 from prune.methods.quota import check_floors, quota, whole_classes
@@ -68,7 +69,7 @@ class Choice:
     ----------
     rows : (budget,) int64, ascending
     reason : (budget,) uint8
-        Codes of `prune.index.REASONS`.
+        Positions in `reason_names`.
     score : (budget,) float32
         The rank's score; NaN where the rank uses none.
     quotas : (c,) int64
@@ -76,6 +77,8 @@ class Choice:
         Class weights behind the quotas, summing to 1.
     available : (c,) int64
         Eligible samples of the class.
+    reason_names : tuple of str
+        `prune.index.REASONS`; the parts of a mix follow them.
     """
 
     rows: np.ndarray
@@ -84,6 +87,7 @@ class Choice:
     quotas: np.ndarray
     weight: np.ndarray
     available: np.ndarray
+    reason_names: tuple[str, ...] = REASONS
 
 
 def choose_samples(
@@ -128,8 +132,7 @@ def choose_samples(
     forced = np.zeros(n, bool) if source.always is None else source.always[order] & eligible
     sizes, taken = (np.bincount(label[mask], minlength=c) for mask in (eligible, forced))
     must = taken if protected is None else np.where(protected, sizes, taken)
-    if must.sum() > budget:
-        raise InputError(f"{must.sum()} samples are protected and the budget is {budget}: raise the keep")
+    check_protected(int(must.sum()), budget)
     low = np.maximum(must, 0 if floor is None else np.minimum(floor, sizes))
     check_floors(sizes, budget, low)
     score, way = rank_parts(method.rank, source.scores)
@@ -173,6 +176,12 @@ def choose_samples(
     rows = order[found]
     shown = source.scores[score][rows] if score else np.full(len(rows), np.nan)
     return Choice(rows, reason[found], shown.astype(np.float32), quotas, weight, sizes)
+
+
+def check_protected(must: int, budget: int) -> None:
+    """Raise `InputError` when more samples must be kept than the budget has."""
+    if must > budget:
+        raise InputError(f"{must} samples are protected and the budget is {budget}: raise the keep")
 
 
 @dataclass(frozen=True)
