@@ -3,7 +3,7 @@
     prune import flm_top300.indices --source runs/imagenet.beton --holds keep --out flm-300.index.npz
     prune import pruned.txt --source runs/imagenet.manifest.npz --holds remove --out coreset.index.npz
 
---holds has no default: some projects publish what to keep, others what to remove, and the list itself does not say.
+--holds has no default: some projects publish what to keep, others what to remove, and the list itself shows neither.
 Rows are positions in the source's manifest, or in --listing.
 """
 

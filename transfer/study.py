@@ -208,7 +208,7 @@ def _print_verdict(out: Path, tasks: int) -> None:
 
 
 def _run_one(out: Path, number: int) -> None:
-    """Run one task of the plan in this process, its output where ours goes; ends with the task's exit code."""
+    """Run one task of the plan in this process, and end with its exit code."""
     import contextlib
 
     from transfer.studies.runner import is_done, remember

@@ -23,7 +23,7 @@ class _Products:
 
     def __init__(self, x: np.ndarray, picks: int) -> None:
         self._x = x
-        # The table is one fast matrix product, a row without it a slow pass over memory: a ratio of about 1 to 32.
+        # The table is one fast matrix product. Without it each row takes a pass over memory, some 32 times slower.
         self._table = x @ x.T if len(x) <= _DENSE and picks * 32 > len(x) else None
 
     def __call__(self, row: int) -> np.ndarray:

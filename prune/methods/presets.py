@@ -233,5 +233,5 @@ def described() -> str:
         pair = f"{preset.quota} x {preset.rank}"
         lines.append(f"    {name:<17}  {pair}; needs {needs(preset)}; cost: {cost(preset)}; {preset.paper}")
     return "\n".join(
-        [*lines, f"    {'winnow':<17}  the default: quota and rank depend on the keep and on what is there (ours)"]
+        [*lines, f"    {'winnow':<17}  the default: quota and rank depend on the keep and the available scores (ours)"]
     )

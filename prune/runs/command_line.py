@@ -1,6 +1,6 @@
 """One command line for all stages: `python -m prune STEP`, `python -m pretrain`, `python -m transfer STEP`.
 
-A step is a module with a frozen dataclass `Config` and a function `run(config)`. Only the step that is asked for is
+A step is a module with a frozen dataclass `Config` and a function `run(config)`. Only the requested step is
 imported, and step modules import NumPy, torch and FFCV inside `run`, so `--help` answers at once.
 """
 
@@ -55,20 +55,20 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
         step = importlib.import_module(module)
         step.run(parse(program, step, argv))
     except InputError as error:
-        _tell(program, str(error))
+        _report(program, str(error))
         return ExitCode.WRONG_INPUT
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command resumes", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name is None or (package := error.name.split(".")[0]) not in EXTRA:
-            raise  # a module of ours, or one that should never be missing: a defect
-        _tell(program, missing(package))
+            raise  # a module of this project, or one that should never be missing: a defect
+        _report(program, missing(package))
         return ExitCode.WRONG_INPUT
     except OSError as error:  # a full disk, no permission, a folder where a file is wanted
         named = f"{error.filename}: " if error.filename else ""
         a_file = isinstance(error, (FileExistsError, NotADirectoryError))
-        _tell(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
+        _report(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
         return ExitCode.WRONG_INPUT
     return ExitCode.DONE
 
@@ -103,11 +103,11 @@ def drop_unread_output() -> None:
         setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, **how))
 
 
-def _tell(program: str, mistake: str) -> None:
-    """Print a mistake, once where all processes of a run make it.
+def _report(program: str, mistake: str) -> None:
+    """Print a mistake: from rank 0 alone while all processes of a run make the same.
 
-    All of them check their inputs before they join each other, and rank 0 speaks for them. What a process meets later,
-    such as a damaged image, it meets alone.
+    All of them check the inputs before they join a process group. A mistake after that, such as a damaged image, is
+    found by one process, which prints it with its rank.
     """
     rank = os.environ.get("RANK", "0")
     distributed = sys.modules.get("torch.distributed")

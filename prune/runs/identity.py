@@ -4,7 +4,7 @@ Every field counts unless its type says otherwise:
 
     keep: float = 0.3                        # decides the result
     workers: RunOption[int | None] = None    # changes how the step runs, not what it makes
-    scores: Location[Path]                   # says where an input lies; its fingerprint stands for what lies there
+    scores: Location[Path]                   # where an input lies; its fingerprint counts instead
 
 A step that finds its own output compares what is recorded there with its settings and inputs. A field that an older
 record lacks counts as its default.
@@ -30,7 +30,7 @@ class Mark:
 
 
 RunOption = Annotated[T, Mark("changes how the step runs, not what it makes")]
-Location = Annotated[T, Mark("says where something lies")]
+Location = Annotated[T, Mark("location")]
 Growing = Annotated[T, Mark("a finished run takes more of them and does only what is new")]
 Recorded = Annotated[T, Mark("recorded under another name, as what it comes to")]
 
@@ -106,5 +106,5 @@ def refuse_other(place: Path, record: Mapping[str, Any], config: Any, inputs: Ma
 
 
 def made_otherwise(place: Path, changed: Sequence[str]) -> InputError:
-    """The error that names the settings by which an output differs from what is asked for."""
+    """The error that names the settings in which an output differs from the requested one."""
     return InputError(f"{place} was made with other settings ({'; '.join(changed)}): give another --out, or remove it")

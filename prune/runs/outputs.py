@@ -80,7 +80,7 @@ def _refuse_foreign(out: Path) -> None:
     """
     there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
     if foreign := [name for name in there if not name.startswith(".") and name not in ("config.json", "data")]:
-        raise InputError(f"{out}: holds {foreign[0]!r} and no run of ours; give another --out")
+        raise InputError(f"{out}: holds {foreign[0]!r} and no run of this project; give another --out")
 
 
 def finish(out: Path, **facts: Any) -> None:

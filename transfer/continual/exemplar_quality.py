@@ -23,7 +23,7 @@ def best_quality(
     """Choose the quality with the largest effective number of exemplars; of equal ones the finest.
 
     For each quality the budget holds an equivalent number of exemplars (at most all images to come, estimated as
-    `tasks` times the given ones); the mean squared error of the features (FMSE) then tells how much of each exemplar is
+    `tasks` times the given ones); the mean squared error of the features (FMSE) then shows how much of each exemplar is
     left. Losing an image costs the mean squared distance of its features to their mean.
 
     Parameters

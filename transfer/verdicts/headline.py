@@ -1,6 +1,6 @@
 """The one-line verdict of a study, and which rows of its analysis it is about.
 
-It speaks of the first evaluation and of the mean over targets. A pruning method *holds* at a keep when it is shown to
+It is about the first evaluation and the mean over targets. A pruning method *holds* at a keep when it is shown to
 stay within the margin of full data, and *loses* when it is shown to fall below (see `estimates.verdict_against_full`).
 """
 
@@ -60,7 +60,7 @@ def difference_from(row: Mapping[str, Any], control: str = "full") -> str:
 
 
 def verdict_line(analysis: Mapping[str, Any]) -> str:
-    """Say in one line whether pruning paid off.
+    """One line on whether pruning paid off.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ def test_a_run_directory_belongs_to_one_config(tmp_path):
 def test_a_directory_with_other_things_is_nobody_s_run(tmp_path):
     (tmp_path / "photos/cats").mkdir(parents=True)
     with (
-        pytest.raises(InputError, match="holds 'cats' and no run of ours"),
+        pytest.raises(InputError, match="holds 'cats' and no run of this project"),
         claim(tmp_path / "photos", Config(tmp_path)),
     ):
         pass
