@@ -224,8 +224,25 @@ def test_arrays_follow_the_levels_of_the_plan_with_a_limit(pictures, without_slu
     assert shown[-1][0] == "report"
 
 
+def test_a_gate_is_found_in_the_job_that_writes_the_betons(pictures, without_slurm, tmp_path):
+    words = asked(pictures, out="x", gate="auto")
+    chain = shell(SLURM / "submit.sh", "--dry-run", *words, cwd=tmp_path, path=without_slurm)
+    assert chain.returncode == 0, chain.stderr
+    assert [Path(line.split()[-2]).stem for line in chain.stdout.splitlines()] == list(STAGES)
+    assert "16 commands parse" in chain.stderr  # without a gate 13
+    arrays = shell(SLURM / "study.sh", "--dry-run", *words, cwd=tmp_path, path=without_slurm)
+    scripts = [Path(line.split()[-2]).stem for line in arrays.stdout.splitlines()]
+    # Level 0 writes source and signs.train; 1 signs.test, and thumbnails; 2 and 3 are scores and index of the gate.
+    assert scripts[:5] == ["write", "write", "write", "write", "surrogate"]
+    planned = shell(sys.executable, "-m", "transfer", "study", *words, "--plan-only", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    done = shell(SLURM / "write.sh", "x", cwd=tmp_path, path=without_slurm)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x/indices/gate.index.npz").exists()
+
+
 def test_every_task_of_a_plan_is_run_by_the_script_that_its_job_starts(pictures, without_slurm, tmp_path):
-    words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x"), "--plan-only"]
+    words = [sys.executable, "-m", "transfer", "study", *asked(pictures, out="x", gate="auto"), "--plan-only"]
     assert shell(*words, cwd=tmp_path).returncode == 0
     lines = [json.loads(line) for line in (tmp_path / "x/plan.jsonl").read_text().splitlines()]
     taken = {}
