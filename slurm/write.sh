@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Turn images into betons, and find the gate of a study that has one.
+# Turn images into betons, and compute the gate of a study that has one.
 #   slurm/write.sh STUDY        every beton of the study's plan, and what --gate needs: thumbnails, scores, index
 #   slurm/write.sh FLAGS...     `prune write FLAGS`
 # With bash it runs on this machine; submit.sh queues it as a job with the options of env.sh.
