@@ -193,7 +193,7 @@ def simulated(rng: np.random.Generator, truth: np.ndarray, seeds: int, n: int = 
     ease, together = rng.normal(0, 1, n), rng.normal(0, 0.02, seeds)
     right = []
     for one in truth:
-        own, moved = rng.normal(0, 0.3, n), rng.uniform(0.015, 0.03)
+        own, moved = rng.normal(0, 0.3, n), rng.uniform(0.03, 0.09)
         level = norm.ppf(one) * np.sqrt(1 + 0.3**2 + 0.5**2 + moved**2 + 0.02**2)
         draws = [rng.normal(0, 0.5, n) + together[s] + moved * rng.standard_normal() for s in range(seeds)]
         right.append([ease + own + draw > -level for draw in draws])
