@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from prune.data import ffcv_loader
-from prune.data.crops import render
 from prune.data.beton import open_beton
-from prune.data.crops import center_crops, padded_crops, random_resized_crops
+from prune.data.crops import center_crops, padded_crops, random_resized_crops, render
 from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.data.stored_images import Stored, decode
