@@ -1,25 +1,34 @@
 """Choose the samples to keep: class quotas first, then the best of each class.
 
     python -m prune select --scores runs/scores.npz --method winnow --keep 0.2 --out runs/winnow-20.index.npz
+    python -m prune select --scores runs/scores.npz --keep 0.1 0.2 0.5 --out "runs/winnow-{keep}.index.npz"
+    python -m prune select --scores runs/scores.npz --mix lm:0.7,random:0.3 --keep 0.2 --out runs/mix-20.index.npz
 
 A method is a quota and a rank; --quota and --rank combine any two. The number of samples kept is keep times the size of
 the source, rounded to the nearest whole number (0.5 up), exactly.
+
+With several keeps, a smaller index is part of a larger one for whole classes by votes and for quota threshold with top
+or bottom, and apart from the rounding of quotas for other ranks. It is not for ranks that depend on the keep (ccs and
+beta, so dual), for winnow across a keep of 0.6, and for mixes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.methods import presets
 from prune.runs.files import InputError, at_least, note
-from prune.runs.identity import Location, RunOption, identity
+from prune.runs.identity import Location, Recorded, RunOption, identity
 from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
     from prune.methods.gate_scores import OpenGate
+    from prune.methods.mixing import Part
     from prune.methods.presets import Method
     from prune.methods.selection_inputs import Constraints, SelectionInputs
 
@@ -29,13 +38,15 @@ __doc__ = f"{__doc__}\nMethods, as quota x rank:\n\n{presets.described()}\n"
 @dataclass(frozen=True)
 class Config:
     out: Location[Path]
-    """Index file to write (NAME.index.npz)."""
+    """Index file to write (NAME.index.npz); `{keep}` in the name stands for the keep."""
     scores: Location[Path | None] = None
     """scores.npz of `prune score`. A random draw by size or by class needs only --manifest."""
     method: str = "winnow"
     """A named method; --quota and --rank replace its parts."""
-    keep: float | None = None
-    """Fraction of the source to keep, in (0, 1]."""
+    mix: str | None = None
+    """Instead of a method, NAME:SHARE,...: methods (or lm, fm, domain) that fill parts of the budget in turn."""
+    keep: Recorded[tuple[float, ...]] = ()
+    """Fraction of the source to keep, in (0, 1]; several write an index each."""
     budget: int | None = None
     """Number of samples to keep, instead of --keep."""
     quota: str | None = None
@@ -89,73 +100,163 @@ class Config:
     dry_run: RunOption[bool] = False
     """Print what would be kept and write nothing."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, tuple):  # one keep may be given as a number
+            object.__setattr__(self, "keep", () if self.keep is None else (float(self.keep),))
+
 
 def run(config: Config) -> Path:
-    """Write the index; returns its path."""
-    from prune.index.provenance import record
+    """Write an index for each keep; returns the path of the last."""
     from prune.index.pruned_index import PrunedIndex
     from prune.methods import selection_inputs
-    from prune.methods.gate_scores import chosen_gate
-    from prune.methods.selection_report import class_table, print_table, write_report
+    from prune.methods.selection_report import class_table, print_json, print_table, write_report
 
+    _check(config)
+    given = selection_inputs.open_inputs(config.scores, config.manifest)
+    gate = _gate(config, given)
+    constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
+    wanted = [_planned(config, keep, given, gate, lists) for keep in config.keep or (None,)]
+    choices: list[Choice | None] = []
+    tables = {}
+    with ExitStack() as claims:
+        claimed = [not config.dry_run and claims.enter_context(_claim(config, one)) for one in wanted]
+        for one, done in zip(wanted, claimed):  # all of them before the first is written: a mistake leaves nothing
+            idle = done and not (config.json or config.report)
+            choices.append(None if idle else _choice(config, given, constraints, one, gate))
+        for one, done, choice in zip(wanted, claimed, choices):
+            if choice is None:
+                continue
+            tables[one.name] = class_table(choice, given.label, given.classes)
+            if config.dry_run:
+                note(f"{one.budget} of {len(given.manifest)} samples would be kept; nothing is written")
+                if not config.json:
+                    print_table(tables[one.name])
+            elif not done:
+                PrunedIndex.from_rows(
+                    given.manifest,
+                    choice.rows,
+                    score=choice.score,
+                    reason=choice.reason,
+                    reason_names=choice.reason_names,
+                    provenance=[one.step],
+                ).save(one.out)
+                _tell(config, one, given, gate)
+            if one.report is not None:
+                write_report(tables[one.name], one.report)
+    if config.json:
+        print_json(tables)
+    return wanted[-1].out
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What one index keeps and where it goes: its keep as a name and a number, budget, methods, and provenance."""
+
+    name: str
+    keep: float | None
+    budget: int
+    parts: list[Part]
+    out: Path
+    report: Path | None
+    inputs: dict[str, Any]
+    step: dict[str, Any]
+
+
+def _check(config: Config) -> None:
+    """Refuse settings that contradict each other, before anything is read."""
     if not 0 <= config.cut < 1:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:
         raise InputError(f"--complexity {config.complexity} must be above 0")
     at_least(config, 0, "seed")
-    given = selection_inputs.open_inputs(config.scores, config.manifest)
+    alone = {"method": "winnow", "quota": None, "rank": None, "base": None, "trim": None}
+    for name, default in alone.items():
+        if config.mix is not None and getattr(config, name) != default:
+            raise InputError(f"--mix names its methods itself: give no --{name}")
+    keeps = " ".join(map(_written, config.keep))
+    if len(set(map(_written, config.keep))) < len(config.keep):
+        raise InputError(f"--keep {keeps}: one is named twice")
+    for flag, place in (("out", config.out), ("report", config.report)):
+        if place is None:
+            continue
+        if len(config.keep) > 1 and "{keep}" not in str(place):
+            raise InputError(
+                f"--{flag} {place}: several keeps need a file each; put {{keep}} into the name, as in pets-{{keep}}.csv"
+            )
+        if not config.keep and "{keep}" in str(place):
+            raise InputError(f"--{flag} {place}: {{keep}} stands for a keep, and no --keep is given")
+
+
+def _written(keep: float) -> str:
+    """A keep in digits, as in the name of a file."""
+    return f"{keep:.12g}"
+
+
+def _planned(
+    config: Config, keep: float | None, given: SelectionInputs, gate: OpenGate, lists: Mapping[str, Any]
+) -> _Selection:
+    """The selection for one keep."""
+    from prune.index.provenance import record
+    from prune.methods import selection_inputs
+
     n = len(given.manifest)
-    gate = chosen_gate(config.gate or presets.gate_of(config.method, given.arrays), given.arrays, given.meta)
-    budget = _budget(config, n, gate.width)
-    method = _method(config, budget / n if config.keep is None else config.keep, given)
-    constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
+    budget = _budget(config, keep, n, gate.width)
+    parts = _parts(config, budget / n if keep is None else keep, given)
     inputs = {**given.fingerprints, **lists}
-    if presets.needs_features(method.rank):
+    if any(presets.needs_features(part.method.rank) for part in parts):
         inputs["features"] = selection_inputs.features_fingerprint(config.scores, given, config.features)
-    facts: dict[str, Any] = {
-        "method": {"quota": method.quota, "rank": method.rank, "base": method.base, "trim": method.trim}
-    }
+    settings = [
+        {"quota": m.quota, "rank": m.rank, "base": m.base, "trim": m.trim} for m in (part.method for part in parts)
+    ]
+    facts: dict[str, Any] = {"method": settings[0]}
+    if config.mix is not None:
+        shares = [{"part": part.name, "share": float(part.share)} for part in parts]
+        facts = {"parts": [share | setting for share, setting in zip(shares, settings)]}
     if gate.width < 1:
         facts["gate"] = {"score": gate.score, "width": gate.width}
-    step = record("select", identity(config), inputs, **facts)
-    if config.dry_run:
-        rows = class_table(_choice(config, given, constraints, method, budget, gate), given.label, given.classes)
-        note(f"{budget} of {n} samples would be kept; nothing is written")
-        if not config.json:
-            print_table(rows)
-        write_report(rows, config.report, config.json)
-        return config.out
-    with claim_file(config.out, index_record, config, {"step": "select", **inputs}) as done:
-        if done and not (config.json or config.report):
-            return config.out
-        choice = _choice(config, given, constraints, method, budget, gate)
-        if not done:
-            columns = {"score": choice.score, "reason": choice.reason}
-            PrunedIndex.from_rows(given.manifest, choice.rows, **columns, provenance=[step]).save(config.out)
-            through = f", gate {gate.score} open to {gate.width:.1%}" if gate.width < 1 else ""
-            note(f"{config.out}: keeps {budget} of {n} samples ({method.quota} x {method.rank}{through})")
-            for name, value in given.meta.get("seed_agreement", {}).items():
-                if name == "clusters" or method.rank.startswith(f"{name}:"):
-                    note(
-                        f"decided by k-means, of which two seeds agree at {value:.2f}: another seed keeps other samples"
-                    )
-    write_report(class_table(choice, given.label, given.classes), config.report, config.json)
-    return config.out
+    step = record("select", {**identity(config), "keep": keep}, inputs, **facts)
+    name = "" if keep is None else _written(keep)
+    report = None if config.report is None else _placed(config.report, name)
+    return _Selection(name, keep, budget, parts, _placed(config.out, name), report, inputs, step)
+
+
+def _placed(path: Path, name: str) -> Path:
+    """The path for one keep."""
+    return Path(str(path).replace("{keep}", name))
+
+
+def _claim(config: Config, one: _Selection) -> AbstractContextManager[bool]:
+    return claim_file(one.out, index_record, config, {"step": "select", "keep": one.keep, **one.inputs})
+
+
+def _tell(config: Config, one: _Selection, given: SelectionInputs, gate: OpenGate) -> None:
+    """Print what was written, and how far it depends on the seed of k-means."""
+    methods = [part.method for part in one.parts]
+    how = f"mix {config.mix}" if config.mix else f"{methods[0].quota} x {methods[0].rank}"
+    through = f", gate {gate.score} open to {gate.width:.1%}" if gate.width < 1 else ""
+    note(f"{one.out}: keeps {one.budget} of {len(given.manifest)} samples ({how}{through})")
+    for name, value in given.meta.get("seed_agreement", {}).items():
+        if name == "clusters" or any(method.rank.startswith(f"{name}:") for method in methods):
+            note(f"decided by k-means, of which two seeds agree at {value:.2f}: another seed keeps other samples")
 
 
 def _choice(
-    config: Config, given: SelectionInputs, constraints: Constraints, method: Method, budget: int, gate: OpenGate
+    config: Config, given: SelectionInputs, constraints: Constraints, one: _Selection, gate: OpenGate
 ) -> Choice:
-    """Samples that a method keeps, under the constraints of the config."""
+    """Samples that a selection keeps, under the constraints of the config."""
+    from functools import partial
+
     import numpy as np
 
     from prune.methods import eligibility
     from prune.methods import selection_inputs as inputs_of
     from prune.methods.choose import Candidates, choose_samples
     from prune.methods.gate_scores import let_through
+    from prune.methods.mixing import choose_mixed
     from prune.scores.sample_keys import for_purpose, sample_keys
 
-    arrays, label, count = given.arrays, given.label, len(given.classes)
+    arrays, label, count, budget = given.arrays, given.label, len(given.classes), one.budget
+    methods = [part.method for part in one.parts]
     weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
     if constraints.weights is not None:
         weights["weights"] = constraints.weights
@@ -169,11 +270,11 @@ def _choice(
         eligible &= let_through(gate, eligible, label, low, budget, protected, constraints.always, ties)
     if config.drop_duplicates:
         eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always, ties)
-    elif method.without_duplicates and "duplicate_of" in arrays:
+    elif any(method.without_duplicates for method in methods) and "duplicate_of" in arrays:
         copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, constraints.always, ties)
         low = np.zeros(count, np.int64) if floor is None else floor
         eligible &= ~eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
-    needed = presets.needs_features(method.rank)
+    needed = any(presets.needs_features(method.rank) for method in methods)
     features = inputs_of.features_of(config.scores, given, config.features) if needed else None
     source = Candidates(
         label,
@@ -187,30 +288,58 @@ def _choice(
         given.classes,
         features.rows if features is not None and features.partial else None,
     )
-    return choose_samples(
-        source,
-        method,
-        budget,
-        floor=floor,
-        protected=protected,
-        cut=config.cut,
-        complexity=config.complexity,
-        seed=config.seed,
+    choose = partial(choose_samples, source, methods[0])
+    if config.mix is not None:
+        choose = partial(choose_mixed, source, one.parts)
+    return choose(
+        budget, floor=floor, protected=protected, cut=config.cut, complexity=config.complexity, seed=config.seed
     )
 
 
-def _budget(config: Config, n: int, width: float) -> int:
+def _gate(config: Config, given: SelectionInputs) -> OpenGate:
+    """The gate that the user asks for, or that of the method; a mix has that of winnow where winnow is a part."""
+    from prune.methods.gate_scores import chosen_gate
+    from prune.methods.mixing import parse_mix
+
+    own = config.method
+    if config.mix is not None:
+        own = "winnow" if "winnow" in [one.method for one in parse_mix(config.mix)] else "random"
+    return chosen_gate(config.gate or presets.gate_of(own, given.arrays), given.arrays, given.meta)
+
+
+def _budget(config: Config, keep: float | None, n: int, width: float) -> int:
     from prune.methods.quota import budget_of
 
-    if config.method == "gate" and config.keep is None and config.budget is None:
+    if config.method == "gate" and keep is None and config.budget is None:
         return budget_of(width, n)  # everything that passes
-    if (config.keep is None) == (config.budget is None):
+    if (keep is None) == (config.budget is None):
         raise InputError("give either --keep or --budget")
-    if config.keep is not None:
-        return budget_of(config.keep, n)
+    if keep is not None:
+        return budget_of(keep, n)
     if not 1 <= int(config.budget or 0) <= n:
         raise InputError(f"--budget {config.budget} is outside 1 to {n}, the size of the source")
     return int(config.budget or 0)
+
+
+def _parts(config: Config, keep: float, given: SelectionInputs) -> list[Part]:
+    """The parts of the mix, each with the method for its share of the keep; the method alone where there is no mix."""
+    from fractions import Fraction
+
+    from prune.methods.mixing import Part, parse_mix
+
+    if config.mix is None:
+        return [Part(config.method, Fraction(1), _scored(config, _method(config, keep, given)))]
+    return [
+        Part(one.name, one.share, _scored(config, presets.method(one.method, keep * float(one.share), given.arrays)))
+        for one in parse_mix(config.mix)
+    ]
+
+
+def _scored(config: Config, method: Method) -> Method:
+    """The method; `InputError` when it needs a scores file and there is none."""
+    if config.scores is None and not (method.quota in presets.UNSCORED and method.rank in presets.PLAIN):
+        raise InputError(f"{method.quota} x {method.rank} needs --scores (from `prune score`)")
+    return method
 
 
 def _method(config: Config, keep: float, given: SelectionInputs) -> Method:
@@ -231,6 +360,4 @@ def _method(config: Config, keep: float, given: SelectionInputs) -> Method:
         if not 0 <= config.trim < 1:
             raise InputError(f"--trim {config.trim} is outside [0, 1)")
         found = replace(found, trim=config.trim)
-    if config.scores is None and not (found.quota in presets.UNSCORED and found.rank in presets.PLAIN):
-        raise InputError(f"{found.quota} x {found.rank} needs --scores (from `prune score`)")
     return found

@@ -1,7 +1,9 @@
 """`prune score` and `prune select` on files: from features to an index."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from prune import score, selection
 from prune.index.manifest import Manifest
 from prune.index.npz import open_arrays, save_arrays
 from prune.index.pruned_index import PrunedIndex
+from prune.methods import presets
 from prune.methods.presets import NAMES, method
 from prune.runs.files import InputError
 from prune.scores.feature_files import content_fingerprint, order_fingerprint
@@ -232,6 +235,209 @@ def test_every_method_keeps_the_same_ids_in_whatever_order_the_manifest_lists_th
             index = PrunedIndex.load(place)
             found.append(dict(zip(index.ids.tolist(), index.reasons.tolist())))
         assert found[0] == found[1], keep
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_every_method_is_part_of_a_mix_that_keeps_the_budget_in_whatever_order_the_manifest_lists_the_images(
+    everything, shuffled, method
+):
+    mix = f"{method}:0.6,{'class-random' if method == 'random' else 'random'}:0.4"
+    found = []
+    for case in (everything, shuffled):
+        place = case.folder / f"mix-{method}.index.npz"
+        selection.run(selection.Config(out=place, scores=case.scores, mix=mix, keep=0.35, floor=1, seed=3))
+        index = PrunedIndex.load(place)
+        assert len(index) == 35
+        found.append({name: index.reason_names[code] for name, code in zip(index.ids.tolist(), index.reasons)})
+    assert found[0] == found[1]
+    why = Counter(found[0].values())
+    assert set(why) <= {"floor", *[part.split(":")[0] for part in mix.split(",")]}
+    assert why[method] <= 21  # of 35
+    assert sum(why.values()) == 35
+
+
+def test_a_mix_says_which_part_kept_a_sample_and_how_it_was_made(case, capsys):
+    scored(case, also=("domain",))
+    index = selected(case, mix="lm:0.5,domain:0.3,random:0.2", report=case.folder / "r.csv", json=True)
+    assert {index.reason_names[code]: int(n) for code, n in enumerate(np.bincount(index.reasons)) if n} == {
+        "lm": 10,
+        "domain": 6,
+        "random": 4,
+    }
+    assert set(index.labels[index.reasons == index.reason_names.index("lm")]) == {1}  # bees have most votes
+    assert index.provenance[-1]["parts"][1] == {
+        "part": "domain",
+        "share": 0.3,
+        "quota": "threshold",
+        "rank": "domain:top",
+        "base": 0.0,
+        "trim": 0.0,
+    }
+    rows = json.loads(capsys.readouterr().out)
+    assert [sum(row[part] for row in rows) for part in ("lm", "domain", "random")] == [10, 6, 4]
+    assert sum(row["kept"] for row in rows) == 20
+    head = (case.folder / "r.csv").read_text().splitlines()[0]
+    assert head == "class,size,available,weight,quota,kept,quota_reason,floor,protected,coverage,random,lm,domain"
+    with pytest.raises(InputError, match=r"mix: .*0\.2' -> 'lm:0\.5,random:0\.5'"):
+        selected(case, mix="lm:0.5,random:0.5")
+    selected(case, "b", method="winnow")
+    with pytest.raises(InputError, match="mix: None -> "):
+        selected(case, "b", mix="lm:0.5,random:0.5")
+
+
+def test_the_gate_lists_and_duplicates_hold_over_a_whole_mix(case):
+    scored(case, also=("domain", "duplicates"))
+    arrays, meta = open_arrays(case.scores, "winnow-scores/1", mapped=False)
+    arrays["duplicate_of"] = np.where(np.arange(100) % 10 == 1, np.arange(100) - 1, -1)
+    save_arrays(case.scores, arrays, meta)
+    names = Manifest.load(case.folder / "s.manifest.npz").ids
+    passing = np.argsort(-arrays["sample/domain"])[:50]
+    (case.folder / "always.txt").write_bytes(names[passing[-1]])
+    (case.folder / "never.txt").write_bytes(b"\n".join(names[passing[:5]]))
+    index = selected(
+        case,
+        mix="domain:0.5,random:0.5",
+        gate="domain:0.5",
+        drop_duplicates=True,
+        always=case.folder / "always.txt",
+        never=case.folder / "never.txt",
+    )
+    assert set(index.positions) <= set(passing[5:])
+    assert passing[-1] in index.positions
+    copies = np.flatnonzero(arrays["duplicate_of"] >= 0)
+    assert not [row for row in copies if {row, row - 1} <= set(index.positions)]
+
+
+def test_a_mix_of_semdedup_drops_near_duplicates_from_all_parts_and_one_of_winnow_has_its_gate(case):
+    scored(case, also=("domain", "duplicates"))
+    arrays, meta = open_arrays(case.scores, "winnow-scores/1", mapped=False)
+    arrays["duplicate_of"] = np.where(np.arange(100) < 50, np.arange(100) + 50, -1)
+    meta["gates"]["domain"]["width"] = 0.4
+    save_arrays(case.scores, arrays, meta)
+    index = selected(case, mix="random:0.5,semdedup:0.5")
+    assert index.positions.min() >= 50
+    gated = selected(case, "b", mix="winnow:0.5,random:0.5")
+    assert gated.provenance[-1]["gate"] == {"score": "domain", "width": 0.4}
+    assert "gate" not in index.provenance[-1]
+
+
+KEEPS = (0.15, 0.25, 0.5)
+
+
+def places_of(case, name):
+    return {keep: case.folder / f"{name}-{keep:g}.index.npz" for keep in KEEPS}
+
+
+@pytest.mark.parametrize("config", [{"method": "winnow"}, {"method": "ccs"}, {"mix": "lm:0.5,el2n:0.5"}])
+def test_several_keeps_write_the_indices_of_single_runs_byte_for_byte(case, config, capsys):
+    scored(case)
+    several, single = places_of(case, "several"), places_of(case, "single")
+    base = {"scores": case.scores, "floor": 1, "protect": ("dog",), "keep": KEEPS, **config}
+    out = case.folder / "several-{keep}.index.npz"
+    assert selection.run(selection.Config(out=out, **base)) == several[0.5]
+    for keep, place in single.items():
+        selection.run(selection.Config(out=place, **base | {"keep": keep}))
+        assert several[keep].read_bytes() == place.read_bytes()
+        assert PrunedIndex.load(place).provenance[-1]["config"]["keep"] == keep
+    stamps = [place.stat().st_mtime_ns for place in several.values()]
+    capsys.readouterr()
+    several[0.25].unlink()
+    selection.run(selection.Config(out=out, **base))
+    assert several[0.25].read_bytes() == single[0.25].read_bytes()
+    assert [place.stat().st_mtime_ns for place in several.values()][::2] == stamps[::2]
+    assert capsys.readouterr().err.count("up to date") == 2
+
+
+NESTED = [name for name in NAMES if name not in ("dual", "ccs", "ccs-global", "winnow")]
+
+
+@pytest.mark.parametrize("method", NESTED)
+def test_a_smaller_keep_is_part_of_a_larger_one_where_the_help_says_so(everything, method):
+    out = everything.folder / f"nested-{method}-{{keep}}.index.npz"
+    keeps = (0.1, 0.3, 0.5, 0.8)
+    selection.run(selection.Config(out=out, scores=everything.scores, method=method, keep=keeps))
+    found = [PrunedIndex.load(Path(str(out).replace("{keep}", f"{keep:g}"))) for keep in keeps]
+    rounded = 0 if method.startswith("dp4tl") or presets.method(method, 0.1).quota == "threshold" else 1
+    for small, large in pairwise(found):
+        lost = ~np.isin(small.positions, large.positions)
+        assert np.bincount(small.labels[lost], minlength=4).max() <= rounded
+
+
+def test_an_index_of_a_version_that_took_one_keep_alone_is_up_to_date(case, capsys):
+    scored(case)
+    selected(case, method="random")
+    place = case.folder / "a.index.npz"
+    index = PrunedIndex.load(place)
+    config = index.provenance[-1]["config"]
+    assert (config["keep"], config.pop("mix")) == (0.2, None)
+    replace(index, provenance=index.provenance).save(place)  # as it was written before there were mixes
+    stamp = place.read_bytes()
+    for keep in (0.2, (0.2,)):
+        selected(case, method="random", keep=keep)
+    assert capsys.readouterr().err.count("up to date") == 2
+    assert place.read_bytes() == stamp
+    with pytest.raises(InputError, match=r"keep: 0\.2 -> 0\.3"):
+        selected(case, method="random", keep=(0.3,))
+    with pytest.raises(InputError, match=r"keep: 0\.2 -> None"):
+        selected(case, method="random", keep=None, budget=20)
+
+
+def test_one_keep_that_cannot_be_met_leaves_no_index_of_the_others(case):
+    scored(case)
+    out = case.folder / "{keep}.index.npz"
+    with pytest.raises(InputError, match="needs 24 samples and the budget is 10"):
+        selection.run(selection.Config(out=out, scores=case.scores, keep=(0.5, 0.1), floor=6))
+    other = case.folder / "0.1.index.npz"
+    selection.run(selection.Config(out=other, scores=case.scores, keep=0.1, method="random"))
+    with pytest.raises(InputError, match="method: 'random' -> 'winnow'"):
+        selection.run(selection.Config(out=out, scores=case.scores, keep=(0.5, 0.1)))
+    assert [path.name for path in case.folder.glob("*.index.npz")] == ["0.1.index.npz"]
+
+
+def test_reports_and_tables_of_several_keeps_are_one_for_each(case, capsys):
+    scored(case)
+    config = selection.Config(
+        out=case.folder / "{keep}.index.npz",
+        report=case.folder / "{keep}.csv",
+        scores=case.scores,
+        method="random",
+        keep=(0.1, 0.2),
+        json=True,
+    )
+    selection.run(config)
+    tables = json.loads(capsys.readouterr().out)
+    assert {keep: [row["kept"] for row in rows] for keep, rows in tables.items()} == {
+        "0.1": [4, 3, 2, 1],
+        "0.2": [8, 6, 4, 2],
+    }
+    assert (case.folder / "0.2.csv").read_text().splitlines()[1] == "ant,40,40,0.4,8,8,0,0,0,0,8"
+    assert len(PrunedIndex.load(case.folder / "0.1.index.npz")) == 10
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"keep": (0.1, 0.2)}, r"several keeps need a file each; put \{keep\} into the name"),
+        ({"keep": (0.1, 0.2), "out": "{keep}", "report": "r.csv"}, r"--report .*r.csv: several keeps"),
+        ({"keep": (0.1, 0.10), "out": "{keep}"}, "--keep 0.1 0.1: one is named twice"),
+        ({"keep": (0.1, 1.2), "out": "{keep}"}, "keep 1.2 is outside"),
+        ({"keep": (0.1, 0.2), "budget": 10, "out": "{keep}"}, "either --keep or --budget"),
+        ({"keep": (), "budget": 10, "out": "{keep}"}, "no --keep is given"),
+        ({"mix": "lm:0.5"}, "sum to 0.5"),
+        ({"mix": "lm:0.5,tdds:0.5"}, "needs training dynamics"),
+        ({"mix": "lm:1", "method": "random"}, "--mix names its methods itself: give no --method"),
+        ({"mix": "lm:1", "rank": "random"}, "give no --rank"),
+        ({"mix": "lm:1", "base": 0.1}, "give no --base"),
+    ],
+)
+def test_mistakes_in_keeps_and_mixes_are_named_and_write_nothing(case, config, message):
+    scored(case)
+    places = {"out": "a.index.npz", "keep": 0.2} | config
+    places |= {name: case.folder / places[name] for name in ("out", "report") if name in places}
+    before = sorted(case.folder.iterdir())
+    with pytest.raises(InputError, match=message):
+        selection.run(selection.Config(scores=case.scores, **places))
+    assert sorted(case.folder.iterdir()) == before
 
 
 def test_clusters_hold_the_same_images_in_whatever_order_the_manifest_lists_them(everything, shuffled):
