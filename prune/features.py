@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from prune.runs.files import InputError, at_least
-from prune.runs.identity import Location, RunOption
+from prune.runs.identity import Location, Recorded, RunOption
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Config:
     """Directory for <name>.features.npz."""
     model: Location[Path | None] = None
     """Directory of a `pretrain` run: model.safetensors and model.json."""
-    thumbnail: bool = False
+    thumbnail: Recorded[bool] = False
     """Instead of a network: an 8 x 8 thumbnail and histograms, at the speed of decoding. They tell domains apart."""
     index: Location[Path | None] = None
     """Only the images that this index of the first beton keeps; other betons are read whole."""
