@@ -43,6 +43,7 @@ def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
     side = max(recipe.resolution, recipe.start_resolution)
     torch.manual_seed(config.seed)
     network = networks.build(spec).to(ranks.device)
+    _refuse_wrong_gradients(network, recipe, ranks)
     if config.init is not None:
         warm_start(network, config.init, spec["classes"])
     options: dict[str, Any] = {"workers": config.workers, "loader": config.loader}
@@ -62,6 +63,18 @@ def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
     if ranks.rank == 0:
         _write(config, plan, ranks, network, spec, progress)
     ranks.wait()
+
+
+def _refuse_wrong_gradients(network: nn.Module, recipe: Recipe, ranks: Ranks) -> None:
+    """Raise `InputError` where the CPU's bf16 kernels would leave gradients uninitialised."""
+    if ranks.device.type != "cpu" or ranks.dtype != torch.bfloat16:
+        return
+    side = min(recipe.resolution, recipe.start_resolution or recipe.resolution)
+    if networks.strides_over_one_pixel(network, side):
+        raise InputError(
+            f"images of {side} px are too small for {recipe.arch} in bf16 on the CPU, where gradients would be wrong: "
+            "raise --resolution, or give --precision fp32"
+        )
 
 
 def specification(config: Config, plan: TrainingPlan) -> dict[str, Any]:

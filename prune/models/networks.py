@@ -212,3 +212,26 @@ def safe_memory_format(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def strides_over_one_pixel(network: nn.Module, side: int) -> bool:
+    """Whether a convolution with a stride gets a feature map of one pixel, for images of `side` pixels.
+
+    In bf16 on the CPU, oneDNN (torch 2.15) leaves weight gradients of such a convolution uninitialised.
+    """
+    found: list[bool] = []
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
+        assert isinstance(module, nn.Conv2d)
+        found.append(max(module.stride) > 1 and max(module.kernel_size) > 1 and inputs[0].shape[-2:] == (1, 1))
+
+    hooks = [m.register_forward_hook(look) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, side, side))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return any(found)

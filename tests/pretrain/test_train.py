@@ -288,6 +288,15 @@ def test_a_validation_loss_that_is_not_finite_leaves_no_model(settings, val_beto
     assert not (config.out / "model.safetensors").exists()
 
 
+def test_images_too_small_for_right_gradients_are_refused_in_bf16_on_the_cpu(settings):
+    # Stem and stages of `tiny` halve 8 px to 4, 2 and 1; the last stage's stride then meets one pixel.
+    with pytest.raises(InputError, match="images of 8 px are too small for resnet18 in bf16"):
+        train.run(replace(settings, resolution=8, precision="bf16"))
+    assert not settings.out.exists()
+    train.run(replace(settings, resolution=8, precision="fp32", steps=1, epochs=None))
+    assert all(bool(torch.isfinite(p).all()) for p in load_model(settings.out)[0].parameters())
+
+
 def test_a_batch_that_cannot_be_shared_or_normalised_is_refused(settings, monkeypatch):
     with pytest.raises(InputError, match="batch norm cannot learn from one image alone"):
         train.run(replace(settings, batch_size=1, resolution=16, steps=1, epochs=None))

@@ -34,7 +34,7 @@ def small(tmp_path_factory) -> list:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     beton = module.write_small_beton(tmp_path_factory.mktemp("small") / "small.beton", 300)
-    flags = ["--beton", beton, "--recipe", "tiny", "--epochs", 2, "--batch-size", 16, "--resolution", 8]
+    flags = ["--beton", beton, "--recipe", "tiny", "--epochs", 2, "--batch-size", 16, "--resolution", 16]
     return ["pretrain", *flags, "--loader", "torch", "--checkpoint-minutes", 0]
 
 
