@@ -176,7 +176,7 @@ def test_mixed_qualities_open_in_stock_ffcv_and_in_the_plain_loader(made, tmp_pa
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import ToTensor
 
-    from prune.data.batches import render
+    from prune.data.crops import render
     from prune.data.loader import open_loader
     from prune.data.stored_images import Stored, decode
 
