@@ -7,7 +7,7 @@ Reads results.json and the predictions that it names; writes nothing. `--json` p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,36 +50,43 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _print_tables(analysis: Mapping[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from transfer.pages.tables import HEADER, condition_cells
+    from transfer.pages.tables import HEADER, SPEED_UP_NOTE, condition_cells, speed_up_table
     from transfer.verdicts.controls import CONTROLS
     from transfer.verdicts.headline import cost_of
 
-    console = Console()
     for evaluation in analysis["evaluations"]:
         part = [row for row in analysis["rows"] if row["evaluation"] == evaluation]
         for target in dict.fromkeys(row["target"] for row in part):
             rows = [row for row in part if row["target"] == target]
             title = f"{evaluation} on {target or 'the mean over targets'}"
             title += f", {rows[0]['n']} images" if target and rows[0]["n"] else ""
-            table = Table(
-                title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
-            )
-            for number, head in enumerate(HEADER):
-                table.add_column(head, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0)
-            for row in rows:
-                cells = condition_cells(row, cost_of(analysis, row), digits=1)
-                table.add_row(*map(Text, cells), style="dim" if row["method"] in CONTROLS else "")
-            if not console.is_terminal:  # a file or a pipe has no width of its own: as wide as the table
-                console.width = 1000
-                console.width = max(132, console.measure(table).maximum)
-            console.print(table)
+            body = [condition_cells(row, cost_of(analysis, row), digits=1) for row in rows]
+            _print_table(title, HEADER, body, ["dim" if row["method"] in CONTROLS else "" for row in rows])
+        if found := speed_up_table(analysis, evaluation):
+            _print_table(f"speed-up, {evaluation}", *found, [""] * len(found[1]))
+            print(SPEED_UP_NOTE)
     margin = f"{analysis['margin']:g} points"
     print(
         f"holds: shown to stay within {margin} of full data (the 95 % interval lies above -{margin}); loses: shown to "
         "fall below; undecided: the interval allows both."
     )
+
+
+def _print_table(title: str, header: Sequence[str], body: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(
+        title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
+    )
+    for number, head in enumerate(header):
+        table.add_column(head, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0)
+    for cells, style in zip(body, styles):
+        table.add_row(*map(Text, cells), style=style)
+    if not console.is_terminal:  # a file or a pipe has no width of its own: as wide as the table
+        console.width = 1000
+        console.width = max(132, console.measure(table).maximum)
+    console.print(table)

@@ -117,7 +117,7 @@ def _selections(folder: Path, conditions: list[tuple[str, float]], classes: list
     (folder / "indices").mkdir()
     found = []
     for method, keep in conditions:
-        if method in ("full", "random-equal-time"):
+        if method.startswith("full") or method == "random-equal-time":
             continue
         rows = np.sort(rng.choice(n, round(keep * n), replace=False))
         step = {"step": "select", "method": {"quota": "size" if method == "random" else "soft"}}

@@ -161,7 +161,7 @@ def test_the_csv_of_the_page_is_the_file_beside_it(big, browser):
 @pytest.mark.parametrize(("scheme", "ground"), [("light", (251, 251, 250)), ("dark", (20, 22, 26))])
 def test_the_page_is_not_blank_in_light_and_dark(big, browser, scheme: str, ground: tuple[int, int, int]):
     browser.open(big, prefers_color_scheme=scheme)
-    pixels = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB")).astype(int)
+    pixels = np.asarray(Image.open(io.BytesIO(browser.screenshot(whole=True))).convert("RGB")).astype(int)
     assert tuple(pixels[2, 2]) == ground
     inked = np.abs(pixels - ground).max(axis=2) > 100
     assert 0.01 < inked.mean() < 0.4
@@ -212,6 +212,27 @@ def test_the_same_study_gives_the_same_page(big):
     before = big.read_bytes()
     assert main(["report", "--study", str(big.parent)]) == 0
     assert big.read_bytes() == before
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_speed_ups_stand_first_and_are_readable_in_windows_of_any_width(study, browser, width: int):
+    all_data = {("full", 1.0): 0.6, ("full-length", 0.5): 0.5, ("full-length", 0.25): 0.4}
+    folder = study({**all_data, ("random", 0.2): 0.3, ("winnow", 0.2): 0.59}, images=500)
+    assert main(["report", "--study", str(folder)]) == 0
+    browser.open(folder / "report.html", width=width)
+    assert browser.complaints() == []
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    first = browser.run("document.querySelector('.tiles div').innerText")
+    assert first.startswith("Speed-up to within 2 points of all data")
+    assert "winnow at keep 0.2, one use" in first
+    heads = "document.querySelectorAll('section[aria-labelledby=speed-up] tbody th')"
+    cells = browser.run(f"[...{heads}].map((cell) => cell.innerText)")
+    assert cells[:2] == ["full data", "winnow at keep 0.2"]
+    # The curve of all data against compute ends at full data; other lengths are no keeps.
+    lines = browser.run("[...document.querySelectorAll('.chart')].map((c) => c.data.map((d) => [d.name, d.x]))")
+    drawn = [[list(x) for name, x in chart if name == "full-length"] for chart in lines]
+    assert [25, 50, 100] in [line[0] for line in drawn if line]
+    assert drawn[0] == []
 
 
 def test_a_study_without_full_data_indices_or_pictures_has_a_page_too(study, browser, capsys):

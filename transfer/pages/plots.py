@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from transfer.verdicts.controls import EQUAL_TIME, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUAL
 from transfer.verdicts.headline import cost_of
 
 
@@ -28,7 +29,10 @@ class Look(NamedTuple):
 CONTROL_LOOKS = {
     "full": Look("#7d7d7d", "line-ew", "dash", "- -"),
     "random": Look("#7d7d7d", "circle-open", "solid", "○"),
-    "random-equal-time": Look("#7d7d7d", "square-open", "dot", "□"),
+    FULL_EQUAL: Look("#7d7d7d", "diamond-open", "dot", "◇"),
+    RANDOM_EQUAL: Look("#7d7d7d", "square-open", "dot", "□"),
+    EQUAL_TIME: Look("#7d7d7d", "square-open", "dot", "□"),
+    FULL_LENGTH: Look("#7d7d7d", "triangle-up-open", "dash", "△"),
 }
 # Middle tones: at least 3:1 against white and against the page's dark ground.
 _LOOKS = (
@@ -88,6 +92,7 @@ def accuracy_against_keep(analysis: Mapping[str, Any], evaluation: str, target: 
     `target` None draws the mean over targets.
     """
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
+    rows = [r for r in rows if r["method"] != FULL_LENGTH]  # it has no keep
     keeps = sorted({r["keep"] for r in rows if r["method"] != "full"})
     figure = blank("keep", log=True, ticks=[*keeps, 1.0])
     style = looks(analysis["methods"])
@@ -115,7 +120,8 @@ def accuracy_against_cost(analysis: Mapping[str, Any], evaluation: str, target: 
         if row["method"] == "full":
             _full(figure, row, [0, max(100.0, most)])
     for method in style:
-        mine = sorted((r for r in known if r["method"] == method), key=lambda r: costs[id(r)] or 0)
+        same = (method, "full") if method == FULL_LENGTH else (method,)  # the full length ends the curve of all data
+        mine = sorted((r for r in known if r["method"] in same), key=lambda r: costs[id(r)] or 0)
         if mine and method != "full":
             hover = [f"{_hover(r)}<br>{costs[id(r)]:.0f} % of full pretraining" for r in mine]
             figure.add_trace(_line(method, style[method], [costs[id(r)] for r in mine], mine, hover))

@@ -13,7 +13,7 @@ from transfer.pages.chart_page import chart_page
 from transfer.pages.kept_images import CLASSES, Selection
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import advice_sentences
-from transfer.verdicts.controls import CONTROLS
+from transfer.verdicts.controls import CONTROLS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
 from transfer.verdicts.headline import (
     condition_text,
     cost_of,
@@ -24,6 +24,7 @@ from transfer.verdicts.headline import (
 )
 from transfer.verdicts.leak_counts import leak_sentence
 from transfer.verdicts.results_file import Condition
+from transfer.verdicts.speed_up_rows import WITHIN, best_method, speed_up_text
 
 _TILED = (("flops", "1"), ("seconds", "1"), ("flops", "10"))
 _SIGNS = {"holds": "✓", "loses": "✗", "undecided": "?"}
@@ -78,6 +79,8 @@ def report_html(
         controls=CONTROLS,
         rows=[_row(analysis, row) for row in analysis["rows"]],
         signs=_SIGNS,
+        speed_ups={one: tables.speed_up_table(analysis, one) for one in analysis["evaluations"]},
+        speed_up_note=tables.SPEED_UP_NOTE,
         costs=tables.cost_table(analysis["ledger"]),
         stages=tables.stage_table(analysis["ledger"]),
         leaks=tables.leak_table(analysis["leaks"]),
@@ -107,7 +110,8 @@ def _tone(analysis: Mapping[str, Any]) -> str:
 
 def _tiles(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
     row, holding, isolated = headline_condition(analysis), smallest_holding(analysis), isolated_holding(analysis)
-    tiles = [
+    tiles = _speed_up_tile(analysis)
+    tiles += [
         {
             "head": "Smallest keep that holds",
             "value": f"{holding['keep']:g}" if holding else "none",
@@ -140,6 +144,18 @@ def _tiles(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
     return tiles
 
 
+def _speed_up_tile(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The speed-up to within some points of all data; no tile without a curve of all data."""
+    if not analysis["speed_ups"]:
+        return []
+    head, best = f"Speed-up to within {WITHIN:g} points of all data", best_method(analysis)
+    if best is None:
+        return [{"head": head, "value": "none", "text": "no condition that was tried comes so near"}]
+    many = ", ".join(f"{speed_up_text(best[n])} with {n} uses" for n in ("3", "10") if best[n])
+    text = f"{best['method']} at keep {best['1']['keep']:g}, one use, everything counted; {many}"
+    return [{"head": head, "value": speed_up_text(best["1"]), "text": text}]
+
+
 def _times(factor: float | None) -> str:
     """`1.8x less`, `1.2x more`."""
     if not factor:
@@ -153,9 +169,9 @@ def _warnings(analysis: Mapping[str, Any]) -> list[str]:
         found.append("One seed: intervals cover the test images only, and every verdict stays undecided.")
     elif len(analysis["seeds"]) < 3:
         found.append("Two seeds: intervals are wide. A conclusion needs at least three.")
-    for control in CONTROLS:
-        if control not in analysis["methods"]:
-            found.append(f"The control {control} is missing from this study.")
+    for names in (("full",), ("random",), RANDOM_EQUALS, (FULL_EQUAL, FULL_LENGTH)):
+        if not set(names) & set(analysis["methods"]):
+            found.append(f"The control {names[0]} is missing from this study.")
     if leaks := leak_sentence(analysis):
         found.append(leaks)
     return found
@@ -189,6 +205,8 @@ def _row(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         "beats": tables.beats_text(row, "random"),
         "equal": tables.interval_text(row["equal_time"]),
         "equal_value": row["equal_time"]["value"] if row["equal_time"] else "",
+        "full_equal": tables.interval_text(row["full_equal"]),
+        "full_equal_value": row["full_equal"]["value"] if row["full_equal"] else "",
         "efficiency": tables.efficiency_text(gain),
         "efficiency_value": gain["value"] if gain else "",
         "cost": "100 %" if row["method"] == "full" else f"{100 * share:.0f} %" if share else "",

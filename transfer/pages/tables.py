@@ -9,11 +9,23 @@ from typing import Any
 
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import advice_sentences
+from transfer.verdicts.controls import FULL_LENGTH
 from transfer.verdicts.cost_account import USES
+from transfer.verdicts.headline import condition_text, cost_of
 
 HEADER = ("method", "keep", "accuracy %", "seeds", "against full", "verdict", "against random", "beats random",
           "efficiency", "cost")  # fmt: skip
-_DIFFERENCES = {"full": "full", "random": "random", "equal_time": "random_equal_time"}
+SPEED_UP_NOTE = (
+    "Speed-up: the compute that all data need for a condition's accuracy, divided by the condition's compute "
+    "(surrogate, features, selection and pretraining). ≥ and ≤ mark values beyond the lengths at which all data were "
+    "trained."
+)
+_DIFFERENCES = {
+    "full": "full",
+    "random": "random",
+    "equal_time": "random_equal_time",
+    "full_equal": "full_equal_compute",
+}
 
 
 def condition_cells(row: Mapping[str, Any], cost: Mapping[str, Any] | None, digits: int = 2) -> list[str]:
@@ -58,6 +70,28 @@ def efficiency_text(one: Mapping[str, Any] | None) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def speed_up_table(analysis: Mapping[str, Any], evaluation: str) -> tuple[tuple[str, ...], list[list[str]]] | None:
+    """Header and rows: speed-up over accuracy, the best first, on the mean over targets or the only target.
+
+    All data at each length have a speed-up of 1 by definition. None where all data have no curve.
+    """
+    rows = [row for row in analysis["rows"] if row["evaluation"] == evaluation]
+    rows = [row for row in rows if row["target"] is None] or rows
+    if not any(row["speed_up"] for row in rows):
+        return None
+    rows = [row for row in rows if row["speed_up"] or row["method"] in ("full", FULL_LENGTH)]
+    header = ("condition", "accuracy %", "against full", "compute, % of full")
+    body = []
+    for row in sorted(rows, key=lambda row: -row["mean"]):
+        cost, found = cost_of(analysis, row), row["speed_up"]
+        share = 1.0 if row["method"] == "full" else cost and cost["total_flops"]
+        ups = [efficiency_text(found[str(uses)]) if found else "1" for uses in USES]
+        full = interval_text(row["full"], 1)
+        cells = [condition_text(row), f"{row['mean']:.1f}", full, f"{100 * share:.0f}" if share else ""]
+        body.append(cells + ups)
+    return (*header, *(f"speed-up, {uses} use{'s' * (uses > 1)}" for uses in USES)), body
+
+
 def results_csv(analysis: Mapping[str, Any]) -> str:
     """Every row of an analysis with all its figures as CSV; accuracies in percent, differences in points."""
     records = [_record(row) for row in analysis["rows"]]
@@ -81,8 +115,13 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
         one = row[name] or {}
         record |= {f"vs_{column}_{key}": one.get(key) for key in ("value", "low", "high", "p", "p_corrected")}
     record |= {key: row[key] for key in ("verdict", "verdict_corrected", "beats_random", "beats_equal_time")}
+    record["beats_full_equal"] = row["beats_full_equal"]
     gain = row["efficiency"] or {}
     record |= {f"efficiency_{key}": gain.get(key) for key in ("value", "low", "high", "open", "low_open", "high_open")}
+    for uses in USES:
+        one = (row["speed_up"] or {}).get(str(uses), {})
+        keys = ("value", "low", "high", "open", "low_open", "high_open")
+        record |= {f"speed_up_{uses}_{key}": one.get(key) for key in keys}
     return {key: exact(value) for key, value in record.items()}
 
 
@@ -108,6 +147,8 @@ def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
                 where = f"{target} ({rows[0]['n']} test images)" if target else "mean over targets"
                 body = [condition_cells(row, costs.get((row["method"], row["keep"]))) for row in rows]
                 parts += [f"## {_text(evaluation)}: {_text(where)}", "", *_table(HEADER, body), ""]
+        if found := speed_up_table(analysis, evaluation):
+            parts += [f"## Speed-up: {_text(evaluation)}", "", SPEED_UP_NOTE, "", *_table(*found), ""]
     if analysis["leaks"]:
         parts += ["## Test images that the source also contains", "", *_table(*leak_table(analysis["leaks"])), ""]
     parts += ["## Cost", "", *_table(*cost_table(analysis["ledger"])), ""]
@@ -118,7 +159,7 @@ def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
 
 
 _SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "seeds", "keeps", "methods", "epochs",
-          "surrogate_epochs", "side", "floor")  # fmt: skip
+          "surrogate_epochs", "side", "floor", "full_lengths", "uses")  # fmt: skip
 
 
 def cost_table(account: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:

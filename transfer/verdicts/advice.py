@@ -14,6 +14,7 @@ from transfer.verdicts.headline import (
     smallest_holding,
 )
 from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
+from transfer.verdicts.speed_up_rows import speed_up_sentences
 
 
 def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
@@ -49,7 +50,7 @@ def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
         if saved and saved[0].startswith("It saves"):
             sentences.append(saved[0].replace("It saves", "If that were good enough, it would save"))
     gate = analysis.get("gate")
-    return sentences + _search(analysis) + ([gate["text"]] if gate else [])
+    return speed_up_sentences(analysis) + sentences + _search(analysis) + ([gate["text"]] if gate else [])
 
 
 def _saving(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:

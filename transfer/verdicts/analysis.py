@@ -15,16 +15,18 @@ import numpy as np
 from prune.index.npz import open_arrays
 from prune.runs.files import InputError
 from transfer.verdicts import estimates
-from transfer.verdicts.controls import EQUAL_TIME
+from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
 from transfer.verdicts.cost_account import cost_account
 from transfer.verdicts.estimates import Estimate, RunTable
 from transfer.verdicts.results_file import Condition, condition_of
 from transfer.verdicts.sample_efficiency import sample_efficiency
+from transfer.verdicts.speed_up_rows import all_data_curve, compute_shares, condition_speed_ups, method_speed_ups
 
 MARGIN = 0.5
 SIGNIFICANT = 1 - estimates.LEVEL
-COMPARED = {"random": "random", "equal_time": EQUAL_TIME}
+COMPARED = {"random": ("random",), "equal_time": RANDOM_EQUALS, "full_equal": (FULL_EQUAL,)}
 """Controls that every pruning method is compared with at the same keep, by the name of the comparison in a row."""
+Shares = Mapping[Condition, Mapping[int, float]]
 
 
 def analyse(
@@ -47,8 +49,9 @@ def analyse(
     Returns
     -------
     dict
-        JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "ledger" (the
-        costs), "leaks", "search", "gate", and the study's "config", "machine" and "commands".
+        JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "speed_ups" (of
+        each method, on the mean over targets or the only target), "ledger" (the costs), "leaks", "search", "gate", and
+        the study's "config", "machine" and "commands".
     """
     config = results.get("config") or {}
     if margin is None:
@@ -65,7 +68,9 @@ def analyse(
     evaluations = _in_order((one["evaluation"] for one in found), config.get("evaluations"))
     methods = _in_order((one["method"] for one in found), config.get("methods"))
     conditions = sorted({condition_of(one) for one in found}, key=lambda c: (methods.index(c[0]), c[1]))
-    rows = []
+    account = cost_account(results["ledger"], price)
+    shares = compute_shares(account)
+    rows, speed_ups = [], []
     for evaluation in evaluations:
         part = [one for one in found if one["evaluation"] == evaluation]
         seeds = sorted({one["seed"] for one in part})
@@ -83,18 +88,23 @@ def analyse(
             mine = [one for one in part if scope in (None, one["target"])]
             rows += [
                 {"evaluation": evaluation, "target": scope, "n": n} | row | _means(mine, row)
-                for row in _rows(runs, conditions, seeds, margin)
+                for row in _rows(runs, conditions, seeds, margin, shares)
             ]
+        if scopes:
+            scope, runs, _ = scopes[0]
+            found_here = method_speed_ups(runs, _places(runs, conditions), shares)
+            speed_ups += [{"evaluation": evaluation, "target": scope, **one} for one in found_here]
     _correct_for_many(rows)
     return {
         "margin": margin,
         "methods": methods,
         "targets": targets,
         "evaluations": evaluations,
-        "keeps": sorted({keep for _, keep in conditions}),
+        "keeps": sorted({keep for method, keep in conditions if method != FULL_LENGTH}),
         "seeds": sorted({one["seed"] for one in found}),
         "rows": rows,
-        "ledger": cost_account(results["ledger"], price),
+        "speed_ups": speed_ups,
+        "ledger": account,
         "leaks": {target: leaks[target] for target in targets if target in leaks},
         "config": config,
         "search": results.get("search"),
@@ -135,8 +145,16 @@ def _run_table(
     return estimates.run_table(values, complete, n)
 
 
-def _rows(runs: RunTable, conditions: list[Condition], seeds: list[int], margin: float) -> list[dict[str, Any]]:
-    place = {condition: row for row, condition in enumerate(conditions) if np.isfinite(runs.values[row]).any()}
+def _places(runs: RunTable, conditions: list[Condition]) -> dict[Condition, int]:
+    """Row of every condition that has run."""
+    return {condition: row for row, condition in enumerate(conditions) if np.isfinite(runs.values[row]).any()}
+
+
+def _rows(
+    runs: RunTable, conditions: list[Condition], seeds: list[int], margin: float, shares: Shares
+) -> list[dict[str, Any]]:
+    place = _places(runs, conditions)
+    all_data = all_data_curve(runs, place, shares)
     curve = {keep: row for (method, keep), row in place.items() if method == "random"}
     if ("full", 1.0) in place:
         curve.setdefault(1.0, place["full", 1.0])
@@ -156,17 +174,19 @@ def _rows(runs: RunTable, conditions: list[Condition], seeds: list[int], margin:
             "high": 100 * min(1.0, interval.high),
         }
         against = None
-        if method != "full" and ("full", 1.0) in place:
+        if method not in ("full", FULL_LENGTH) and ("full", 1.0) in place:
             against = estimates.paired_difference(runs, row, place["full", 1.0], -margin / 100)
         entry["full"] = _points(against)
         entry["verdict"] = estimates.verdict_against_full(against, margin / 100)
-        for name, control in COMPARED.items():
-            other = place.get((control, keep))
-            fits = other is not None and other != row and method not in ("full", *COMPARED.values())
+        for name, controls in COMPARED.items():
+            other = next((place[control, keep] for control in controls if (control, keep) in place), None)
+            fits = other is not None and other != row and method not in ("full", FULL_LENGTH, *EQUALS, *controls)
             entry[name] = _points(estimates.paired_difference(runs, row, other)) if fits and other is not None else None
-        guided = method not in ("full", *COMPARED.values())
+        guided = method not in CONTROLS
         gain = sample_efficiency(runs, row, keep, curve) if guided else None
         entry["efficiency"] = gain._asdict() if gain else None
+        share = shares.get((method, keep)) if method not in ("full", FULL_LENGTH, FULL_EQUAL) else None
+        entry["speed_up"] = condition_speed_ups(runs, row, share, all_data)
         found.append(entry)
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transfer.verdicts.controls import CONTROLS
+from transfer.verdicts.controls import CONTROLS, FULL_LENGTH
 from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
 
 
@@ -50,6 +50,8 @@ def cost_of(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, An
 
 def condition_text(row: Mapping[str, Any]) -> str:
     """`winnow at keep 0.2`."""
+    if row["method"] == FULL_LENGTH:
+        return f"all data at {row['keep']:g} of the length"
     return "full data" if row["method"] == "full" else f"{row['method']} at keep {row['keep']:g}"
 
 
