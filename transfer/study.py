@@ -47,7 +47,8 @@ class Config:
     guides: tuple[str, ...] = ()
     """Targets that guide the selection; without this flag all targets of the first call."""
     methods: tuple[str, ...] = ()
-    """full, random, random-equal-time, and any --method of `prune select`. [full random dp4tl-lm winnow]"""
+    """full, random, and any --method of `prune select`; full-equal-compute and random-equal-compute: all data, and a
+    random part, for the compute that a pruned run takes in all. [full random dp4tl-lm winnow]"""
     keeps: tuple[float, ...] = ()
     """Kept fractions. [0.2 0.5]"""
     keep: Literal["auto"] | None = None
@@ -59,6 +60,11 @@ class Config:
     """How a backbone is evaluated on a target: probe, knn, few-shot-K (a probe of K images per class), finetune (all of
     it), probe-finetune (starting with the probe's classifier), both also as finetune-E with E epochs instead of the
     recipe's. The verdict is that of the first. [probe]"""
+    full_lengths: tuple[float, ...] = ()
+    """Train all data at these shares of the full length as well, such as 0.25 0.5, each with its own whole schedule:
+    they show the speed-up, the compute that all data need for a method's accuracy divided by the method's."""
+    uses: int | None = None
+    """For how many uses of an index the controls of equal compute share the cost of its preparation. [1]"""
     seeds: tuple[int, ...] = ()
     """For each seed one surrogate, and one backbone per method and keep. [0 1 2]"""
     recipe: str | None = None
@@ -199,11 +205,14 @@ def _print_verdict(out: Path, tasks: int) -> None:
     from transfer.verdicts.headline import verdict_line
     from transfer.verdicts.leak_counts import leak_sentence
     from transfer.verdicts.results_file import load_results
+    from transfer.verdicts.speed_up_rows import speed_up_sentences
 
     note(f"{out / 'results.json'}: {tasks} tasks of the plan are done; the page is {out / 'report.html'}")
     analysis = analyse(load_results(out), out)
     if leaks := leak_sentence(analysis):
         note(leaks)
+    for sentence in speed_up_sentences(analysis):
+        note(sentence)
     note(verdict_line(analysis))
 
 

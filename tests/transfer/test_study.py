@@ -65,6 +65,8 @@ def study(images, out, *more, targets=("near",), methods=("full", "random", "win
         ({"more": ("--epochs", "nan")}, "--epochs nan: a positive number"),
         ({"more": ("--surrogate-epochs", "-3")}, "--surrogate-epochs -3.0: a positive number"),
         ({"more": ("--side", "-5")}, "--side -5"),
+        ({"more": ("--uses", "0")}, "--uses 0: 1 or more"),
+        ({"more": ("--full-lengths", "nan")}, "--full-lengths nan"),
         ({"more": ("--margin", "nan")}, "--margin nan"),
         ({"more": ("--json",)}, "--json: is for --dry-run"),
         ({"more": ("--line", "1")}, "plan.jsonl"),
@@ -160,6 +162,27 @@ def test_a_task_runs_by_itself_and_waits_for_what_it_needs(images, tmp_path, cap
     assert "no evaluation is done" in capsys.readouterr().err
 
 
+def test_an_older_study_keeps_the_older_name_of_a_control_and_grows_by_lengths_of_all_data(images, tmp_path, capsys):
+    out = tmp_path / "out"
+    methods = ("full", "random", "random-equal-time", "winnow")
+    assert study(images, out, "--keeps", "0.5", "--seeds", "0", "--plan-only", methods=methods) == 0
+    settings = json.loads((out / "study.json").read_text())
+    assert settings["methods"] == ["full", "random", "random-equal-compute", "winnow"]
+    older = {name: value for name, value in settings.items() if name not in ("full_lengths", "uses")}
+    (out / "study.json").write_text(json.dumps({**older, "methods": list(methods)}))
+    plan = (out / "plan.jsonl").read_text().replace("random-equal-compute", "random-equal-time")
+    assert main(["study", "--out", str(out), "--plan-only"]) == 0
+    assert (out / "plan.jsonl").read_text() == plan
+    assert main(["study", "--out", str(out), "--methods", "random-equal-compute", "--full-lengths", "0.5",
+                 "--plan-only"]) == 0  # fmt: skip
+    grown = json.loads((out / "study.json").read_text())
+    assert (grown["methods"], grown["full_lengths"]) == (list(methods), [0.5])
+    assert '"pretrain/full-length0.5-s0"' in (out / "plan.jsonl").read_text()
+    capsys.readouterr()
+    assert main(["study", "--out", str(out), "--uses", "3", "--plan-only"]) == 2
+    assert "made with other settings (uses: 1 -> 3)" in capsys.readouterr().err
+
+
 def results_of(out):
     """results.json without what time decides."""
     found = json.loads((out / "results.json").read_text())
@@ -170,12 +193,14 @@ def results_of(out):
 
 def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, capsys):
     out = tmp_path / "out"
-    methods = ("full", "random", "random-equal-time", "winnow")
+    # random-equal-compute by its older name
+    methods = ("full", "random", "random-equal-time", "full-equal-compute", "winnow")
     assert study(images, out, "--keeps", "0.5", "--seeds", "0", "--loader", "torch", "--epochs", "1",
-                 "--surrogate-epochs", "1", methods=methods) == 0  # fmt: skip
+                 "--surrogate-epochs", "1", "--full-lengths", "0.5", methods=methods) == 0  # fmt: skip
     found = results_of(out)
     assert [(c["method"], c["keep"], c["seed"], c["target"]) for c in found["cells"]] == [
-        ("full", 1.0, 0, "near"), ("random", 0.5, 0, "near"), ("random-equal-time", 0.5, 0, "near"),
+        ("full", 1.0, 0, "near"), ("random", 0.5, 0, "near"), ("full-length", 0.5, 0, "near"),
+        ("random-equal-compute", 0.5, 0, "near"), ("full-equal-compute", 0.5, 0, "near"),
         ("winnow", 0.5, 0, "near")]  # fmt: skip
     assert all(0 <= cell["value"] <= 1 and cell["n"] == 12 for cell in found["cells"])
     assert all((out / cell["predictions"]).exists() for cell in found["cells"])
@@ -183,7 +208,9 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
         ("random", "indices/random-k0.5-s0.index.npz"), ("winnow", "indices/winnow-k0.5-s0.index.npz")}  # fmt: skip
     flops = {row["name"]: row["flops"] for row in found["ledger"]}
     extra = flops["surrogate/s0"] + flops["features/s0"]
-    assert flops["pretrain/random-equal-time-k0.5-s0"] >= flops["pretrain/random-k0.5-s0"] + extra
+    assert flops["pretrain/random-equal-compute-k0.5-s0"] >= flops["pretrain/random-k0.5-s0"] + extra
+    assert flops["pretrain/full-equal-compute-k0.5-s0"] >= flops["pretrain/random-k0.5-s0"] + extra
+    assert any("--epochs 0.5 " in one and "full-length0.5-s0" in one for one in found["commands"])
     assert "{equal-time}" not in " ".join(found["commands"])
 
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in (".lock", "plan.jsonl")}
@@ -197,7 +224,7 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     assert not any({"backbones", "pretrain", "probe"} & set(p.relative_to(out).parts) for p in again)
     grown = results_of(out)
     assert [c for c in grown["cells"] if c["target"] == "near"] == found["cells"]
-    assert len(grown["cells"]) == 8
+    assert len(grown["cells"]) == 12
 
     none = {"images": 12, "leaked": 0, "source_images": 0, "identical": 0, "pairs": []}
     assert found["leaks"] == {"near": none}

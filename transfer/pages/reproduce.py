@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 _FLAGS = ("methods", "keeps", "seeds", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "side", "floor",
-          "epochs", "surrogate_epochs", "margin", "loader", "evaluations")  # fmt: skip
+          "epochs", "surrogate_epochs", "margin", "loader", "evaluations", "full_lengths", "uses")  # fmt: skip
 
 
 def study_command(config: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from transfer.studies.evaluations import DEFAULT
 from transfer.studies.ladder import search_summary
 from transfer.studies.runner import is_done
 from transfer.studies.task import Task
-from transfer.studies.task_costs import EQUAL_TIME_RULE, cost_records, read_resolved_plan
+from transfer.studies.task_costs import EQUAL_COMPUTE_RULE, cost_records, read_resolved_plan
 from transfer.verdicts.results_file import FORMAT
 
 
@@ -27,7 +27,7 @@ def collect(out: Path) -> None:
         raise InputError(f"{out}: no evaluation is done yet; `transfer study --out {out}` resumes the study")
     targets = settings["targets"]
     config = {name: value for name, value in settings.items() if name != "format"}
-    config |= {"targets": list(targets), "places": targets, "equal_time": EQUAL_TIME_RULE}
+    config |= {"targets": list(targets), "places": targets, "equal_time": EQUAL_COMPUTE_RULE}
     known = {one["evaluation"] for one in found}
     config["evaluations"] = [name for name in settings.get("evaluations", DEFAULT) if name in known]
     keys = ("method", "keep", "seed")

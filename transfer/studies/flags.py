@@ -18,6 +18,7 @@ from transfer.studies.places import (
     target_splits,
 )
 from transfer.studies.settings import Study, grown
+from transfer.verdicts.controls import EQUAL_TIME, RANDOM_EQUAL, RANDOM_EQUALS
 from transfer.verdicts.keep_search import LADDER
 
 SETTINGS_FORMAT = "winnow-study-settings/1"
@@ -37,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "evaluations": ["probe"],
     "gate": OPEN,
     "ladder": None,
+    "full_lengths": [],
+    "uses": 1,
 }
 
 
@@ -59,12 +62,16 @@ def settings_of(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
         old = read_json(out / "study.json")
         if old.get("format") != SETTINGS_FORMAT:
             raise InputError(f"{out / 'study.json'}: is not a study's settings file")
+        asked["methods"] = _with_one_name(
+            asked["methods"], EQUAL_TIME if EQUAL_TIME in old["methods"] else RANDOM_EQUAL
+        )
         merged = grown(out, old, asked)
         _check_places(out, old, merged)
         merged.setdefault("evaluations", DEFAULTS["evaluations"])  # an older study had no choice of them
         if late := [name for name in merged["targets"] if name not in old["targets"]]:
             note(f"{', '.join(late)}: evaluated, and does not guide the selection (guides: {', '.join(old['guides'])})")
         return merged
+    asked["methods"] = _with_one_name(asked["methods"], RANDOM_EQUAL)
     if asked["ladder"] and not flags["keeps"]:
         asked["keeps"] = []
     if out.exists() and (not out.is_dir() or any(not p.name.startswith(".lock") for p in out.iterdir())):
@@ -81,13 +88,19 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags as settings, with places relative to `out`; None for a flag that was not given."""
     here = Path()
     asked: dict[str, Any] = {name: flags[name] for name in DEFAULTS}
-    asked |= {name: list(flags[name]) or None for name in ("methods", "keeps", "seeds", "evaluations", "guides")}
+    lists = ("methods", "keeps", "seeds", "evaluations", "guides", "full_lengths")
+    asked |= {name: list(flags[name]) or None for name in lists}
     asked["gate"] = gate_setting(flags["gate"])
     asked["ladder"] = _ladder(flags["keep"], flags["ladder"])
     asked["source"] = source_splits(flags["source"]).moved(here, out) if flags["source"] else None
     places = parse_targets(flags["targets"])
     asked["targets"] = {n: target_splits(n, place).moved(here, out) for n, place in places.items()} or None
     return asked
+
+
+def _with_one_name(methods: list[str] | None, name: str) -> list[str] | None:
+    """The random control of equal compute under `name`, which is its older one in a study begun under that."""
+    return methods and [name if method in RANDOM_EQUALS else method for method in methods]
 
 
 def _ladder(keep: str | None, ladder: tuple[float, ...]) -> list[float] | None:

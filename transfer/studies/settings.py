@@ -12,13 +12,13 @@ from prune.runs.files import InputError, positive
 from transfer.studies.cascade import OPEN
 from transfer.studies.evaluations import DEFAULT, check_evaluation
 from transfer.studies.places import Splits
-from transfer.verdicts.controls import CONTROLS, EQUAL_TIME
+from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, OFFERED, RANDOM_EQUALS
 
-GROWING = ("targets", "methods", "keeps", "seeds", "evaluations")
+GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths")
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change the verdicts and not the results."""
-UNRECORDED = {"gate": OPEN}
+UNRECORDED = {"gate": OPEN, "uses": 1}
 """Settings that an older study does not record, and what they were."""
 
 
@@ -41,6 +41,10 @@ class Study:
         Keeps among which `--keep auto` searches; empty otherwise.
     gate : str
         "open", "auto", or the share of the source that the surrogates see and the methods choose from.
+    full_lengths : tuple of float
+        Lengths at which all data are trained as well, as shares of the full length; 1 is `full` itself.
+    uses : int
+        For how many uses of an index the controls of equal compute share the cost of its preparation.
     epochs, surrogate_epochs : float or None
         With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
@@ -64,6 +68,8 @@ class Study:
     ladder: tuple[float, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     recipe_epochs: Mapping[str, float] = field(default_factory=dict)
+    full_lengths: tuple[float, ...] = ()
+    uses: int = 1
 
     @property
     def prunes(self) -> bool:
@@ -77,18 +83,20 @@ class Study:
 
 
 def run_name(method: str, keep: float, seed: int) -> str:
-    """`winnow-k0.2-s0`, or `full-s0`."""
+    """`winnow-k0.2-s0`, or `full-s0`; `full-length0.25-s0` for all data at a quarter of the length."""
+    if method == FULL_LENGTH:
+        return f"{method}{keep:g}-s{seed}"
     return f"full-s{seed}" if method == "full" else f"{method}-k{keep:g}-s{seed}"
 
 
 def runs_of(study: Study) -> list[tuple[str, float, int]]:
-    """All (method, keep, seed) whose backbone the study trains; full data has keep 1, once per seed."""
-    return [
-        (method, keep, seed)
-        for method in study.methods
-        for keep in ((1.0,) if method == "full" else study.keeps)
-        for seed in study.seeds
-    ]
+    """All (method, keep, seed) whose backbone the study trains; full data has keep 1, once per seed.
+
+    All data at another length have that length in the place of the keep.
+    """
+    conditions = [(m, keep) for m in study.methods for keep in ((1.0,) if m == "full" else study.keeps)]
+    conditions += [(FULL_LENGTH, length) for length in study.full_lengths if length != 1]
+    return [(method, keep, seed) for method, keep in conditions for seed in study.seeds]
 
 
 def grown(place: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def grown(place: Path, old: Mapping[str, Any], asked: Mapping[str, Any]) -> dict
         if name == "targets":
             merged[name] = {**old[name], **value}
         elif name in GROWING:
-            before = old.get(name, DEFAULT if name == "evaluations" else [])
+            before = old.get(name, DEFAULT if name == "evaluations" else [])  # an older study lacks some
             merged[name] = [*before, *(v for v in value if v not in before)]
         elif name in FREE or (name == "ladder" and not old.get(name)) or name == "source":
             merged[name] = value
@@ -145,8 +153,8 @@ def check_study(study: Study) -> None:
     for evaluation in study.evaluations:
         check_evaluation(evaluation)
     for method in study.methods:
-        if method not in (*CONTROLS, *NAMES):
-            raise InputError(f"--methods {method}: there are {', '.join(dict.fromkeys((*CONTROLS, *NAMES)))}")
+        if method not in (*OFFERED, *RANDOM_EQUALS, *NAMES):
+            raise InputError(f"--methods {method}: there are {', '.join(dict.fromkeys((*OFFERED, *NAMES)))}")
     if not study.keeps and not study.ladder and set(study.methods) != {"full"}:
         raise InputError("--keeps: at least one is needed")
     if study.ladder:
@@ -163,15 +171,31 @@ def check_study(study: Study) -> None:
             raise InputError(f"--keeps {keep}: a fraction in (0, 1] is needed")
     if not 0 < study.surrogate_sample <= 1:
         raise InputError(f"--surrogate-sample {study.surrogate_sample}: a fraction in (0, 1] is needed")
-    if EQUAL_TIME in study.methods and "random" not in study.methods:
-        raise InputError(f"--methods {EQUAL_TIME}: needs random beside it, whose training it prolongs")
-    if EQUAL_TIME in study.methods and not study.prunes:
-        raise InputError(f"--methods {EQUAL_TIME}: needs a method with a surrogate, whose cost decides its length")
+    _check_equal_compute(study)
     if unknown := [name for name in study.guides if name not in study.targets]:
         raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
     _check_file_names(study)
     if not study.guides and study.prunes:
         raise InputError("--guides: at least one target must guide the selection")
+
+
+def _check_equal_compute(study: Study) -> None:
+    for method in (one for one in study.methods if one in EQUALS):
+        if method in RANDOM_EQUALS and "random" not in study.methods:
+            raise InputError(f"--methods {method}: needs random beside it, whose training it prolongs")
+        if method == FULL_EQUAL and "full" not in study.methods:
+            raise InputError(f"--methods {method}: needs full beside it, whose training it shortens")
+        if not study.prunes:
+            raise InputError(f"--methods {method}: needs a method with a surrogate, whose cost decides its length")
+    if study.uses < 1:
+        raise InputError(f"--uses {study.uses}: 1 or more is needed")
+    if study.full_lengths and "full" not in study.methods:
+        raise InputError("--full-lengths: needs full among --methods, of whose length they are shares")
+    for length in study.full_lengths:
+        if not 0 < length <= 10:
+            raise InputError(f"--full-lengths {length}: a share of the full length is needed, above 0 and at most 10")
+    if len({f"{length:g}" for length in study.full_lengths}) != len(study.full_lengths):
+        raise InputError(f"--full-lengths {' '.join(map(str, study.full_lengths))}: two are the same to six digits")
 
 
 def _check_search(study: Study) -> None:

@@ -18,7 +18,7 @@ from transfer.studies import cascade, evaluations
 from transfer.studies.ladder import ladder_runs
 from transfer.studies.settings import Study, check_study, run_name, runs_of
 from transfer.studies.task import STEPS_LATER, Task
-from transfer.verdicts.controls import EQUAL_TIME
+from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
 
 WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # cost of an image in forward passes: only shares of the whole matter
 
@@ -130,7 +130,7 @@ def _surrogates(study: Study) -> list[Task]:
 def _selections(study: Study) -> list[Task]:
     tasks = []
     for method, keep, seed in dict.fromkeys([*runs_of(study), *_ladder_runs(study)]):
-        if method in ("full", EQUAL_TIME):
+        if method in CONTROLS and method != "random":
             continue
         name = run_name(method, keep, seed)
         manifest = _source_beton(study).removesuffix(".beton") + ".manifest.npz"
@@ -179,28 +179,36 @@ def _backbones(study: Study) -> list[Task]:
         name = run_name(method, keep, seed)
         command = ["python", "-m", "pretrain", "--beton", _source_beton(study)]
         needs = list(_needs_source(study))
-        if method != "full":
-            selection = run_name("random", keep, seed) if method == EQUAL_TIME else name
+        if method not in ("full", FULL_EQUAL, FULL_LENGTH):
+            selection = run_name("random", keep, seed) if method in RANDOM_EQUALS else name
             command += ["--index", f"indices/{selection}.index.npz"]
             needs = [f"select/{selection}"]
         command += ["--recipe", study.recipe]
-        if method == EQUAL_TIME:
+        facts = {"method": method, "keep": keep, "seed": seed}
+        if method in EQUALS:
             command += ["--steps", STEPS_LATER]
-            needs.append(f"pretrain/{selection}")
-            needs += [f"surrogate/s{seed}", f"features/s{seed}"]
-        elif study.epochs:
-            command += ["--epochs", f"{study.epochs:g}"]
+            needs += [*_equal_compute(study, method, keep, seed), f"surrogate/s{seed}", f"features/s{seed}"]
+            facts |= {"uses": study.uses} if study.uses != 1 else {}
+        elif study.epochs or method == FULL_LENGTH:
+            command += ["--epochs", f"{epochs * (keep if method == FULL_LENGTH else 1):g}"]
         if study.source.test and _needs_source(study):
             command += ["--val", "data/source-val.beton"]
             needs.append("write/source-val")
         out = f"backbones/{name}"
         command += [*_loader_flags(study), "--seed", str(seed), "--out", out]
         seen = round(n * keep * epochs)
-        facts = {"method": method, "keep": keep, "seed": seed}
         tasks.append(
             Task(0, f"pretrain/{name}", "pretrain", tuple(command), out, tuple(needs), facts, seen, seen * TRAIN)
         )
     return tasks
+
+
+def _equal_compute(study: Study, method: str, keep: float, seed: int) -> list[str]:
+    """The pretraining whose steps a control of equal compute changes; then the one whose cost it takes, if another."""
+    if method in RANDOM_EQUALS:
+        return [f"pretrain/{run_name('random', keep, seed)}"]
+    alike = "random" if "random" in study.methods else next(m for m in study.methods if m not in CONTROLS)
+    return [f"pretrain/{run_name('full', 1.0, seed)}", f"pretrain/{run_name(alike, keep, seed)}"]
 
 
 def _evaluations(study: Study) -> list[Task]:

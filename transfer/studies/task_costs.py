@@ -1,8 +1,9 @@
-"""What the tasks of a study have cost, and how long the control of equal time must train for it.
+"""What the tasks of a study have cost, and how long the controls of equal compute must train for it.
 
-The control `random-equal-time` trains a random part of the same size, longer, until its training costs as much as the
-pruned run does in all: surrogate, features of source and targets, and pretraining. Cost is counted in FLOPs (images
-seen x FLOPs per image), because seconds differ from run to run and a study must give the same result twice.
+The controls `full-equal-compute` and `random-equal-compute` train all data, and a random part of the same size, until
+their training costs as much as the pruned run does in all: its share of surrogate and features of source and targets,
+and pretraining. Cost is counted in FLOPs (images seen x FLOPs per image), because seconds differ from run to run and a
+study must give the same result twice.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import read_json
-from transfer.studies.settings import run_name
 from transfer.studies.task import STEPS_LATER, Task, read_plan
 
-EQUAL_TIME_RULE = (
-    "random-equal-time trains the random part for S * (1 + P / B) steps, rounded up: S and B are the steps and FLOPs "
-    "of the random run, P the FLOPs of one surrogate and of its features of the source and the targets"
+EQUAL_COMPUTE_RULE = (
+    "random-equal-compute trains the random part for S * (1 + P / U / B) steps, rounded up, and full-equal-compute all "
+    "data for T * (B + P / U) / F: S and B are the steps and FLOPs of the random run, T and F those of the full run, P "
+    "the FLOPs of one surrogate and of its features of the source and the targets, U the number of uses"
 )
 
 
 def prolonged_steps(steps: int, extra: float, base: float) -> int:
-    """Optimiser steps that cost at least `base` + `extra`, when `steps` of them cost `base`.
+    """Optimiser steps that cost at least `base` + `extra`, when `steps` of them cost `base`; `extra` may be negative.
 
     Examples
     --------
@@ -38,11 +39,14 @@ def resolved(task: Task, out: Path) -> Task:
     """The task with its number of steps in the command, once the costs that decide it are recorded."""
     if STEPS_LATER not in task.command:
         return task
-    run, seed = run_name("random", task.facts["keep"], task.facts["seed"]), f"s{task.facts['seed']}"
-    base, surrogate, features = out / "backbones" / run, out / "surrogates" / seed, out / "features" / seed
+    seed = f"s{task.facts['seed']}"
+    surrogate, features = out / "surrogates" / seed, out / "features" / seed
     if not all(_recorded(need, out) for need in task.needs if not need.startswith("write/")):
         return task
-    extra = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
+    trained = [out / "backbones" / need.split("/")[1] for need in task.needs if need.startswith("pretrain/")]
+    base, pruned = trained[0], trained[-1]  # whose steps change, and the run at the same keep: often the same
+    preparation = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
+    extra = preparation / task.facts.get("uses", 1) + (_training_cost(pruned)[1] - _training_cost(base)[1])
     steps = prolonged_steps(read_json(base / "provenance.json")["steps"], extra, _training_cost(base)[1])
     return replace(task, command=tuple(str(steps) if word == STEPS_LATER else word for word in task.command))
 

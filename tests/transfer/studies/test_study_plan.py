@@ -11,7 +11,7 @@ from transfer.studies.places import Splits
 from transfer.studies.settings import Study, check_study, grown, run_name, runs_of
 from transfer.studies.study_plan import plan_of
 from transfer.studies.task import STEPS_LATER, read_plan, write_plan
-from transfer.verdicts.controls import EQUAL_TIME
+from transfer.verdicts.controls import EQUAL_TIME, FULL_EQUAL, RANDOM_EQUAL
 
 STUDY = Study(
     source=Splits("../photos/train", "../photos/test"),
@@ -310,6 +310,41 @@ def test_only_our_own_method_gets_the_floor():
     assert "--floor" not in tasks["select/random-k0.2-s0"].command
 
 
+def test_all_data_at_other_lengths_are_trained_with_a_schedule_of_their_own_and_evaluated_like_the_rest():
+    tasks = by_name(replace(STUDY, full_lengths=(0.25, 1.0)))
+    task = tasks["pretrain/full-length0.25-s1"]
+    assert command(task) == (  # a quarter of the recipe's ten epochs
+        "python -m pretrain --beton data/source.beton --recipe small-rn18 --epochs 2.5 --val data/source-val.beton "
+        "--seed 1 --out backbones/full-length0.25-s1"
+    )
+    assert task.facts == {"method": "full-length", "keep": 0.25, "seed": 1}
+    assert task.samples == 2500
+    assert "probe/full-length0.25-s1/birds" in tasks
+    assert not any("full-length1-" in name for name in tasks)  # that is `full`
+    assert not any(name.startswith("select/full") for name in tasks)
+    rest = {name: task for name, task in tasks.items() if "full-length" not in name and task.stage != "collect"}
+    assert rest == {name: task for name, task in by_name().items() if task.stage != "collect"}
+
+
+def test_all_data_at_equal_compute_wait_for_the_costs_of_a_pruned_run():
+    methods = ("full", "winnow", FULL_EQUAL)
+    task = by_name(replace(STUDY, methods=methods, uses=3))[f"pretrain/{FULL_EQUAL}-k0.2-s0"]
+    assert "--index" not in task.command
+    assert task.command[task.command.index("--steps") + 1] == STEPS_LATER
+    costs = ["pretrain/full-s0", "pretrain/winnow-k0.2-s0", "surrogate/s0", "features/s0"]
+    assert [need for need in task.needs if not need.startswith("write/")] == costs
+    assert task.facts["uses"] == 3
+
+
+def test_the_older_name_of_random_at_equal_compute_plans_the_same_steps():
+    old, new = (
+        by_name(replace(STUDY, methods=("random", "winnow", name)))[f"pretrain/{name}-k0.2-s0"]
+        for name in (EQUAL_TIME, RANDOM_EQUAL)
+    )
+    assert old.needs == new.needs
+    assert command(old).replace(EQUAL_TIME, RANDOM_EQUAL) == command(new)
+
+
 def test_the_control_of_equal_time_takes_randoms_index_and_waits_for_the_costs():
     task = by_name(replace(STUDY, methods=("full", "random", "winnow", EQUAL_TIME)))[f"pretrain/{EQUAL_TIME}-k0.2-s0"]
     assert "indices/random-k0.2-s0.index.npz" in task.command
@@ -361,6 +396,12 @@ def test_runs_include_full_data_once_per_seed():
         ({"methods": ("best",)}, "--methods best"),
         ({"methods": ("winnow", EQUAL_TIME)}, "needs random"),
         ({"methods": ("full", "random", EQUAL_TIME)}, "needs a method"),
+        ({"methods": ("winnow", FULL_EQUAL)}, "needs full"),
+        ({"methods": ("full", "winnow", "full-length")}, "there are full, random, full-equal-compute"),
+        ({"methods": ("random", "winnow"), "full_lengths": (0.5,)}, "--full-lengths: needs full"),
+        ({"full_lengths": (0.5, 0.0)}, "--full-lengths 0.0"),
+        ({"full_lengths": (0.5, 0.5000000001)}, "two are the same"),
+        ({"uses": 0}, "--uses 0"),
         ({"guides": ("cars",)}, "--guides cars"),
         ({"guides": ()}, "must guide"),
         ({"targets": {}}, "--targets"),

@@ -53,6 +53,22 @@ def test_the_control_of_equal_time_trains_for_what_the_surrogate_and_its_feature
     assert resolved(task, tmp_path) is task
 
 
+def test_all_data_at_equal_compute_train_for_what_the_pruned_run_takes_in_all(tmp_path):
+    tasks = records(tmp_path)
+    facts = {"samples": 80, "flops_per_sample": 5.0, "steps": 44, "seconds": 6.0}
+    write_json(tmp_path / "backbones/full-s0/provenance.json", facts)
+    full = Task(0, "pretrain/full-s0", "pretrain", ("d",), "backbones/full-s0", (), {"method": "full", "seed": 0})
+    for one in (*tasks, full):
+        remember(one, tmp_path, 1.0)
+    needs = ("write/source", full.name, *(task.name for task in reversed(tasks)))
+    # The pruned run: 200 FLOPs, and 75 of preparation, which three uses share: 225. All data: 400 in 44 steps.
+    # 44 * 275 / 400 = 30.25 and 44 * 225 / 400 = 24.75.
+    for uses, steps in (({}, "31"), ({"uses": 3}, "25")):
+        facts = {"method": "full-equal-compute", "keep": 0.5, "seed": 0, **uses}
+        task = Task(1, "pretrain/x", "pretrain", ("python", "--steps", STEPS_LATER), "backbones/x", needs, facts)
+        assert resolved(task, tmp_path).command == ("python", "--steps", steps)
+
+
 def test_features_that_another_evaluation_computed_are_counted_once(tmp_path):
     tasks = []
     for name, needs in (("probe", ()), ("knn", ("probe/c/t",)), ("probe-finetune", ("probe/c/t",))):
