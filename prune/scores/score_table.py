@@ -130,6 +130,14 @@ SCORES = (
         "Sorscher et al., NeurIPS 2022, section 5",
         also="self-prototype",
     ),
+    Score(
+        "zcore",
+        "features",
+        "zcore.zcore",
+        None,
+        "Griffin et al. (ZCore), arXiv 2411.15349, algorithm 1",
+        also="zcore",
+    ),
     Score("affinity", "targets", "geometry.affinity", None, "cosine to the nearest target image (ours)", "affinity"),
     Score(
         "domain",

@@ -188,7 +188,7 @@ def everything(tmp_path_factory):
             "fingerprint": Manifest.load(made.folder / "s.manifest.npz").fingerprint,
         },
     )
-    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence")
+    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence", "zcore")
     return scored_case(made, also=also, dynamics=(made.folder / "dynamics.npz",))
 
 
@@ -220,7 +220,7 @@ def shuffled(everything, tmp_path_factory):
     turned = {name: tables[name][:, order] for name in ("probability", "margin", "correct")}
     save_arrays(folder / "dynamics.npz", tables | turned | {"label": moved.labels}, meta)
     made = SimpleNamespace(folder=folder, source=source, target=everything.target, scores=folder / "scores.npz")
-    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence")
+    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence", "zcore")
     return scored_case(made, also=also, dynamics=(folder / "dynamics.npz",))
 
 

@@ -12,8 +12,10 @@ from prune.methods.presets import Method, rank_parts
 from prune.runs.files import InputError
 from prune.scores import difficulty, score_table
 from prune.scores.one_pass import one_pass
+from prune.scores.sample_keys import sample_keys
 from prune.scores.score_table import BY_NAME, SCORES, Score, compute, hardness, names
 from prune.scores.training_dynamics import all_scores
+from prune.scores.zcore import zcore
 
 EASY, HARD = 0, 1
 
@@ -82,7 +84,7 @@ def test_help_of_score_and_select_lists_every_score_and_every_method():
 
 def test_a_score_whose_input_is_missing_is_skipped():
     assert set(difficulty.difficulty(np.zeros((2, 3)), None, np.ones(2))) == {"entropy", "margin", "least-confidence"}
-    assert compute("features", {"features": np.ones((2, 2))}, score_table.ALSO) == {}
+    assert compute("features", {"labels": np.zeros(2, int)}, score_table.ALSO) == {}
 
 
 def test_a_new_score_is_one_function_and_one_row(monkeypatch):
@@ -104,6 +106,17 @@ def test_a_score_may_use_another_one_that_was_computed_before_it(monkeypatch):
     monkeypatch.setattr(score_table, "SCORES", (*SCORES, Score("twice", "logits", "difficulty.twice", "high", "none")))
     found = difficulty.difficulty(np.zeros((1, 2)), np.zeros(1, int), np.ones(1))
     assert found["twice"] == pytest.approx(2 * found["el2n"])
+
+
+def test_zcore_is_given_the_seed_the_samples_keys_and_the_threads():
+    features = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float16)
+    keys = sample_keys(5, n=30)
+    given = {"features": features, "seed": 5, "keys": keys, "workers": 1}
+    found = compute("features", given, ("zcore",))
+    assert list(found) == ["zcore"]
+    assert np.array_equal(found["zcore"], zcore(features, seed=5, keys=keys, workers=1))
+    assert not np.array_equal(found["zcore"], compute("features", given | {"seed": 6}, ("zcore",))["zcore"])
+    assert not np.array_equal(found["zcore"], compute("features", given | {"keys": keys[::-1]}, ("zcore",))["zcore"])
 
 
 def test_a_score_that_is_not_there_says_how_to_get_it():
