@@ -3,13 +3,13 @@ r"""Score the source: what its classes are worth to the targets (LM, FM), and ho
     python -m prune score --source runs/features/source.features.npz \
         --targets runs/features/pets.train.features.npz --out runs/scores.npz
 
-Class weights: lm, lm-soft, fm and fm-soft for every class and target; LM needs a surrogate that knows the source's
-classes. Sample scores, see below: el2n and grand need that too, some need --also, some --dynamics. Of several
-surrogates, give each one's features of the source and of every target: el2n and grand are averaged by value, other
-scores by rank, votes by value, and the agreement of the surrogates is printed. Where each surrogate left out a fold
-(`pretrain --fold`), every image is scored by the one that did not train on it. Targets' test images never guide;
---leaks only compares them with the source. Features are streamed: ImageNet takes seconds on two cores,
-near-duplicates a minute or two.
+Class weights: lm, lm-soft, fm and fm-soft for every class and target, and the votes of shuffled features (lm-chance,
+fm-chance), which show what votes are worth; LM needs a surrogate that knows the source's classes. Sample scores, see
+below: el2n and grand need that too, some need --also, some --dynamics. Of several surrogates, give each one's features
+of the source and of every target: el2n and grand are averaged by value, other scores by rank, votes by value, and the
+agreement of the surrogates is printed. Where each surrogate left out a fold (`pretrain --fold`), every image is scored
+by the one that did not train on it. Targets' test images never guide; --leaks only compares them with the source.
+Features are streamed: ImageNet takes seconds on two cores, near-duplicates a minute or two.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def run(config: Config) -> Path:
     from prune.index.npz import open_arrays, save_arrays
     from prune.methods.gate_scores import borrowed_gates, domain_gates
     from prune.scores import ensemble, folds, score_source
+    from prune.scores.chance_votes import take_facts
     from prune.scores.feature_files import content_fingerprint, open_features
     from prune.scores.partial_features import all_labels, spread_rows
     from prune.scores.sample_keys import sample_keys
@@ -131,6 +132,7 @@ def run(config: Config) -> Path:
             if config.clusters:
                 break  # clusters of different surrogates are different groups: nothing to average
         arrays, agreed = ensemble.together(parts)
+        votes = take_facts(arrays)
         if unseen is not None and "looks_like" in arrays:
             masks = [spread_rows({"leak": mask}, first.rows, first.total)["leak"] for mask in unseen]
             arrays["looks_like"] = np.select(masks, [part["looks_like"] for part in parts], -1)
@@ -148,9 +150,14 @@ def run(config: Config) -> Path:
             arrays |= odds
         arrays |= {"label": all_labels(first), "position": np.arange(first.total, dtype="<i8")}
         names = list(dict.fromkeys(t.name for t in targets))
-        agreements = {"agreement": agreed, "seed_agreement": seeds, "gates": gates}
+        agreements = {"agreement": agreed, "seed_agreement": seeds, "gates": gates, "votes": votes}
         save_arrays(config.out, arrays, _meta(config, first, names, inputs, arrays) | agreements)
         _report(config, first, arrays, agreed, seeds)
+        for target, rules in votes.items():
+            for rule in (rule for rule, one in rules.items() if not one["meaningful"]):
+                note(
+                    f"{rule.upper()} votes of {target} mean little: they are no farther from chance than shuffled ones"
+                )
     return config.out
 
 

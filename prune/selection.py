@@ -9,7 +9,7 @@ the source, rounded to the nearest whole number (0.5 up), exactly.
 
 With several keeps, a smaller index is part of a larger one for whole classes by votes and for quota threshold with top
 or bottom, and apart from the rounding of quotas for other ranks. It is not for ranks that depend on the keep (ccs and
-beta, so dual), for winnow across a keep of 0.6, and for mixes.
+beta, so dual), for quota evidence, for winnow across a keep of 0.6, and for mixes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
+    from prune.methods.evidence_votes import CountedVotes
     from prune.methods.gate_scores import OpenGate
     from prune.methods.mixing import Part
     from prune.methods.presets import Method
@@ -51,12 +52,13 @@ class Config:
     """Number of samples to keep, instead of --keep."""
     quota: str | None = None
     """size, equal, threshold, weights (with --weights), lm, fm or soft; lm-soft, fm-soft; lm-, fm-, soft- or
-    votes-whole."""
+    votes-whole; evidence (votes as far as they go beyond chance)."""
     rank: str | None = None
     """random, k-center, herding, facility-location, or SCORE:WAY; ways: top, bottom, middle, ccs, beta, d2."""
     gate: str | None = None
     """What may be kept at all, before quota and rank: auto (the share of the source that looks like the targets), open
-    (everything), or SCORE:SHARE such as domain:0.35; winnow's is auto where the scores file has domain scores."""
+    (everything), or SCORE:SHARE such as domain:0.35; that of winnow and evidence is auto where the scores file has
+    domain scores."""
     base: float | None = None
     """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1 at a
     keep of 0.6 and more."""
@@ -127,6 +129,7 @@ def run(config: Config) -> Path:
             if choice is None:
                 continue
             tables[one.name] = class_table(choice, given.label, given.classes)
+            _warn(config, one, given, choice)
             if config.dry_run:
                 note(f"{one.budget} of {len(given.manifest)} samples would be kept; nothing is written")
                 if not config.json:
@@ -240,6 +243,27 @@ def _tell(config: Config, one: _Selection, given: SelectionInputs, gate: OpenGat
             note(f"decided by k-means, of which two seeds agree at {value:.2f}: another seed keeps other samples")
 
 
+def _counted(config: Config, given: SelectionInputs) -> CountedVotes | None:
+    """Votes for quota `evidence`."""
+    from prune.methods.evidence_votes import counted_votes
+    from prune.methods.selection_inputs import wanted_targets
+
+    targets = wanted_targets(given.meta.get("targets", []), config.targets)
+    return counted_votes(given.arrays, given.meta, targets, config.combine)
+
+
+def _warn(config: Config, one: _Selection, given: SelectionInputs, choice: Choice) -> None:
+    """Print where votes mean nothing, and where the kept images part from them."""
+    import numpy as np
+
+    if [part.method.quota for part in one.parts] != ["evidence"]:
+        return
+    counted = _counted(config, given)
+    kept = np.bincount(given.label[choice.rows], minlength=len(given.classes))
+    for line in counted.told(kept, given.classes) if counted else ():
+        note(line)
+
+
 def _choice(
     config: Config, given: SelectionInputs, constraints: Constraints, one: _Selection, gate: OpenGate
 ) -> Choice:
@@ -265,9 +289,13 @@ def _choice(
     gone = eligibility.dropped(arrays, len(label), leaks=config.drop_leaks, suspects=config.drop_suspects)
     eligible = eligibility.eligible(len(label), constraints.never, gone, constraints.always)
     ties = for_purpose(sample_keys(config.seed, ids=given.manifest.ids), "ties")
+    counted = _counted(config, given) if any(method.quota == "evidence" for method in methods) else None
     if gate.width < 1:
         low = np.zeros(count, np.int64) if floor is None else floor
-        eligible &= let_through(gate, eligible, label, low, budget, protected, constraints.always, ties)
+        passing = let_through(gate, eligible, label, low, budget, protected, constraints.always, ties)
+        eligible &= passing
+        if counted is not None:
+            counted = counted.through(*(np.bincount(k, minlength=count) for k in (label, label[passing])))
     if config.drop_duplicates:
         eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always, ties)
     elif any(method.without_duplicates for method in methods) and "duplicate_of" in arrays:
@@ -287,6 +315,7 @@ def _choice(
         given.manifest.ids,
         given.classes,
         features.rows if features is not None and features.partial else None,
+        counted,
     )
     choose = partial(choose_samples, source, methods[0])
     if config.mix is not None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from prune.index.pruned_index import REASONS
 from prune.methods import rank as ranks
+from prune.methods.class_vote_shrinkage import fill_rest
+from prune.methods.evidence_votes import CountedVotes
 from prune.methods.presets import BY_QUOTA, OVER_ALL, Method, rank_parts
 from prune.methods.quota import check_floors, quota, whole_classes
 from prune.methods.sampling import COMPLEXITY, beta_key, ccs_places
@@ -43,6 +45,8 @@ class Candidates:
         For ranks that use them; may be memory-mapped.
     feature_rows : (m,) int64, optional
         The samples whose features these are, ascending; all when absent.
+    counted : CountedVotes, optional
+        For quota `evidence`, classes counting by the part of their images that passes the gate.
     ids : (n,) bytes, optional
         Draws and ties depend on the seed and these; on the row numbers when absent.
     names : list of str, optional
@@ -59,6 +63,7 @@ class Candidates:
     ids: np.ndarray | None = None
     names: list[str] | None = None
     feature_rows: np.ndarray | None = None
+    counted: CountedVotes | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,13 @@ def choose_samples(
     reason[inside] = np.where(place >= (plain - taken)[free.label], FLOOR, reason[inside])
     if protected is not None:
         reason[protected[label]] = PROTECTED
+    if method.quota == "evidence":  # what votes cannot stand for goes to the best images of any class
+        odds = source.scores.get("domain")
+        rest = uniform(for_purpose(keys, "rest")) if odds is None else odds
+        filled = fill_rest(kept, rest[order], budget, eligible)
+        reason[filled & ~kept] = RANDOM if odds is None else QUOTA
+        kept = filled
+        quotas = np.bincount(label[kept], minlength=c)
     found = np.flatnonzero(kept)
     found = found[np.argsort(order[found])]
     rows = order[found]
@@ -245,6 +257,10 @@ def _weights(source: Candidates, name: str, sizes: np.ndarray) -> np.ndarray:
         weight = sizes.astype(np.float64)
     elif name == "equal":
         weight = (sizes > 0).astype(np.float64)
+    elif name == "evidence":
+        if source.counted is None:
+            raise InputError(missing(name))
+        weight = source.counted.found()
     else:
         name = name.replace("-whole", "")
         if name not in source.weights:
@@ -260,7 +276,7 @@ def missing(name: str) -> str:
             "LM needs targets, and a surrogate that knows the source's classes: `prune score` had no --targets, or "
             "this surrogate has other classes (use FM: --method dp4tl-fm, or --quota fm-soft)"
         )
-    if name.startswith(("fm", "soft", "votes")):
+    if name.startswith(("fm", "soft", "votes", "evidence")):
         return "class votes need targets: run `prune score` with --targets"
     return f"quota {name!r} needs --weights FILE"
 
@@ -280,4 +296,7 @@ def _quotas(
         return whole_classes(weight, soft, sizes, budget, low, method.trim, ties)
     if method.base > 0:
         low = quota(sizes, sizes, max(int(low.sum()), round(method.base * budget)), low, ties)
+    if method.quota == "evidence":
+        assert source.counted is not None
+        return source.counted.quotas(sizes, budget, low, ties)
     return quota(weight, sizes, budget, low, ties)

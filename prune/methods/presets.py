@@ -25,6 +25,7 @@ QUOTAS = (
     "soft",  # the mean of soft LM and FM votes, each sharpened to the breadth of the hard votes
     "soft-whole",  # whole classes in order of those
     "votes-whole",  # whole classes in order of hard LM votes, or FM votes where LM is not available
+    "evidence",  # classes by what votes say beyond chance, up to ten times their votes; the rest by odds or at random
     "weights",  # the weights of --weights
 )
 WAYS = (
@@ -80,6 +81,7 @@ PRESETS = {
     "class-random": Method("equal", "random", paper="the control: the same number of every class"),
     "dp4tl-lm": Method("lm-whole", "random", paper="Zhang et al. (DP4TL), NeurIPS 2023, section 4, label mapping"),
     "dp4tl-fm": Method("fm-whole", "random", paper="Zhang et al. (DP4TL), NeurIPS 2023, section 4, feature mapping"),
+    "evidence": Method("evidence", "random", paper="whole classes as far as votes can be believed (ours)"),
     "el2n": _by_score("el2n", "top"),
     "el2n-early": _by_score("el2n-early", "top"),
     "grand": _by_score("grand", "top"),
@@ -169,7 +171,7 @@ def method(name: str, keep: float, scores: Collection[str] = ("class/",)) -> Met
 
 def gate_of(name: str, scores: Collection[str]) -> str:
     """The gate of a named method, for the arrays of a scores file: "auto" or "open"."""
-    return "auto" if name == "gate" or (name == "winnow" and "sample/domain" in scores) else "open"
+    return "auto" if name == "gate" or (name in ("winnow", "evidence") and "sample/domain" in scores) else "open"
 
 
 def needs_features(rank: str) -> bool:
@@ -220,6 +222,8 @@ def needs(preset: Method) -> str:
         wanted.append("LM votes")
     elif preset.quota.startswith("fm"):
         wanted.append("FM votes")
+    elif preset.quota == "evidence":
+        wanted.append("LM or FM votes")
     if needs_features(preset.rank):
         wanted.append("features")
     if preset.without_duplicates:

@@ -155,7 +155,7 @@ def class_weights(
     Besides the votes themselves, "soft" is the mean of LM's and FM's soft votes, each sharpened to the breadth of the
     hard votes: where one of the two is vague, the other often is not. "votes" are LM's, or FM's where there is no LM.
     """
-    chosen = [_target(name, known) for name in wanted] or list(known)
+    chosen = wanted_targets(known, wanted)
     found: dict[str, np.ndarray] = {}
     for rule in ("lm", "lm-soft", "fm", "fm-soft"):
         names = [f"class/{rule}/{target}" for target in chosen]
@@ -173,6 +173,11 @@ def class_weights(
             found.setdefault("votes", found[rule])
             found.setdefault("votes-soft", found[f"{rule}-soft"])
     return found
+
+
+def wanted_targets(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Targets whose votes count: the wanted ones, or all that the scores file knows when none is named."""
+    return [_target(name, known) for name in wanted] or list(known)
 
 
 def _target(name: str, known: Sequence[str]) -> str:

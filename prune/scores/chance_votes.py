@@ -17,6 +17,8 @@ from prune.scores.class_votes import votes
 from prune.scores.streaming import blocks
 
 ROUNDS = 8
+IMAGES = 8192
+"""Images of a target that are shuffled; of a larger target a sample."""
 _ROWS = 2048
 
 
@@ -42,7 +44,38 @@ class ChanceVotes:
     @property
     def meaningful(self) -> bool:
         """Whether the votes are farther from chance than shuffled features by more than three standard deviations."""
-        return self.distance > self.by_chance + 3 * max(self.error, 1e-9)
+        return beyond_chance(self.distance, self.by_chance, self.error)
+
+
+def beyond_chance(distance: float, by_chance: float, error: float) -> bool:
+    """`ChanceVotes.meaningful` from its three numbers."""
+    return distance > by_chance + 3 * max(error, 1e-9)
+
+
+def take_facts(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, dict[str, float | bool]]]:
+    """Remove "class/RULE-apart/TARGET" from the arrays of a scores file; returns its numbers by target and rule.
+
+    "distance", "by_chance" and "error" are those of `ChanceVotes`, "meaningful" says what follows from them.
+    """
+    facts: dict[str, dict[str, dict[str, float | bool]]] = {}
+    for name in [name for name in arrays if name.startswith("class/") and "-apart/" in name]:
+        rule, _, target = name.removeprefix("class/").partition("-apart/")
+        three = [float(value) for value in arrays.pop(name)]
+        numbers = dict(zip(("distance", "by_chance", "error"), (round(value, 6) for value in three)))
+        facts.setdefault(target, {})[rule] = {**numbers, "meaningful": beyond_chance(*three)}
+    return facts
+
+
+def one_order(features: np.ndarray, seed: int = 0, most: int = IMAGES) -> np.ndarray:
+    """Rows of (m, d) features in an order that depends on their values alone, at most `most` of them by the seed."""
+    width = features.shape[1] * features.dtype.itemsize
+    if not width:
+        return features[:most]
+    content = np.ascontiguousarray(features).view(f"S{width}").reshape(-1)
+    order = np.argsort(content, kind="stable")
+    if len(order) > most:
+        order = order[np.sort(np.random.default_rng(seed).choice(len(order), most, replace=False))]
+    return np.asarray(features[order])
 
 
 def votes_against_chance(

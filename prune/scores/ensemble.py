@@ -107,6 +107,7 @@ def together(parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[dict[str, np.nd
             row = BY_NAME.get(name.removeprefix("sample/"))
             by_value = name.startswith("class/") or (row is not None and row.average == "mean")
             arrays[name] = mean_of_known(mine) if by_value else rank_average(mine)
-            if not np.isnan(value := agreement(mine)):
+            own = "-chance/" not in name and "-apart/" not in name  # the others are no finding of a surrogate
+            if own and not np.isnan(value := agreement(mine)):
                 agreed[name] = round(value, 4)
     return arrays, agreed

@@ -11,16 +11,19 @@ from prune.index.npz import open_arrays
 from prune.runs.files import InputError
 from prune.runs.progress import track
 from prune.scores import class_votes, geometry, leakage, near_duplicates, score_table, training_dynamics
+from prune.scores.chance_votes import linear_head, one_order, votes_against_chance
 from prune.scores.clusters import kmeans, nearest, rand_index, stream
 from prune.scores.ensemble import agreement
 from prune.scores.feature_files import Features, check_order
 from prune.scores.influence import influence, target_gradient
 from prune.scores.label_errors import suspects
 from prune.scores.one_pass import Pass, one_pass
-from prune.scores.sample_keys import sample_keys
-from prune.scores.streaming import read_rows
+from prune.scores.sample_keys import for_purpose, sample_keys
+from prune.scores.streaming import read_rows, release_pages
 
 _SAMPLES = 65_536
+_HEAD_ROWS = 10_000
+"""Images of the source from which the surrogate's last layer is found."""
 
 
 def score_source(
@@ -58,7 +61,8 @@ def score_source(
     Returns
     -------
     arrays : dict of str to array
-        "sample/NAME" (n,) f4, "class/RULE/TARGET" (c,) f4; with clusters "group", with suspects "looks_like" (n,) i4.
+        "sample/NAME" (n,) f4, "class/RULE/TARGET" (c,) f4, "class/RULE-apart/TARGET" (3,) f4;
+        with clusters "group", with suspects "looks_like" (n,) i4.
     centre : (d,) float64
         Mean feature of the source.
     """
@@ -71,6 +75,7 @@ def score_source(
         raise InputError(f"{source.path}: features or logits that are not finite; the surrogate has diverged")
     arrays = {f"sample/{name}": values for name, values in found.scores.items()}
     weights = class_weights(targets, found, None if clusters else columns, temperature)
+    weights |= chance_weights(targets, found, source, None if clusters else columns, seed, keys)
     arrays |= {f"class/{name}": values for name, values in weights.items()}
     if groups is not None:
         arrays["group"] = groups.astype("<i4")
@@ -121,6 +126,40 @@ def class_weights(
                 raise InputError(f"{target.path}: features or logits that are not finite; the surrogate has diverged")
             weights[f"{rule}/{target.name}"] = hard.astype(np.float32)
             weights[f"{rule}-soft/{target.name}"] = soft.astype(np.float32)
+    return weights
+
+
+def chance_weights(
+    targets: Sequence[Features],
+    found: Pass,
+    source: Features,
+    columns: np.ndarray | None,
+    seed: int,
+    keys: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Votes of shuffled features of every target, (c,) float32 under RULE-chance/TARGET, and how far the votes are off.
+
+    The latter are (3,) float32 under RULE-apart/TARGET: `distance`, `by_chance` and `error` of
+    `prune.scores.chance_votes.ChanceVotes`.
+    """
+    weights: dict[str, np.ndarray] = {}
+    absent = np.where(found.sizes > 0, 0.0, -np.inf)
+    rules = {"fm": lambda x: -class_votes.squared_distances(x, found.means)}
+    if columns is not None and targets:
+        rows = np.argsort(for_purpose(keys, "head"))[:_HEAD_ROWS]
+        known = np.asarray(source.features[rows]), np.asarray(source.logits[rows])[:, columns]
+        release_pages(source.features)
+        release_pages(source.logits)
+        head, constant = linear_head(*known)
+        rules["lm"] = lambda x: x @ head + constant + absent
+    for target in targets:
+        features = one_order(np.asarray(target.features), seed)
+        for rule, preference in rules.items():
+            chance = votes_against_chance(features, preference, seed=seed)
+            votes = chance.votes * (len(target) / len(features))
+            weights[f"{rule}-chance/{target.name}"] = votes.astype(np.float32)
+            apart = chance.distance, chance.by_chance, chance.error
+            weights[f"{rule}-apart/{target.name}"] = np.array(apart, np.float32)
     return weights
 
 

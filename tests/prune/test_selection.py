@@ -348,7 +348,7 @@ def test_several_keeps_write_the_indices_of_single_runs_byte_for_byte(case, conf
     assert capsys.readouterr().err.count("up to date") == 2
 
 
-NESTED = [name for name in NAMES if name not in ("dual", "ccs", "ccs-global")]
+NESTED = [name for name in NAMES if name not in ("dual", "ccs", "ccs-global", "evidence")]
 
 
 @pytest.mark.parametrize("method", NESTED)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from prune.methods.choose import COVERAGE, FLOOR, PROTECTED, QUOTA, RANDOM, Candidates, choose_samples
 from prune.methods.coverage import d2
+from prune.methods.evidence_votes import CountedVotes
 from prune.methods.presets import NAMES, PRESETS, Method, method, rank_parts, winnow
 from prune.runs.files import InputError
 
@@ -22,6 +23,8 @@ METHODS = [
     Method("lm-soft", "a:d2", base=0.3),
     Method("threshold", "a:ccs"),
     Method("threshold", "a:d2"),
+    Method("evidence", "a:top", base=0.3),
+    Method("evidence", "a:d2"),
 ]
 
 
@@ -44,7 +47,9 @@ def problem(seed):
     floor, protected = rng.integers(0, 4, 4), rng.uniform(size=4) < 0.2
     must = np.where(protected, sizes, np.bincount(label[source.always], minlength=4))
     low = np.maximum(must, np.minimum(floor, sizes))
-    return source, floor, protected, sizes, low, int(rng.integers(low.sum(), sizes.sum() + 1))
+    budget = int(rng.integers(low.sum(), sizes.sum() + 1))
+    counts = [{kind: rng.integers(0, 20, 4).astype(float) for kind in ("lm", "fm")} for _ in range(2)]
+    return replace(source, counted=CountedVotes(*counts)), floor, protected, sizes, low, budget
 
 
 @given(st.integers(0, 100_000), st.sampled_from(METHODS))
@@ -113,6 +118,9 @@ def test_no_choice_depends_on_the_order_of_the_classes(seed, how):
         label=order[source.label],
         weights={name: values[back] for name, values in source.weights.items()},
         names=[source.names[k] for k in back],
+        counted=CountedVotes(
+            *({kind: v[back] for kind, v in each.items()} for each in (source.counted.votes, source.counted.chance))
+        ),
     )
     found = choose_samples(source, how, budget, floor=floor, protected=protected)
     other = choose_samples(moved, how, budget, floor=floor[back], protected=protected[back])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prune.index.pruned_index import REASONS
 from prune.methods.choose import Candidates, choose_samples
+from prune.methods.evidence_votes import CountedVotes
 from prune.methods.mixing import Part, choose_mixed, mix_reasons, parse_mix, part_budgets
 from prune.methods.presets import NAMES, PRESETS, Method, method
 from prune.runs.files import InputError
@@ -175,6 +176,8 @@ def problem(seed, first, second):
     low = np.maximum(must, np.minimum(floor, sizes))
     budget = int(rng.integers(low.sum(), sizes.sum() + 1))
     share = Fraction(int(rng.integers(1, 10)), 10)
+    counts = [{kind: rng.uniform(0, 20, 5) for kind in ("lm", "fm")} for _ in range(2)]
+    source = replace(source, counted=CountedVotes(*counts))
     given_scores = ["class/x", *(f"sample/{name}" for name in scores)]
     parts = [
         Part(f"part {k}", one, FURTHER.get(name) or method(name, 0.3, given_scores))
@@ -238,6 +241,9 @@ def test_no_mix_depends_on_the_order_of_the_classes(seed, first, second):
         source,
         label=order[source.label],
         weights={name: values[back] for name, values in source.weights.items()},
+        counted=CountedVotes(
+            *({kind: v[back] for kind, v in each.items()} for each in (source.counted.votes, source.counted.chance))
+        ),
         names=[source.names[k] for k in back],
     )
     for most in {budget, int(low.sum())}:  # with the least budget, every part shares the floors with those behind it
