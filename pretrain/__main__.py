@@ -6,11 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from pretrain import preemption
+from prune.index.version import VERSION
 
 
 def main(argv: Sequence[str] | None = None, program: str = "pretrain") -> int:
     """Run the command; the exit code: 0, 2 for wrong input, 85 when a signal stopped the training."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["--version"]:
+        print(f"{program} {VERSION}")
+        return 0
     if "--list" not in argv:
         preemption.listen()  # before the slow imports: until then either signal would kill the process
     from prune.runs import command_line

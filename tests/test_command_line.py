@@ -137,3 +137,11 @@ def test_a_mistake_that_all_processes_see_is_printed_once_and_that_of_one_proces
     assert main(["show", "nothing.npz"]) == 2
     assert capsys.readouterr().err.startswith("prune show, process 1: nothing.npz")
     assert command_line.sys.modules["torch.distributed"] is dist
+
+
+@pytest.mark.parametrize("program", ["prune", "pretrain", "transfer", "winnow"])
+def test_every_program_prints_its_version(program, capsys):
+    from prune.index.version import VERSION
+
+    assert import_module(f"{program}.__main__").main(["--version"]) == 0
+    assert VERSION in capsys.readouterr().out

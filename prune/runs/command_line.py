@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prune.index.version import VERSION
 from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError
@@ -42,6 +43,9 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(program, summary, steps))
         return ExitCode.DONE if argv else ExitCode.WRONG_INPUT
+    if argv[0] == "--version":
+        print(f"{program} {VERSION}")
+        return ExitCode.DONE
     if argv[0] not in steps:
         print(f"{program}: no step {argv[0]!r}; there are {', '.join(steps)}", file=sys.stderr)
         return ExitCode.WRONG_INPUT
