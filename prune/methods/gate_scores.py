@@ -11,7 +11,7 @@ import numpy as np
 
 from prune.index.npz import open_arrays
 from prune.methods.gate import describe, gate_width, hold_open, passes
-from prune.runs.files import InputError, note
+from prune.runs.files import InputError, note, share_of
 from prune.scores.domain import ALL, domain_scores
 from prune.scores.feature_files import Features, check_order
 from prune.scores.sample_keys import sample_keys
@@ -107,13 +107,8 @@ def chosen_gate(wanted: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str
     if share == "auto":
         if name not in meta.get("gates", {}):
             raise InputError(f"--gate {wanted}: the scores file records no width; give SCORE:SHARE")
-        width = float(meta["gates"][name]["width"])
-    else:
-        try:
-            width = float(share)
-        except ValueError:
-            width = 0.0
-    if not 0 < width <= 1:
+        share = str(meta["gates"][name]["width"])
+    if (width := share_of(share)) is None:
         raise InputError(f"--gate {wanted}: give auto, open, or SCORE:SHARE with a share in (0, 1]")
     return OpenGate(name, width, np.asarray(arrays[f"sample/{name}"]))
 

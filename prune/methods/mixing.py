@@ -21,7 +21,7 @@ from prune.methods.choose import FLOOR, PROTECTED, Candidates, Choice, check_pro
 from prune.methods.presets import NAMES, Method
 from prune.methods.quota import check_floors, quota
 from prune.methods.sampling import COMPLEXITY
-from prune.runs.files import InputError
+from prune.runs.files import InputError, share_of
 from prune.scores.sample_keys import for_purpose, name_keys
 
 SHORT = {"lm": "dp4tl-lm", "fm": "dp4tl-fm", "domain": "gate"}
@@ -78,11 +78,7 @@ def parse_mix(text: str) -> list[Share]:
 
 def _fraction(text: str, number: str) -> Fraction:
     """A share by its decimal digits: 0.1 is a tenth, not the nearest binary fraction."""
-    try:
-        value = float(number)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
+    if (value := share_of(number)) is None:
         raise InputError(f"--mix {text}: the share {number!r} is no number in (0, 1]")
     return Fraction(repr(value))
 

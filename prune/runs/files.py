@@ -12,7 +12,18 @@ from typing import Any, Literal
 
 from prune.index.whole_files import InputError, atomic, need_file, read_json, write_json
 
-__all__ = ["InputError", "at_least", "atomic", "csv_cell", "need_file", "note", "positive", "read_json", "write_json"]
+__all__ = [
+    "InputError",
+    "at_least",
+    "atomic",
+    "csv_cell",
+    "need_file",
+    "note",
+    "positive",
+    "read_json",
+    "share_of",
+    "write_json",
+]
 
 
 def note(text: str) -> None:
@@ -52,3 +63,12 @@ def csv_cell(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def share_of(text: str) -> float | None:
+    """Read a share in (0, 1]; None where the text is no such number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None

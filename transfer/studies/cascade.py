@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError
+from prune.runs.files import InputError, share_of
 
 OPEN, AUTO = "open", "auto"
 THUMBNAILS = "features/thumbnails"
@@ -33,11 +33,7 @@ def gate_setting(value: str | None) -> str | None:
     """
     if value is None or value in (OPEN, AUTO):
         return value
-    try:
-        share = float(value)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
+    if (share := share_of(value)) is None:
         raise InputError(f"--gate {value}: give auto, open, or a share in (0, 1]")
     return f"{share:g}"
 
