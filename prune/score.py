@@ -67,7 +67,7 @@ class Config:
     findings: Location[Path | None] = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
     seed: int = 0
-    """Seed of k-means, which self-prototype, clusters and near-duplicates use."""
+    """Seed of k-means, which self-prototype, balance, clusters and near-duplicates use."""
     workers: RunOption[int] = 0
     """Threads; 0 = one per core."""
 

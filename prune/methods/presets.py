@@ -97,6 +97,7 @@ PRESETS = {
     "prototype": _by_score("prototype", "top"),
     "self-prototype": _by_score("self-prototype", "top"),
     "zcore": _by_score("zcore", "top"),
+    "balance": Method("threshold", "balance:bottom", paper=BY_NAME["balance"].paper),
     "moderate": Method("size", "moderate:bottom", paper=BY_NAME["moderate"].paper),
     "affinity": _by_score("affinity", "top"),
     "ccs": Method("size", "aum-probability/el2n:ccs", paper="Zheng et al., ICLR 2023, algorithm 1, inside each class"),

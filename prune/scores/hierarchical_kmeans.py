@@ -7,6 +7,7 @@ k-means is repeated on the few points nearest to each of its centres, of which t
 
     tree = hierarchical_kmeans(features, default_counts(len(features)), keys=keys)
     kept = balanced_order(tree.parents, keys) < budget
+    score = balance(features, keys=keys)  # the same order as a score
 """
 
 from __future__ import annotations
@@ -63,6 +64,32 @@ def default_counts(n: int) -> tuple[int, ...]:
     while counts[-1] >= 64:
         counts.append(counts[-1] // 8)
     return tuple(counts)
+
+
+def balance(
+    features: np.ndarray, seed: int = 0, keys: np.ndarray | None = None, workers: int | None = None
+) -> np.ndarray:
+    """How late a sample is taken when clusters of features take turns, (n,) float32 in [0, 1); the earliest is 0.
+
+    Vo et al., section 3.4, on the levels of `default_counts` with rows of length 1. Labels are not used. The samples
+    below any threshold are spread evenly over the clusters, so smaller keeps are part of larger ones. NaN where a
+    feature is not finite.
+
+    Parameters
+    ----------
+    features : (n, d) float
+        May be memory-mapped.
+    seed : int
+    keys : (n,) uint64, optional
+        Of `prune.scores.sample_keys`; from the row numbers when absent.
+    workers : int, optional
+        Threads of the last pass.
+    """
+    n = len(features)
+    keys = sample_keys(seed, n=n) if keys is None else keys
+    tree = hierarchical_kmeans(features, default_counts(n), seed=seed, keys=keys, cosine=True, workers=workers)
+    order = balanced_order(tree.parents, keys)
+    return np.where(tree.parents[0] >= 0, order / n, np.nan).astype(np.float32)
 
 
 def hierarchical_kmeans(

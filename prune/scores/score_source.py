@@ -10,7 +10,15 @@ import numpy as np
 from prune.index.npz import open_arrays
 from prune.runs.files import InputError
 from prune.runs.progress import track
-from prune.scores import class_votes, geometry, leakage, near_duplicates, score_table, training_dynamics
+from prune.scores import (
+    class_votes,
+    geometry,
+    hierarchical_kmeans,
+    leakage,
+    near_duplicates,
+    score_table,
+    training_dynamics,
+)
 from prune.scores.chance_votes import linear_head, one_order, votes_against_chance
 from prune.scores.clusters import kmeans, nearest, rand_index, stream
 from prune.scores.ensemble import agreement
@@ -181,7 +189,7 @@ def seed_agreement(
     Returns
     -------
     dict of str to float
-        "self-prototype": Spearman's correlation of the ranks. "clusters": adjusted Rand index.
+        "self-prototype", "balance": Spearman's correlation of the ranks. "clusters": adjusted Rand index.
     """
     found = {}
     ids, other = source.ids(), seed + 1
@@ -190,6 +198,9 @@ def seed_agreement(
         count = int(arrays["group"].max()) + 1 if clusters else len(source.classes)
         again = geometry.self_prototype(source.features, count, other, keys)
         found["self-prototype"] = agreement([arrays["sample/self-prototype"], again])
+    if "balance" in also:
+        again = hierarchical_kmeans.balance(source.features, other, keys)
+        found["balance"] = agreement([arrays["sample/balance"], again])
     if clusters:
         found["clusters"] = rand_index(arrays["group"], group_by_clusters(source.features, clusters, other, keys))
     return {name: round(value, 4) for name, value in found.items() if np.isfinite(value)}

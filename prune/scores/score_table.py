@@ -138,6 +138,14 @@ SCORES = (
         "Griffin et al. (ZCore), arXiv 2411.15349, algorithm 1",
         also="zcore",
     ),
+    Score(
+        "balance",
+        "features",
+        "hierarchical_kmeans.balance",
+        None,
+        "Vo et al., TMLR 2024, arXiv 2405.15613, sections 3.2 to 3.4: turns of hierarchical clusters",
+        also="balance",
+    ),
     Score("affinity", "targets", "geometry.affinity", None, "cosine to the nearest target image (ours)", "affinity"),
     Score(
         "domain",

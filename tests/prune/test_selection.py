@@ -188,7 +188,17 @@ def everything(tmp_path_factory):
             "fingerprint": Manifest.load(made.folder / "s.manifest.npz").fingerprint,
         },
     )
-    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence", "zcore")
+    also = (
+        "prototype",
+        "self-prototype",
+        "affinity",
+        "duplicates",
+        "suspects",
+        "domain",
+        "influence",
+        "zcore",
+        "balance",
+    )
     return scored_case(made, also=also, dynamics=(made.folder / "dynamics.npz",))
 
 
@@ -220,7 +230,17 @@ def shuffled(everything, tmp_path_factory):
     turned = {name: tables[name][:, order] for name in ("probability", "margin", "correct")}
     save_arrays(folder / "dynamics.npz", tables | turned | {"label": moved.labels}, meta)
     made = SimpleNamespace(folder=folder, source=source, target=everything.target, scores=folder / "scores.npz")
-    also = ("prototype", "self-prototype", "affinity", "duplicates", "suspects", "domain", "influence", "zcore")
+    also = (
+        "prototype",
+        "self-prototype",
+        "affinity",
+        "duplicates",
+        "suspects",
+        "domain",
+        "influence",
+        "zcore",
+        "balance",
+    )
     return scored_case(made, also=also, dynamics=(folder / "dynamics.npz",))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from prune.runs.files import InputError
-from prune.scores.hierarchical_kmeans import balanced_order, default_counts, hierarchical_kmeans
+from prune.scores.hierarchical_kmeans import balance, balanced_order, default_counts, hierarchical_kmeans
 
 
 def blobs(sizes, seed=0, d=6):
@@ -104,3 +104,15 @@ def test_counts_descend_and_are_checked():
         hierarchical_kmeans(features, (4, 4))
     with pytest.raises(InputError, match="30 clusters: 20 samples"):
         hierarchical_kmeans(features, (30,))
+
+
+def test_balance_is_the_order_of_taking_turns_as_a_share_of_all():
+    features, label = blobs([3000] + [60] * 7, seed=8)
+    features[5] = np.nan
+    score = balance(features, seed=1)
+    known = np.isfinite(score)
+    assert np.flatnonzero(~known).tolist() == [5]
+    assert np.allclose(np.sort(score[known]), np.arange(len(features) - 1) / len(features))
+    rare = np.bincount(label[np.argsort(score)[:300]], minlength=8)[1:]
+    assert rare.sum() > 2 * 300 * 420 / 3420  # more than twice what chance gives the seven rare groups
+    assert np.array_equal(score, balance(features, seed=1, workers=2), equal_nan=True)
