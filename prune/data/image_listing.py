@@ -6,40 +6,16 @@ Each is a `Listing`: ids, labels, class names, and a function that reads the byt
 from __future__ import annotations
 
 import io
-import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prune.data.class_folders import list_class_folders
+from prune.data.listing import Listing, check_labels, first_line
 from prune.data.stored_images import SUFFIXES
 from prune.runs.files import InputError
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Images that can be read one by one.
-
-    Attributes
-    ----------
-    ids : list of str
-        Relative paths, `/` between parts; unique and sorted.
-    labels : (n,) int32
-    classes : list of str
-    read : callable
-        Row to the encoded bytes; may raise OSError.
-    ignored : mapping of str to int
-        Files of a folder that are not listed, counted by suffix.
-    """
-
-    ids: list[str]
-    labels: np.ndarray
-    classes: list[str]
-    read: Callable[[int], bytes]
-    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 def list_images(place: str, classes: Sequence[str] | None = None) -> Listing:
@@ -63,60 +39,10 @@ def list_images(place: str, classes: Sequence[str] | None = None) -> Listing:
     elif place.endswith(".parquet"):
         listing = _parquet(Path(place))
     else:
-        listing = _folder(Path(place))
+        listing = list_class_folders(Path(place))
     if not listing.ids:
         raise InputError(f"{place}: holds no images (looked for {', '.join(sorted(SUFFIXES))} in class folders)")
     return listing if classes is None else _relabel(listing, list(classes), place)
-
-
-def _folder(root: Path) -> Listing:
-    if not root.exists():
-        raise InputError(f"{root}: no such directory")
-    if not root.is_dir():
-        raise InputError(f"{root}: is not a directory; a folder with one folder per class is expected")
-    classes = sorted((e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")), key=os.fsencode)
-    if not classes:
-        raise InputError(f"{root}: holds no class folders; root/<class>/<image> is expected")
-    if _are_splits(root, classes):
-        raise InputError(
-            f"{root}: holds {', '.join(classes)}, not classes: name one of them, as in {root / classes[0]}"
-        )
-    ids: list[str] = []
-    labels: list[int] = []
-    ignored = Counter(_suffix(e.name) for e in os.scandir(root) if e.is_file() and not e.name.startswith("."))
-    for label, name in enumerate(classes):
-        found = sorted(_files_below(root / name, name, ignored), key=os.fsencode)
-        ids += found
-        labels += [label] * len(found)
-    order = sorted(range(len(ids)), key=lambda i: os.fsencode(ids[i]))  # "a b/" sorts before "a/", unlike "a b" and "a"
-    ids = [ids[i] for i in order]
-    return Listing(ids, np.array(labels, np.int32)[order], classes, lambda row: (root / ids[row]).read_bytes(), ignored)
-
-
-def _are_splits(root: Path, folders: list[str]) -> bool:
-    """Whether these folders are splits of a data set, each with class folders of its own, and not classes."""
-    named = {folder.lower() for folder in folders} <= {"train", "training", "val", "valid", "validation", "test"}
-    return named and all(any(e.is_dir() for e in os.scandir(root / folder)) for folder in folders)
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
-def _files_below(folder: Path, prefix: str, ignored: Counter[str]) -> list[str]:
-    found: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = f"{prefix}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                found += _files_below(folder / entry.name, name, ignored)
-            elif _suffix(entry.name) in SUFFIXES:
-                found.append(name)
-            else:
-                ignored[_suffix(entry.name)] += 1
-    return found
 
 
 def _torchvision(place: str) -> Listing:
@@ -144,9 +70,9 @@ def _torchvision(place: str) -> Listing:
         data = maker(root, **chosen)
         labels = _labels(data)
     except Exception as error:  # data sets raise all kinds of errors for missing or damaged files
-        raise InputError(f"{place}: {_reason(error)} (it must be on disk already)") from None
+        raise InputError(f"{place}: {first_line(error)} (it must be on disk already)") from None
     classes = [str(c) for c in getattr(data, "classes", range(int(labels.max(initial=-1)) + 1))]
-    _check_labels(place, labels, classes)
+    check_labels(place, labels, classes)
     width = len(str(len(data) - 1))
 
     def read(row: int) -> bytes:
@@ -166,15 +92,6 @@ def _labels(data: Any) -> np.ndarray:
     return np.array([data[i][1] for i in range(len(data))], np.int32)
 
 
-def _check_labels(place: str | Path, labels: np.ndarray, classes: list[str]) -> None:
-    if labels.ndim != 1 or (len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)):
-        raise InputError(f"{place}: does not give every image one of {len(classes)} classes")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _parquet(path: Path) -> Listing:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -183,7 +100,7 @@ def _parquet(path: Path) -> Listing:
     try:
         table = parquet.read_table(path)
     except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
-        raise InputError(f"{path}: damaged, or not a parquet file ({_reason(error)})") from None
+        raise InputError(f"{path}: damaged, or not a parquet file ({first_line(error)})") from None
     image = next((n for n in ("image", "img", "jpg", "png") if n in table.column_names), None)
     label = next((n for n in ("label", "labels", "fine_label", "cls") if n in table.column_names), None)
     if image is None or label is None:
@@ -195,7 +112,7 @@ def _parquet(path: Path) -> Listing:
         raise InputError(f"{path}: column {label} must hold a whole number for every image") from None
     most = int(labels.max(initial=-1))
     classes = [f"{i:0{len(str(most))}d}" for i in range(most + 1)]
-    _check_labels(path, labels, classes)
+    check_labels(path, labels, classes)
     width = len(str(len(labels) - 1))
 
     def read(row: int) -> bytes:
