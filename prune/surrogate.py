@@ -5,8 +5,9 @@
 
 Writes a model directory for `prune features --model`, as `pretrain` does. For a source whose classes the model has by
 name it serves label mapping (LM) and feature mapping (FM), for any other source FM; so does a model without classes,
-such as DINO. ImageNet's classes are named by their synsets (n01440764), like ImageNet's folders; other names come from
---names.
+such as DINO. Files of most training codes are read as they are: weights inside `state_dict`, `ema` or `teacher`, with
+prefixes such as `module.backbone.`, with heads of other kinds beside them. ImageNet's classes are named by their
+synsets (n01440764), like ImageNet's folders; other names come from --names.
 """
 
 from __future__ import annotations
@@ -76,13 +77,19 @@ def run(config: Config) -> None:
         finish(
             config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out)
         )
-        known = f"{count} classes ({classes[0]} ... {classes[-1]})" if classes else "features only: it has no classes"
+        known = (
+            f"{count} classes ({classes[0]} ... {classes[-1]})"
+            if classes
+            else "features only, for FM; LM needs classes"
+        )
         note(f"{config.out}: {config.arch}, {known}")
 
 
 def _load(config: Config) -> tuple[Any, dict[str, Any]]:
     """The model with its weights, and timm's description of it."""
     import timm
+
+    from prune.models.weight_files import find_weights, read_checkpoint
 
     if not timm.is_model(config.arch):
         raise InputError(f"--arch {config.arch} is not one of timm's models; see timm.list_models()")
@@ -93,31 +100,17 @@ def _load(config: Config) -> tuple[Any, dict[str, Any]]:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"--arch {config.arch}: no weights by name ({reason}); give a file by --weights") from None
         return named, dict(named.pretrained_cfg)
-    state = _read_weights(config.weights)
-    plain: Any = timm.create_model(config.arch, pretrained=False)
-    head = plain.pretrained_cfg.get("classifier")
-    weight = state.get(f"{head}.weight") if isinstance(head, str) else None
-    if weight is None and plain.num_classes:
-        raise InputError(f"{config.weights}: has no classifier {head!r} of {config.arch}: is it of another model?")
-    count = 0 if weight is None else len(weight)
-    model: Any = timm.create_model(config.arch, pretrained=False, num_classes=count)
+    found = find_weights(read_checkpoint(config.weights), config.arch, config.weights)
+    model: Any = timm.create_model(config.arch, pretrained=False, num_classes=found.classes)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(found.state)
     except RuntimeError as error:
-        raise InputError(
-            f"{config.weights}: not weights of {config.arch} ({str(error).splitlines()[1].strip()})"
-        ) from None
+        reason = str(error).splitlines()[1].strip()
+        raise InputError(f"{config.weights}: not weights of {config.arch} ({reason})") from None
+    if found.where or found.ignored:
+        ignored = f"; {found.ignored} other weights are ignored" if found.ignored else ""
+        note(f"{config.weights}: {found.where or 'read'}{ignored}")
     return model, dict(model.pretrained_cfg)
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    from timm.models import load_state_dict
-
-    try:
-        return dict(load_state_dict(str(path), use_ema=True, weights_only=True))
-    except Exception as error:  # torch's and safetensors' readers fail in many ways on other files
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path}: not a file of weights that can be read safely ({reason})") from None
 
 
 def _imagenet(model: nn.Module, count: int) -> list[str] | None:

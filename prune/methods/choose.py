@@ -274,7 +274,7 @@ def missing(name: str) -> str:
     if name.startswith("lm"):
         return (
             "LM needs targets, and a surrogate that knows the source's classes: `prune score` had no --targets, or "
-            "this surrogate has other classes (use FM: --method dp4tl-fm, or --quota fm-soft)"
+            "this surrogate has other classes or none (use FM: --method dp4tl-fm, or --quota fm-soft)"
         )
     if name.startswith(("fm", "soft", "votes", "evidence")):
         return "class votes need targets: run `prune score` with --targets"

@@ -63,21 +63,25 @@ def _widths(model: nn.Module, spec: Mapping[str, Any]) -> Any:
     """Widths of the spec; the classifier gets one output per class, whatever number was recorded for it."""
     widths = spec["widths"]
     if isinstance(widths, Mapping) and hasattr(model, "get_classifier"):
-        head = _head_name(model)
-        sizes = widths.get(head)
-        if isinstance(sizes, list) and len(sizes) == 2:
-            return {**widths, head: [len(spec["classes"]), sizes[1]]}
+        fits: dict[str, Any] = {}
+        for head in _heads(model):
+            sizes = widths.get(head)
+            if isinstance(sizes, list) and len(sizes) == 2:
+                fits[head] = [len(spec["classes"]), sizes[1]]
+        return {**widths, **fits}
     return widths
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Names of the classifier's weights in the network's state dict."""
-    return [f"{_head_name(model)}.{name}" for name in model.get_classifier().state_dict()]  # type: ignore[operator]
+    """Names of the weights of the classifier, or of both of a distilled network's, in the network's state dict."""
+    return [f"{head}.{name}" for head, module in _heads(model).items() for name in module.state_dict()]
 
 
-def _head_name(model: nn.Module) -> str:
-    head = model.get_classifier()  # type: ignore[operator]
-    return next((name for name, module in model.named_modules() if module is head), "")
+def _heads(model: nn.Module) -> dict[str, nn.Module]:
+    """The classifier by its name; both of a network that was trained by distillation (DeiT, LeViT)."""
+    found = model.get_classifier()  # type: ignore[operator]
+    heads = found if isinstance(found, (tuple, list)) else (found,)
+    return {name: module for name, module in model.named_modules() if any(module is head for head in heads)}
 
 
 def save_model(directory: Path, model: nn.Module, spec: Mapping[str, Any]) -> None:
@@ -164,10 +168,14 @@ def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.T
     -------
     features : (b, d)
     logits : (b, c)
-        c is 0 for a network without a classifier.
+        c is 0 for a network without a classifier; of a distilled network with two, in evaluation mode, their average.
     """
-    features = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+    tokens = model.forward_features(images)  # type: ignore[operator]
+    features = model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
     classifier = model.get_classifier()  # type: ignore[operator]
+    if isinstance(classifier, (tuple, list)):  # two heads, each on its own token: the network averages their logits
+        bare = isinstance(classifier[0], nn.Identity)
+        return features, features[:, :0] if bare else model.forward_head(tokens)  # type: ignore[operator]
     return features, features[:, :0] if isinstance(classifier, nn.Identity) else classifier(features)
 
 

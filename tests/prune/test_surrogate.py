@@ -6,7 +6,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from prune import features, surrogate
+from prune import PrunedIndex, features, selection, surrogate
 from prune.__main__ import main
 from prune.data.dataset import open_dataset
 from prune.index.npz import open_arrays
@@ -111,7 +111,7 @@ def test_what_is_no_such_model_is_one_clear_line(weights, tmp_path, monkeypatch)
         ({"weights": tmp_path / "none.pth"}, "no such file"),
         ({"weights": tmp_path / "text.pth"}, "safely"),
         ({"weights": tmp_path / "code.pth"}, "safely"),
-        ({"arch": "resnet18"}, "no classifier 'fc'"),
+        ({"arch": "resnet18"}, "not weights of resnet18"),
         ({"names": tmp_path / "two.txt"}, "2 names for a model of 18 classes"),
         ({"names": tmp_path / "same.txt"}, "'ant' twice"),
         ({"names": tmp_path / "latin.txt"}, r"latin\.txt: not UTF-8 text"),
@@ -152,3 +152,27 @@ def test_a_model_without_classes_gives_features_alone(toy, tmp_path):
     assert found.features.shape == (len(open_dataset(toy.train)), 24)
     assert found.logits.shape == (len(found), 0)
     assert found.columns(["ant"]) is None
+
+
+def test_without_a_classifier_fm_chooses_and_lm_says_in_one_line_why_it_cannot(toy, tmp_path, capsys):
+    torch.manual_seed(0)
+    bare = timm.create_model(ARCH, num_classes=0).state_dict()
+    torch.save({"teacher": {f"module.backbone.{name}": v for name, v in bare.items()}}, tmp_path / "dino.pth")
+    surrogate.run(surrogate.Config(ARCH, tmp_path / "model", tmp_path / "dino.pth", resolution=32))
+    said = capsys.readouterr().err
+    assert "dino.pth: entry 'teacher', prefix 'module.backbone.'" in said
+    assert "features only, for FM; LM needs classes" in said
+    betons = (toy.source, toy.train)
+    features.run(features.Config(model=tmp_path / "model", betons=betons, out=tmp_path, loader="torch"))
+    scores = tmp_path / "scores.npz"
+    assert main(["score", "--source", str(tmp_path / "source.features.npz"), "--targets",
+                 str(tmp_path / "train.features.npz"), "--out", str(scores)]) in (None, 0)  # fmt: skip
+    chosen = {}
+    for method in ("dp4tl-fm", "winnow"):
+        out = tmp_path / f"{method}.index.npz"
+        selection.run(selection.Config(scores=scores, method=method, keep=0.3, floor=2, out=out))
+        chosen[method] = len(PrunedIndex.load(out))
+    assert min(chosen.values()) > 0
+    with pytest.raises(InputError, match="LM needs targets, and a surrogate that knows the source's classes") as error:
+        selection.run(selection.Config(scores=scores, method="dp4tl-lm", keep=0.3, out=tmp_path / "lm.index.npz"))
+    assert "\n" not in str(error.value)
