@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from transfer.pages import plots
 from transfer.pages.chart_page import chart_page
+from transfer.pages.looks import Look, looks
 
 
 class Curve(NamedTuple):
@@ -63,11 +64,11 @@ def curves_html(
         Groups of images: {"title", "rows": [{"name", "images": [{"src", "text"}]}]}.
     """
     names = [curve.name for section in sections for chart in section.charts for curve in chart.curves]
-    looks = plots.looks(list(dict.fromkeys(names)))
+    style = looks(list(dict.fromkeys(names)))
     figures: list[dict[str, Any]] = []
 
     def placed(chart: Chart) -> dict[str, Any]:
-        figures.append(json.loads(_figure(chart, looks).to_json()))
+        figures.append(json.loads(_figure(chart, style).to_json()))
         return {"title": chart.title, "id": len(figures) - 1, "text": _description(chart)}
 
     shown = [
@@ -80,7 +81,7 @@ def curves_html(
         subject=title,
         line=line,
         sections=shown,
-        looks=looks,
+        looks=style,
         table=table,
         note=note,
         pictures=pictures,
@@ -88,12 +89,12 @@ def curves_html(
     )
 
 
-def _figure(chart: Chart, looks: Mapping[str, plots.Look]) -> Any:
+def _figure(chart: Chart, style: Mapping[str, Look]) -> Any:
     import plotly.graph_objects as go
 
     figure = plots.blank(chart.x, chart.y)
     for curve in chart.curves:
-        look = looks[curve.name]
+        look = style[curve.name]
         figure.add_trace(
             go.Scatter(
                 x=list(curve.x),

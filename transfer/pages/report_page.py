@@ -11,6 +11,7 @@ from prune.runs.files import csv_cell
 from transfer.pages import kept_images, plots, tables
 from transfer.pages.chart_page import chart_page
 from transfer.pages.kept_images import CLASSES, Selection
+from transfer.pages.looks import looks
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.controls import CONTROLS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
@@ -75,7 +76,7 @@ def report_html(
         warnings=_warnings(analysis),
         advice=advice_sentences(analysis),
         charts=charts,
-        looks=plots.looks(analysis["methods"]),
+        looks=looks(analysis["methods"]),
         controls=CONTROLS,
         rows=[_row(analysis, row) for row in analysis["rows"]],
         signs=_SIGNS,
