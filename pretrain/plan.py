@@ -15,7 +15,7 @@ from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
 from prune.data.dataset import Dataset, open_dataset
-from prune.runs.files import InputError, at_least, need_file, positive, read_json
+from prune.runs.files import InputError, at_least, need_file, positive
 from prune.runs.identity import plain
 from prune.scores.folds import fold_numbers, parse_fold
 
@@ -192,11 +192,10 @@ def _initial(config: Config, recipe: Recipe) -> str | None:
     """Check --init without building it; its fingerprint."""
     if config.init is None:
         return None
+    from prune.models.model_spec import read_spec
     from prune.models.networks import fingerprint
 
-    spec = read_json(config.init / "model.json")
-    if not isinstance(spec, dict):
-        raise InputError(f"{config.init}/model.json: does not describe a model")
+    spec = read_spec(config.init)
     need_file(config.init / "model.safetensors", "the weights of --init")
     if spec.get("widths"):
         raise InputError(f"{config.init}: is a compressed model; give the one that it was made from")

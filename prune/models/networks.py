@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from prune.models.model_spec import STEMS, check_kwargs, read_spec
 from prune.models.pruned_widths import narrow
-from prune.runs.files import InputError, atomic, read_json, write_json
+from prune.models.weights_check import check_weights
+from prune.runs.files import InputError, atomic, write_json
 
-STEMS = ("imagenet", "half", "small")
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, on the scale 0 to 255
 
 
@@ -45,6 +46,7 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"model {arch!r} is not one of timm's; see timm.list_models()")
     if stem not in STEMS:
         raise InputError(f"stem {stem!r}: {', '.join(STEMS)} are possible")
+    check_kwargs(kwargs)
     try:
         model = timm.create_model(arch, pretrained=False, num_classes=len(spec["classes"]), **kwargs)
     except (TypeError, RuntimeError, AssertionError) as error:
@@ -110,8 +112,9 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
     if not (directory / "model.json").is_file():
         hint = "its run has not finished" if (directory / "config.json").is_file() else "no model.json there"
         raise InputError(f"{directory}: not a trained model ({hint})")
-    spec = read_json(directory / "model.json")
+    spec = read_spec(directory)
     try:
+        check_weights(directory / "model.safetensors", spec, build)
         model = build(spec)
         model.load_state_dict(load_file(str(directory / "model.safetensors")))
     except (KeyError, TypeError) as error:

@@ -246,7 +246,7 @@ def test_weights_of_another_width_are_refused_and_those_of_a_compressed_model(se
     train.run(settings)
     for name, changes, words in (
         ("narrow", {"kwargs": {"channels": [8, 8, 8, 8]}}, r"its channels is \[8, 8, 8, 8\]"),
-        ("pruned", {"widths": [1]}, "is a compressed model"),
+        ("pruned", {"widths": {"conv1": [8, 3]}}, "is a compressed model"),
     ):
         config = replace(settings, out=tmp_path / "out", init=changed_model(settings.out, tmp_path / name, **changes))
         with pytest.raises(InputError, match=words):
