@@ -3,10 +3,10 @@
     python tests/benchmarks/references.py --results tests/benchmarks/results/references.md
 
 The arrays: 3,000 samples in 12 classes of unequal size, with ties (copied rows, logits in steps of 1/8), and dynamics
-of 30 epochs of a softmax regression that really trains on them. The references loop over samples and epochs, one equation
-after the other, and share no code with the package. Scores: largest relative difference, and Spearman's correlation.
-Selections: how many of the kept samples are the same at keeps 0.05 to 0.9, where the reference breaks ties as the
-package does.
+of 30 epochs of a softmax regression that really trains on them. The references loop over samples and epochs, one
+equation after the other, and share no code with the package. Scores: largest relative difference, and Spearman's
+correlation. Selections: how many of the kept samples are the same at keeps 0.05 to 0.9, where the reference breaks
+ties as the package does.
 """
 
 from __future__ import annotations
