@@ -1,13 +1,17 @@
-"""Does pruning pay in a pool of which three quarters are of no use to the targets? Accuracy against compute.
+"""Does pruning pay in a pool of which most is of no use to the targets? Accuracy against compute.
 
     python tests/benchmarks/mixed_pool.py --data data --out runs/pool --results tests/benchmarks/results/mixed-pool.md
     python tests/benchmarks/mixed_pool.py --data data --out runs/pool --seeds 0 --only full
+    python tests/benchmarks/mixed_pool.py --data data --out runs/whole --pool whole --seeds 0 --only full gate winnow
+    python tests/benchmarks/mixed_pool.py --data data --out runs/half --recipe half-rn18 --only full gate winnow
 
 DATA holds cifar100/, digits/, hwdb100/ and glyphs/ (the pool, from their train parts) and the targets cifar10/,
-flowers5/ and gtsrb/, each with train/ and test/. The pool takes 200, 1,500, 150 and 300 images a class: 60,200 images
-of 244 classes, 20,000 of them natural. All arms are the quarter-width ResNet-18 (`tiny`); 100 % of the pretraining is
-its four epochs over the whole pool. Every command resumes, and so does this one: it runs what is missing and writes the
-table of what there is. Some 60 minutes on 2 cores for two seeds.
+flowers5/ and gtsrb/, each with train/ and test/. The drawn pool takes 200, 1,500, 150 and 300 images a class: 60,200
+images of 244 classes, 20,000 of them natural; `--pool whole` takes all 189,431, a quarter natural. The surrogate is
+the quarter-width ResNet-18 (`tiny`), and so is the backbone unless `--recipe` names another; 100 % of the pretraining
+is its four epochs over the whole pool. Every command resumes, and so does this one: it runs what is missing and
+writes the table of what there is, for which no --data is needed. Some 60 minutes on 2 cores for two seeds of the
+first line.
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ class Arm:
 _OLD = ("--quota", "votes-whole", "--rank", "el2n/entropy:bottom", "--trim", "0.25")
 _INSIDE = ("--gate", "auto", "--method", "random")
 _LM = ("--gate", "auto", "--method", "dp4tl-lm")
-_WINNOW = ("--method", "winnow")
+_OLD_GATED = ("--gate", "auto", *_OLD)
+_EVIDENCE = ("--method", "evidence")
 ARMS = {
     **{f"full-{share:g}": Arm("all data", 1.0, share) for share in LADDER},
     "random-0.25": Arm("random", 0.25, 1, ("--method", "random")),
@@ -74,14 +79,25 @@ ARMS = {
     "gate-0.25": Arm("gate, random inside", 0.25, 1, _INSIDE, "gate"),
     "gate-0.15": Arm("gate, random inside", 0.15, 1, _INSIDE, "gate"),
     "gate-0.15x3": Arm("gate, random inside", 0.15, 3, _INSIDE, "gate"),
-    "winnow-0.25": Arm("`winnow`", 0.25, 1, _WINNOW, "cascade"),
-    "winnow-0.15": Arm("`winnow`", 0.15, 1, _WINNOW, "cascade"),
-    "winnow-0.15x3": Arm("`winnow`", 0.15, 3, _WINNOW, "cascade"),
+    "whole-gated-0.25": Arm("gate, whole classes by votes, easiest three quarters", 0.25, 1, _OLD_GATED, "cascade"),
+    "whole-gated-0.15": Arm("gate, whole classes by votes, easiest three quarters", 0.15, 1, _OLD_GATED, "cascade"),
+    "whole-gated-0.15x3": Arm("gate, whole classes by votes, easiest three quarters", 0.15, 3, _OLD_GATED, "cascade"),
     "lm-0.15": Arm("gate, `dp4tl-lm` inside", 0.15, 1, _LM, "cascade"),
     "lm-0.15x3": Arm("gate, `dp4tl-lm` inside", 0.15, 3, _LM, "cascade"),
     "lm-0.1": Arm("gate, `dp4tl-lm` inside", 0.1, 1, _LM, "cascade"),
     "lm-0.1x3": Arm("gate, `dp4tl-lm` inside", 0.1, 3, _LM, "cascade"),
     "lm-cheap-0.15": Arm("gate, `dp4tl-lm` inside, surrogate of 2.5 %", 0.15, 1, _LM, "cheap"),
+    "fm-0.15": Arm("gate, `dp4tl-fm` inside", 0.15, 1, ("--gate", "auto", "--method", "dp4tl-fm"), "cascade"),
+    "evidence-0.05": Arm("`evidence`", 0.05, 1, _EVIDENCE, "cascade"),
+    "evidence-0.1": Arm("`evidence`", 0.1, 1, _EVIDENCE, "cascade"),
+    "evidence-0.1x3": Arm("`evidence`", 0.1, 3, _EVIDENCE, "cascade"),
+    "evidence-0.15": Arm("`evidence`", 0.15, 1, _EVIDENCE, "cascade"),
+    "evidence-0.15x3": Arm("`evidence`", 0.15, 3, _EVIDENCE, "cascade"),
+    "evidence-0.25": Arm("`evidence`", 0.25, 1, _EVIDENCE, "cascade"),
+    "evidence-cheap-0.1": Arm("`evidence`, surrogate of 2.5 %", 0.1, 1, _EVIDENCE, "cheap"),
+    "evidence-cheap-0.15": Arm("`evidence`, surrogate of 2.5 %", 0.15, 1, _EVIDENCE, "cheap"),
+    "gate-0.1": Arm("gate, random inside", 0.1, 1, _INSIDE, "gate"),
+    "gate-0.1x3": Arm("gate, random inside", 0.1, 3, _INSIDE, "gate"),
     "influence-0.15": Arm("gate, `influence` inside", 0.15, 1, ("--gate", "auto", "--method", "influence"), "cascade"),
     "domain-0.15": Arm("highest domain odds", 0.15, 1, ("--method", "gate"), "gate"),
 }
@@ -92,18 +108,21 @@ SURROGATES = {"pool": 0.1, "cascade": 0.1, "cheap": 0.025}
 def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="none: write the table of what there is")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", default=[""], help="arms whose names begin so")
+    parser.add_argument("--pool", choices=("drawn", "whole"), default="drawn")
+    parser.add_argument("--recipe", default="tiny", help="of the backbone; the surrogate is always `tiny`")
     parser.add_argument("--results", type=Path, help="Markdown file to write")
     options = parser.parse_args()
-    prepare(options.data, options.out)
-    for seed in options.seeds:
-        for name, arm in ARMS.items():
-            if name.startswith(tuple(options.only)):
-                run(name, arm, seed, options.out)
-    text = table(options.out, options.seeds)
+    if options.data is not None:
+        prepare(options.data, options.out, POOL if options.pool == "drawn" else dict.fromkeys(POOL, 10**6))
+        for seed in options.seeds:
+            for name, arm in ARMS.items():
+                if name.startswith(tuple(options.only)):
+                    run(name, arm, seed, options.out, options.recipe)
+    text = table(options.out, options.seeds, options.pool, options.recipe)
     if options.results:
         publish(options.results, text)
     print(text)
@@ -116,20 +135,11 @@ def command(*arguments: object) -> None:
         sys.exit(done.returncode)
 
 
-def prepare(data: Path, out: Path) -> None:
-    """Draw the pool as links and write all betons."""
+def prepare(data: Path, out: Path, each: dict[str, int]) -> None:
+    """Draw the pool as links, so many images a class of each set, and write all betons."""
     pool = out / "pool"
     if not pool.is_dir():
-        part = out / ".pool"
-        for name, each in POOL.items():
-            for folder in sorted(path for path in (data / name / "train").iterdir() if path.is_dir()):
-                files = sorted(folder.iterdir())
-                (part / folder.name).mkdir(parents=True, exist_ok=True)
-                for file in random.Random(f"pool/{folder.name}").sample(files, min(each, len(files))):
-                    link = part / folder.name / file.name
-                    link.unlink(missing_ok=True)
-                    link.symlink_to(file.resolve())
-        part.rename(pool)
+        draw_pool(data, pool, each)
     command("prune", "write", "--images", pool, "--out", out / "data/pool.beton", "--side", 32, "--page-mib", 2)
     for target in TARGETS:
         train, test = out / f"data/{target}.train.beton", out / f"data/{target}.test.beton"
@@ -138,11 +148,25 @@ def prepare(data: Path, out: Path) -> None:
         command("prune", "write", "--images", data / target / "test", "--out", test, "--side", 32, *classes)
 
 
-def trained(out: Path, name: str, seed: int, epochs: float, *flags: object) -> Path:
-    """Pretrain `tiny` on the pool; the model directory."""
+def draw_pool(data: Path, pool: Path, counts: dict[str, int]) -> None:
+    """Draw the pool's images as links in class folders, so many a class of each set."""
+    part = pool.with_name(f".{pool.name}")
+    for name, each in counts.items():
+        for folder in sorted(path for path in (data / name / "train").iterdir() if path.is_dir()):
+            files = sorted(folder.iterdir())
+            (part / folder.name).mkdir(parents=True, exist_ok=True)
+            for file in random.Random(f"pool/{folder.name}").sample(files, min(each, len(files))):
+                link = part / folder.name / file.name
+                link.unlink(missing_ok=True)
+                link.symlink_to(file.resolve())
+    part.rename(pool)
+
+
+def trained(out: Path, name: str, seed: int, epochs: float, *flags: object, recipe: str = "tiny") -> Path:
+    """Pretrain on the pool; the model directory."""
     place = out / f"models/{name}-s{seed}"
-    recipe = ("--beton", out / "data/pool.beton", "--recipe", "tiny", "--loader", "torch", "--seed", seed)
-    command("pretrain", *recipe, "--epochs", round(epochs, 6), "--out", place, *flags)
+    how = ("--beton", out / "data/pool.beton", "--recipe", recipe, "--loader", "torch", "--seed", seed)
+    command("pretrain", *how, "--epochs", round(epochs, 6), "--out", place, *flags)
     return place
 
 
@@ -186,7 +210,7 @@ def length(kind: str, index: Path | None) -> tuple[object, ...]:
     return (epochs, "--sample", round(min(1.0, passes / epochs), 4))
 
 
-def run(name: str, arm: Arm, seed: int, out: Path) -> None:
+def run(name: str, arm: Arm, seed: int, out: Path, recipe: str = "tiny") -> None:
     """Select, pretrain and probe one arm with one seed."""
     flags: Sequence[object] = ()
     if arm.select:
@@ -195,7 +219,11 @@ def run(name: str, arm: Arm, seed: int, out: Path) -> None:
         by = by or ("--manifest", out / "data/pool.manifest.npz")
         command("prune", "select", *by, *arm.select, "--keep", arm.keep, "--seed", seed, "--out", index)
         flags = ("--index", index)
-    model = trained(out, name, seed, EPOCHS * arm.passes, *flags)
+    probe(out, name, seed, trained(out, name, seed, EPOCHS * arm.passes, *flags, recipe=recipe))
+
+
+def probe(out: Path, name: str, seed: int, model: Path) -> None:
+    """Probe a model on all targets."""
     for target in TARGETS:
         pair = ("--train", out / f"data/{target}.train.beton", "--test", out / f"data/{target}.test.beton")
         place = out / f"probes/{name}-s{seed}/{target}"
@@ -218,7 +246,8 @@ def overhead(arm: Arm, out: Path, seeds: Sequence[int]) -> float:
     """Compute of surrogate and features, as a share of 100 % of the pretraining; a gate on thumbnails needs none."""
     if arm.scores in ("", "gate"):
         return 0.0
-    whole = spent(out / f"models/full-1-s{seeds[0]}")
+    rungs = {share: spent(out / f"models/full-{share:g}-s{seeds[0]}") for share in LADDER}
+    whole = next((cost / share for share, cost in rungs.items() if cost == cost), float("nan"))
     model = out / f"models/surrogate-{arm.scores}-s{seeds[0]}"
     features = out / f"features/{arm.scores}-s{seeds[0]}"
     images = len(open_features(features / "pool.features.npz"))
@@ -256,18 +285,27 @@ def needs(value: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, s
     return float(np.interp(value, reached, shares)), ""
 
 
-def table(out: Path, seeds: Sequence[int]) -> str:
+SAYS = {
+    "drawn": ("60,200 images, a third of them natural", ""),
+    "whole": ("189,431 images, a quarter of them natural", " --pool whole"),
+    "tiny": ("quarter-width ResNet-18", ""),
+    "half-rn18": ("half-width ResNet-18 (the surrogate is of quarter width)", " --recipe half-rn18"),
+}
+"""Pools and recipes in words, and their flags."""
+
+
+def table(out: Path, seeds: Sequence[int], pool: str, recipe: str) -> str:
     """The table as Markdown, of what has been run."""
     ladder = [(share, accuracy(out, f"full-{share:g}", seeds)[0]) for share in LADDER]
     ladder = [(share, value) for share, value in ladder if value == value]
     lines = [
-        "# A mixed pool: 60,200 images, a third of them natural",
+        f"# A mixed pool: {SAYS[pool][0]}",
         "",
         f"{made_here()}.",
-        "`python tests/benchmarks/mixed_pool.py --data data --out runs/pool --results "
-        "tests/benchmarks/results/mixed-pool.md`",
+        f"`python tests/benchmarks/mixed_pool.py --data data --out runs/pool{SAYS[pool][1]}{SAYS[recipe][1]} --results "
+        "RESULTS.md`",
         "",
-        "Linear probes, mean of cifar10, flowers5 and gtsrb; the quarter-width ResNet-18; shares are of four epochs of",
+        f"Linear probes, mean of cifar10, flowers5 and gtsrb; {SAYS[recipe][0]}; shares are of four epochs of",
         "all data. *needs*: the share at which all data reach the arm's accuracy. *speed-up*: that share over its",
         "own, with the cost of surrogate and features at 1, 3 and 10 uses of the index.",
         "",
