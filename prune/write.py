@@ -2,6 +2,7 @@
 
     prune write --images photos/train --out runs/photos.beton
     prune write --images photos/test --out runs/photos-test.beton --classes runs/photos.manifest.npz
+    prune write --images val.txt --root ILSVRC/val --out runs/val.beton --classes runs/photos.manifest.npz
 
 JPEG files keep their bytes unless --side or --quality changes them; lossless files are stored as raw pixels. Every
 image is decoded once: unreadable ones are skipped, counted, and named with the reason in the manifest.
@@ -13,14 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune.runs.files import InputError, at_least, note
+from prune.runs.files import InputError, at_least, counted, note
 from prune.runs.identity import Location, RunOption
 
 
 @dataclass(frozen=True)
 class Config:
     images: Location[str]
-    """Folder with one folder per class, `torchvision:NAME:ROOT[:SPLIT]`, or a .parquet file."""
+    """Folder with one folder per class, a list of paths and classes (.csv, .tsv, .txt, .jsonl),
+    `torchvision:NAME:ROOT[:SPLIT]`, or a .parquet file; docs/inputs.md has examples of all."""
     out: Location[Path]
     """Beton to write, `X.beton`; `X.manifest.npz` goes beside it."""
     classes: Location[Path | None] = None
@@ -29,6 +31,16 @@ class Config:
     """Shrink images whose shorter side is longer than this many pixels."""
     quality: int | None = None
     """Re-encode every image as a JPEG of this quality (1 to 100)."""
+    root: Location[Path | None] = None
+    """Folder that the paths of a list are relative to; the list's own when absent."""
+    path_column: RunOption[str | None] = None
+    """Column of a list that holds the paths: its name, or its number from 1."""
+    label_column: RunOption[str | None] = None
+    """Column of a list that holds the classes: its name, or its number from 1."""
+    delimiter: RunOption[str | None] = None
+    """What separates the columns of a list, where it cannot be told."""
+    nested: RunOption[bool] = False
+    """The folders of --images are classes although their own folders look like those of a split."""
     page_mib: int = 8
     """Page size of the beton in MiB, a power of two: the largest image that fits."""
     workers: RunOption[int | None] = None
@@ -41,18 +53,21 @@ def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
     from prune.data.beton_writing import WritingSettings, need_two_classes, note_ignored, write_beton
     from prune.data.image_listing import list_images
+    from prune.data.listing import Reading
     from prune.index.manifest import open_manifest
 
     _check(config)
     classes = open_manifest(config.classes).classes if config.classes else None
+    reading = Reading(config.nested, config.root, config.path_column, config.label_column, config.delimiter)
     if config.dry_run and not config.out.exists():
-        listing = list_images(config.images, classes)
+        listing = list_images(config.images, classes, reading)
         need_two_classes(config.images, listing)
-        note(f"{config.images}: {len(listing.ids)} images in {len(listing.classes)} classes; nothing is written")
+        found = f"{counted(len(listing.ids), 'image')} in {counted(len(listing.classes), 'class')}"
+        note(f"{config.images}: {found}; nothing is written")
         note_ignored(config.images, listing, every_class=classes is None)
         return
     settings = WritingSettings(config.side, config.quality, config.page_mib, config.workers)
-    write_beton(config.images, config.out, settings, classes=classes)
+    write_beton(config.images, config.out, settings, classes=classes, reading=reading)
 
 
 def _check(config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 
 from prune.data.beton import BetonWriter
 from prune.data.image_codecs import Unreadable
-from prune.data.image_listing import Listing, list_images
+from prune.data.image_listing import list_images
+from prune.data.listing import AS_USUAL, Listing, Reading, shown_bytes
 from prune.data.stored_images import Stored, prepare
 from prune.index.manifest import Manifest, digest, manifest_path
 from prune.runs.cores import in_order
-from prune.runs.files import InputError, atomic, note
+from prune.runs.files import InputError, atomic, counted, note
 from prune.runs.identity import RunOption, identity
 from prune.runs.outputs import claim_file
 from prune.runs.progress import track
@@ -39,6 +41,7 @@ def write_beton(
     *,
     classes: list[str] | None = None,
     listing: Listing | None = None,
+    reading: Reading = AS_USUAL,
 ) -> None:
     """Write the beton `out` and its manifest, unless they are up to date.
 
@@ -53,6 +56,8 @@ def write_beton(
         Class names in the order of the labels; those found at `images` when absent.
     listing : Listing, optional
         What `list_images(images, classes)` returned, where the caller has listed the images before.
+    reading : Reading
+        How to list them otherwise, where that is open.
 
     Raises
     ------
@@ -71,11 +76,11 @@ def write_beton(
         return made | (inputs if classes == manifest.classes else {})  # the same labels, whoever named them
 
     if not out.exists():  # a wrong place is refused before anything is written
-        listing = list_images(images, classes) if listing is None else listing
+        listing = list_images(images, classes, reading) if listing is None else listing
         need_two_classes(images, listing)
     with claim_file(out, record, settings, inputs) as done:
         if done:
-            _compare(images, out, Manifest.load(place), classes, listing)
+            _compare(images, out, Manifest.load(place), lambda: listing or list_images(images, classes, reading))
             return
         assert listing is not None
         with atomic(out) as partial:
@@ -85,34 +90,41 @@ def write_beton(
             manifest.save(place)
     skipped = manifest.meta["skipped"]
     megabytes = manifest.nbytes.sum(dtype="i8") / 1e6
-    note(f"{out}: {len(manifest)} images, {megabytes:,.1f} MB, {len(listing.classes)} classes")
+    size = f"{counted(len(manifest), 'image')}, {megabytes:,.1f} MB, {counted(len(listing.classes), 'class')}"
+    note(f"{out}: {size}")
     note_ignored(images, listing, every_class=classes is None)
     if skipped:
-        note(f"{out}: skipped {len(skipped)} unreadable images, first {skipped[0][0]!r} ({skipped[0][1]})")
+        first = f"first {shown_bytes(skipped[0][0])} ({skipped[0][1]})"
+        note(f"{out}: skipped {counted(len(skipped), 'unreadable image')}, {first}; `prune verify` lists them")
 
 
 def need_two_classes(images: str, listing: Listing) -> None:
     """Raise `InputError` when a listing has a single class."""
     if len(listing.classes) < 2:
-        raise InputError(f"{images}: holds one class, {listing.classes[0]!r}; at least two are needed")
+        inside = all(one.count("/") > 1 for one in listing.ids) and Path(images).is_dir()
+        deeper = f"; where its own folders are the classes, give {Path(images) / listing.classes[0]}" if inside else ""
+        raise InputError(f"{images}: holds one class, {listing.classes[0]!r}; at least two are needed{deeper}")
 
 
 def note_ignored(images: str, listing: Listing, *, every_class: bool) -> None:
-    """Report which kinds of files were ignored and, with `every_class`, how many classes have no images."""
+    """Report what was found and ignored, and, with `every_class`, how many classes have no images."""
+    for remark in listing.remarks:
+        note(f"{images}: {remark}")
     if listing.ignored:
         most = sorted(listing.ignored.items(), key=lambda kind: (-kind[1], kind[0]))[:5]
         kinds = ", ".join(f"{count} {ascii(suffix)[1:-1] or 'without a suffix'}" for suffix, count in most)
         note(f"{images}: ignored files that are not images by their names or lie outside the class folders: {kinds}")
     counts = np.bincount(listing.labels, minlength=len(listing.classes))
     if every_class and len(empty := np.flatnonzero(counts == 0)):
-        note(f"{images}: {len(empty)} classes have no images (first {listing.classes[empty[0]]!r})")
+        have = "has" if len(empty) == 1 else "have"
+        note(f"{images}: {counted(len(empty), 'class')} {have} no images (first {listing.classes[empty[0]]!r})")
 
 
-def _compare(images: str, out: Path, manifest: Manifest, classes: list[str] | None, listing: Listing | None) -> None:
+def _compare(images: str, out: Path, manifest: Manifest, listed: Callable[[], Listing]) -> None:
     """Note that the beton agrees with its source; `InputError` when the images of the source have changed."""
     compared = f"the same as at {images}"
     try:
-        listing = list_images(images, classes) if listing is None else listing
+        listing = listed()
     except InputError as error:
         compared = f"not compared with their source ({error})"
     else:
@@ -130,11 +142,15 @@ def difference(listing: Listing, manifest: Manifest) -> str:
     if listing.classes != manifest.classes:
         changed = sorted(set(listing.classes) ^ set(manifest.classes))
         return f"its classes changed (for instance {changed[0]!r})" if changed else "its classes changed their order"
-    known = {name.decode("utf-8", "surrogateescape") for name in np.asarray(manifest.ids).tolist()}
-    known.update(name for name, _ in manifest.meta.get("skipped", []))
+    names = [name.decode("utf-8", "surrogateescape") for name in np.asarray(manifest.ids).tolist()]
+    label_of = dict(zip(names, np.asarray(manifest.labels).tolist()))
+    known = label_of.keys() | {name for name, _ in manifest.meta.get("skipped", [])}
     listed = set(listing.ids)
     new, gone = len(listed - known), len(known - listed)
-    return f"{new} images came and {gone} went" if new or gone else ""
+    if new or gone:
+        return f"{new} images came and {gone} went"
+    moved = sum(label_of.get(one, label) != label for one, label in zip(listing.ids, listing.labels.tolist()))
+    return f"{counted(moved, 'image')} changed the class" if moved else ""
 
 
 def class_fingerprint(classes: list[str]) -> str:
@@ -143,7 +159,7 @@ def class_fingerprint(classes: list[str]) -> str:
 
 
 def _name(images: str) -> str:
-    return images if images.startswith("torchvision:") else Path(images).name
+    return images if images.startswith("torchvision:") else Path(images.removeprefix("list:").split(":")[0]).name
 
 
 def _write_images(

@@ -1,4 +1,5 @@
-"""Lists images to write to a beton: a folder of class folders, a torchvision data set by name, or a parquet file.
+"""Lists images to write to a beton: a folder of class folders, a list of paths and classes, a torchvision data set by
+name, or a parquet file.
 
 Each is a `Listing`: ids, labels, class names, and a function that reads the bytes of one image.
 """
@@ -7,42 +8,74 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prune.data.class_folders import list_class_folders
-from prune.data.listing import Listing, check_labels, first_line
+from prune.data.labelled_lists import LIST_SUFFIXES, list_of_labels
+from prune.data.listing import AS_USUAL, Listing, Reading, check_class_names, check_labels, first_line
 from prune.data.stored_images import SUFFIXES
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 
-def list_images(place: str, classes: Sequence[str] | None = None) -> Listing:
+def list_images(place: str, classes: Sequence[str] | None = None, reading: Reading = AS_USUAL) -> Listing:
     """List the images at `place`.
 
     Parameters
     ----------
     place : str
-        A directory `root/<class>/...`, `torchvision:NAME:ROOT[:SPLIT]` (already on disk; nothing is downloaded), or a
-        `.parquet` file with an image column and a label column, as Hugging Face stores them.
+        A directory `root/<class>/...`, or one with a `metadata.csv` or `metadata.jsonl` of Hugging Face; a list of
+        paths and classes (.csv, .tsv, .txt, .jsonl), also as `list:FILE:ROOT`; `torchvision:NAME:ROOT[:SPLIT]`
+        (already on disk; nothing is downloaded), or a `.parquet` file with an image column and a label column, as
+        Hugging Face stores them.
     classes : sequence of str, optional
-        Class names in the order to use, for a test split whose labels must match its train split.
+        Class names in the order to use, for a test split whose labels must match its train split. Labels that are
+        numbers without names are positions in it.
+    reading : Reading
+        How to read it where that is open.
 
     Raises
     ------
     InputError
-        Nothing there, no images, or a class that `classes` lacks.
+        Nothing there, no images, class names that no file could hold, or a class that `classes` lacks.
     """
+    is_list = place.startswith("list:") or (Path(place).suffix.lower() in LIST_SUFFIXES and not Path(place).is_dir())
+    if not is_list and reading.of_a_list:
+        raise InputError(
+            f"{place}: --root, --path-column, --label-column and --delimiter are for lists of paths and classes"
+        )
     if place.startswith("torchvision:"):
         listing = _torchvision(place)
+    elif is_list:
+        listing = _list(place, reading)
     elif place.endswith(".parquet"):
         listing = _parquet(Path(place))
     else:
-        listing = list_class_folders(Path(place))
+        listing = _folder(Path(place), reading)
     if not listing.ids:
         raise InputError(f"{place}: holds no images (looked for {', '.join(sorted(SUFFIXES))} in class folders)")
+    check_class_names(place, listing.classes)
     return listing if classes is None else _relabel(listing, list(classes), place)
+
+
+def _list(place: str, reading: Reading) -> Listing:
+    _, file, root = place.split(":", 2) if place.count(":") > 1 and place.startswith("list:") else ("", "", "")
+    if not file:
+        return list_of_labels(Path(place.removeprefix("list:")), reading)
+    if reading.root is not None:
+        raise InputError(f"--root {reading.root}: {place} names the folder of its images already")
+    return list_of_labels(Path(file), replace(reading, root=Path(root)))
+
+
+def _folder(root: Path, reading: Reading) -> Listing:
+    """Class folders; the table beside the images where there are no two of them."""
+    table = next((root / name for name in ("metadata.csv", "metadata.jsonl") if (root / name).is_file()), None)
+    if table is not None and sum(entry.is_dir() and entry.name[0] != "." for entry in root.iterdir()) < 2:
+        return list_of_labels(table, reading)
+    return list_class_folders(root, reading)
 
 
 def _torchvision(place: str) -> Listing:
@@ -125,7 +158,24 @@ def _parquet(path: Path) -> Listing:
 def _relabel(listing: Listing, classes: list[str], place: str) -> Listing:
     place_of = {name: i for i, name in enumerate(classes)}
     missing = [name for name in listing.classes if name not in place_of]
-    if missing:
-        raise InputError(f"{place}: {len(missing)} classes are not in the given class list, first {missing[0]!r}")
+    remarks = listing.remarks
+    if missing and listing.numbered:
+        numbers = [int(name) for name in listing.classes]
+        if max(numbers) >= len(classes):
+            counting = " (do they count from 1?)" if min(numbers) > 0 and max(numbers) == len(classes) else ""
+            raise InputError(
+                f"{place}: its classes are numbers from {min(numbers)} to {max(numbers)}, and the given class list has "
+                f"positions 0 to {len(classes) - 1}{counting}"
+            )
+        place_of = dict(zip(listing.classes, numbers))
+        remarks = (
+            *remarks,
+            f"its classes are numbers: positions in the given {counted(len(classes), 'class')}",
+        )
+    elif missing:
+        raise InputError(
+            f"{place}: {counted(len(missing), 'class')} not in the given class list (first {missing[0]!r}; the list "
+            f"begins with {classes[0]!r})"
+        )
     table = np.array([place_of[name] for name in listing.classes], np.int32)
-    return Listing(listing.ids, table[listing.labels], classes, listing.read, listing.ignored)
+    return replace(listing, labels=table[listing.labels], classes=classes, remarks=remarks)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,10 @@ class Listing:
         Row to the encoded bytes; may raise OSError.
     ignored : mapping of str to int
         Files of a folder that are not listed, counted by suffix.
+    remarks : tuple of str
+        What a user should know of the listing, one line each.
+    numbered : bool
+        The classes have no names in the input: they are called by their numbers.
     """
 
     ids: list[str]
@@ -32,6 +38,45 @@ class Listing:
     classes: list[str]
     read: Callable[[int], bytes]
     ignored: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    numbered: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an input is to be read where it leaves that open; `prune write` explains each field."""
+
+    nested: bool = False
+    root: Path | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    delimiter: str | None = None
+
+    @property
+    def of_a_list(self) -> bool:
+        """Whether anything was settled that only a list of paths and classes leaves open."""
+        return any((self.root, self.path_column, self.label_column, self.delimiter))
+
+
+AS_USUAL = Reading()
+"""Nothing that is open was settled by the user."""
+
+
+def check_class_names(place: str, classes: Sequence[str]) -> None:
+    """Raise `InputError` for class names that are empty, repeated or not UTF-8: files and pages could not hold them."""
+    for name in classes:
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise InputError(f"{place}: the class name {shown_bytes(name)} is not UTF-8: rename it")
+    if "" in classes:
+        raise InputError(f"{place}: a class has an empty name")
+    if len(set(classes)) < len(classes):
+        again = next(name for name, count in Counter(classes).items() if count > 1)
+        raise InputError(f"{place}: two classes are called {again!r}")
+
+
+def shown_bytes(name: str) -> str:
+    """A file's name for a message, bytes that are not UTF-8 as `\\xff`."""
+    return repr(os.fsencode(name).decode("utf-8", "backslashreplace")).replace("\\\\x", "\\x")
 
 
 def check_labels(place: str | Path, labels: np.ndarray, classes: list[str]) -> None:

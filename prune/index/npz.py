@@ -34,7 +34,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str,
         JSON-serialisable; must hold "format", for instance "winnow-scores/1". Stored as the array `meta` (u1, UTF-8
         JSON).
     """
-    text = json.dumps(meta, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
+    text = _json(meta)
     with (
         atomic(path) as partial,
         open(partial, "wb") as file,
@@ -42,6 +42,14 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str,
     ):
         for name, array in {"meta": np.frombuffer(text, np.uint8), **arrays}.items():
             _add(archive, file, name, array)
+
+
+def _json(meta: Mapping[str, Any]) -> bytes:
+    """Meta as UTF-8 JSON; in ASCII where a file's name that is not UTF-8 is in it."""
+    try:
+        return json.dumps(meta, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(meta, sort_keys=True, allow_nan=False).encode()
 
 
 def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:

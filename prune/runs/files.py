@@ -16,6 +16,7 @@ __all__ = [
     "InputError",
     "at_least",
     "atomic",
+    "counted",
     "csv_cell",
     "need_file",
     "note",
@@ -44,6 +45,17 @@ def positive(config: Any, *flags: str) -> None:
     for flag in flags:
         if (value := getattr(config, flag)) is not None and not 0 < value < float("inf"):
             raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number and its noun, in the singular or the plural.
+
+    Examples
+    --------
+    >>> counted(1, "class"), counted(2, "class"), counted(0, "image"), counted(3, "kind of file", "kinds of files")
+    ('1 class', '2 classes', '0 images', '3 kinds of files')
+    """
+    return f"{count} {one if count == 1 else many or one + ('es' if one.endswith('s') else 's')}"
 
 
 def csv_cell(value: Any) -> Any:

@@ -343,7 +343,7 @@ def test_ignored_files_are_reported_and_splits_are_no_classes(images, tmp_path, 
     out = written(images, tmp_path)
     said = capsys.readouterr().err
     assert "lie outside the class folders: 2 .txt, 1 .heic, 1 .png\n" in said
-    assert "1 classes have no images (first 'elk')" in said
+    assert "1 class has no images (first 'elk')" in said
     assert {b"dog/6.jfif", b"dog/7.avif"} < set(Manifest.load(manifest_path(out)).ids.tolist())
     images.rename(tmp_path / "train")
     (tmp_path / "both").mkdir()
