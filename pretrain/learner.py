@@ -15,6 +15,7 @@ from pretrain.distributed import Ranks
 from pretrain.dynamics_recorder import Recorder
 from pretrain.optimisation import Average, Loss, statistics
 from pretrain.recipe import Recipe
+from prune.runs.files import InputError
 
 
 class Learner:
@@ -195,7 +196,13 @@ class Learner:
         sums and records, and the noise of "free" training starts from zero.
         """
         self.network.load_state_dict(shared["network"])
-        self.optimiser.load_state_dict(shared["optimiser"])
+        try:
+            self.optimiser.load_state_dict(shared["optimiser"])
+        except ValueError:
+            raise InputError(
+                "the checkpoint divides the parameters in another way, as version 0.2.0 did for transformers: "
+                "it cannot be resumed; give another --out"
+            ) from None
         optimisation.match_layout(self.optimiser)
         self.scaler.load_state_dict(shared["scaler"])
         if self.average:

@@ -17,15 +17,29 @@ Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor, int], tuple[torch.Tensor
 
 
 def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW; norms, biases and other vectors do not decay."""
-    trained = [p for p in network.parameters() if p.requires_grad]
+    """SGD with Nesterov momentum or AdamW; vectors, and what the network exempts, do not decay.
+
+    Vectors are norms and biases; timm's networks name the rest, such as class tokens, in `no_weight_decay()`.
+    """
+    exempt = _exempt(network)
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    free = [p.ndim <= 1 or name in exempt for name, p in trained]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for (_, p), f in zip(trained, free) if not f], "weight_decay": recipe.weight_decay},
+        {"params": [p for (_, p), f in zip(trained, free) if f], "weight_decay": 0.0},
     ]
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True, fused=True)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+
+
+def _exempt(network: nn.Module) -> set[str]:
+    """Names of the parameters that timm's networks exempt from decay, wherever such a network is within `network`."""
+    found: set[str] = set()
+    for prefix, module in network.named_modules():
+        if callable(names := getattr(module, "no_weight_decay", None)):
+            found |= {f"{prefix}.{name}" if prefix else name for name in names()}
+    return found
 
 
 def match_layout(optimiser: torch.optim.Optimizer) -> None:

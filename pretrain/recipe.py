@@ -49,13 +49,15 @@ class Recipe:
         Images of one optimiser step over all processes.
     resolution, start_resolution, grow
         Side in pixels at the end and at the start of training, and the shares of the budget between which it grows.
-    evaluation : int
-        Side in pixels for evaluation (0: as `resolution`).
+    evaluation, crop_ratio, mirror
+        Evaluation: side in pixels (0: as `resolution`), side of the central crop as a share of the shorter side, and
+        whether outputs are the mean over the image and its mirror image, at twice the cost.
     crop : {"resized", "padded", "none"}
         Random resized crop with areas in `scale`, or a shift by up to `padding` of the side; both with a flip.
-    optimiser, lr, weight_decay, momentum, betas, warmup
-        `lr` is the peak for `batch` images a step (scaled in proportion for others); `warmup` in epochs of `epochs`.
-        Norms and biases do not decay.
+    optimiser, lr, weight_decay, momentum, betas, warmup, fall
+        `lr` is the peak for `batch` images a step over all processes (scaled in proportion for others); `warmup` in
+        epochs of `epochs`; `fall` is how the rate then falls to 0. Norms, biases and what the network's own
+        `no_weight_decay` names (positions and class tokens of transformers) do not decay.
     smoothing, mixup, cutmix
         Label smoothing; Beta parameters of mixup and CutMix, of which each step draws one.
     clip : float
@@ -82,6 +84,8 @@ class Recipe:
     start_resolution: int = 0
     grow: tuple[float, float] = (11 / 16, 13 / 16)
     evaluation: int = 0
+    crop_ratio: float = 1.0
+    mirror: bool = False
     crop: Literal["resized", "padded", "none"] = "resized"
     scale: tuple[float, float] = (0.25, 1.0)
     padding: float = 0.125
@@ -90,6 +94,7 @@ class Recipe:
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 2.0
+    fall: Literal["cosine", "linear"] = "cosine"
     smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0

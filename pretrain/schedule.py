@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ class Budget:
         return 1.0 if share > 1 - 1e-9 else share
 
 
-def learning_rate(progress: float, peak: float, warmup: float, final: float = 0.0) -> float:
-    """Linear warm-up from a hundredth of `peak`, then half a cosine down to `final` (SGDR, arXiv 1608.03983, eq. 5).
+def learning_rate(
+    progress: float, peak: float, warmup: float, final: float = 0.0, fall: Literal["cosine", "linear"] = "cosine"
+) -> float:
+    """Linear warm-up from a hundredth of `peak`, then down to `final`.
+
+    Along half a cosine (SGDR, arXiv 1608.03983, eq. 5) or a straight line (arXiv 1905.04753).
 
     Parameters
     ----------
@@ -59,8 +64,8 @@ def learning_rate(progress: float, peak: float, warmup: float, final: float = 0.
     """
     if progress < warmup:
         return peak * (0.01 + 0.99 * progress / warmup)
-    done = (progress - warmup) / (1 - warmup)
-    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    done = min(1.0, (progress - warmup) / (1 - warmup))
+    return final + (peak - final) * (1 - done if fall == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def resolution(progress: float, start: int, end: int, begin: float, finish: float, multiple: int = 32) -> int:

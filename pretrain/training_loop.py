@@ -196,7 +196,7 @@ class _Run:
                     micro_batch=p.micro_batch,
                     number=p.step,
                     share=share,
-                    rate=schedule.learning_rate(share, peak, recipe.warmup / recipe.epochs),
+                    rate=schedule.learning_rate(share, peak, recipe.warmup / recipe.epochs, fall=recipe.fall),
                     counts=None if weight is None else weight[part],
                 )
                 p.batch, p.step = p.batch + 1, p.step + 1

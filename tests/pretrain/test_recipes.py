@@ -36,3 +36,78 @@ def test_a_recipe_states_cost_and_result_and_ends_at_its_full_resolution(name):
     assert resolution(0.999, start, recipe.resolution, *recipe.grow) == recipe.resolution
     assert recipe.warmup < recipe.epochs
     assert recipe.attack is None or (recipe.mixup, recipe.cutmix) == (0, 0)
+
+
+# What the sources of quoted figures train with, for all of their processes together.
+# libffcv/ffcv-imagenet, rn50_configs and rn18_configs: lr 1.7 for 8 processes of 512 images, 0.5 for one of 1,024;
+# train_imagenet.py: crops of 0.08 to 1, tests on a central 224/256 at 256 px with the mirror image, a straight fall.
+_FFCV = {
+    "resolution": (160, 192),
+    "grow": (11 / 16, 13 / 16),
+    "scale": (0.08, 1.0),
+    "warmup": 2.0,
+    "smoothing": 0.1,
+    "test": (256, 0.875, True),
+    "fall": "linear",
+}
+_FFCV50 = {**_FFCV, "lr": 1.7 / 4096, "weight_decay": 1e-4}
+# DeiT (arXiv 2012.12877, table 9): 5e-4 for 512 images. ConvNeXt (arXiv 2201.03545, table 5): 4e-3 for 4,096.
+_ADAMW = {"weight_decay": 0.05, "scale": (0.08, 1.0), "smoothing": 0.1, "test": (224, 0.875, False), "fall": "cosine"}
+_ADAMW |= {"mixup": 0.8, "cutmix": 1.0}
+# Deep Learning on a Data Diet (arXiv 2107.07075, appendix B): batches of 128 at 0.1, whose rate falls in steps.
+_CIFAR = {"lr": 0.1 / 128, "weight_decay": 5e-4, "resolution": (32, 32), "smoothing": 0.0, "test": (32, 1.0, False)}
+SOURCES = {
+    "rn18-16ep": {**_FFCV, "lr": 0.5 / 1024, "weight_decay": 5e-5, "epochs": 16},
+    **{f"rn50-{epochs}ep": {**_FFCV50, "epochs": epochs} for epochs in (16, 24, 32, 40, 56, 88)},
+    "rn50-robust": {**_FFCV50, "epochs": 16, "smoothing": 0.0},
+    "rn101-16ep": {**_FFCV50, "epochs": 16},
+    "vit-b16-100ep": {**_ADAMW, "lr": 5e-4 / 512, "resolution": (224, 224), "warmup": 5.0, "epochs": 100},
+    "convnext-t": {**_ADAMW, "lr": 4e-3 / 4096, "epochs": 100},
+    "cifar-rn18-200ep": {**_CIFAR, "epochs": 200},
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_quoted_recipe_has_the_settings_of_its_source_at_the_rate_of_its_source_for_each_image(name):
+    recipe, source = RECIPES[name], dict(SOURCES[name])
+    found = {
+        **vars(recipe),
+        "resolution": (recipe.start_resolution or recipe.resolution, recipe.resolution),
+        "test": (recipe.evaluation or recipe.resolution, recipe.crop_ratio, recipe.mirror),
+    }
+    assert recipe.lr / recipe.batch == pytest.approx(source.pop("lr"))
+    assert {key: found[key] for key in source} == source
+
+
+def test_every_recipe_that_quotes_a_figure_without_its_source_s_settings_says_that_it_was_not_measured():
+    for name in ("rn101-16ep", "vit-b16-100ep", "convnext-t"):
+        assert "not measured here" in RECIPES[name].expect
+    assert "RandAugment" in RECIPES["vit-b16-100ep"].expect
+
+
+def test_another_batch_keeps_the_rate_for_each_image():
+    from pretrain.plan import adapted
+
+    assert adapted("rn50-16ep", batch_size=4096).lr == pytest.approx(1.7)
+    assert adapted("rn50-16ep", batch_size=512).lr == pytest.approx(0.2125)
+
+
+def test_position_embeddings_and_class_tokens_do_not_decay_whatever_wraps_the_network():
+    from torch import nn
+
+    from pretrain import optimisation
+
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+    recipe = RECIPES["tiny-vit"]
+    network = networks.build({"arch": recipe.arch, "kwargs": recipe.kwargs, "classes": ["a", "b"]})
+    for trained in (network, Wrapped(network)):
+        decayed, others = optimisation.build(trained, recipe).param_groups
+        assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+        free = {id(p) for p in others["params"]}
+        assert {id(network.pos_embed), id(network.cls_token), id(network.norm.weight)} <= free
+        assert id(network.blocks[0].mlp.fc1.weight) in {id(p) for p in decayed["params"]}
+        assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))

@@ -17,6 +17,12 @@ def test_learning_rate_warms_up_linearly_then_falls_as_half_a_cosine():
         assert learning_rate(progress, peak=2.0, warmup=0.25) == pytest.approx(expected, abs=1e-12)
 
 
+def test_learning_rate_may_fall_along_a_straight_line_instead():
+    table = {0.0: 0.02, 0.25: 2.0, 0.4375: 1.5, 0.625: 1.0, 1.0: 0.0}
+    for progress, expected in table.items():
+        assert learning_rate(progress, peak=2.0, warmup=0.25, fall="linear") == pytest.approx(expected, abs=1e-12)
+
+
 def test_learning_rate_without_warm_up_begins_at_the_peak_and_ends_at_the_final_value():
     assert learning_rate(0.0, peak=0.5, warmup=0.0, final=0.1) == 0.5
     assert learning_rate(0.5, peak=0.5, warmup=0.0, final=0.1) == pytest.approx(0.3)
