@@ -20,7 +20,7 @@ class Config:
     margin: float | None = None
     """Points of accuracy below full data within which a method holds; the study's own margin (0.5) when absent."""
     price: float | None = None
-    """Price of one hour of the machine: --json then gives the costs in money as well."""
+    """Price of one hour of the machine: the speed-up, and with --json all costs, are then in money as well."""
     json: bool = False
     """Print JSON."""
 
@@ -34,17 +34,20 @@ def run(config: Config) -> dict[str, Any]:
     from transfer.verdicts.headline import verdict_line
     from transfer.verdicts.leak_counts import leak_sentence
     from transfer.verdicts.results_file import load_results
+    from transfer.verdicts.speed_up_rows import speed_up_sentences
 
     analysis = analyse(load_results(config.study), config.study, margin=config.margin, price=config.price)
     line, advice = verdict_line(analysis), advice_sentences(analysis)
     if config.json:
         print(json.dumps({**analysis, "verdict": line, "advice": advice}, indent=1, allow_nan=False))
         return analysis
+    for sentence in speed_up_sentences(analysis):
+        print(sentence)
     _print_tables(analysis)
     if leaks := leak_sentence(analysis):
         print(leaks)
-    if advice:
-        print(" ".join(advice))
+    if rest := [sentence for sentence in advice if sentence not in speed_up_sentences(analysis)]:
+        print(" ".join(rest))
     print(line)
     return analysis
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,18 @@ def test_speed_ups_stand_first_and_are_readable_in_windows_of_any_width(study, b
     first = browser.run("document.querySelector('.tiles div').innerText")
     assert first.startswith("Speed-up to within 2 points of all data")
     assert "winnow at keep 0.2, one use" in first
+    second = browser.run("document.querySelectorAll('.tiles div')[1].innerText")
+    assert re.search(r"Speed-up over accuracy, one use\s+3\.\d at -[01]\.\d points", second)
+    # One of the two drawings of the figure is shown, whole, with letters of the size that they were drawn in.
+    shown = "[...document.querySelectorAll('#compute-figure svg')].filter((svg) => svg.getBoundingClientRect().width)"
+    assert browser.run(f"{shown}.length") == 1
+    left, right, scale = browser.run(
+        f"(() => {{ const svg = {shown}[0], box = svg.getBoundingClientRect();"
+        "return [box.left, box.right, box.width / svg.viewBox.baseVal.width]; })()"
+    )
+    assert 0 <= left < right <= width
+    assert 0.9 < scale <= 1
+    assert browser.run(f"{shown}[0].querySelectorAll('title').length") == 1 + 5  # its own, and that of every point
     heads = "document.querySelectorAll('section[aria-labelledby=speed-up] tbody th')"
     cells = browser.run(f"[...{heads}].map((cell) => cell.innerText)")
     assert cells[:2] == ["full data", "winnow at keep 0.2"]

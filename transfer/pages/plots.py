@@ -17,6 +17,8 @@ from transfer.pages.looks import CONTROL_LOOKS, Look, looks
 from transfer.verdicts.controls import FULL_LENGTH
 from transfer.verdicts.headline import cost_of
 
+_COST_TICKS = [factor * 10.0**power for power in range(-2, 4) for factor in (1, 2, 5)]
+
 
 def charts_of_evaluation(
     analysis: Mapping[str, Any], evaluation: str, figures: list[dict[str, Any]], calibration: list[dict[str, Any]]
@@ -71,17 +73,21 @@ def accuracy_against_keep(analysis: Mapping[str, Any], evaluation: str, target: 
 
 
 def accuracy_against_cost(analysis: Mapping[str, Any], evaluation: str, target: str | None, unit: str) -> go.Figure:
-    """Accuracy against the total cost of one use of the index, as a share of full pretraining; in flops or seconds."""
+    """Accuracy against the total cost of one use of the index, a share of full pretraining, on a logarithmic axis.
+
+    `unit` is flops or seconds.
+    """
     rows = [r for r in analysis["rows"] if (r["evaluation"], r["target"]) == (evaluation, target)]
     what = {"flops": "compute", "seconds": "time"}[unit]
-    figure = blank(f"total {what}, % of full pretraining")
     style = looks(analysis["methods"])
     costs = {id(r): 100.0 if r["method"] == "full" else _share(analysis, r, unit) for r in rows}
-    known = [r for r in rows if costs[id(r)] is not None]
-    most = max((costs[id(r)] or 0 for r in known), default=100.0)
+    known = [r for r in rows if costs[id(r)]]
+    spent = [100.0, *(costs[id(r)] or 0 for r in known)]
+    ticks = [tick for tick in _COST_TICKS if min(spent) / 1.3 <= tick <= max(spent) * 1.3]
+    figure = blank(f"total {what}, % of full pretraining", log=True, ticks=ticks)
     for row in known:
         if row["method"] == "full":
-            _full(figure, row, [0, max(100.0, most)])
+            _full(figure, row, [min(spent), max(spent)])
     for method in style:
         same = (method, "full") if method == FULL_LENGTH else (method,)  # the full length ends the curve of all data
         mine = sorted((r for r in known if r["method"] in same), key=lambda r: costs[id(r)] or 0)
@@ -89,7 +95,6 @@ def accuracy_against_cost(analysis: Mapping[str, Any], evaluation: str, target: 
             hover = [f"{_hover(r)}<br>{costs[id(r)]:.0f} % of full pretraining" for r in mine]
             figure.add_trace(_line(method, style[method], [costs[id(r)] for r in mine], mine, hover))
     figure.add_vline(x=100, line={"color": "#7d7d7d", "width": 1, "dash": "dot"})
-    figure.update_xaxes(rangemode="tozero")
     return figure
 
 

@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from prune.runs.files import csv_cell
 from transfer.pages import kept_images, plots, tables
 from transfer.pages.chart_page import chart_page
 from transfer.pages.kept_images import CLASSES, Selection
 from transfer.pages.looks import looks
 from transfer.pages.reproduce import study_command
+from transfer.pages.study_figure import study_figures
 from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.controls import CONTROLS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
 from transfer.verdicts.headline import (
@@ -25,7 +28,7 @@ from transfer.verdicts.headline import (
 )
 from transfer.verdicts.leak_counts import leak_sentence
 from transfer.verdicts.results_file import Condition
-from transfer.verdicts.speed_up_rows import WITHIN, best_method, speed_up_text
+from transfer.verdicts.speed_up_rows import WITHIN, best_method, bounded_text, in_time_and_money, speed_up_text
 
 _TILED = (("flops", "1"), ("seconds", "1"), ("flops", "10"))
 _SIGNS = {"holds": "✓", "loses": "✗", "undecided": "?"}
@@ -73,6 +76,7 @@ def report_html(
         date=date,
         tone=_tone(analysis),
         tiles=_tiles(analysis),
+        compute_figures={name: Markup(svg) for name, svg in study_figures(analysis).items()},
         warnings=_warnings(analysis),
         advice=advice_sentences(analysis),
         charts=charts,
@@ -146,15 +150,20 @@ def _tiles(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _speed_up_tile(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The speed-up to within some points of all data; no tile without a curve of all data."""
+    """The speed-up to within some points of all data, and over accuracy; no tile without a curve of all data."""
     if not analysis["speed_ups"]:
         return []
     head, best = f"Speed-up to within {WITHIN:g} points of all data", best_method(analysis)
-    if best is None:
-        return [{"head": head, "value": "none", "text": "no condition that was tried comes so near"}]
-    many = ", ".join(f"{speed_up_text(best[n])} with {n} uses" for n in ("3", "10") if best[n])
-    text = f"{best['method']} at keep {best['1']['keep']:g}, one use, everything counted; {many}"
-    return [{"head": head, "value": speed_up_text(best["1"]), "text": text}]
+    tile = {"head": head, "value": "none", "text": "no condition that was tried comes so near"}
+    if best is not None:
+        many = ", ".join(f"{speed_up_text(best[n])} with {n} uses" for n in ("3", "10") if best[n])
+        text = f"{best['method']} at keep {best['1']['keep']:g}, one use, everything counted"
+        text += f"{in_time_and_money(best['1'])}; {many}"
+        tile |= {"value": speed_up_text(best["1"]), "text": text}
+    curve = next((one["1"] for one in analysis["speed_up_curves"]), [])
+    over = {"head": "Speed-up over accuracy, one use", "text": "accuracy against all data, the most accurate first"}
+    steps = [f"{bounded_text(one)} at {one['gap']:+.1f} points" for one in curve]
+    return [tile, *([{**over, "value": ", ".join(steps), "small": "yes"}] if steps else [])]
 
 
 def _times(factor: float | None) -> str:

@@ -20,7 +20,14 @@ from transfer.verdicts.cost_account import cost_account
 from transfer.verdicts.estimates import Estimate, RunTable
 from transfer.verdicts.results_file import Condition, condition_of
 from transfer.verdicts.sample_efficiency import sample_efficiency
-from transfer.verdicts.speed_up_rows import all_data_curve, compute_shares, condition_speed_ups, method_speed_ups
+from transfer.verdicts.speed_up_rows import (
+    all_data_curve,
+    compute_shares,
+    condition_speed_ups,
+    curves_over_accuracy,
+    method_speed_ups,
+    with_time_and_money,
+)
 
 MARGIN = 0.5
 SIGNIFICANT = 1 - estimates.LEVEL
@@ -50,8 +57,9 @@ def analyse(
     -------
     dict
         JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "speed_ups" (of
-        each method, on the mean over targets or the only target), "ledger" (the costs), "leaks", "search", "gate", and
-        the study's "config", "machine" and "commands".
+        each method to within some points of all data) and "speed_up_curves" (speed-up over accuracy), both on the mean
+        over targets or the only target, "ledger" (the costs), "price", "leaks", "search", "gate", and the study's
+        "config", "machine" and "commands".
     """
     config = results.get("config") or {}
     if margin is None:
@@ -70,7 +78,9 @@ def analyse(
     conditions = sorted({condition_of(one) for one in found}, key=lambda c: (methods.index(c[0]), c[1]))
     account = cost_account(results["ledger"], price)
     shares = compute_shares(account)
-    rows, speed_ups = [], []
+    rows: list[dict[str, Any]] = []
+    speed_ups: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
     for evaluation in evaluations:
         part = [one for one in found if one["evaluation"] == evaluation]
         seeds = sorted({one["seed"] for one in part})
@@ -92,8 +102,11 @@ def analyse(
             ]
         if scopes:
             scope, runs, _ = scopes[0]
-            found_here = method_speed_ups(runs, _places(runs, conditions), shares)
-            speed_ups += [{"evaluation": evaluation, "target": scope, **one} for one in found_here]
+            here, place = {"evaluation": evaluation, "target": scope}, _places(runs, conditions)
+            ups = method_speed_ups(runs, place, shares)
+            speed_ups += [{**here, **with_time_and_money(one, account, price)} for one in ups]
+            if over := curves_over_accuracy(runs, place, shares):
+                curves.append({**here, **over})
     _correct_for_many(rows)
     return {
         "margin": margin,
@@ -104,7 +117,9 @@ def analyse(
         "seeds": sorted({one["seed"] for one in found}),
         "rows": rows,
         "speed_ups": speed_ups,
+        "speed_up_curves": curves,
         "ledger": account,
+        "price": price,
         "leaks": {target: leaks[target] for target in targets if target in leaks},
         "config": config,
         "search": results.get("search"),

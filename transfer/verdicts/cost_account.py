@@ -48,6 +48,19 @@ def cost_account(records: Sequence[CostRecord], price: float | None = None) -> d
     }
 
 
+def duration_text(seconds: float) -> str:
+    """A duration in a unit that suits it.
+
+    >>> duration_text(41.2), duration_text(2500), duration_text(90_000)
+    ('41 seconds', '42 minutes', '25.0 hours')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} seconds"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
 def cost_factor(preparation: float, pretraining: float, full: float, uses: int) -> float | None:
     """How many times cheaper `uses` pretrainings on one index are than as many on full data.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from transfer.verdicts.controls import CONTROLS, FULL_LENGTH
 from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
+from transfer.verdicts.speed_up_rows import speed_up_headline
 
 
 def headline_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -62,13 +63,18 @@ def difference_from(row: Mapping[str, Any], control: str = "full") -> str:
 
 
 def verdict_line(analysis: Mapping[str, Any]) -> str:
-    """One line on whether pruning paid off.
+    """One line on whether pruning paid off: the speed-up, where all data have a curve, and the verdict.
 
     Parameters
     ----------
     analysis : mapping
         From `analysis.analyse`.
     """
+    speed_up, verdict = speed_up_headline(analysis), _verdict(analysis)
+    return f"{speed_up}; {verdict[0].lower()}{verdict[1:]}" if speed_up else verdict
+
+
+def _verdict(analysis: Mapping[str, Any]) -> str:
     rows = headline_rows(analysis)
     tried = pruned_rows(analysis)
     judged = [row for row in tried if row["full"] is not None]
@@ -114,12 +120,12 @@ def _pruning_holds(analysis: Mapping[str, Any], row: Mapping[str, Any], rows: It
     text = f"{condition_text(row)} holds{over}: {difference_from(row)} against full data"
     cost = cost_of(analysis, row)
     factor = cost and cost["factor_flops"]["1"]
-    if cost and factor:
+    if cost and factor and not (analysis["speed_ups"] and factor >= 1):  # the speed-up counts the same compute
         uses = cost["break_even_uses_flops"]
         later = f" (pays from use {uses})" if uses and uses > 1 else ""
         text += f", at {factor:.1f}x less compute" if factor >= 1 else f", at {1 / factor:.1f}x MORE compute"
         text += f" with one use of the index{later}"
-    text += _against_random(row)
+    text += _against_random(row) + _against_all_data(row)
     same = [r for r in analysis["rows"] if (r["method"], r["keep"]) == condition and r["target"] is not None]
     if lost := [r["target"] for r in same if r["evaluation"] == row["evaluation"] and r["verdict"] == "loses"]:
         text += f"; but it loses on {', '.join(lost)}"
@@ -132,6 +138,19 @@ def _pruning_holds(analysis: Mapping[str, Any], row: Mapping[str, Any], rows: It
             "compares (Holm), it is not shown to hold."
         )
     return text
+
+
+def _against_all_data(row: Mapping[str, Any]) -> str:
+    """How the row compares with all data that were trained for the same compute; '' without that control."""
+    one = row["full_equal"]
+    if one is None:
+        return ""
+    points = f"all data at equal compute by {abs(one['value']):.1f} points"
+    if row["beats_full_equal"]:
+        return f"; it beats {points}"
+    if row["worse_than_full_equal"]:
+        return f"; it falls below {points}"
+    return f"; not shown to beat all data at equal compute ({one['value']:+.1f} points)"
 
 
 def _against_random(row: Mapping[str, Any]) -> str:

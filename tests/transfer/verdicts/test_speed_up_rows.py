@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from transfer.__main__ import main
 from transfer.pages.tables import results_csv, speed_up_table
 from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.analysis import analyse
+from transfer.verdicts.headline import verdict_line
 from transfer.verdicts.results_file import load_results
 from transfer.verdicts.speed_up_rows import compute_shares, speed_up_sentences, speed_up_text
 
@@ -69,9 +71,54 @@ def test_the_speed_up_to_within_two_points_is_that_of_the_cheapest_keep_that_get
     assert found["1"]["keep"] == 0.2
     assert found["1"]["value"] == pytest.approx(0.8706 / 0.25, rel=0.05)
     assert found["10"]["value"] == pytest.approx(0.8706 / 0.205, rel=0.05)
-    (sentence,) = speed_up_sentences(analysis)
+    sentence, curve = speed_up_sentences(analysis)
     assert sentence.startswith("Speed-up to within 2 points of all data, by winnow at keep 0.2, everything counted: 3.")
-    assert advice_sentences(analysis)[0] == sentence
+    assert re.match(
+        r"Speed-up over accuracy, with one use, against all data: \+[01]\.\d points \(6[01]\.\d %\): ", curve
+    )
+    assert advice_sentences(analysis)[:2] == [sentence, curve]
+
+
+def test_the_curve_over_accuracy_names_the_gap_beside_every_factor_the_most_accurate_first(study):
+    analysis, _ = judged(study({**LADDER, **PRUNED, ("winnow", 0.5): 0.58}))
+    (curve,) = analysis["speed_up_curves"]
+    # keep 0.5 costs more than keep 0.2 and is less accurate: it is no point of the curve.
+    assert [(one["method"], one["keep"]) for one in curve["1"]] == [("winnow", 0.2), ("winnow", 0.1)]
+    assert [one["gap"] for one in curve["1"]] == pytest.approx([-1, -15], abs=0.5)
+    assert curve["1"][1]["value"] == pytest.approx(0.25 * 2**0.5 / 0.15, rel=0.05)
+    text = speed_up_sentences(analysis)[1]
+    near, far = text.removesuffix(".").split(": ", 1)[1].split("; ")
+    assert re.fullmatch(r"-[01]\.\d points \(5[89]\.\d %\): [34]\.\d .* by winnow at keep 0\.2", near)
+    assert re.fullmatch(r"-1[45]\.\d points \(4[45]\.\d %\): 2\.\d .* by winnow at keep 0\.1", far)
+
+
+def test_time_and_money_stand_beside_the_speed_up(study):
+    analysis, _ = judged(study({**LADDER, **PRUNED}), price=2.0)
+    one = analysis["speed_ups"][0]["1"]
+    full = analysis["ledger"]["full"]["seconds"]
+    row = next(r for r in analysis["ledger"]["rows"] if (r["method"], r["keep"]) == ("winnow", 0.2))
+    assert one["seconds"] == pytest.approx(row["preparation"]["seconds"] + row["pretraining"]["seconds"])
+    assert one["seconds_all_data"] == pytest.approx(0.8706 * full, rel=0.05)  # the compute that reaches 58 %
+    assert one["price_all_data"] == pytest.approx(one["seconds_all_data"] / 3600 * 2)
+    assert ", in money " in verdict_line(analysis)
+    assert "of the machine instead of " in verdict_line(analysis)
+    for one in analysis["speed_ups"]:
+        one["1"]["price"] = None
+    assert ", in money " not in verdict_line(analysis)
+
+
+def test_the_verdict_begins_with_the_speed_up_and_names_all_data_at_equal_compute(study):
+    line = verdict_line(judged(study({**LADDER, ("full-equal-compute", 0.2): 0.4, ("winnow", 0.2): 0.62}))[0])
+    assert line.startswith("Speed-up to within 2 points of all data: ")
+    assert "with one use, everything counted, by winnow at keep 0.2 (" in line
+    assert "; winnow at keep 0.2 holds on the mean of 2 targets: " in line
+    assert re.search(r"; it beats all data at equal compute by 2[12]\.\d points\.$", line)
+    assert "x less compute" not in line
+
+
+def test_where_no_condition_comes_near_the_verdict_begins_with_that(study):
+    line = verdict_line(judged(study({**LADDER, ("winnow", 0.1): 0.45}))[0])
+    assert line.startswith("Speed-up to within 2 points of all data: none, since no condition that was tried comes so ")
 
 
 def test_where_no_condition_comes_near_the_sentence_says_so(study):
