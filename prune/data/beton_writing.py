@@ -139,7 +139,9 @@ def difference(listing: Listing, manifest: Manifest) -> str:
 
     Unreadable images, which the beton does not contain, count as known.
     """
-    if listing.classes != manifest.classes:
+    numbers = [f"{k:0{len(str(len(manifest.classes) - 1))}d}" for k in range(len(manifest.classes))]
+    # Older versions numbered a parquet file's classes where its metadata names them; labels are compared below.
+    if listing.classes != manifest.classes and (manifest.classes != numbers or len(listing.classes) < len(numbers)):
         changed = sorted(set(listing.classes) ^ set(manifest.classes))
         return f"its classes changed (for instance {changed[0]!r})" if changed else "its classes changed their order"
     names = [name.decode("utf-8", "surrogateescape") for name in np.asarray(manifest.ids).tolist()]
@@ -170,7 +172,9 @@ def _write_images(
     def load(row: int) -> Stored | str:
         try:
             return prepare(listing.read(row), side=settings.side, quality=settings.quality)
-        except (Unreadable, OSError) as error:
+        except OSError as error:
+            return error.strerror or str(error)  # without the path, which differs between machines
+        except Unreadable as error:
             return str(error)
 
     n = len(listing.ids)

@@ -52,10 +52,13 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     root = file.parent if reading.root is None else reading.root
     if not root.is_dir():
         raise InputError(f"--root {root}: no such directory; the paths of {file} are relative to it")
-    table = read_table(file, (*_PATHS, *_CLASSES, _BOXES), reading.delimiter)
+    named = [name.lower() for name in (reading.path_column, reading.label_column) if name and not name.isdigit()]
+    table = read_table(file, (*_PATHS, *_CLASSES, _BOXES, *named), reading.delimiter)
     if not table.rows:
         raise InputError(f"{file}: lists no images")
     at, by, remarks = _columns(file, table, reading)
+    if table.header is None and len(table.rows) > 1 and [_is_image(row[at]) for row in table.rows[:2]] == [False, True]:
+        table = Table(table.rows[0], table.rows[1:])  # a header of words that are not known here
     boxes = table.header is not None and table.header[by].lower() == _BOXES
     names = [_class_of(file, number, row, by, boxes) for number, row in enumerate(table.rows, 1)]
     class_of, repeated = _one_class_each(file, _ids(file, root, [row[at].strip() for row in table.rows]), names)
@@ -67,7 +70,7 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     ids, left_out, missing = _on_disk(file, root, class_of)
     if left_out:
         remarks.append(
-            f"left out {counted(len(left_out), 'path')} of no regular file (first {shown_bytes(left_out[0])})"
+            f"left out {counted(len(left_out), 'name')} of no regular file (first {shown_bytes(left_out[0])})"
         )
     if missing:
         remarks.append(f"{counted(len(missing), 'image')} not found in {root} (first {shown_bytes(missing[0])})")
@@ -76,6 +79,10 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     return Listing(
         ids, labels, classes, lambda row: (root / ids[row]).read_bytes(), remarks=tuple(remarks), numbered=numbered
     )
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path.strip())[1].lower() in SUFFIXES
 
 
 def _columns(file: Path, table: Table, reading: Reading) -> tuple[int, int, list[str]]:
@@ -215,7 +222,7 @@ def _on_disk(file: Path, root: Path, ids: dict[str, str]) -> tuple[list[str], li
 
 def _with_suffix(file: Path, root: Path, one: str, stems: dict[Path, dict[str, list[str]]]) -> str:
     """The id with the suffix of the image of this name, where it has none in the list."""
-    if os.path.splitext(one)[1].lower() in SUFFIXES:
+    if _is_image(one):
         return one
     folder, name = (root / one).parent, one.rsplit("/", 1)[-1]
     if folder not in stems:

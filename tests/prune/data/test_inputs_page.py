@@ -5,6 +5,7 @@ A new row needs one function in EXAMPLES, under the text of the row's first cell
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -89,6 +90,69 @@ def class_folders_with_splits() -> Example:
     return image_folder("pets/test")
 
 
+def ilsvrc(*lines: str, list_name: str) -> Example:
+    """Training folders, a flat val/ of three images, and a list of their classes."""
+    for number, wnid in enumerate(("n01440764", "n01443537", "n01484850"), 1):
+        saved(f"imagenet/train/{wnid}/{wnid}_1.JPEG", number)
+    for number in (1, 2, 3):
+        saved(f"imagenet/val/ILSVRC2012_val_0000000{number}.JPEG", 5 + number)
+    Path("imagenet", list_name).write_text("".join(f"{line}\n" for line in lines))
+    labels = ("n01484850", "n01440764", "n01484850")
+    names = sorted(str(path) for path in Path("imagenet/val").iterdir())
+    return Example([Sample(n, 5 + k, label) for k, (n, label) in enumerate(zip(names, labels), 1)], "imagenet/val")
+
+
+def solution_file() -> Example:
+    return ilsvrc(
+        "ImageId,PredictionString",
+        "ILSVRC2012_val_00000003,n01484850 85 1 499 272 ",
+        "ILSVRC2012_val_00000001,n01484850 85 1 499 272 n01484850 3 1 30 20 ",
+        "ILSVRC2012_val_00000002,n01440764 111 108 404 354 ",
+        list_name="LOC_val_solution.csv",
+    )
+
+
+def numbered_list() -> Example:
+    lines = (f"ILSVRC2012_val_0000000{number}.JPEG {label}" for number, label in ((1, 2), (2, 0), (3, 2)))
+    return ilsvrc(*lines, list_name="val.txt")
+
+
+BIRDS = {"a/1.jpg": (1, "wren"), "a/2.jpg": (2, "crow"), "3.png": (3, "wren")}
+
+
+def table() -> Example:
+    import pandas
+
+    for name, (number, _) in BIRDS.items():
+        saved(f"photos/{name}", number)
+    rows = [{"seen": 2026, "picture": name, "species": label} for name, (_, label) in BIRDS.items()]
+    pandas.DataFrame(rows).to_csv("birds.csv", index=False)
+    read = pandas.read_csv("birds.csv")
+    return Example([Sample(name, BIRDS[name][0], label) for name, label in zip(read.picture, read.species)])
+
+
+def text_list() -> Example:
+    for name, (number, _) in BIRDS.items():
+        saved(name, number)
+    Path("birds.txt").write_text("".join(f"{name} {label}\r\n" for name, (_, label) in BIRDS.items()))
+    return Example([Sample(name, number, label) for name, (number, label) in BIRDS.items()])
+
+
+def metadata_table() -> Example:
+    from datasets import load_dataset
+
+    for name, (number, _) in BIRDS.items():
+        saved(f"birds/{name}", number)
+    lines = [f"{name},{label}\n" for name, (_, label) in BIRDS.items()]
+    Path("birds/metadata.csv").write_text("".join(["file_name,kind\n", *lines]))
+    data = load_dataset("imagefolder", data_dir="birds", split="train", cache_dir="cache")
+    samples = [
+        Sample(os.path.relpath(row["image"].filename, "birds"), number_of(np.asarray(row["image"])), row["kind"])
+        for row in data
+    ]
+    return Example(samples)
+
+
 def torchvision_set() -> Example:
     from torchvision.datasets import Country211
 
@@ -99,10 +163,86 @@ def torchvision_set() -> Example:
     return Example([Sample(f"test/{row}", *image) for row, image in enumerate(images)])
 
 
+def animals():
+    """Four grey images as a data set of Hugging Face."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    images = [picture(number) for number in range(1, 5)]
+    return datasets.Dataset.from_dict({"image": images, "label": [0, 1, 1, 0]}, features)
+
+
+def listed(data, names: Sequence[str]) -> Example:
+    """What `datasets` lists, whose rows have no names of their own."""
+    samples = [
+        Sample(name, number_of(np.asarray(row["image"])), data.features["label"].int2str(row["label"]))
+        for name, row in zip(names, data)
+    ]
+    return Example(samples)
+
+
+def parquet_files() -> Example:
+    import datasets
+
+    Path("animals/data").mkdir(parents=True)
+    for k in range(2):
+        animals().shard(2, k).to_parquet(f"animals/data/train-{k:05d}-of-00002.parquet")
+        animals().to_parquet(f"animals/data/test-{k:05d}-of-00002.parquet")
+    data = datasets.load_dataset("animals", split="train", cache_dir="cache")
+    return listed(data, [f"train-{k:05d}-of-00002/{row}" for k in range(2) for row in range(2)])
+
+
+def folder_of_parquet_files() -> Example:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    data = animals()
+    texts = [data.features["label"].int2str(label) for label in data["label"]]
+    images = data.data.column("image").combine_chunks().field("bytes")
+    for k in range(2):
+        Path(f"tables/{k}").mkdir(parents=True)
+        part = pa.table({"image": images[2 * k : 2 * k + 2], "label": texts[2 * k : 2 * k + 2]})
+        pa.parquet.write_table(part, f"tables/{k}/part.parquet")
+    return listed(data, [f"{k}/part/{row}" for k in range(2) for row in range(2)])
+
+
+def saved_to_disk() -> Example:
+    import datasets
+
+    datasets.DatasetDict({"train": animals(), "test": animals()}).save_to_disk("saved")
+    return listed(datasets.load_from_disk("saved/train"), [f"data/{row}" for row in range(4)])
+
+
+def webdataset_shards() -> Example:
+    import webdataset
+
+    Path("shards").mkdir()
+    with webdataset.ShardWriter("shards/train-%06d.tar", maxcount=2, verbose=0) as sink:
+        for number, (key, label) in enumerate((("x/1", "cat"), ("x/2", "dog"), ("x/1", "dog"), ("y/1", "cat")), 1):
+            sink.write({"__key__": key, "png": picture(number), "cls": label})
+    samples = [
+        Sample(f"{Path(s['__url__']).stem}/{s['__key__']}", number_of(np.asarray(s["png"])), s["cls"].decode())
+        for s in webdataset.WebDataset("shards/train-{000000..000001}.tar", shardshuffle=False).decode(
+            "pil", only="png"
+        )
+    ]
+    return Example([Sample(s.name, s.number, s.label) for s in samples])
+
+
 EXAMPLES: dict[str, Callable[[], Example]] = {
     "class folders": class_folders,
     "class folders with splits": class_folders_with_splits,
+    "ILSVRC: a flat `val/` and its solution file": solution_file,
+    "a flat `val/` and a `val.txt` of numbers": numbered_list,
+    "a table with columns of any name": table,
+    "a text list of paths and classes": text_list,
+    "`metadata.csv` of Hugging Face's imagefolder": metadata_table,
     "a torchvision set": torchvision_set,
+    "parquet files of Hugging Face": parquet_files,
+    "a folder of parquet files": folder_of_parquet_files,
+    "a folder of `save_to_disk`": saved_to_disk,
+    "WebDataset shards": webdataset_shards,
 }
 
 
