@@ -3,6 +3,7 @@
     prune write --images photos/train --out runs/photos.beton
     prune write --images photos/test --out runs/photos-test.beton --classes runs/photos.manifest.npz
     prune write --images val.txt --root ILSVRC/val --out runs/val.beton --classes runs/photos.manifest.npz
+    prune write --images 'imagenet/data/train-*.parquet' --out runs/imagenet.beton
 
 JPEG files keep their bytes unless --side or --quality changes them; lossless files are stored as raw pixels. Every
 image is decoded once: unreadable ones are skipped, counted, and named with the reason in the manifest.
@@ -22,7 +23,8 @@ from prune.runs.identity import Location, RunOption
 class Config:
     images: Location[str]
     """Folder with one folder per class, a list of paths and classes (.csv, .tsv, .txt, .jsonl),
-    `torchvision:NAME:ROOT[:SPLIT]`, or a .parquet file; docs/inputs.md has examples of all."""
+    `torchvision:NAME:ROOT[:SPLIT]`, parquet files or WebDataset .tar shards (a file, a folder, a pattern), a folder of
+    `save_to_disk`, `hf://OWNER/NAME:SPLIT`; docs/inputs.md has examples of all."""
     out: Location[Path]
     """Beton to write, `X.beton`; `X.manifest.npz` goes beside it."""
     classes: Location[Path | None] = None

@@ -1,5 +1,4 @@
-"""Lists images to write to a beton: a folder of class folders, a list of paths and classes, a torchvision data set by
-name, or a parquet file.
+"""Lists images to write to a beton, wherever people keep them: `list_images` names the kinds of inputs.
 
 Each is a `Listing`: ids, labels, class names, and a function that reads the bytes of one image.
 """
@@ -17,7 +16,10 @@ import numpy as np
 from prune.data.class_folders import list_class_folders
 from prune.data.labelled_lists import LIST_SUFFIXES, list_of_labels
 from prune.data.listing import AS_USUAL, Listing, Reading, check_class_names, check_labels, first_line
+from prune.data.shard_paths import Shards, find_shards
 from prune.data.stored_images import SUFFIXES
+from prune.data.tar_source import list_tars
+from prune.runs.extras import need_modules
 from prune.runs.files import InputError, counted
 
 
@@ -29,8 +31,9 @@ def list_images(place: str, classes: Sequence[str] | None = None, reading: Readi
     place : str
         A directory `root/<class>/...`, or one with a `metadata.csv` or `metadata.jsonl` of Hugging Face; a list of
         paths and classes (.csv, .tsv, .txt, .jsonl), also as `list:FILE:ROOT`; `torchvision:NAME:ROOT[:SPLIT]`
-        (already on disk; nothing is downloaded), or a `.parquet` file with an image column and a label column, as
-        Hugging Face stores them.
+        (already on disk; nothing is downloaded); `.parquet` files with an image column and a label column, as Hugging
+        Face stores them, or WebDataset `.tar` shards: a file, a folder, or a pattern (`train-*.parquet`,
+        `train-{000..146}.tar`); a folder of `datasets`' `save_to_disk`; `hf://OWNER/NAME[/CONFIG][:SPLIT]`.
     classes : sequence of str, optional
         Class names in the order to use, for a test split whose labels must match its train split. Labels that are
         numbers without names are positions in it.
@@ -51,8 +54,10 @@ def list_images(place: str, classes: Sequence[str] | None = None, reading: Readi
         listing = _torchvision(place)
     elif is_list:
         listing = _list(place, reading)
-    elif place.endswith(".parquet"):
-        listing = _parquet(Path(place))
+    elif place.startswith("hf://"):
+        listing = _hub(place)
+    elif (shards := find_shards(place)) is not None:
+        listing = _of_shards(shards, place)
     else:
         listing = _folder(Path(place), reading)
     if not listing.ids:
@@ -125,34 +130,24 @@ def _labels(data: Any) -> np.ndarray:
     return np.array([data[i][1] for i in range(len(data))], np.int32)
 
 
-def _parquet(path: Path) -> Listing:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    import pyarrow.parquet as parquet
+def _of_shards(shards: Shards, place: str) -> Listing:
+    if shards.kind == "tar":
+        return list_tars(shards, place)
+    need_modules("pyarrow")
+    if shards.kind == "parquet":
+        from prune.data.parquet_source import list_parquet
 
-    try:
-        table = parquet.read_table(path)
-    except Exception as error:  # pyarrow raises all kinds of errors for a damaged file
-        raise InputError(f"{path}: damaged, or not a parquet file ({first_line(error)})") from None
-    image = next((n for n in ("image", "img", "jpg", "png") if n in table.column_names), None)
-    label = next((n for n in ("label", "labels", "fine_label", "cls") if n in table.column_names), None)
-    if image is None or label is None:
-        raise InputError(f"{path}: columns image and label are expected; found {', '.join(table.column_names)}")
-    column = table[image]
-    try:
-        labels = np.array(table[label].to_pylist(), np.int32)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{path}: column {label} must hold a whole number for every image") from None
-    most = int(labels.max(initial=-1))
-    classes = [f"{i:0{len(str(most))}d}" for i in range(most + 1)]
-    check_labels(path, labels, classes)
-    width = len(str(len(labels) - 1))
+        return list_parquet(shards, place)
+    from prune.data.arrow_source import list_saved
 
-    def read(row: int) -> bytes:
-        cell = column[row].as_py()
-        return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
+    return list_saved(shards, place)
 
-    return Listing([f"{path.stem}/{i:0{width}d}" for i in range(len(labels))], labels, classes, read)
+
+def _hub(place: str) -> Listing:
+    need_modules("datasets")
+    from prune.data.arrow_source import list_hub
+
+    return list_hub(place)
 
 
 def _relabel(listing: Listing, classes: list[str], place: str) -> Listing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ from .whole_files import InputError, need_file
 def write_kept(index: PrunedIndex, shards: Sequence[Path], out: Path, source: Manifest | None) -> None:
     """Copy the kept samples of `shards` to shards of the same names in the new folder `out`.
 
-    A sample's key is its path in the shard up to the first dot of the file name. It must equal the id up to the same
-    dot; or, when `source` (the manifest) shows that file names alone are unique, the file name's part of it.
+    A sample's key is its path in the shard up to the first dot of the file name. Of a source that was written from
+    shards, an id is shard and key, `train-000000/dog/17`: this way is taken where it finds all that is kept. Else the
+    key must equal the id up to the same dot; or, when `source` (the manifest) shows that file names alone are unique,
+    the file name's part of it.
 
     Raises
     ------
@@ -34,19 +37,27 @@ def write_kept(index: PrunedIndex, shards: Sequence[Path], out: Path, source: Ma
     if out.exists():
         raise InputError(f"--out {out}: exists; give another --out, or remove it")
     wanted = _wanted(index, source)
+    ways = [dict.fromkeys(shards, wanted)]
+    if prefixed := _by_shard(index, shards):
+        ways.insert(0, prefixed)
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    lost: list[int] | None = None
     try:
-        found: set[int] = set()
-        for shard in shards:
-            found |= _filter(shard, partial / shard.name, wanted)
-        if lost := sorted(set(range(len(index))) - found):
-            raise InputError(
-                f"{len(lost)} of {len(index)} kept samples are in none of the shards "
-                f"(first: {shown(index.ids[lost[0]])})"
-            )
-        partial.rename(out)
+        for way in ways:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            found: set[int] = set()
+            for shard in shards:
+                found |= _filter(shard, partial / shard.name, way[shard])
+            missing = sorted(set(range(len(index))) - found)
+            if not missing:
+                partial.rename(out)
+                return
+            lost = missing if lost is None or len(missing) < len(lost) else lost
+        assert lost is not None
+        raise InputError(
+            f"{len(lost)} of {len(index)} kept samples are in none of the shards (first: {shown(index.ids[lost[0]])})"
+        )
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -68,6 +79,17 @@ def _wanted(index: PrunedIndex, source: Manifest | None) -> dict[bytes, int]:
     if source is not None and len(set(names)) == len(names):
         wanted |= {key.rpartition(b"/")[2]: row for row, key in enumerate(kept)}
     return wanted
+
+
+def _by_shard(index: PrunedIndex, shards: Sequence[Path]) -> dict[Path, dict[bytes, int]]:
+    """Key to sample for each shard, where ids begin with its name; {} where none begins with any shard's name."""
+    wanted: dict[Path, dict[bytes, int]] = {shard: {} for shard in shards}
+    shard_of = {os.fsencode(shard.stem): shard for shard in shards}
+    for row, name in enumerate(index.ids.tolist()):
+        begin, _, rest = name.partition(b"/")
+        if begin in shard_of:
+            wanted[shard_of[begin]][key_of(rest)] = row
+    return wanted if any(wanted.values()) else {}
 
 
 def _filter(shard: Path, target: Path, wanted: dict[bytes, int]) -> set[int]:

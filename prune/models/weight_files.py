@@ -76,7 +76,13 @@ def read_checkpoint(path: Path) -> Any:
         except Exception as error:  # the reader fails in many ways on other files
             raise _unreadable(path, error) from None
     scalar = np.float64(0).__reduce__()[0]
-    inert: list[Any] = [argparse.Namespace, pathlib.PosixPath, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype]
+    inert: list[Any] = [
+        argparse.Namespace,
+        pathlib.PosixPath,
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+    ]
     inert += [type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")]
     try:
         with torch.serialization.safe_globals(inert), warnings.catch_warnings():
@@ -110,8 +116,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         save = "m.state_dict()" if whole else "m['state_dict']"
         return InputError(
             f"{path}: holds {what}, which can run anything and cannot be read safely; where you trust it, save its "
-            f"weights: python -c \"import torch; m = torch.load({str(path)!r}, 'cpu', weights_only=False); "
-            f"torch.save({save}, 'weights.pth')\""
+            f'weights: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python -c "import torch; '
+            f"m = torch.load({str(path)!r}, 'cpu'); torch.save({save}, 'weights.pth')\""
         )
     reason = (text.splitlines() or [type(error).__name__])[0][:120]
     return InputError(f"{path}: not a file of weights that can be read safely ({reason})")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -139,7 +141,7 @@ def test_what_is_no_file_of_weights_is_named_with_the_way_out(state, tmp_path):
         (pointer, "is a Git LFS pointer.*git lfs pull --include 'pointer.safetensors'"),
         (empty, "is empty"),
         (scripted, r"is a TorchScript model.*torch\.jit\.load\('.*scripted\.pt'\)"),
-        (whole, r"holds a whole pickled model.*weights_only=False\); torch\.save\(m\.state_dict\(\)"),
+        (whole, r"holds a whole pickled model.*; torch\.save\(m\.state_dict\(\), 'weights\.pth'\)"),
     ):
         with pytest.raises(InputError, match=words) as error:
             read_checkpoint(path)
@@ -160,3 +162,13 @@ def test_a_distilled_networks_logits_are_the_average_of_its_heads(tmp_path):
     assert torch.allclose(logits, expected, atol=1e-5)
     assert torch.allclose(logits, model(images), atol=1e-5)
     assert {name.split(".")[0] for name in networks.head_names(network)} == {"head", "head_dist"}
+
+
+def test_the_printed_way_out_of_a_pickled_model_works_when_typed(tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save(timm.create_model(ARCH, num_classes=5), whole)
+    with pytest.raises(InputError) as error:
+        read_checkpoint(whole)
+    command = str(error.value).split("save its weights: ")[1].replace("python -c", f"{sys.executable} -c")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert find_weights(read_checkpoint(tmp_path / "weights.pth"), ARCH, tmp_path / "weights.pth").classes == 5
