@@ -14,9 +14,12 @@ import numpy as np
 import onnxruntime
 
 
-def fitted(picture: np.ndarray, side: int) -> np.ndarray:
-    """Cut the central square of a picture and resize it by averaging over areas: (side, side, 3) uint8."""
-    small = min(picture.shape[:2])
+def fitted(picture: np.ndarray, side: int, ratio: float = 1.0) -> np.ndarray:
+    """Cut the central square of a picture and resize it by averaging over areas: (side, side, 3) uint8.
+
+    `ratio`: side of the square as a share of the shorter side.
+    """
+    small = max(1, int(min(picture.shape[:2]) * ratio))
     top, left = ((length - small) // 2 for length in picture.shape[:2])
     square = picture[top : top + small, left : left + small].astype(np.float64)
     edges = np.arange(side + 1) * small / side
@@ -53,7 +56,8 @@ def main(file: str, *pictures: str) -> None:
     facts = json.loads(network.get_modelmeta().custom_metadata_map["winnow"])
     for name in pictures:
         for image in read(name):
-            logits = network.run(["logits"], {"images": fitted(image, facts["resolution"])[None]})[0][0]
+            shown = fitted(image, facts["resolution"], facts.get("crop_ratio", 1.0))
+            logits = network.run(["logits"], {"images": shown[None]})[0][0]
             likely = np.exp(logits - logits.max())
             likely /= likely.sum()
             best = np.argsort(-likely, kind="stable")[:3]

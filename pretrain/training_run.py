@@ -86,6 +86,8 @@ def specification(config: Config, plan: TrainingPlan) -> dict[str, Any]:
         "stem": recipe.stem,
         "classes": plan.source.manifest.classes,
         "resolution": recipe.evaluation or recipe.resolution,
+        "crop_ratio": recipe.crop_ratio,
+        "mirror": recipe.mirror,
         "mean": list(MEAN),
         "std": list(STD),
         "recipe": config.recipe,
@@ -144,7 +146,7 @@ def _train(
 
     def after_epoch(model: nn.Module, line: dict[str, Any]) -> None:
         if val is not None:
-            found = validation.evaluate(network, val, np.arange(len(val)), ranks, MEAN, STD, spec["resolution"])
+            found = validation.evaluate(network, val, np.arange(len(val)), ranks, spec)
             if not np.isfinite(found["loss"]):
                 raise NonFinite(
                     f"the validation loss after epoch {line['epoch']} is not finite: try a lower learning rate"

@@ -106,7 +106,7 @@ def _measured(config: Config) -> list[dict[str, Any]]:
     from prune.data import image_codecs
     from prune.data.dataset import open_dataset, stored_image
     from prune.data.stored_images import decode
-    from prune.models import networks
+    from prune.models import evaluation_view, networks
 
     model, spec = networks.load_model(config.model)
     source = open_dataset(config.beton)
@@ -115,9 +115,9 @@ def _measured(config: Config) -> list[dict[str, Any]]:
 
     def features(images: list[np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            flat = torch.from_numpy(_shown(images, spec["resolution"])).permute(0, 3, 1, 2)
+            flat = torch.from_numpy(_shown(images, spec)).permute(0, 3, 1, 2)
             parts = [networks.normalise(part, spec["mean"], spec["std"]) for part in flat.split(256)]
-            return np.concatenate([networks.features_and_logits(model, part)[0].numpy() for part in parts])
+            return np.concatenate([evaluation_view.outputs(model, part, spec)[0].numpy() for part in parts])
 
     original, points = features(pixels), []
     for codec in config.codecs:
@@ -131,10 +131,11 @@ def _measured(config: Config) -> list[dict[str, Any]]:
     return points
 
 
-def _shown(images: list[np.ndarray], side: int) -> np.ndarray:
+def _shown(images: list[np.ndarray], spec: dict[str, Any]) -> np.ndarray:
     import numpy as np
 
-    from prune.data.crops import center_crops, render
+    from prune.data.crops import render
+    from prune.models.evaluation_view import central_box, crop_ratio
 
-    boxes = center_crops(np.array([i.shape[0] for i in images]), np.array([i.shape[1] for i in images])).boxes
-    return np.stack([render(image, box, False, side) for image, box in zip(images, boxes)])
+    side, ratio = spec["resolution"], crop_ratio(spec)
+    return np.stack([render(image, central_box(image, ratio), False, side) for image in images])

@@ -160,20 +160,21 @@ def measure(
     import torch
 
     from prune.byte_budget.distortion import fmse, psnr
-    from prune.models import networks
+    from prune.models import evaluation_view, networks
     from prune.runs.cores import in_order
 
     side = config.resolution or spec["resolution"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
-    sizes, images = zip(*in_order(lambda row: renditions(source, int(row), levels, side), rows, config.workers))
+    ratio = evaluation_view.crop_ratio(spec)
+    sizes, images = zip(*in_order(lambda row: renditions(source, int(row), levels, side, ratio), rows, config.workers))
     stack = np.stack(images)
     flat = torch.from_numpy(stack.reshape(-1, side, side, 3)).permute(0, 3, 1, 2)
     found = []
     with torch.inference_mode():
         for batch in flat.split(config.batch_size):
             batch = networks.normalise(batch.to(device), spec["mean"], spec["std"])
-            found.append(networks.features_and_logits(model, batch)[0].float().cpu().numpy())
+            found.append(evaluation_view.outputs(model, batch, spec)[0].float().cpu().numpy())
     features = np.concatenate(found).reshape(len(rows), len(levels), -1)
     if not np.isfinite(features).all():
         raise InputError(f"the surrogate gives values that are not finite for images of {source.name}")
@@ -185,14 +186,17 @@ def measure(
     }
 
 
-def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple[list[int], np.ndarray]:
+def renditions(
+    source: Dataset, row: int, levels: list[int], side: int, ratio: float = 1.0
+) -> tuple[list[int], np.ndarray]:
     """Stored bytes of one image at every level, and (levels, side, side, 3) uint8 as the loaders would yield it."""
     import numpy as np
 
     from prune.data import image_codecs
-    from prune.data.crops import center_crops, render
+    from prune.data.crops import render
     from prune.data.dataset import stored_image
     from prune.data.stored_images import decode
+    from prune.models.evaluation_view import central_box
 
     stored = stored_image(source, row)
     pixels = decode(stored)
@@ -200,8 +204,7 @@ def renditions(source: Dataset, row: int, levels: list[int], side: int) -> tuple
     shown = []
     for level, data in zip(levels, datas):
         image = image_codecs.decode(data) if level else pixels
-        box = center_crops(np.array([image.shape[0]]), np.array([image.shape[1]])).boxes[0]
-        shown.append(render(image, box, False, side))
+        shown.append(render(image, central_box(image, ratio), False, side))
     return [len(data) for data in datas], np.stack(shown)
 
 

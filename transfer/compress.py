@@ -185,6 +185,7 @@ def _compression(
     """Read the images that the steps need, and predict the preservation set with the original."""
     import numpy as np
 
+    from prune.models.evaluation_view import crop_ratio
     from transfer.compression.acceptance import AcceptanceTest, Margins, predicted_classes, too_small_classes
     from transfer.compression.compression_loop import Compression
     from transfer.compression.importance import Importance
@@ -193,7 +194,8 @@ def _compression(
     from transfer.evaluation.image_arrays import balanced_rows, predictor, read_with
 
     classes = tuple(model.spec["classes"])
-    images, labels = read_with(loader, preserved)
+    ratio = crop_ratio(model.spec)
+    images, labels = read_with(loader, preserved, ratio)
     original = predicted_classes(predictor(model.network, model.spec)(images))
     if few := too_small_classes(labels, classes, config.class_margin):
         name, count = few[0]
@@ -202,7 +204,7 @@ def _compression(
     if config.importance == "data":
         known = np.asarray(dataset.manifest.labels)[rows]
         sample = balanced_rows(rows, known, config.importance_images, config.seed)
-    ranked = read_with(loader, sample) if len(sample) else (images[:0], labels[:0])
+    ranked = read_with(loader, sample, ratio) if len(sample) else (images[:0], labels[:0])
     margins = Margins(config.margin, config.class_margin, config.slack)
     seconds = 60 * config.checkpoint_minutes
     return Compression(

@@ -102,16 +102,18 @@ def _export(
     """Read the images for comparison and those at `rows` for calibration, and export."""
     import numpy as np
 
+    from prune.models.evaluation_view import crop_ratio
     from transfer.compression import onnx_export
     from transfer.evaluation.image_arrays import read_images
 
     compared, side = test or images, int(model.spec["resolution"])
     chosen = np.sort(np.random.default_rng((config.seed, 1)).permutation(len(compared))[: config.compare])
-    shown, labels = read_images(compared, chosen.astype(np.int64), side, loader="torch", workers=1)
+    how: dict[str, Any] = {"loader": "torch", "workers": 1, "ratio": crop_ratio(model.spec)}
+    shown, labels = read_images(compared, chosen.astype(np.int64), side, **how)
     known = list(compared.manifest.classes) == list(model.spec["classes"])
     calibration = None
     if config.int8:
-        calibration, _ = read_images(images, rows, side, loader="torch", workers=1)
+        calibration, _ = read_images(images, rows, side, **how)
     return onnx_export.export(
         model.network,
         model.spec,

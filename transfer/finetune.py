@@ -175,6 +175,7 @@ def _evaluate(
     import numpy as np
 
     from pretrain import training_flops
+    from prune.models.evaluation_view import passes
     from prune.models.forward_flops import forward_flops
     from prune.models.networks import save_model
     from prune.runs.identity import plain
@@ -195,7 +196,7 @@ def _evaluate(
         inputs,
         n_train=images,
         samples=progress.samples + len(test),
-        flops=progress.samples * cost + len(test) * forward_flops(network, recipe.resolution),
+        flops=progress.samples * cost + len(test) * passes(spec) * forward_flops(network, recipe.resolution),
         seconds=max(progress.seconds, time.perf_counter() - begin),
         recipe=spec["recipe"].removeprefix("finetune-"),
         head=config.head,

@@ -50,6 +50,7 @@ def run(config: Config) -> None:
     import numpy as np
     import torch
 
+    from prune.models.evaluation_view import passes
     from prune.models.forward_flops import forward_flops
     from prune.models.networks import open_model
     from transfer.evaluation import evaluation_result
@@ -87,7 +88,7 @@ def run(config: Config) -> None:
             inputs,
             n_train=len(train),
             samples=samples,
-            flops=samples * forward_flops(model.network, model.spec["resolution"]),
+            flops=samples * passes(model.spec) * forward_flops(model.network, model.spec["resolution"]),
             seconds=time.perf_counter() - begin,
             k=config.k,
             temperature=config.temperature,

@@ -54,6 +54,7 @@ def run(config: Config) -> None:
 
     import numpy as np
 
+    from prune.models.evaluation_view import passes
     from prune.models.forward_flops import forward_flops
     from prune.models.networks import open_model
     from transfer.evaluation import evaluation_result
@@ -80,7 +81,7 @@ def run(config: Config) -> None:
             evaluation_result.save_predictions(config.out, label, predicted, confidence, classes),
             inputs,
             samples=samples,
-            flops=samples * forward_flops(model.network, model.spec["resolution"]),
+            flops=samples * passes(model.spec) * forward_flops(model.network, model.spec["resolution"]),
             seconds=time.perf_counter() - begin,
             **settings,
         )

@@ -60,7 +60,7 @@ def run(config: Config) -> dict[str, Any]:
     original = side_by_side.open_predictor(config.original or step_directory(_run(config), 0))
     compressed = side_by_side.open_predictor(config.compressed or _run(config))
     side_by_side.need_alike(original, compressed)
-    new = read_incoming(config.images, original.classes, original.resolution)
+    new = read_incoming(config.images, original.classes, original.resolution, original.crop_ratio)
     reference = None
     if config.reference is not None:
         dataset = open_dataset(config.reference)

@@ -21,7 +21,7 @@ from prune.data.loader import open_loader
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
-from prune.models import networks
+from prune.models import evaluation_view, networks
 from prune.models.networks import TrainedModel
 from prune.runs.cores import share_of_cores
 from prune.runs.files import InputError, note, write_json
@@ -59,14 +59,14 @@ def extract(
     workers: int | None = None,
     device: torch.device | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield features and logits of the central crops of these images, batch by batch, in the order of `rows`.
+    """Yield features and logits of these images as the model's spec shows them, batch by batch, in the order of `rows`.
 
     Parameters
     ----------
     network : nn.Module
         Moved to the device and put in evaluation mode.
     spec : dict
-        Content of its `model.json`: "resolution", "mean" and "std" are read.
+        Content of its `model.json`: "resolution", "mean", "std", "crop_ratio" and "mirror" are read.
     dataset : Dataset
     rows : (n,) int64
     resolution : int, optional
@@ -102,9 +102,10 @@ def extract(
     total = -(-len(rows) // batch_size)
     try:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for images, _, which in track(batches.epoch(rows), total, dataset.name):
+            crops = evaluation_view.central(dataset, evaluation_view.crop_ratio(spec))
+            for images, _, which in track(batches.epoch(rows, crops=crops), total, dataset.name):
                 images = networks.normalise(images.to(device, non_blocking=True), spec["mean"], spec["std"])
-                outputs = networks.features_and_logits(network, images)
+                outputs = evaluation_view.outputs(network, images, spec)
                 features, logits = (output.float().cpu().numpy() for output in outputs)
                 finite = np.isfinite(features).all(1) & np.isfinite(logits).all(1)
                 if not finite.all():

@@ -76,6 +76,10 @@ def check_spec(spec: Mapping[str, Any]) -> None:
         if not isinstance(values, list) or len(values) != 3 or not all(_number(v) and v > least for v in values):
             kind = "numbers" if name == "mean" else "numbers above 0"
             raise InputError(f"{name} {shown(values)}: three finite {kind} are expected")
+    if not _number(ratio := spec.get("crop_ratio", 1.0)) or not 0 < ratio <= 1:
+        raise InputError(f"crop_ratio {shown(ratio)}: a share in (0, 1] is expected")
+    if type(spec.get("mirror", False)) is not bool:
+        raise InputError(f"mirror {shown(spec['mirror'])}: true or false is expected")
     for name in ("recipe", "index", "source", "fold"):
         if not isinstance(spec.get(name), (str, type(None))):
             raise InputError(f"{name} {shown(spec[name])}: a text is expected")

@@ -101,7 +101,7 @@ def evaluate(config: train.Config, folder: Path) -> None:
     loader = prune.data.loader.open_loader(config.beton, resolution=32, batch_size=64, workers=1, loader="torch")
     with open_ranks() as ranks:
         rows = np.arange(len(loader))
-        found = validation.evaluate(network, loader, rows, ranks, spec["mean"], spec["std"], 32)
+        found = validation.evaluate(network, loader, rows, ranks, {**spec, "resolution": 32})
         (folder / f"{ranks.rank}.json").write_text(json.dumps({**found, "world": ranks.world}))
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from pretrain import preemption
 from prune.models import networks
+from prune.models.evaluation_view import passes
 from prune.models.forward_flops import multiply_adds
 from prune.runs.files import note, read_json, write_json
 from prune.runs.identity import plain
@@ -169,7 +170,7 @@ def _entry(
         "what": plain(what),
         "params": parameters(model),
         "bytes": file.stat().st_size,
-        "macs": multiply_adds(model, int(spec["resolution"])),
+        "macs": passes(spec) * multiply_adds(model, int(spec["resolution"])),
         "latency_ms": _latency(directory, model, spec, compression.out / "work") if timed else None,
         "accuracy": decision.accuracy,
         "per_class": dict(zip(spec["classes"], decision.per_class)),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from prune.models.evaluation_view import passes
 from prune.models.forward_flops import multiply_adds
 from prune.runs.files import InputError, note
 from transfer.compression import onnx_model
@@ -89,7 +90,7 @@ def export(
         "task": "export",
         "arch": spec["arch"],
         "resolution": side,
-        "macs": multiply_adds(model, side),
+        "macs": passes(spec) * multiply_adds(model, side),
         "params": sum(p.numel() for p in model.parameters()),
         "compared": len(images),
         "threads": threads,

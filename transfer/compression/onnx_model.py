@@ -1,8 +1,10 @@
 """Networks as ONNX files: write one, open it, predict with it, and measure its latency and memory.
 
-A file takes decoded photographs: uint8, RGB, (n, r, r, 3), any n. Normalisation is part of the graph, so a device needs
-only ONNX Runtime and NumPy. The metadata holds, under "winnow", a JSON object with "format", "classes", "resolution",
-"input", "arch" and "precision". Every layer with weights is a node named like its module in PyTorch.
+A file takes decoded photographs: uint8, RGB, (n, r, r, 3), any n. Normalisation is part of the graph, and so is the
+mean with the mirror image where the model is evaluated so; a device needs ONNX Runtime and NumPy alone. The metadata
+holds, under "winnow", a JSON object with "format", "classes", "resolution", "crop_ratio" (side of the central square as
+a share of the shorter side), "input", "arch" and "precision". Every layer with weights is a node named like its module
+in PyTorch.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from prune.models.evaluation_view import crop_ratio, passes
 from prune.runs.files import InputError, atomic
 
 FORMAT = "winnow-onnx/1"
@@ -42,21 +45,25 @@ class _Mean(nn.Module):
 
 
 class _Normalised(nn.Module):
-    """A network that takes uint8 images with channels last and normalises them."""
+    """A network that takes uint8 images with channels last, normalises them, and averages over mirror images."""
 
     factor: torch.Tensor
     offset: torch.Tensor
 
-    def __init__(self, network: nn.Module, mean: Any, std: Any) -> None:
+    def __init__(self, network: nn.Module, mean: Any, std: Any, mirror: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.mirror = network, mirror
         shift, scale = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, std))
         self.register_buffer("factor", 1 / scale)
         self.register_buffer("offset", -shift / scale)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.network(images.permute(0, 3, 1, 2).float() * self.factor + self.offset)
-        return found
+        shown = images.permute(0, 3, 1, 2).float() * self.factor + self.offset
+        if self.mirror:  # one pass of twice as many images: every layer is one node
+            shown = torch.cat([shown, shown.flip(3)])
+        found: torch.Tensor = self.network(shown)
+        # Not `len(images)`: that is a constant to the exporter, and the file would take two images at a time.
+        return found.reshape(2, images.shape[0], -1).mean(0) if self.mirror else found
 
 
 def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
@@ -86,7 +93,7 @@ def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                _Normalised(network, spec["mean"], spec["std"]).eval(),
+                _Normalised(network, spec["mean"], spec["std"], passes(spec) == 2).eval(),
                 (images,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},),
@@ -136,6 +143,7 @@ def set_metadata(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str
         "arch": spec["arch"],
         "classes": list(spec["classes"]),
         "resolution": int(spec["resolution"]),
+        "crop_ratio": crop_ratio(spec),
         "input": LAYOUT,
         "precision": precision,
         **more,

@@ -13,7 +13,7 @@ from torch import nn
 from prune.data.batches import Loader
 from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
-from prune.models import networks
+from prune.models import evaluation_view, networks
 from transfer.evaluation.target_splits import loader_for
 
 
@@ -24,6 +24,7 @@ def read_images(
     *,
     loader: Literal["auto", "ffcv", "torch"] = "auto",
     workers: int | None = None,
+    ratio: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the central squares of a dataset's images.
 
@@ -35,6 +36,8 @@ def read_images(
         In pixels.
     loader, workers
         See `loader_for`.
+    ratio : float
+        Side of the squares as a share of the image's shorter side.
 
     Returns
     -------
@@ -46,13 +49,13 @@ def read_images(
         return np.zeros((0, side, side, 3), np.uint8), np.zeros(0, np.int64)
     chosen, workers = loader_for(loader, workers, len(rows))
     with closing(open_loader(dataset, resolution=side, batch_size=256, loader=chosen, workers=workers)) as opened:
-        return read_with(opened, rows)
+        return read_with(opened, rows, ratio)
 
 
-def read_with(loader: Loader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_with(loader: Loader, rows: np.ndarray, ratio: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Read central squares with an open loader: images and labels as from `read_images`, of at least one row."""
     images, labels = [], []
-    with closing(loader.epoch(rows)) as batches:  # type: ignore[type-var]
+    with closing(loader.epoch(rows, crops=evaluation_view.central(loader.source, ratio))) as batches:  # type: ignore[type-var]
         for part, label, _ in batches:
             images.append(part.permute(0, 2, 3, 1).numpy().copy())
             labels.append(label.numpy().copy())
@@ -90,6 +93,6 @@ def predictor(model: nn.Module, spec: Mapping[str, Any]) -> Callable[[np.ndarray
         with torch.inference_mode():
             blank = np.zeros(len(images), np.int64)
             batches = normalised_batches(images, blank, spec, 256)
-            return np.concatenate([model(batch).float().numpy() for batch, _ in batches])
+            return np.concatenate([evaluation_view.logits(model, batch, spec).numpy() for batch, _ in batches])
 
     return predict

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.data.crops import center_crops, render
+from prune.data.crops import render
 from prune.data.stored_images import decode, prepare
+from prune.models.evaluation_view import central_box
 from prune.runs.files import InputError, note
 
 
@@ -23,7 +24,7 @@ class IncomingImages:
     unreadable: list[str]
 
 
-def read_incoming(place: Path, classes: list[str], side: int) -> IncomingImages:
+def read_incoming(place: Path, classes: list[str], side: int, ratio: float = 1.0) -> IncomingImages:
     """Read the images that a CSV lists, cropped to their central square; unreadable ones are skipped.
 
     Raises
@@ -53,8 +54,7 @@ def read_incoming(place: Path, classes: list[str], side: int) -> IncomingImages:
         except (OSError, ValueError):  # not an image, or not a path: it may contain a NUL byte
             unreadable.append(row["path"] or f"line {number}")
             continue
-        box = center_crops(np.array([pixels.shape[0]]), np.array([pixels.shape[1]])).boxes[0]
-        images.append(np.ascontiguousarray(render(pixels, box, False, side)))
+        images.append(np.ascontiguousarray(render(pixels, central_box(pixels, ratio), False, side)))
         paths.append(row["path"])
         labels.append(known[label] if label else -1)
     if unreadable:

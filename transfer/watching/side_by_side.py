@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from prune.data.dataset import Dataset
-from prune.models import networks
+from prune.models import evaluation_view, networks
 from prune.runs.extras import need_modules
 from prune.runs.files import InputError
 from transfer.compression import journal
@@ -35,6 +35,7 @@ class Predictor:
     name: str
     classes: list[str]
     resolution: int
+    crop_ratio: float
     predict: Predict
 
 
@@ -54,20 +55,22 @@ def open_predictor(place: Path) -> Predictor:
             logits = onnx_model.predict(session, images)
             return logits, logits
 
-        return Predictor(str(place), list(facts["classes"]), int(facts["resolution"]), predict_file)
+        ratio = evaluation_view.crop_ratio(facts)
+        return Predictor(str(place), list(facts["classes"]), int(facts["resolution"]), ratio, predict_file)
     network, spec = networks.load_model(place)
 
     def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         blank = np.zeros(len(images), np.int64)
         with torch.inference_mode():
             parts = [
-                [v.float().numpy() for v in networks.features_and_logits(network, batch)]
+                [v.float().numpy() for v in evaluation_view.outputs(network, batch, spec)]
                 for batch, _ in normalised_batches(images, blank, spec, 256)
             ]
         features, logits = (np.concatenate(part) for part in zip(*parts))
         return features, logits
 
-    return Predictor(str(place), list(spec["classes"]), int(spec["resolution"]), predict)
+    ratio = evaluation_view.crop_ratio(spec)
+    return Predictor(str(place), list(spec["classes"]), int(spec["resolution"]), ratio, predict)
 
 
 def need_alike(original: Predictor, compressed: Predictor) -> None:
@@ -77,6 +80,11 @@ def need_alike(original: Predictor, compressed: Predictor) -> None:
     if original.resolution != compressed.resolution:
         raise InputError(
             f"{compressed.name}: takes {compressed.resolution} px, {original.name} {original.resolution} px"
+        )
+    if original.crop_ratio != compressed.crop_ratio:
+        raise InputError(
+            f"{compressed.name}: is shown {compressed.crop_ratio:g} of an image's shorter side, {original.name} "
+            f"{original.crop_ratio:g}: export it again"
         )
 
 
@@ -100,7 +108,8 @@ class Reference:
 def read_reference(dataset: Dataset, rows: np.ndarray, most: int, original: Predictor) -> Reference:
     """Read at most `most` of these images and predict them with the original."""
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
-    images, labels = read_images(dataset, rows, original.resolution, loader="torch", workers=1)
+    side, ratio = original.resolution, original.crop_ratio
+    images, labels = read_images(dataset, rows, side, loader="torch", workers=1, ratio=ratio)
     place = {name: label for label, name in enumerate(original.classes)}
     table = np.array([place.get(name, -1) for name in dataset.manifest.classes])
     return Reference(images, table[labels], *original.predict(images))

@@ -384,3 +384,25 @@ def test_a_file_takes_pixels_and_normalises_them_itself(trained):
     _, _, _, path = trained
     taken = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()
     assert [(i.name, i.type, i.shape[1:]) for i in taken] == [("images", "tensor(uint8)", [SIDE, SIDE, 3])]
+
+
+def test_a_file_averages_over_the_mirror_image_and_names_the_crop_where_the_model_does(trained, tmp_path):
+    _, model, plain_spec, _ = trained
+    spec = {**plain_spec, "mirror": True, "crop_ratio": 0.75}
+    images, _ = pictures(7, 9)
+    path = onnx_model.export_onnx(model, spec, tmp_path / "mirror.onnx")
+    session = onnx_model.session(path)
+    plain = image_arrays.predictor(model, plain_spec)
+    mean = (plain(images) + plain(images[:, :, ::-1])) / 2
+    assert image_arrays.predictor(model, spec)(images) == pytest.approx(mean, abs=1e-4)
+    assert onnx_model.predict(session, images) == pytest.approx(mean, abs=1e-3)
+    assert onnx_model.predict(session, images[:, :, ::-1]) == pytest.approx(mean, abs=1e-3)
+    assert onnx_model.facts(session, path)["crop_ratio"] == 0.75
+    # The picture, three times as large, within a white frame that the crop cuts off.
+    wide = np.full((SIDE * 4, SIDE * 5, 3), 255, np.uint8)
+    wide[SIDE // 2 : -SIDE // 2, SIDE:-SIDE] = images[0].repeat(3, 0).repeat(3, 1)
+    np.save(tmp_path / "wide.npy", wide)
+    done = example("run_onnx.py", path, tmp_path / "wide.npy")
+    assert done.returncode == 0, done.stderr
+    best = CLASSES[mean[0].argmax()]
+    assert done.stdout.split("  ")[1].startswith(best)
