@@ -36,6 +36,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "moderate": ("--method", "moderate"),
     "ccs": ("--method", "ccs"),
     "zcore": ("--method", "zcore"),
+    "evidence-easy": ("--quota", "evidence", "--rank", "el2n/entropy:bottom"),
+    "evidence-domain": ("--quota", "evidence", "--rank", "domain:top"),
+    "evidence+random": ("--mix", "evidence:0.5,random:0.5"),
     "lm+random": ("--mix", "lm:0.5,random:0.5"),
     "lm+domain": ("--mix", "lm:0.5,domain:0.5"),
 }
