@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from prune.runs.files import note, read_json, write_json
+from prune.runs.disk_errors import as_os_error
+from prune.runs.files import needing, note, read_json, write_json
 
 KEPT = 2
 
@@ -71,10 +72,14 @@ def save(
             shutil.rmtree(stale)
         partial.mkdir(parents=True)
     wait()
-    write_state(partial / f"rank{rank}.safetensors", mine)
-    if rank == 0:
-        write_state(partial / "shared.safetensors", shared())
-        write_json(partial / "progress.json", progress)
+    try:
+        write_state(partial / f"rank{rank}.safetensors", mine)
+        if rank == 0:
+            write_state(partial / "shared.safetensors", shared())
+            write_json(partial / "progress.json", progress)
+    except BaseException:  # above all a full disk: what is left of this checkpoint would keep it full
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     wait()
     if rank == 0:
         write_json(partial / "files.json", {p.name: _digest(p) for p in sorted(partial.iterdir())})
@@ -117,7 +122,7 @@ def damage(found: Path) -> str:
         for name, digest in stated.items():
             if _digest(found / name) != digest:
                 return f"{name} does not match its digest"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
     return "" if {"shared.safetensors", "rank0.safetensors", "progress.json"} <= set(stated) else "files are missing"
 
@@ -158,9 +163,14 @@ def write_state(path: Path, state: Any) -> None:
     """Write `state` to `path`, and to disk: dicts, lists and tuples of tensors, numbers, texts and None."""
     tensors: list[torch.Tensor] = []
     shape = json.dumps(_taken_apart(state, tensors))
-    save_file({str(i): t for i, t in enumerate(tensors)}, path, metadata={"state": shape})
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    needed = sum(t.numel() * t.element_size() for t in tensors) + len(shape)
+    with needing(path, needed):
+        try:
+            save_file({str(i): t for i, t in enumerate(tensors)}, path, metadata={"state": shape})
+        except SafetensorError as error:
+            raise as_os_error(error, path) or error from None
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def read_state(path: Path) -> Any:

@@ -18,6 +18,7 @@ import torch
 
 from pretrain.distributed import Ranks
 from prune.index.npz import open_arrays, save_arrays
+from prune.runs.disk_errors import reserve
 
 FORMAT = "winnow-dynamics/1"
 _EPOCH_FORMAT = "winnow-dynamics-epoch/1"
@@ -111,6 +112,8 @@ def assemble(out: Path, epochs: int, rows: np.ndarray, labels: np.ndarray, meta:
         name: np.memmap(folder / f".{name}.partial", kind, "w+", shape=(epochs, len(rows)))
         for name, kind in kinds.items()
     }
+    for name in kinds:
+        reserve(folder / f".{name}.partial")
     for epoch in range(epochs):
         arrays, _ = open_arrays(folder / f"{epoch:05d}.npz", _EPOCH_FORMAT)
         for name, table in tables.items():

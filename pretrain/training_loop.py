@@ -27,7 +27,7 @@ from pretrain.optimisation import Loss, swapped
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
 from prune.models import networks
-from prune.runs.files import note
+from prune.runs.files import needing, note
 
 _CHECK_EVERY = 20  # steps between checks of a CUDA loss: each check waits for the GPU
 
@@ -101,7 +101,8 @@ def train(
         )
         run.resume(micro_batch)
         run.learner.wrap()
-        run.to_the_end()
+        with preemption.saves_first():
+            run.to_the_end()
     return run.progress
 
 
@@ -246,9 +247,12 @@ class _Run:
             return {**self.learner.shared(), "infobatch": torch.from_numpy(losses)}
 
         ranks, p = self.learner.ranks, self.progress
-        checkpoint.save(
-            directory, p.step, ranks.rank, ranks.wait, shared=shared, mine=self.learner.mine(), progress=asdict(p)
-        )
+        found = checkpoint.complete(directory)
+        safe = f"the checkpoint of step {int(found[-1].name)} is whole" if found else "there is no checkpoint yet"
+        with needing(directory, 0, safe):
+            checkpoint.save(
+                directory, p.step, ranks.rank, ranks.wait, shared=shared, mine=self.learner.mine(), progress=asdict(p)
+            )
         self.saved = time.monotonic()
 
     def _refuse(self, bad_step: int) -> None:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, need_file, note
 from prune.runs.identity import Location, identity
-from prune.runs.outputs import claim_file
+from prune.runs.outputs import claim_file, scratch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,8 +67,7 @@ def run(config: Config) -> Path:
             return config.out
         order = None if "id" not in given else _rows_of_ids(config.arrays, given["id"], manifest)
         model = {"arch": config.model, "classes": names, "fingerprint": config.model}
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{config.out.name}.", dir=config.out.parent) as folder:
+        with scratch(config.out) as folder:
             features = _as_float16_in(Path(folder, "features.npy"), given["features"], order)
             logits = _as_float16_in(Path(folder, "logits.npy"), logits, order)
             write_features(config.out, features, logits, manifest, config.manifest, model, identity(config) | inputs)
@@ -81,11 +79,13 @@ def _as_float16_in(place: Path, table: np.ndarray, order: np.ndarray | None) -> 
     """Rows of a table in the given order as float16, mapped from a file that is written block by block."""
     import numpy as np
 
+    from prune.runs.disk_errors import reserve
     from prune.scores.streaming import as_float16, blocks, read_rows, release_pages
 
     if 0 in table.shape:
         return np.empty(table.shape, np.float16)
     found = np.lib.format.open_memmap(place, "w+", np.float16, table.shape)
+    reserve(place)
     for rows in blocks(len(table)):
         found[rows] = as_float16(read_rows(table, rows) if order is None else table[order[rows]])
         release_pages(table)

@@ -10,6 +10,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .whole_files import InputError, atomic, need_file
+from .whole_files import InputError, atomic, need_file, needing
 
 _CHUNK = 1 << 24
 
@@ -35,7 +36,9 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str,
         JSON).
     """
     text = _json(meta)
+    needed = len(text) + sum(np.asanyarray(array).nbytes for array in arrays.values())
     with (
+        needing(path, needed),
         atomic(path) as partial,
         open(partial, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
@@ -50,6 +53,13 @@ def _json(meta: Mapping[str, Any]) -> bytes:
         return json.dumps(meta, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return json.dumps(meta, sort_keys=True, allow_nan=False).encode()
+
+
+def array_crc32(array: np.ndarray) -> int:
+    """CRC-32 that the array has as a member of a file that `save_arrays` writes."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, zlib.crc32(head.getvalue()))
 
 
 def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:

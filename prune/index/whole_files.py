@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, where another project may read an index
+    fcntl = None  # type: ignore[assignment]
+
+_PARTIAL = re.compile(r"\..+\.\d+\.partial")
+_SEEN: set[tuple[int, str]] = set()
 
 
 class InputError(ValueError):
@@ -20,17 +29,87 @@ class InputError(ValueError):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`: renamed to `path` when the block succeeds, removed when it fails."""
+    """Give a temporary path beside `path`: renamed to `path` when the block succeeds, removed when it fails.
+
+    What writers that were killed have left in the folder is removed first. An `OSError` names `path` when it names no
+    file of its own, as that of a full disk does not.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        held = os.open(partial, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o666)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    try:
+        _locked(held)
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(partial):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
+        os.close(held)
+
+
+@contextmanager
+def needing(path: Path, needed: int, safe: str = "") -> Iterator[None]:
+    """Name the file in an `OSError` of the block, and note the bytes that it needs and what is safe.
+
+    Examples
+    --------
+    >>> try:
+    ...     with needing(Path("x.npz"), 2_500_000):
+    ...         raise OSError(28, "No space left on device")
+    ... except OSError as error:
+    ...     print(error.filename, error.__notes__)
+    x.npz ['2.5 MB are needed']
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        notes = [f"{needed / 1e6:,.1f} MB are needed" if needed else "", safe]
+        for text in filter(None, notes):
+            error.add_note(text)
+        raise
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock an open file against its removal as abandoned; False where another process holds it, or nobody can."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of writers that have ended: those whose lock is free. Once for each folder."""
+    if (key := (os.getpid(), os.path.realpath(folder))) in _SEEN:
+        return
+    _SEEN.add(key)
+    for name in os.listdir(folder):
+        if not _PARTIAL.fullmatch(name):
+            continue
+        try:
+            found = os.open(folder / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:  # gone meanwhile, or not ours to open
+            continue
+        try:
+            if _locked(found):
+                (folder / name).unlink(missing_ok=True)
+        finally:
+            os.close(found)
 
 
 def need_file(path: Path, what: str) -> Path:

@@ -24,6 +24,7 @@ from prune.index.pruned_index import PrunedIndex
 from prune.models import evaluation_view, networks
 from prune.models.networks import TrainedModel
 from prune.runs.cores import share_of_cores
+from prune.runs.disk_errors import reserve
 from prune.runs.files import InputError, note, write_json
 from prune.runs.identity import RunOption, identity
 from prune.runs.memory_allocator import keep_freed_memory
@@ -207,6 +208,8 @@ def _extract_part(
         if not files:
             shapes = [(len(rows), array.shape[1]) for array in (features, logits)]
             files = [np.lib.format.open_memmap(p, "w+", np.float16, s) for p, s in zip(parts, shapes)]
+            for part in parts:
+                reserve(part)
         at = np.searchsorted(rows, which)
         files[0][at], files[1][at] = as_float16(features), as_float16(logits)
     for file in files:

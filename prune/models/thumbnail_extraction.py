@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ from prune.data.dataset import Dataset
 from prune.data.thumbnail_features import DIMENSIONS, NAME, thumbnails
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
+from prune.runs.disk_errors import reserve
 from prune.runs.files import note
-from prune.runs.outputs import claim_file
+from prune.runs.outputs import claim_file, scratch
 from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features
 from prune.scores.streaming import as_float16
 
@@ -40,9 +40,10 @@ def describe_to_file(dataset: Dataset, out: Path, workers: int | None = None) ->
             order = open_arrays(out, FORMAT)[1].get("order")
             check_order(out, order, manifest, order_fingerprint(manifest), "give another --out, or remove it")
             return
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        with scratch(out) as folder:
             shape = (len(dataset), DIMENSIONS)
             features = np.lib.format.open_memmap(Path(folder, "features.npy"), "w+", np.float16, shape)
+            reserve(Path(folder, "features.npy"))
             for rows, block in thumbnails(dataset, workers=workers):
                 features[rows] = as_float16(block)
             model = {"arch": NAME, "classes": [], "fingerprint": NAME}

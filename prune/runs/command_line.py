@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prune.index.version import VERSION
+from prune.runs.disk_errors import in_words
 from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError
+from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals
 
 
 def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[str] | None = None) -> int:
@@ -55,24 +57,28 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
 def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     """Parse `argv` for the step in `module` and run it; the exit code."""
     drop_unread_output()
+    config: Any = None
     try:
-        step = importlib.import_module(module)
-        step.run(parse(program, step, argv))
+        with ended_by_signals():
+            step = importlib.import_module(module)
+            config = parse(program, step, argv)
+            step.run(config)
     except InputError as error:
         _report(program, str(error))
         return ExitCode.WRONG_INPUT
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command resumes", file=sys.stderr)
+        _report(program, f"interrupted; {afterwards(program)}")
         return ExitCode.INTERRUPTED
+    except Stopped as stopped:
+        _report(program, f"stopped by {stopped.name}; {afterwards(program)}")
+        return ExitCode.STOPPED
     except ModuleNotFoundError as error:
         if error.name is None or (package := error.name.split(".")[0]) not in EXTRA:
             raise  # a module of this project, or one that should never be missing: a defect
         _report(program, missing(package))
         return ExitCode.WRONG_INPUT
     except OSError as error:  # a full disk, no permission, a folder where a file is wanted
-        named = f"{error.filename}: " if error.filename else ""
-        a_file = isinstance(error, (FileExistsError, NotADirectoryError))
-        _report(program, named + ("a file lies where a folder is needed" if a_file else error.strerror or str(error)))
+        _report(program, in_words(error, getattr(config, "out", None)))
         return ExitCode.WRONG_INPUT
     return ExitCode.DONE
 

@@ -19,10 +19,10 @@ class ExitCode(IntEnum):
 MEANING = {
     ExitCode.DONE: "done, or up to date",
     ExitCode.ANSWER_IS_NO: "done, and the answer is no: a check failed, a result was not accepted",
-    ExitCode.WRONG_INPUT: "wrong input; nothing was changed",
+    ExitCode.WRONG_INPUT: "wrong input, or a disk that takes no more; nothing was changed",
     ExitCode.NEEDS_APPROVAL: "waits for a person",
-    ExitCode.STOPPED: "stopped; the same command resumes",
-    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.STOPPED: "stopped; the same command resumes or, as its last line says, begins again",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C; a training has saved a checkpoint first",
 }
 
 

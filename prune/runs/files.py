@@ -1,6 +1,6 @@
 """What every step does around its work: whole files, notes on standard error, checks of numbers and paths.
 
-Nothing here imports more than the standard library, so that `--help` stays quick. The first five names are defined in
+Nothing here imports more than the standard library, so that `--help` stays quick. The first six names are defined in
 `prune.index.whole_files`, since that folder must work without the rest of the package; import them from here.
 """
 
@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any, Literal
 
-from prune.index.whole_files import InputError, atomic, need_file, read_json, write_json
+from prune.index.whole_files import InputError, atomic, need_file, needing, read_json, write_json
 
 __all__ = [
     "InputError",
@@ -19,6 +19,7 @@ __all__ = [
     "counted",
     "csv_cell",
     "need_file",
+    "needing",
     "note",
     "positive",
     "read_json",

@@ -5,6 +5,7 @@ Two questions, one answer each: `claim` for steps that write a directory, `claim
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from typing import Any
 from prune.index.version import versions
 from prune.runs.files import InputError, atomic, note, read_json, write_json
 from prune.runs.identity import identity, plain, refuse_other
-from prune.runs.run_lock import directory_lock, file_lock
+from prune.runs.run_lock import directory_lock, file_lock, remove_left_lock
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def claim(out: Path, config: Any, inputs: Mapping[str, Any] | None = None) -> It
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out must be a directory")
     if _finished(out, config, inputs) or os.environ.get("RANK", "0") != "0":
+        remove_left_lock(out / ".lock")
         yield (out / "DONE").exists()
         return
     fresh = not out.exists()
@@ -121,6 +123,7 @@ def claim_file(
     """
     out, inputs = Path(out), dict(inputs or {})
     if _up_to_date(out, record, config, inputs):
+        remove_left_lock(out.with_name(f".{out.name}.lock"))
         note(f"{out}: up to date")
         yield True
         return
@@ -139,6 +142,22 @@ def _up_to_date(out: Path, record: Callable[[Path], Mapping[str, Any]], config: 
         raise InputError(f"{error}; give another --out, or remove it") from None
     refuse_other(out, found, config, inputs)
     return True
+
+
+@contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out`, which this process holds (`claim_file`), for what does not fit the memory.
+
+    It is removed at the end; what a killed run of the same step left is removed first.
+    """
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.scratch"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = out.with_name(f".{out.name}.{os.getpid()}.scratch")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def index_record(path: Path) -> dict[str, Any]:

@@ -62,6 +62,19 @@ def file_lock(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+def remove_left_lock(place: Path) -> None:
+    """Remove the lock file of a holder that was killed, where nobody holds it: the output is done, no run will."""
+    beat = place.with_name(f"{place.name}.beat")
+    if os.environ.get("RANK", "0") != "0" or not place.is_file() or beat.exists():
+        return
+    from filelock import FileLock, Timeout
+
+    with suppress(Timeout, OSError):
+        lock = FileLock(place, timeout=0, fallback_to_soft=False)
+        with lock:
+            place.unlink(missing_ok=True)
+
+
 @contextmanager
 def _held(out: Path, place: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":  # rank 0 holds it for all ranks of the run

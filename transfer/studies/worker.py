@@ -96,7 +96,7 @@ def _logged(log: Path, head: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Restore the signal handlers that a step replaces by its own."""
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
     kept = [(name, signal.getsignal(name)) for name in names]
     try:
         yield

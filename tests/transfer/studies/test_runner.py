@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,49 +217,48 @@ def test_a_worker_that_is_killed_stops_the_study(tmp_path):
         run_tasks([task("a")], tmp_path, pool, Silent())
 
 
+ENDLESS = ("python", "-m", "prune", "generate", "--per-class", "200000", "--out", "endless")
 PARENT = """
-import os, sys, time
+import sys
 from pathlib import Path
 from transfer.studies.task import Task
 from transfer.studies.worker_pool import WorkerProcesses
 if __name__ == "__main__":
     pool = WorkerProcesses(Path(sys.argv[1]), 2)
-    command = ("python", "-m", "prune", "write", "--images", "endless", "--out", "x.beton")
-    pool.start(Task(0, "a", "write", command, "x.beton"))
-    with open(os.path.join(sys.argv[1], "endless", "a", "0.jpg"), "wb"):  # returns when the task has begun to read
-        print(*(worker.pid for worker in [*pool._free, *pool._busy]), flush=True)
-        pool.wait()
+    pool.start(Task(0, "a", "write", tuple(sys.argv[2:]), "endless"))
+    print(*(worker.pid for worker in [*pool._free, *pool._busy]), flush=True)
+    pool.wait()
 """
 
 
-def endless(folder):
-    """Make a tree whose first image is a pipe: writing it to a beton waits for ever."""
-    for name in "ab":
-        (folder / "endless" / name).mkdir(parents=True)
-        os.mkfifo(folder / "endless" / name / "0.jpg")
+def wait_for(place):
+    """Return when a task that draws images for minutes has begun."""
+    for _ in range(6000):
+        if place.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{place} did not come")
 
 
 def test_ending_a_pool_ends_its_workers_whatever_they_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_pool, "_PATIENCE", 0.1)
-    endless(tmp_path)
+    monkeypatch.setattr(worker_pool, "_PATIENCE", 0.0)
     pool = WorkerProcesses(tmp_path, 1)
-    command = ("python", "-m", "prune", "write", "--images", "endless", "--out", "x.beton")
-    pool.start(task("a", command=command))
-    with open(tmp_path / "endless" / "a" / "0.jpg", "wb"):  # returns when the task has begun to read
-        pool.close()
+    pool.start(task("a", command=ENDLESS))
+    wait_for(tmp_path / "endless")
+    pool.close()
     assert [worker.returncode for worker in pool._busy] == [-signal.SIGKILL]
-    assert not (tmp_path / "x.beton").exists()
+    assert not (tmp_path / "endless" / "DONE").exists()
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
-    endless(tmp_path)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", PARENT, str(tmp_path), *ENDLESS], stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert parent.stdout is not None
     pids = [int(word) for word in parent.stdout.readline().split()]
     assert len(pids) == 2
+    wait_for(tmp_path / "endless")
     descriptors = [os.pidfd_open(pid) for pid in pids]
     parent.kill()
     parent.wait()
