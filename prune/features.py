@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least
 from prune.runs.identity import Location, Recorded, RunOption
 
@@ -21,7 +22,8 @@ from prune.runs.identity import Location, Recorded, RunOption
 @dataclass(frozen=True)
 class Config:
     betons: Location[tuple[Path, ...]]
-    """Betons of `prune write`; source and targets' train splits can go into one call."""
+    """Betons of `prune write`; source and targets' train splits can go into one call. A folder of betons, or a pattern
+    in quotes, is one source."""
     out: Location[Path]
     """Directory for <name>.features.npz."""
     model: Location[Path | None] = None
@@ -40,10 +42,17 @@ class Config:
     """Image loader; torch works without FFCV."""
     workers: RunOption[int | None] = None
     """Decoding threads per process."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
 def run(config: Config) -> None:
     """Write the features of each beton that has none yet."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     from prune.data.dataset import open_dataset
     from prune.index.pruned_index import PrunedIndex
     from prune.models.feature_extraction import ExtractionSettings, extract_to_file
@@ -69,7 +78,9 @@ def _check(config: Config) -> None:
         raise InputError("give either --model or --thumbnail")
     if config.thumbnail and config.index is not None:
         raise InputError("--index goes with --model: thumbnails are computed of all images")
-    names = [path.name.removesuffix(".beton") for path in config.betons]
+    from prune.data.dataset import dataset_name
+
+    names = [dataset_name(path) for path in config.betons]
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"--betons: two are named {min(twice)!r}; their features would overwrite each other")
     at_least(config, 1, "resolution", "batch_size", "workers")

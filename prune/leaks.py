@@ -142,10 +142,10 @@ def _text(name: bytes) -> str:
 
 def _manifest(one: Features) -> Manifest | None:
     """The manifest in whose order the features' rows are; None where it is missing or has changed."""
-    from prune.index.manifest import Manifest
+    from prune.index.manifest import Manifest, manifest_exists
     from prune.scores.feature_files import order_fingerprint
 
-    if not one.manifest.is_file() or one.order not in (None, order_fingerprint(one.manifest)):
+    if not manifest_exists(one.manifest) or one.order not in (None, order_fingerprint(one.manifest)):
         return None
     manifest = Manifest.load(one.manifest)
     return manifest if manifest.fingerprint == one.source else None

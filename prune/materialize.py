@@ -31,7 +31,7 @@ class Config:
     index: Location[Annotated[Path, tyro.conf.Positional]]
     """Index file, NAME.index.npz."""
     source: Location[Path]
-    """Beton that the index was made from, X.beton."""
+    """Beton that the index was made from, X.beton, or the folder or pattern of several."""
     out: Location[Path]
     """Beton to write; its manifest goes beside it."""
     allow_changed: bool = False
@@ -53,6 +53,8 @@ def run(config: Config) -> Path:
     need_file(config.index, "an index of `prune select`")
     if config.out.suffix != ".beton":
         raise InputError(f"--out {config.out}: the name must end in .beton")
+    if config.source.is_dir() and config.out.resolve().parent == config.source.resolve():
+        raise InputError(f"--out {config.out}: lies in the source's folder, whose betons are one source: name another")
     if config.out.resolve() == config.source.resolve():
         raise InputError(f"--out {config.out}: is the source itself")
     index, source = PrunedIndex.load(config.index), open_dataset(config.source)

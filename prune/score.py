@@ -319,9 +319,9 @@ def write_findings(path: Path, arrays: Mapping[str, np.ndarray], source: Feature
 
     import numpy as np
 
-    from prune.index.manifest import Manifest
+    from prune.index.manifest import Manifest, manifest_exists
 
-    if not source.manifest.is_file():
+    if not manifest_exists(source.manifest):
         raise InputError(f"--findings: the source's manifest is not at {source.manifest}")
     ids = Manifest.load(source.manifest).ids
 

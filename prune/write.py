@@ -4,6 +4,7 @@
     prune write --images photos/test --out runs/photos-test.beton --classes runs/photos.manifest.npz
     prune write --images val.txt --root ILSVRC/val --out runs/val.beton --classes runs/photos.manifest.npz
     prune write --images 'imagenet/data/train-*.parquet' --out runs/imagenet.beton
+    prune write --images photos --shard 3/7 --out runs/photos/3.beton      (an array job; runs/photos is the source)
 
 JPEG files keep their bytes unless --side or --quality changes them; lossless files are stored as raw pixels. Every
 image is decoded once: unreadable ones are skipped, counted, and named with the reason in the manifest.
@@ -45,6 +46,9 @@ class Config:
     """The folders of --images are classes although their own folders look like those of a split."""
     page_mib: int = 8
     """Page size of the beton in MiB, a power of two: the largest image that fits."""
+    shard: str | None = None
+    """K/N: write part K of N of the images, for array jobs that share the work; every command then reads the folder of
+    the N betons, or a pattern such as 'photos/*.beton', as one source."""
     workers: RunOption[int | None] = None
     """Threads that read and decode; all cores when absent."""
     dry_run: RunOption[bool] = False
@@ -53,7 +57,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
-    from prune.data.beton_writing import WritingSettings, need_two_classes, note_ignored, write_beton
+    from prune.data.beton_writing import WritingSettings, need_two_classes, note_ignored, shard_of, write_beton
     from prune.data.image_listing import list_images
     from prune.data.listing import Reading
     from prune.index.manifest import open_manifest
@@ -64,11 +68,12 @@ def run(config: Config) -> None:
     if config.dry_run and not config.out.exists():
         listing = list_images(config.images, classes, reading)
         need_two_classes(config.images, listing)
+        listing = listing if config.shard is None else shard_of(listing, config.shard)
         found = f"{counted(len(listing.ids), 'image')} in {counted(len(listing.classes), 'class')}"
         note(f"{config.images}: {found}; nothing is written")
-        note_ignored(config.images, listing, every_class=classes is None)
+        note_ignored(config.images, listing, every_class=classes is None and config.shard is None)
         return
-    settings = WritingSettings(config.side, config.quality, config.page_mib, config.workers)
+    settings = WritingSettings(config.side, config.quality, config.page_mib, config.workers, config.shard)
     write_beton(config.images, config.out, settings, classes=classes, reading=reading)
 
 

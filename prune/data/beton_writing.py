@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class WritingSettings:
     quality: int | None = None
     page_mib: int = 8
     workers: RunOption[int | None] = None
+    shard: str | None = None
 
 
 def write_beton(
@@ -75,27 +77,50 @@ def write_beton(
         made = {key: value for key, value in manifest.meta.get("config", {}).items() if key != "images"}
         return made | (inputs if classes == manifest.classes else {})  # the same labels, whoever named them
 
-    if not out.exists():  # a wrong place is refused before anything is written
-        listing = list_images(images, classes, reading) if listing is None else listing
-        need_two_classes(images, listing)
+    def listed() -> Listing:
+        whole = list_images(images, classes, reading) if listing is None else listing
+        need_two_classes(images, whole)
+        return whole if settings.shard is None else shard_of(whole, settings.shard)
+
+    part = None if out.exists() else listed()  # a wrong place is refused before anything is written
     with claim_file(out, record, settings, inputs) as done:
         if done:
-            _compare(images, out, Manifest.load(place), lambda: listing or list_images(images, classes, reading))
+            _compare(images, out, Manifest.load(place), listed)
             return
-        assert listing is not None
+        part = part or listed()
         with atomic(out) as partial:
             meta = {"source": _name(images), "config": identity(settings) | inputs}
-            manifest = _write_images(images, listing, partial, settings, meta)
+            manifest = _write_images(images, part, partial, settings, meta)
             place.unlink(missing_ok=True)  # a manifest of an earlier beton must never lie beside this one
             manifest.save(place)
     skipped = manifest.meta["skipped"]
     megabytes = manifest.nbytes.sum(dtype="i8") / 1e6
-    size = f"{counted(len(manifest), 'image')}, {megabytes:,.1f} MB, {counted(len(listing.classes), 'class')}"
+    size = f"{counted(len(manifest), 'image')}, {megabytes:,.1f} MB, {counted(len(part.classes), 'class')}"
     note(f"{out}: {size}")
-    note_ignored(images, listing, every_class=classes is None)
+    note_ignored(images, part, every_class=classes is None and settings.shard is None)
     if skipped:
         first = f"first {shown_bytes(skipped[0][0])} ({skipped[0][1]})"
         note(f"{out}: skipped {counted(len(skipped), 'unreadable image')}, {first}; `prune verify` lists them")
+
+
+def shard_of(listing: Listing, shard: str) -> Listing:
+    """Part K of N of a listing, in its order, so that the parts one after another are the whole.
+
+    Raises
+    ------
+    InputError
+        Not K/N with K from 1 to N, or fewer images than parts.
+    """
+    given = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
+    number, count = (int(given[1]), int(given[2])) if given else (0, 0)
+    if not 1 <= number <= count:
+        raise InputError(f"--shard {shard}: K/N with K from 1 to N is expected, as in --shard 3/7")
+    n = len(listing.ids)
+    if count > n:
+        raise InputError(f"--shard {shard}: {counted(n, 'image')} cannot be divided into {count} shards")
+    first, end = n * (number - 1) // count, n * number // count
+    ids, labels = listing.ids[first:end], listing.labels[first:end]
+    return replace(listing, ids=ids, labels=labels, read=lambda row: listing.read(row + first))
 
 
 def need_two_classes(images: str, listing: Listing) -> None:

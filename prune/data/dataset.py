@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prune.data.beton import BetonFile, open_beton
-from prune.index.manifest import Manifest, manifest_path
+from prune.data.several_betons import join
+from prune.index.manifest import Manifest, manifest_path, merged, several, shards_at
 from prune.runs.files import InputError
 
 if TYPE_CHECKING:
@@ -29,12 +31,29 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """File name without `.beton`."""
-        return self.beton.path.name.removesuffix(".beton")
+        """File name without `.beton`; of several betons, that of their folder or the fixed beginning of their names."""
+        return dataset_name(self.beton.path)
+
+
+def dataset_name(path: Path) -> str:
+    """The name of the data set at `path`: a beton, or the folder or pattern of several.
+
+    Examples
+    --------
+    >>> [dataset_name(Path(place)) for place in ("runs/a.beton", "runs/photos/*.beton", "runs/photos-*.beton")]
+    ['a', 'photos', 'photos']
+    """
+    fixed = re.split(r"[*?\[]", path.name)[0]
+    if fixed == path.name:
+        return path.name.removesuffix(".beton") or path.resolve().name
+    return fixed.rstrip("-_.") or path.resolve().parent.name
 
 
 def open_dataset(path: Path) -> Dataset:
     """Open `X.beton` and `X.manifest.npz`, and check structure and agreement without reading the images.
+
+    A folder of betons, or a pattern such as `photos/*.beton`, is opened as one data set whose images are in the order
+    of their ids, so that the same images in one beton or in several give the same results.
 
     Under one second for a million images. Damage inside an image is found when a loader decodes it (CRC-32), or by
     `prune verify --deep` for all images at once.
@@ -45,6 +64,21 @@ def open_dataset(path: Path) -> Dataset:
         One of the files is missing or damaged, or they disagree.
     """
     path = Path(path)
+    if not several(path):
+        return _open_one(path)
+    betons = shards_at(path, ".beton")
+    parts = [_open_one(beton) for beton in betons]
+    if alone := [place for place in shards_at(manifest_path(path), ".manifest.npz") if not _beton_of(place).exists()]:
+        raise InputError(f"{alone[0]}: its beton is not beside it; write it again, or move the manifest away")
+    manifest, order = merged([part.manifest for part in parts], betons)
+    return Dataset(join(path, [part.beton for part in parts], order), manifest)
+
+
+def _beton_of(manifest: Path) -> Path:
+    return manifest.with_name(manifest.name.removesuffix(".manifest.npz") + ".beton")
+
+
+def _open_one(path: Path) -> Dataset:
     if path.name.endswith(".manifest.npz"):
         raise InputError(f"{path}: is a manifest; name the .beton beside it")
     beton = open_beton(path)

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from prune.data.beton import BetonFile
 from prune.data.dataset import Dataset
+from prune.data.several_betons import SeveralBetons
 from prune.runs.files import note
 
 SPARE = 1.05  # of the file's size must be free: a full disk breaks other jobs of the node too
@@ -34,22 +36,31 @@ def on_this_node(source: Dataset) -> Dataset:
     if "$" in folder:
         note(f"WINNOW_LOCAL={folder}: a variable in it is not set; reading {source.beton.path} where it is")
         return source
+    beton = source.beton
     try:
-        return replace(source, beton=replace(source.beton, path=_copied(source, Path(folder))))
+        if not isinstance(beton, SeveralBetons):
+            copy = _copied(beton, source.manifest.fingerprint, source.manifest.crc32, Path(folder))
+            return replace(source, beton=replace(beton, path=copy))
+        owner = np.searchsorted(beton.begins, beton.samples["image"]["pointer"].astype(np.int64), side="right") - 1
+        parts = []
+        for k, part in enumerate(beton.parts):
+            checks = source.manifest.crc32[owner == k]
+            parts.append(replace(part, path=_copied(part, source.manifest.fingerprint, checks, Path(folder))))
+        return replace(source, beton=replace(beton, parts=tuple(parts)))
     except OSError as error:
-        note(f"WINNOW_LOCAL={folder}: {error}; reading {source.beton.path} where it is")
+        note(f"WINNOW_LOCAL={folder}: {error}; reading {beton.path} where it is")
         return source
 
 
-def _layout(source: Dataset) -> int:
+def _layout(beton: BetonFile, checks: np.ndarray) -> int:
     """CRC-32 of the images' records and checksums, in their order; the fingerprint does not depend on the order."""
-    return zlib.crc32(source.beton.samples.view(np.uint8).data, zlib.crc32(source.manifest.crc32.data))
+    return zlib.crc32(beton.samples.view(np.uint8).data, zlib.crc32(np.ascontiguousarray(checks).data))
 
 
-def _copied(source: Dataset, folder: Path) -> Path:
-    origin = source.beton.path
+def _copied(beton: BetonFile, fingerprint: str, checks: np.ndarray, folder: Path) -> Path:
+    origin = beton.path
     size = origin.stat().st_size
-    place = folder / f"{source.manifest.fingerprint}-{_layout(source):08x}-{size}.beton"
+    place = folder / f"{fingerprint}-{_layout(beton, checks):08x}-{size}.beton"
     if place.exists():
         return place
     folder.mkdir(parents=True, exist_ok=True)

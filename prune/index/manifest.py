@@ -6,13 +6,17 @@ nor on paths, so that it is the same on every machine with the same images. Need
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .matching import shown
 from .npz import open_arrays, save_arrays
 from .whole_files import InputError, need_file
 
@@ -112,13 +116,16 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Map `X.manifest.npz`.
+        """Map `X.manifest.npz`; those of several betons, named by a folder or a pattern, are read as one (`merged`).
 
         Raises
         ------
         InputError
-            Missing, damaged, foreign, or with columns of different lengths.
+            Missing, damaged, foreign, or with columns of different lengths; or several that are not one source.
         """
+        if several(path):
+            places = shards_at(path, ".manifest.npz")
+            return merged([cls.load(place) for place in places], places)[0]
         arrays, meta = open_arrays(path, FORMAT, checked=True)
         wanted = {"id": "S", "label": "i", "nbytes": "i", "width": "i", "height": "i", "digest": "u", "crc32": "u"}
         for name, kind in wanted.items():
@@ -144,12 +151,124 @@ class Manifest:
 
 
 def manifest_path(beton: Path) -> Path:
-    """`X.manifest.npz` for `X.beton`."""
-    return Path(beton).with_suffix(".manifest.npz")
+    """`X.manifest.npz` for `X.beton`; a pattern for the folder or the pattern that names several betons."""
+    beton = Path(beton)
+    return beton / "*.manifest.npz" if beton.is_dir() else beton.with_suffix(".manifest.npz")
+
+
+def manifest_at(path: Path) -> Path:
+    """The manifest at `path` or beside the beton at `path`; a pattern where `path` names several. It must exist.
+
+    Raises
+    ------
+    InputError
+        Nothing there.
+    """
+    path = Path(path)
+    place = manifest_path(path) if path.suffix == ".beton" or path.is_dir() else path
+    if several(place):
+        shards_at(place, ".manifest.npz")
+        return place
+    return need_file(place, "a manifest of `prune write`")
+
+
+def manifest_exists(place: Path) -> bool:
+    """Whether there is a manifest at a path or a pattern of `manifest_path`."""
+    return Path(place).is_file() or (several(place) and bool(_matches(place, ".manifest.npz")))
 
 
 def open_manifest(path: Path) -> Manifest:
-    """Open the manifest at `path`, or beside the beton at `path`."""
+    """Open the manifest at `path`, or beside the beton at `path`; as one, where it names several."""
+    return Manifest.load(manifest_at(path))
+
+
+def several(path: Path) -> bool:
+    """Whether a path names several betons or manifests: a folder, or a pattern such as `photos/*.beton`."""
     path = Path(path)
-    place = manifest_path(path) if path.suffix == ".beton" else path
-    return Manifest.load(need_file(place, "a manifest of `prune write`"))
+    return path.is_dir() or (any(sign in str(path) for sign in "*?[") and not path.exists())
+
+
+def shards_at(path: Path, suffix: str) -> list[Path]:
+    """The betons or manifests that a folder or a pattern names, in the order of their names; `InputError` if none."""
+    if not (found := _matches(path, suffix)):
+        what = "no betons in it" if Path(path).is_dir() else "no file matches"
+        raise InputError(f"{path}: {what}; betons of `prune write` with their manifests are expected")
+    return found
+
+
+def _matches(path: Path, suffix: str) -> list[Path]:
+    pattern = os.path.join(glob.escape(str(path)), f"*{suffix}") if Path(path).is_dir() else str(path)
+    return sorted(Path(name) for name in glob.glob(pattern) if name.endswith(suffix) and os.path.isfile(name))
+
+
+def merged(parts: Sequence[Manifest], places: Sequence[Path]) -> tuple[Manifest, np.ndarray | None]:
+    """Several manifests as one, in the order of the ids, as if one beton had been written of all images.
+
+    Parameters
+    ----------
+    parts : sequence of Manifest
+    places : sequence of Path
+        Their files, for messages.
+
+    Returns
+    -------
+    manifest : Manifest
+    order : (n,) int64, optional
+        The row of each image in the concatenated parts; None where that is their order.
+
+    Raises
+    ------
+    InputError
+        Other classes or settings in one of them, an image in two, or shards (`prune write --shard`) that are missing.
+    """
+    for part, place in zip(parts, places):
+        if part.classes != parts[0].classes:
+            raise InputError(f"{place}: has other classes than {places[0]}: they are not one source")
+        for key in ("side", "quality"):
+            if (ours := part.meta.get("config", {}).get(key)) != (first := parts[0].meta.get("config", {}).get(key)):
+                raise InputError(f"{place}: was written with another {key} ({ours}) than {places[0]} ({first})")
+    _check_complete(parts, places)
+    if len(parts) == 1:
+        return parts[0], None
+    ids = np.concatenate([part.ids for part in parts])
+    order = None if np.all(ids[:-1] < ids[1:]) else np.argsort(ids, kind="stable")
+    ids = ids if order is None else ids[order]
+    if len(again := np.flatnonzero(ids[:-1] == ids[1:])):
+        raise InputError(f"{places[0].parent}: {len(again)} images are in two betons, first {shown(ids[again[0]])}")
+
+    def column(name: str) -> np.ndarray:
+        whole = np.concatenate([getattr(part, name) for part in parts])
+        return whole if order is None else whole[order]
+
+    labels, digests = column("labels"), column("digests")
+    config = {key: value for key, value in parts[0].meta.get("config", {}).items() if key != "shard"}
+    meta = {
+        **parts[0].meta,
+        "config": config,
+        "skipped": [entry for part in parts for entry in part.meta.get("skipped", [])],
+        "fingerprint": fingerprint(ids, labels, digests),
+        "n": len(ids),
+    }
+    nbytes, width, height, crc32 = map(column, ("nbytes", "width", "height", "crc32"))
+    return Manifest(ids, labels, nbytes, width, height, digests, crc32, parts[0].classes, meta), order
+
+
+def _check_complete(parts: Sequence[Manifest], places: Sequence[Path]) -> None:
+    """Raise `InputError` unless shards K/N are all of one N, each once; betons that are no shards always fit."""
+    shards = [part.meta.get("config", {}).get("shard") for part in parts]
+    if not any(shards):
+        return
+    counts = {str(shard).partition("/")[2] if shard else "" for shard in shards}
+    if len(counts) > 1:
+        odd = next(k for k, shard in enumerate(shards) if str(shard).partition("/")[2] != max(counts))
+        raise InputError(f"{places[odd]}: is shard {shards[odd] or 'of nothing'}, and others are of {max(counts)}")
+    numbers = [int(str(shard).partition("/")[0]) for shard in shards]
+    count = int(counts.pop())
+    if len(set(numbers)) < len(numbers):
+        number = next(number for number in numbers if numbers.count(number) > 1)
+        raise InputError(f"{places[0].parent}: shard {number}/{count} is there twice")
+    if lost := sorted(set(range(1, count + 1)) - set(numbers)):
+        raise InputError(
+            f"{places[0].parent}: {len(lost)} of {count} shards are missing, first {lost[0]}: "
+            f"write it with `prune write ... --shard {lost[0]}/{count}`"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.index.manifest import Manifest, manifest_path
+from prune.index.manifest import Manifest, manifest_at, manifest_exists
 from prune.index.npz import open_arrays
 from prune.methods.quota import floors_of, largest_floor
 from prune.runs.files import InputError, need_file, read_json
@@ -88,7 +88,7 @@ def _manifest_path(scores: Path | None, meta: Mapping[str, Any], given: Path | N
     if given is None and scores is None:
         raise InputError("give --scores, or --manifest for a random draw")
     place = _path_of(scores, meta, "manifest", given)
-    return need_file(manifest_path(place) if place.suffix == ".beton" else place, "the manifest of the source")
+    return manifest_at(place)
 
 
 def _path_of(scores: Path | None, meta: Mapping[str, Any], what: str, given: Path | None) -> Path:
@@ -96,7 +96,7 @@ def _path_of(scores: Path | None, meta: Mapping[str, Any], what: str, given: Pat
     if given is not None or scores is None:
         return Path(given or "")
     place = _recorded_path(scores, meta, what)
-    if not place.is_file():
+    if not manifest_exists(place):
         raise InputError(f"{scores}: no {what} of its source at {place}; give the path with --{what}")
     return place
 

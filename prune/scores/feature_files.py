@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from prune.index.manifest import Manifest
-from prune.index.npz import open_arrays, save_arrays
+from prune.index.manifest import Manifest, manifest_exists, several
+from prune.index.npz import array_crc32, open_arrays, save_arrays
 from prune.runs.files import InputError
 from prune.scores.class_votes import columns_of
 
@@ -29,12 +29,14 @@ def content_fingerprint(path: Path) -> str:
 
 
 def order_fingerprint(manifest: Path) -> str | None:
-    """CRC-32 of a manifest's ids in their order; None when there is no such file.
+    """CRC-32 of a manifest's ids in their order, of several betons' as of one's; None when there is no such file.
 
     Arrays over rows are valid for one order only, and a manifest's own fingerprint does not depend on the order.
     """
-    if not Path(manifest).is_file():
+    if not manifest_exists(manifest):
         return None
+    if several(manifest):
+        return f"{array_crc32(Manifest.load(manifest).ids):08x}"
     try:
         with zipfile.ZipFile(manifest) as archive:
             return f"{archive.getinfo('id.npy').CRC:08x}"
@@ -104,7 +106,7 @@ class Features:
 
     def ids(self) -> np.ndarray | None:
         """Ids of the images from their manifest, (n,) bytes; None when it is missing, or belongs to other rows."""
-        if not self.manifest.is_file():
+        if not manifest_exists(self.manifest):
             return None
         held = Manifest.load(self.manifest)
         ours = held.fingerprint == self.source if self.order is None else self.order == order_fingerprint(self.manifest)

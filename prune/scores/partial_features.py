@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from prune.index.manifest import Manifest
+from prune.index.manifest import Manifest, manifest_exists
 from prune.runs.files import InputError
 from prune.scores.feature_files import Features
 
@@ -51,6 +51,6 @@ def all_labels(source: Features) -> np.ndarray:
     """Labels of all images of a source, (n,) int32; those without features have theirs in the manifest."""
     if not source.partial:
         return source.label.astype("<i4")
-    if not source.manifest.is_file():
+    if not manifest_exists(source.manifest):
         raise InputError(f"{source.path}: its manifest is not at {source.manifest}; a part of a source needs it")
     return np.asarray(Manifest.load(source.manifest).labels, "<i4")
