@@ -160,7 +160,7 @@ def _speed_up_tile(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
         text = f"{best['method']} at keep {best['1']['keep']:g}, one use, everything counted"
         text += f"{in_time_and_money(best['1'])}; {many}"
         tile |= {"value": speed_up_text(best["1"]), "text": text}
-    curve = next((one["1"] for one in analysis["speed_up_curves"]), [])
+    curve: list[dict[str, Any]] = next((one["1"] for one in analysis["speed_up_curves"]), [])
     over = {"head": "Speed-up over accuracy, one use", "text": "accuracy against all data, the most accurate first"}
     steps = [f"{bounded_text(one)} at {one['gap']:+.1f} points" for one in curve]
     return [tile, *([{**over, "value": ", ".join(steps), "small": "yes"}] if steps else [])]

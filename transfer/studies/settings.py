@@ -12,7 +12,16 @@ from prune.runs.files import InputError, positive
 from transfer.studies.cascade import OPEN
 from transfer.studies.evaluations import DEFAULT, check_evaluation
 from transfer.studies.places import Splits
-from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, OFFERED, RANDOM_EQUALS
+from transfer.verdicts.controls import (
+    CONTROLS,
+    EQUALS,
+    FULL_EQUAL,
+    FULL_LENGTH,
+    OFFERED,
+    RANDOM_EQUALS,
+    WITHOUT_SURROGATE,
+    needs_surrogate,
+)
 
 GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths")
 """Settings that a later call may extend; all others must stay."""
@@ -73,13 +82,23 @@ class Study:
 
     @property
     def prunes(self) -> bool:
-        """Whether any method needs a surrogate."""
+        """Whether any method is more than a control."""
         return bool(set(self.methods) - set(CONTROLS))
 
     @property
+    def trains_surrogates(self) -> bool:
+        """Whether any method needs a surrogate."""
+        return any(map(needs_surrogate, self.methods))
+
+    @property
     def gated(self) -> bool:
-        """Whether a gate decides what the surrogates see."""
+        """Whether a gate decides what the surrogates see and the methods choose from."""
         return self.prunes and self.gate != OPEN
+
+    @property
+    def compares_thumbnails(self) -> bool:
+        """Whether thumbnails tell what looks like the targets: for the gate, or for a method without a surrogate."""
+        return self.gated or bool(set(WITHOUT_SURROGATE) & set(self.methods))
 
 
 def run_name(method: str, keep: float, seed: int) -> str:
@@ -186,7 +205,7 @@ def _check_equal_compute(study: Study) -> None:
         if method == FULL_EQUAL and "full" not in study.methods:
             raise InputError(f"--methods {method}: needs full beside it, whose training it shortens")
         if not study.prunes:
-            raise InputError(f"--methods {method}: needs a method with a surrogate, whose cost decides its length")
+            raise InputError(f"--methods {method}: needs a pruning method, whose cost decides its length")
     if study.uses < 1:
         raise InputError(f"--uses {study.uses}: 1 or more is needed")
     if study.full_lengths and "full" not in study.methods:
@@ -212,7 +231,10 @@ def _check_search(study: Study) -> None:
 
 def _check_file_names(study: Study) -> None:
     """Features are named after their beton: two betons of one file name would overwrite each other's."""
-    stems = [Path(place).name if (place := study.source.train).endswith(".beton") else "source.beton"]
+    from prune.data.dataset import dataset_name
+
+    place = study.source.train
+    stems = [f"{dataset_name(Path(place))}.beton" if place.endswith(".beton") else "source.beton"]
     stems += [Path(splits.train).name for splits in study.targets.values() if splits.train.endswith(".beton")]
     stems += [f"{name}.train.beton" for name, splits in study.targets.items() if not splits.train.endswith(".beton")]
     if len(set(stems)) != len(stems):

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from transfer.studies import cascade, evaluations
 from transfer.studies.ladder import ladder_runs
 from transfer.studies.settings import Study, check_study, run_name, runs_of
 from transfer.studies.task import STEPS_LATER, Task
-from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
+from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS, WITHOUT_SURROGATE
 
 WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # cost of an image in forward passes: only shares of the whole matter
 
@@ -68,11 +69,11 @@ def _write(study: Study) -> list[Task]:
 
 
 def _gate(study: Study) -> list[Task]:
-    """Thumbnails, their odds of looking like the targets, and the index of what passes; empty for an open gate.
+    """Thumbnails, their odds of looking like the targets, and the index of what passes, where any method needs them.
 
     A thumbnail costs what writing an image does: it is decoded, and no network sees it.
     """
-    if not study.gated:
+    if not study.compares_thumbnails:
         return []
     betons = _guiding_betons(study)
     seen = sum(study.sizes.get(name, 0) for name in ("source", *(f"{guide}.train" for guide in study.guides)))
@@ -83,16 +84,17 @@ def _gate(study: Study) -> list[Task]:
     select = ["python", "-m", "prune", "select", "--scores", cascade.SCORES, "--method", "gate"]
     select += ["--gate", cascade.selection_gate(study.gate), "--out", cascade.INDEX]
     needs = (*_needs_source(study), *_needs_guides(study))
-    return [
+    tasks = [
         Task(0, "gate/thumbnails", "gate", tuple(describe), cascade.THUMBNAILS, needs, {}, seen, seen * WRITE),
         Task(0, "gate/score", "gate", tuple(score), cascade.SCORES, ("gate/thumbnails",)),
         Task(0, "gate/index", "gate", tuple(select), cascade.INDEX, ("gate/score",)),
     ]
+    return tasks if study.gated else tasks[:2]  # behind an open gate nothing is shut out
 
 
 def _surrogates(study: Study) -> list[Task]:
     """Surrogate, features and scores for each seed; empty when no method needs them."""
-    if not study.prunes:
+    if not study.trains_surrogates:
         return []
     tasks = []
     n, epochs = study.sizes.get("source", 0), _epochs(study, study.surrogate_recipe, study.surrogate_epochs)
@@ -134,13 +136,16 @@ def _selections(study: Study) -> list[Task]:
             continue
         name = run_name(method, keep, seed)
         manifest = _source_beton(study).removesuffix(".beton") + ".manifest.npz"
-        given = ["--manifest", manifest] if method == "random" else ["--scores", f"scores/s{seed}.scores.npz"]
+        by_thumbnails = method in WITHOUT_SURROGATE
+        scores = cascade.SCORES if by_thumbnails else f"scores/s{seed}.scores.npz"
+        given = ["--manifest", manifest] if method == "random" else ["--scores", scores]
         command = ["python", "-m", "prune", "select", *given, "--method", method, "--keep", f"{keep:g}"]
         command += ["--gate", cascade.selection_gate(study.gate)] if study.gated and method != "random" else []
         command += ["--floor", f"{study.floor:g}"] if study.floor is not None and method == "winnow" else []
         out = f"indices/{name}.index.npz"
         command += ["--seed", str(seed), "--out", out]
-        needs = _needs_source(study) if method == "random" else (f"score/s{seed}",)
+        needs = ("gate/score",) if by_thumbnails else (f"score/s{seed}",)
+        needs = _needs_source(study) if method == "random" else needs
         facts = {"method": method, "keep": keep, "seed": seed}
         tasks.append(Task(0, f"select/{name}", "select", tuple(command), out, needs, facts))
     return tasks
@@ -152,7 +157,7 @@ def _leaks(study: Study) -> list[Task]:
     These tasks are separate: the ones that score and select never see a test image, and a target that is added later
     changes no existing task.
     """
-    if not study.prunes:
+    if not study.trains_surrogates:
         return []
     tasks = []
     seed = study.seeds[0]
@@ -187,7 +192,8 @@ def _backbones(study: Study) -> list[Task]:
         facts = {"method": method, "keep": keep, "seed": seed}
         if method in EQUALS:
             command += ["--steps", STEPS_LATER]
-            needs += [*_equal_compute(study, method, keep, seed), f"surrogate/s{seed}", f"features/s{seed}"]
+            needs += _equal_compute(study, method, keep, seed)
+            needs += [f"surrogate/s{seed}", f"features/s{seed}"] if study.trains_surrogates else []
             facts |= {"uses": study.uses} if study.uses != 1 else {}
         elif study.epochs or method == FULL_LENGTH:
             command += ["--epochs", f"{epochs * (keep if method == FULL_LENGTH else 1):g}"]
@@ -313,4 +319,6 @@ def _loader_flags(study: Study) -> list[str]:
 
 
 def _stem(beton: str) -> str:
-    return beton.rsplit("/", 1)[-1].removesuffix(".beton")
+    from prune.data.dataset import dataset_name
+
+    return dataset_name(Path(beton))

@@ -45,7 +45,9 @@ def resolved(task: Task, out: Path) -> Task:
         return task
     trained = [out / "backbones" / need.split("/")[1] for need in task.needs if need.startswith("pretrain/")]
     base, pruned = trained[0], trained[-1]  # whose steps change, and the run at the same keep: often the same
-    preparation = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
+    preparation = 0.0  # thumbnails need no network
+    if f"surrogate/{seed}" in task.needs:
+        preparation = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
     extra = preparation / task.facts.get("uses", 1) + (_training_cost(pruned)[1] - _training_cost(base)[1])
     steps = prolonged_steps(read_json(base / "provenance.json")["steps"], extra, _training_cost(base)[1])
     return replace(task, command=tuple(str(steps) if word == STEPS_LATER else word for word in task.command))

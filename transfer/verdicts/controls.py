@@ -1,4 +1,4 @@
-"""The control methods of a study: what a pruning method is compared with. None of them needs a surrogate."""
+"""Which methods of a study are controls, and which need no surrogate. No control needs one."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ EQUALS = (FULL_EQUAL, *RANDOM_EQUALS)
 CONTROLS = ("full", "random", *EQUALS, FULL_LENGTH)
 OFFERED = ("full", "random", FULL_EQUAL, RANDOM_EQUAL)
 """Controls that a study can be asked for by name, without the older name; --full-lengths asks for `FULL_LENGTH`."""
+WITHOUT_SURROGATE = ("gate",)
+"""Pruning methods that choose by thumbnails alone: no network is trained for them."""
+
+
+def needs_surrogate(method: str) -> bool:
+    """Whether a method's selection takes a trained network.
+
+    >>> needs_surrogate("winnow"), needs_surrogate("gate"), needs_surrogate("random")
+    (True, False, False)
+    """
+    return method not in (*CONTROLS, *WITHOUT_SURROGATE)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from transfer.verdicts.controls import CONTROLS
+from transfer.verdicts.controls import CONTROLS, needs_surrogate
 
 USES = (1, 3, 10)
 UNITS = ("seconds", "flops")
@@ -110,17 +110,25 @@ def _row(
 
 
 def _preparation(records: Sequence[CostRecord], method: str, keep: float) -> dict[str, float]:
-    """What one index of `method` at `keep` takes: its own tasks, and the shared ones if it uses a surrogate."""
+    """What one index of `method` at `keep` takes: its own tasks, and of the shared ones those that it needs."""
+
+    def is_shared(record: CostRecord) -> bool:
+        return record["method"] is None and method not in CONTROLS and (needs_surrogate(method) or _is_gate(record))
+
     own = [
         record
         for record in records
         if record["stage"] not in (*WITHOUT_FACTOR, "pretrain")
-        and record["method"] in (method, *(() if method in CONTROLS else (None,)))
+        and (record["method"] == method or is_shared(record))
         and record["keep"] in (keep, None)
     ]
     stages = dict.fromkeys(record["stage"] for record in own)
     parts = [_per_seed(record for record in own if record["stage"] == stage) for stage in stages]
     return {unit: sum(part[unit] for part in parts) for unit in (*UNITS, "samples")}
+
+
+def _is_gate(record: CostRecord) -> bool:
+    return bool(record["stage"] == "gate")
 
 
 def _pretraining(records: Sequence[CostRecord], method: str, keep: float) -> dict[str, float] | None:

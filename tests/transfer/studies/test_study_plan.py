@@ -282,6 +282,24 @@ def test_a_study_without_a_pruning_method_has_nothing_behind_its_gate():
     assert plan_of(replace(without, gate="auto")) == plan_of(without)
 
 
+def test_a_method_by_thumbnails_alone_waits_for_no_network_and_trains_none():
+    alone = by_name(replace(STUDY, methods=("full", "random", FULL_EQUAL, "gate"), guides=("pets",)))
+    assert [name for name in alone if name.startswith(("surrogate", "features", "score/", "leaks", "test-"))] == []
+    assert [name for name, task in alone.items() if task.stage == "gate"] == ["gate/thumbnails", "gate/score"]
+    assert alone["select/gate-k0.2-s1"].needs == ("gate/score",)
+    assert command(alone["select/gate-k0.2-s1"]) == (
+        "python -m prune select --scores scores/gate.scores.npz --method gate --keep 0.2 --seed 1 "
+        "--out indices/gate-k0.2-s1.index.npz"
+    )
+    assert alone["pretrain/full-equal-compute-k0.2-s0"].needs == (
+        "write/source", "pretrain/full-s0", "pretrain/random-k0.2-s0", "write/source-val"
+    )  # fmt: skip
+    # Beside a method that needs a surrogate, that one still has it, and the gate alone still waits for none.
+    both = by_name(replace(STUDY, methods=("full", "gate", "winnow")))
+    assert both["select/gate-k0.2-s0"].needs == ("gate/score",)
+    assert both["select/winnow-k0.2-s0"].needs == ("score/s0",)
+
+
 def test_the_small_networks_of_a_search_train_on_what_the_gated_methods_keep():
     tasks = by_name(replace(GATED, keeps=(), ladder=(0.5, 0.1)))
     assert tasks["ladder/winnow-k0.1-s0"].needs == ("select/winnow-k0.1-s0",)
@@ -395,7 +413,7 @@ def test_runs_include_full_data_once_per_seed():
         ({"methods": ("full", "full")}, "named twice"),
         ({"methods": ("best",)}, "--methods best"),
         ({"methods": ("winnow", EQUAL_TIME)}, "needs random"),
-        ({"methods": ("full", "random", EQUAL_TIME)}, "needs a method"),
+        ({"methods": ("full", "random", EQUAL_TIME)}, "needs a pruning method"),
         ({"methods": ("winnow", FULL_EQUAL)}, "needs full"),
         ({"methods": ("full", "winnow", "full-length")}, "there are full, random, full-equal-compute"),
         ({"methods": ("random", "winnow"), "full_lengths": (0.5,)}, "--full-lengths: needs full"),

@@ -139,3 +139,17 @@ def test_costs_list_what_is_done_with_the_seconds_that_the_steps_recorded(tmp_pa
     assert rows["features/s0"]["seconds"] == 9.0  # it records none of its own
     assert rows["pretrain/random-k0.5-s0"]["method"] == "random"
     assert rows["surrogate/s0"]["method"] is None
+
+
+def test_without_a_surrogate_equal_compute_is_that_of_the_pruned_pretraining(tmp_path):
+    tasks = records(tmp_path)
+    facts = {"samples": 80, "flops_per_sample": 5.0, "steps": 44, "seconds": 6.0}
+    write_json(tmp_path / "backbones/full-s0/provenance.json", facts)
+    full = Task(0, "pretrain/full-s0", "pretrain", ("d",), "backbones/full-s0", (), {"method": "full", "seed": 0})
+    for one in (*tasks, full):
+        remember(one, tmp_path, 1.0)
+    facts = {"method": "full-equal-compute", "keep": 0.5, "seed": 0}
+    needs = ("pretrain/full-s0", "pretrain/random-k0.5-s0")
+    task = Task(1, "pretrain/x", "pretrain", ("python", "--steps", STEPS_LATER), "backbones/x", needs, facts)
+    # The random run costs 200 of the full run's 400: half of 44 steps.
+    assert resolved(task, tmp_path).command == ("python", "--steps", "22")

@@ -132,3 +132,10 @@ def test_rows_come_by_method_and_keep():
     assert [(one["method"], one["keep"]) for one in cost_account(records)["rows"]] == [
         ("winnow", 0.1), ("winnow", 0.2), ("random", 0.2),
     ]  # fmt: skip
+
+
+def test_a_method_that_needs_no_surrogate_pays_for_none():
+    gate = [entry("gate", 8.0), entry("select", 1.0, method="gate", keep=0.2, seed=0), pretrain("gate", 0.2, 0, 80.0)]
+    # The thumbnails' 8 seconds and its own selection; not the surrogate, its features, or another method's selection.
+    assert row([*RECORDS, *gate], "gate")["preparation"]["seconds"] == pytest.approx(9)
+    assert row([*RECORDS, *gate], "winnow")["preparation"]["seconds"] == pytest.approx(42 + 8)
