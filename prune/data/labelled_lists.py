@@ -81,6 +81,22 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     )
 
 
+def folder_of(file: Path, folders: Sequence[Path]) -> Path | None:
+    """The first of these folders that holds the first image of a list; None where none does, or it is no such list."""
+    try:
+        table = read_table(file, (*_PATHS, *_CLASSES, _BOXES))
+        if not table.rows:
+            return None
+        at, _, _ = _columns(file, table, Reading())
+    except InputError:
+        return None
+    for folder in folders:
+        one = _ids(file, folder, [table.rows[-1][at].strip()])[0]
+        if os.path.exists(folder / _with_suffix(file, folder, one, {})):
+            return folder
+    return None
+
+
 def _is_image(path: str) -> bool:
     return os.path.splitext(path.strip())[1].lower() in SUFFIXES
 

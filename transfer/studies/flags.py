@@ -10,7 +10,7 @@ from prune.runs.files import InputError, note, read_json
 from transfer.studies.cascade import OPEN, gate_setting
 from transfer.studies.places import (
     Splits,
-    count_images,
+    counted_splits,
     labels_of,
     moved,
     parse_targets,
@@ -65,6 +65,7 @@ def settings_of(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
         asked["methods"] = _with_one_name(
             asked["methods"], EQUAL_TIME if EQUAL_TIME in old["methods"] else RANDOM_EQUAL
         )
+        _keep_without_test(old, asked)
         merged = grown(out, old, asked)
         _check_places(out, old, merged)
         merged.setdefault("evaluations", DEFAULTS["evaluations"])  # an older study had no choice of them
@@ -82,6 +83,14 @@ def settings_of(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {name: DEFAULTS.get(name) if value is None else value for name, value in asked.items()}
     settings["guides"] = settings["guides"] or list(settings["targets"])
     return {"format": SETTINGS_FORMAT, **settings}
+
+
+def _keep_without_test(old: Mapping[str, Any], asked: dict[str, Any]) -> None:
+    """A study of an older version did not see a source's test split in a list or under a longer name: it has none."""
+    test = asked["source"] and asked["source"]["test"]
+    unseen = test and (test.startswith("list:") or Path(test).name not in ("test", "val"))
+    if unseen and old["source"]["test"] is None:
+        asked["source"]["test"] = None
 
 
 def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,11 +180,11 @@ def study_of(settings: Mapping[str, Any]) -> Study:
 
 
 def counted_sizes(study: Study, out: Path) -> dict[str, int]:
-    """Images of every beton of the study in `out`, by the beton's name."""
-    places = {"source": study.source.train, "source-val": study.source.test}
+    """Images of every beton of the study in `out`, by the beton's name; splits that do not fit are refused."""
+    sizes = counted_splits("--source", study.source, ("source", "source-val"), out)
     for name, splits in study.targets.items():
-        places |= {f"{name}.train": splits.train, f"{name}.test": splits.test}
-    return {name: count_images(place, name, out) for name, place in places.items() if place is not None}
+        sizes |= counted_splits(f"--targets {name}", splits, (f"{name}.train", f"{name}.test"), out)
+    return sizes
 
 
 def check_floor(study: Study, out: Path) -> None:

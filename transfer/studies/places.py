@@ -1,6 +1,7 @@
 """Where the images of a study are: train and test splits of source and targets, checked before anything runs.
 
-A place is a directory, a torchvision data set by name (`torchvision:NAME:ROOT`), or betons that exist already.
+A place is a directory, a list of paths and classes (`list:FILE:FOLDER`), a torchvision data set by name
+(`torchvision:NAME:ROOT`), or betons that exist already.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted, note
 
 if TYPE_CHECKING:
     import numpy as np
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_TEST_NAMES = ("test", "val")
+_TRAIN_NAMES = ("train", "training")
+_TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+_SOLUTION = "LOC_val_solution.csv"
+"""ILSVRC's list for its flat val/, as Kaggle packs it: beside it, or three folders up."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +65,29 @@ def parse_targets(texts: tuple[str, ...] | list[str]) -> dict[str, str]:
 def source_splits(place: str) -> Splits:
     """Splits of a source: a directory with a train/ of class folders has splits; any other is all train.
 
-    test/ (or val/) beside train/ measures pretraining as it goes and is never pruned.
+    test/ (or val/) beside train/ measures pretraining as it goes and is never pruned. A split is a folder of class
+    folders, a folder and a list of its classes (`val/` and `val.txt`), or a list alone (`val.csv`).
     """
     if place.startswith("torchvision:"):
         return _torchvision(place)
-    if place.endswith((".beton", ".parquet")):
+    if place.startswith(("list:", "hf://")) or place.endswith((".beton", ".parquet", ".tar", *_list_suffixes())):
         return Splits(place, None)
     root = Path(place)
+    if any(root.glob("*.beton")):  # shards of `prune write --shard`
+        return Splits(f"{place.rstrip('/')}/*.beton", None)
     if not root.is_dir():
         raise InputError(f"--source {place}: no such directory")
-    if not _has_folders(root / "train"):
+    train = _split(root, _TRAIN_NAMES)
+    if train is None:
         return Splits(place, None)
-    return Splits(str(root / "train"), next((str(root / n) for n in _TEST_NAMES if _has_folders(root / n)), None))
+    test = _split(root, _TEST_NAMES)
+    if test is None and (flat := _flat(root, _TEST_NAMES)):
+        note(f"--source {place}: {flat}/ is not used: {_needs_list(root, flat)}")
+    return Splits(train, test)
 
 
 def target_splits(name: str, place: str) -> Splits:
-    """Splits of a target: a directory with train/ and test/ (or val/) of class folders, or X of two betons.
+    """Splits of a target: a directory with train/ and test/ (or val/), as of a source, or X of two betons.
 
     Where both exist, X means the directory and X.train.beton the betons.
     """
@@ -87,10 +98,14 @@ def target_splits(name: str, place: str) -> Splits:
     root = Path(place)
     if not root.is_dir():
         raise InputError(f"--targets {name}={place}: no such directory")
-    test = next((root / n for n in _TEST_NAMES if _has_folders(root / n)), None)
-    if not _has_folders(root / "train") or test is None:
-        raise InputError(f"--targets {name}={place}: train/ and test/ with one folder per class are expected inside")
-    return Splits(str(root / "train"), str(test))
+    train, test = _split(root, _TRAIN_NAMES), _split(root, _TEST_NAMES)
+    if train is None or test is None:
+        flat = _flat(root, _TRAIN_NAMES if train is None else _TEST_NAMES)
+        raise InputError(
+            f"--targets {name}={place}: train/ and test/ with one folder per class are expected inside"
+            + (f"; {flat}/ holds images: {_needs_list(root, flat)}" if flat else "")
+        )
+    return Splits(train, test)
 
 
 def moved(place: str, old: Path, new: Path) -> str:
@@ -104,19 +119,56 @@ def moved(place: str, old: Path, new: Path) -> str:
     if place.startswith("torchvision:"):
         kind, name, root, *split = place.split(":")
         return ":".join([kind, name, moved(root, old, new), *split])
+    if place.startswith("hf://"):
+        return place
+    if place.startswith("list:"):
+        return ":".join(["list", *(moved(part, old, new) for part in place.split(":")[1:])])
     return os.path.relpath(os.path.realpath(old / place), os.path.realpath(new))
 
 
-def count_images(place: str, name: str, out: Path) -> int:
-    """Images of the beton `name` of the study in `out`, or the images at `place` where it is not written yet.
+def counted_splits(name: str, splits: Splits, betons: tuple[str, str], out: Path) -> dict[str, int]:
+    """Count the images of a data set of the study in `out`, and check its splits against each other.
+
+    Parameters
+    ----------
+    name : str
+        As the flag that names it, for messages.
+    splits : Splits
+        Relative to `out`.
+    betons : pair of str
+        Names of the betons that the study writes of them; one that exists is read in the place of its images.
+    out : Path
+
+    Returns
+    -------
+    dict
+        Images of each split, by the beton's name.
 
     Raises
     ------
     InputError
-        Neither exists, or `place` has no images, or one class only.
+        No images, one class only, a test split with classes that its train split lacks, or of the same images.
     """
-    written = out / "data" / f"{name}.beton"
-    return len(labels_of(str(written) if written.exists() else moved(place, out, Path())))
+    places = [_written_or(place, beton, out) for place, beton in zip((splits.train, splits.test), betons) if place]
+    labels, classes, prints = _listed(places[0])
+    sizes = {betons[0]: len(labels)}
+    if len(set(labels.tolist())) < 2:
+        raise InputError(f"{name}: {places[0]} has images of one class; at least two are needed")
+    if splits.test is None:
+        return sizes
+    try:
+        test_labels, test_classes, test_prints = _listed(places[1], classes)
+    except InputError as error:
+        raise InputError(f"{name}: {error}; the list is that of {places[0]}") from None
+    if test_classes != classes:
+        raise InputError(f"{name}: {places[1]} has another class list than {places[0]}; write it with --classes")
+    if prints is not None and prints == test_prints:
+        raise InputError(f"{name}: {places[1]} holds the same images as {places[0]}; a test needs its own")
+    have = set(labels.tolist())
+    if unseen := [classes[label] for label in sorted(set(test_labels.tolist()) - have)]:
+        many = counted(len(unseen), "class")
+        note(f"{name}: {many} of the test split without an image to train on (first {unseen[0]!r})")
+    return sizes | {betons[1]: len(test_labels)}
 
 
 def labels_of(place: str) -> np.ndarray:
@@ -127,19 +179,28 @@ def labels_of(place: str) -> np.ndarray:
     InputError
         No images, or one class only.
     """
+    labels, classes, _ = _listed(place)
+    if len(classes) < 2:
+        raise InputError(f"{place}: holds one class, {classes[0]!r}; at least two are needed")
+    return labels
+
+
+def _written_or(place: str, beton: str, out: Path) -> str:
+    written = out / "data" / f"{beton}.beton"
+    return str(written) if written.exists() else moved(place, out, Path())
+
+
+def _listed(place: str, classes: list[str] | None = None) -> tuple[np.ndarray, list[str], str | None]:
+    """Labels and classes of the images at a place, and the fingerprint of a beton."""
     if place.endswith(".beton"):
         from prune.data.dataset import open_dataset
 
         manifest = open_dataset(Path(place)).manifest
-        labels, classes = manifest.labels, manifest.classes
-    else:
-        from prune.data.image_listing import list_images
+        return manifest.labels, manifest.classes, manifest.fingerprint
+    from prune.data.image_listing import list_images
 
-        listing = list_images(place)
-        labels, classes = listing.labels, listing.classes
-    if len(classes) < 2:
-        raise InputError(f"{place}: holds one class, {classes[0]!r}; at least two are needed")
-    return labels
+    listing = list_images(place, classes)
+    return listing.labels, listing.classes, None
 
 
 def _torchvision(place: str) -> Splits:
@@ -160,6 +221,47 @@ def _betons(name: str, place: str) -> Splits | None:
                 )
         return Splits(train, test)
     return None
+
+
+def _split(root: Path, names: tuple[str, ...]) -> str | None:
+    """The first split of these names that `root` has, as a place to list; None where it has none."""
+    for name in names:
+        folder = root / name
+        if _has_folders(folder) or any((folder / f"metadata{suffix}").is_file() for suffix in (".csv", ".jsonl")):
+            return str(folder)
+        if (listed := _list_for(root, name)) is not None:
+            return listed
+    return None
+
+
+def _list_for(root: Path, name: str) -> str | None:
+    """A list of the split's images as a place: `list:FILE:FOLDER`, the folder that of its first image."""
+    from prune.data.labelled_lists import folder_of
+
+    files = [root / f"{name}{suffix}" for suffix in _list_suffixes()]
+    if name == "val":
+        files = [root / _SOLUTION, *(parent / _SOLUTION for parent in root.absolute().parents[2:3]), *files]
+    others = {p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."} - {*_TRAIN_NAMES, *_TEST_NAMES}
+    folders = (root / name,) if len(others) > 1 else (root / name, root)  # class folders beside a list are the images
+    for file in files:
+        if file.is_file() and (folder := folder_of(file, folders)) is not None:
+            return f"list:{file}:{folder}"
+    return None
+
+
+def _flat(root: Path, names: tuple[str, ...]) -> str | None:
+    """The first folder of these names that holds files and no class folders."""
+    return next((name for name in names if (root / name).is_dir() and any((root / name).iterdir())), None)
+
+
+def _needs_list(root: Path, name: str) -> str:
+    return f"it needs class folders, or a list {root / name}.csv with lines of path and class"
+
+
+def _list_suffixes() -> tuple[str, ...]:
+    from prune.data.labelled_lists import LIST_SUFFIXES
+
+    return LIST_SUFFIXES
 
 
 def _has_folders(root: Path) -> bool:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from prune.runs.files import InputError
-from transfer.studies.places import Splits, labels_of, moved, parse_targets, source_splits, target_splits
+from transfer.studies.places import (
+    Splits,
+    counted_splits,
+    labels_of,
+    moved,
+    parse_targets,
+    source_splits,
+    target_splits,
+)
 
 
 def tree(root, *classes, images=1):
@@ -87,3 +95,82 @@ def test_labels_are_counted_without_reading_images(tmp_path):
     assert labels_of(place).tolist() == [0, 0, 0, 1, 1, 1]
     with pytest.raises(InputError, match="one class, 'a'"):
         labels_of(str(tree(tmp_path / "y", "a")))
+
+
+def test_a_flat_val_and_its_list_are_a_validation_split(tmp_path):
+    root = tmp_path / "imagenet"
+    tree(root / "train", "n01", "n02")
+    (root / "test").mkdir()
+    (root / "test/1.JPEG").touch()
+    (root / "val").mkdir()
+    for number in (1, 2):
+        (root / f"val/{number}.JPEG").touch()
+    assert source_splits(str(root)) == Splits(str(root / "train"), None)
+    with pytest.raises(InputError, match=r"test/ holds images: it needs class folders, or a list .*test\.csv"):
+        target_splits("im", str(root))
+    (root / "val.txt").write_text("1.JPEG 1\n2.JPEG 0\n")
+    expected = Splits(str(root / "train"), f"list:{root}/val.txt:{root}/val")
+    assert source_splits(str(root)) == target_splits("im", str(root)) == expected
+    (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n1,n02 1 2 3 4\n2,n01 1 2 3 4\n")
+    assert source_splits(str(root)).test == f"list:{root}/LOC_val_solution.csv:{root}/val"
+    assert counted_splits("--source", source_splits(str(root)), ("source", "source-val"), Path()) == {
+        "source": 2, "source-val": 2,
+    }  # fmt: skip
+
+
+def test_the_solution_file_is_found_where_kaggle_puts_it(tmp_path):
+    root = tmp_path / "ILSVRC/Data/CLS-LOC"
+    tree(root / "train", "n01", "n02")
+    (root / "val").mkdir()
+    (root / "val/7.JPEG").touch()
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n7,n02 1 2 3 4\n")
+    assert source_splits(str(root)).test == f"list:{tmp_path}/LOC_val_solution.csv:{root}/val"
+
+
+def test_splits_may_have_longer_names_and_be_lists_alone(tmp_path):
+    for name in ("training", "validation"):
+        tree(tmp_path / "long" / name, "a", "b")
+    long = tmp_path / "long"
+    assert source_splits(str(long)) == Splits(str(long / "training"), str(long / "validation"))
+    (tmp_path / "lists/images").mkdir(parents=True)
+    for name in ("1", "2"):
+        (tmp_path / f"lists/images/{name}.jpg").touch()
+    for split in ("train", "val"):
+        (tmp_path / f"lists/{split}.csv").write_text("path,label\nimages/1.jpg,a\nimages/2.jpg,b\n")
+    lists = tmp_path / "lists"
+    expected = Splits(f"list:{lists}/train.csv:{lists}", f"list:{lists}/val.csv:{lists}")
+    assert target_splits("x", str(lists)) == expected
+
+
+def test_a_list_beside_class_folders_is_no_split(tmp_path):
+    tree(tmp_path, "a", "b")
+    (tmp_path / "train.csv").write_text("path,label\na/0.jpg,a\n")
+    assert source_splits(str(tmp_path)) == Splits(str(tmp_path), None)
+
+
+def test_places_of_lists_follow_when_their_directory_changes():
+    assert (
+        moved("list:sets/val.txt:sets/val", Path("/data"), Path("/runs"))
+        == "list:../data/sets/val.txt:../data/sets/val"
+    )
+
+
+def test_a_test_split_with_a_class_that_its_train_split_lacks_is_found_while_images_are_counted(tmp_path):
+    tree(tmp_path / "pets/train", "cat", "dog")
+    tree(tmp_path / "pets/test", "cat", "elk")
+    with pytest.raises(
+        InputError, match=r"--targets pets: .*/test: 1 class not in the given class list .first 'elk'.*/train"
+    ):
+        counted_splits(
+            "--targets pets", target_splits("pets", str(tmp_path / "pets")), ("pets.train", "pets.test"), Path()
+        )
+
+
+def test_images_of_one_class_are_refused_before_anything_runs(tmp_path):
+    tree(tmp_path / "pets/train", "cat")
+    (tmp_path / "pets/train/dog").mkdir()
+    tree(tmp_path / "pets/test", "cat")
+    with pytest.raises(InputError, match=r"--targets pets: .*/train has images of one class"):
+        counted_splits(
+            "--targets pets", target_splits("pets", str(tmp_path / "pets")), ("pets.train", "pets.test"), Path()
+        )
