@@ -152,8 +152,9 @@ def counted_splits(name: str, splits: Splits, betons: tuple[str, str], out: Path
     places = [_written_or(place, beton, out) for place, beton in zip((splits.train, splits.test), betons) if place]
     labels, classes, prints = _listed(places[0])
     sizes = {betons[0]: len(labels)}
-    if len(set(labels.tolist())) < 2:
-        raise InputError(f"{name}: {places[0]} has images of one class; at least two are needed")
+    if len(present := set(labels.tolist())) < 2:
+        only = classes[present.pop()]
+        raise InputError(f"{name}: {places[0]} has images of one class, {only!r}; at least two are needed")
     if splits.test is None:
         return sizes
     try:
