@@ -144,7 +144,7 @@ def _selections(study: Study) -> list[Task]:
         command += ["--floor", f"{study.floor:g}"] if study.floor is not None and method == "winnow" else []
         out = f"indices/{name}.index.npz"
         command += ["--seed", str(seed), "--out", out]
-        needs = ("gate/score",) if by_thumbnails else (f"score/s{seed}",)
+        needs: tuple[str, ...] = ("gate/score",) if by_thumbnails else (f"score/s{seed}",)
         needs = _needs_source(study) if method == "random" else needs
         facts = {"method": method, "keep": keep, "seed": seed}
         tasks.append(Task(0, f"select/{name}", "select", tuple(command), out, needs, facts))
