@@ -46,7 +46,7 @@ def dataset_name(path: Path) -> str:
     fixed = re.split(r"[*?\[]", path.name)[0]
     if fixed == path.name:
         return path.name.removesuffix(".beton") or path.resolve().name
-    return fixed.rstrip("-_.") or path.resolve().parent.name
+    return fixed.rstrip("-_.") or path.absolute().parent.resolve().name
 
 
 def open_dataset(path: Path) -> Dataset:

@@ -140,7 +140,7 @@ def _other_images(out: Path, beton: str, before: str | None, after: str | None) 
     """How the images at `after` differ from those of a study's beton, once at `before`; '' where they are the same."""
     from prune.data.beton_writing import difference
     from prune.data.image_listing import list_images
-    from prune.index.manifest import open_manifest
+    from prune.index.manifest import manifest_exists, manifest_path, open_manifest
 
     if before is None or after is None:
         return "" if before == after else "a test split was added or removed"
@@ -148,7 +148,8 @@ def _other_images(out: Path, beton: str, before: str | None, after: str | None) 
     written, place = out / "data" / f"{beton}.beton", moved(after, out, here)
     if after.endswith(".beton"):
         known = Path(moved(before, out, here)) if before.endswith(".beton") else written
-        same = not known.exists() or open_manifest(known).fingerprint == open_manifest(Path(place)).fingerprint
+        there = manifest_exists(manifest_path(known))
+        same = not there or open_manifest(known).fingerprint == open_manifest(Path(place)).fingerprint
         return "" if same else "other images"
     if before.endswith(".beton"):
         return "images cannot take the place of a beton"

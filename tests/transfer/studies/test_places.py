@@ -50,6 +50,17 @@ def test_a_source_is_one_tree_or_has_splits(tmp_path):
     assert source_splits("x.beton") == Splits("x.beton", None)
 
 
+def test_a_source_of_several_betons_or_of_shards_is_all_train(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.beton").write_bytes(b"")
+    pattern = f"{tmp_path}/photos/*.beton"
+    assert source_splits(f"{tmp_path}/photos/") == source_splits(pattern) == Splits(pattern, None)
+    assert moved(pattern, Path(), tmp_path / "runs") == "../photos/*.beton"
+    for place in ("hf://owner/name:train", "x/train-*.parquet", "x/train-{000..010}.tar"):
+        assert source_splits(place) == Splits(place, None)
+    assert moved("hf://owner/name:train", Path(), tmp_path) == "hf://owner/name:train"
+
+
 def test_a_class_that_is_called_train_is_no_train_split(tmp_path):
     place = str(tree(tmp_path / "vehicles", "train", "car"))
     assert source_splits(place) == Splits(place, None)
