@@ -32,6 +32,7 @@ class Progress:
     waited: float = 0.0  # seconds spent waiting for data in the current epoch
     micro_batch: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)
+    processes: list[list[int]] = field(default_factory=list)  # [first step, processes], where their number changed
 
     def line(self, loss: float, correct: float, count: float, rate: float) -> dict[str, Any]:
         """Build the current epoch's line of metrics.jsonl from sums over all ranks and the last learning rate."""

@@ -34,10 +34,13 @@ def run(config: Config) -> None:
             _clear(config.out)
             return
         trackers = () if config.tracker == "none" else (config.tracker,)
-        with open_ranks(config.precision, config.threads, trackers, config.out) as ranks:
+        how = config.compile, config.deterministic
+        with open_ranks(config.precision, config.threads, trackers, config.out, *how) as ranks:
             from pretrain import training_run
+            from pretrain.peers import ended_with_its_peers
 
-            training_run.pretrain(config, plan, ranks)
+            with ended_with_its_peers(config.out, ranks):
+                training_run.pretrain(config, plan, ranks)
             if ranks.rank == 0:
                 _clear(config.out)
 

@@ -135,8 +135,39 @@ class _Run:
                 self.infobatch.losses = shared["infobatch"].numpy()
             self.progress = Progress(**progress)
             note(f"resuming from step {step} (epoch {self.progress.epoch + 1})")
+            self._note_processes(step, len(others))
             self.progress.micro_batch = micro_batch or self.progress.micro_batch
         self.hooks.on_lines(self.progress.lines)
+
+    def rehearse(self) -> None:
+        """Try the largest images once where the run begins with smaller ones, and the compiler where it may fail."""
+        learner, recipe = self.learner, self.learner.recipe
+        optional = learner.compiled and learner.ranks.compile == "auto"
+        if not optional and max(self.progress.resolution, recipe.start_resolution or recipe.resolution) >= (
+            recipe.resolution
+        ):
+            return
+        batch = sampling_order.global_batch(len(self.rows), recipe.batch, learner.ranks.world)
+        part = sampling_order.rank_batch(batch, learner.ranks.rank, learner.ranks.world)
+        try:
+            learner.try_largest(part, self.progress.micro_batch)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if not optional:
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            note(f"not compiled, since compiling failed: {reason[:200]}")
+            learner.stop_compiling()
+            learner.try_largest(part, self.progress.micro_batch)
+
+    def _note_processes(self, step: int, before: int) -> None:
+        """Say and record that a run resumes on another number of processes, which changes numbers."""
+        if before != self.learner.ranks.world:
+            changes = self.progress.processes or [[0, before]]
+            self.progress.processes = [*changes, [step, self.learner.ranks.world]]
+            note(
+                f"resuming on {self.learner.ranks.world} processes instead of {before}: the same images in the same "
+                "batches, but batch norm sees them in other groups, so numbers differ from an undisturbed run's"
+            )
 
     def to_the_end(self) -> None:
         """Train until the budget is spent, and leave the published weights in the network."""

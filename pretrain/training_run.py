@@ -222,6 +222,7 @@ def _write(
         steps=progress.step,
         rows=len(plan.rows),
         processes=ranks.world,
+        **({"processes_changed": progress.processes} if progress.processes else {}),
         device=torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu",
         precision=str(ranks.dtype or torch.float32).removeprefix("torch."),
         recipe={"name": config.recipe, **plain(asdict(plan.recipe))},

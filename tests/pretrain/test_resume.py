@@ -149,3 +149,5 @@ def test_two_processes_then_one_then_two_see_each_image_exactly_once_an_epoch(fo
     for line in lines:
         steps.setdefault(int(line[2]), set()).update(line[3:])
     assert [steps[k] for k in sorted(steps)] == order  # the same global batches as one undisturbed process
+    assert json.loads((tmp_path / "run/provenance.json").read_text())["processes_changed"] == [[0, 2], [3, 1], [7, 2]]
+    assert "processes_changed" not in json.loads((whole / "run/provenance.json").read_text())
