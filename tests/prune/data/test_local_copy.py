@@ -6,6 +6,7 @@ import os
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,77 @@ def test_a_disk_that_cannot_hold_the_copy_is_no_error(source, monkeypatch, tmp_p
     assert on_this_node(source) is source
     assert "where it is" in capsys.readouterr().err
     assert not list(tmp_path.glob("**/*.beton"))
+
+
+def shared_folder(place, mode=0o1777):
+    place.mkdir()
+    place.chmod(mode)
+    return place
+
+
+def test_in_a_folder_that_others_may_write_the_copy_lies_in_one_of_ours_alone(source, monkeypatch, tmp_path):
+    monkeypatch.setenv("WINNOW_LOCAL", str(shared_folder(tmp_path / "scratch")))
+    copy = on_this_node(source).beton.path
+    assert copy.parent == tmp_path / "scratch" / f"winnow-{os.geteuid()}"
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+    assert copy.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["link", "foreign owner", "file"])
+def test_what_another_user_has_put_in_the_way_is_not_used(source, monkeypatch, tmp_path, capsys, kind):
+    scratch, victim = shared_folder(tmp_path / "scratch"), tmp_path / "victim"
+    victim.mkdir()
+    planted = scratch / f"winnow-{os.geteuid()}"
+    if kind == "link":
+        planted.symlink_to(victim)
+    elif kind == "file":
+        planted.write_text("")
+    else:
+        planted.mkdir()
+        monkeypatch.setattr(type(planted), "lstat", lambda path: SimpleNamespace(st_mode=0o40700, st_uid=-1))
+    monkeypatch.setenv("WINNOW_LOCAL", str(scratch))
+    assert on_this_node(source) is source
+    assert "is not a folder of ours; reading" in capsys.readouterr().err
+    assert not list(victim.iterdir())
+
+
+def test_a_folder_whose_files_others_may_rename_is_not_used(source, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WINNOW_LOCAL", str(shared_folder(tmp_path / "open", 0o777)))
+    assert on_this_node(source) is source
+    assert "sticky bit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["cut", "a flipped bit", "foreign", "a link to a file of ours"])
+def test_a_bad_copy_is_made_anew_with_one_note(source, toy, monkeypatch, tmp_path, capsys, kind):
+    monkeypatch.setenv("WINNOW_LOCAL", str(tmp_path / "fast"))
+    copy, whole, victim = on_this_node(source).beton.path, source.beton.path.read_bytes(), tmp_path / "victim"
+    capsys.readouterr()
+    if kind == "cut":
+        copy.write_bytes(whole[:-1])
+    elif kind == "foreign":
+        copy.write_bytes(toy.train.read_bytes())
+    elif kind == "a flipped bit":
+        changed = bytearray(whole)
+        changed[int(source.beton.samples["image"]["pointer"][3]) + 50] ^= 1
+        copy.write_bytes(changed)
+    else:
+        victim.write_text("keep")
+        copy.unlink()
+        copy.symlink_to(victim)
+    assert on_this_node(source).beton.path == copy
+    assert copy.read_bytes() == whole
+    assert not copy.is_symlink()
+    assert not victim.exists() or victim.read_text() == "keep"
+    assert capsys.readouterr().err.count("it is copied again") == 1
+    assert on_this_node(source).beton.path == copy
+    assert capsys.readouterr().err == ""
+
+
+def test_a_copy_that_was_checked_is_not_read_again(source, monkeypatch, tmp_path):
+    monkeypatch.setenv("WINNOW_LOCAL", str(tmp_path / "fast"))
+    on_this_node(source)
+    monkeypatch.setattr(local_copy, "open_beton", lambda path: pytest.fail(f"{path} was read"))
+    on_this_node(source)
 
 
 def test_a_launcher_may_name_the_cores_of_a_process(monkeypatch):
