@@ -118,6 +118,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
     import numpy as np
 
     from prune.data.image_codecs import HALF
+    from prune.data.orientation import orientation_of
     from prune.index.manifest import Manifest, digest
     from prune.runs.cores import in_order
     from prune.runs.progress import track
@@ -130,6 +131,8 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
         jpeg = bool(image["mode"] == 0) or index.quality[row] > 0
         shrink = 2 if index.quality[row] > HALF else 1
         height, width = -(-int(image["height"]) // shrink), -(-int(image["width"]) // shrink)
+        if index.quality[row] and orientation_of(source.beton.stored(int(index.positions[row]))[0]) >= 5:
+            height, width = width, height  # it was turned when it was encoded
         return jpeg, height, width, int(index.labels[row])
 
     def right(row: int, data: bytes) -> bool:

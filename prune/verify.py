@@ -75,7 +75,7 @@ def deep(source: Dataset, workers: int | None = None) -> list[dict[str, Any]]:
     list of dict
         "row", "id" and "reason" of each damaged image, by row.
     """
-    from prune.data.stored_images import Stored, decode
+    from prune.data.stored_images import Stored, decode_as_coded
     from prune.index.manifest import digest
     from prune.runs.cores import in_order
     from prune.runs.progress import track
@@ -88,7 +88,7 @@ def deep(source: Dataset, workers: int | None = None) -> list[dict[str, Any]]:
             return "its bytes do not match the manifest"
         height, width = int(beton.heights[row]), int(beton.widths[row])
         try:
-            shape = decode(Stored(data, jpeg, height, width)).shape
+            shape = decode_as_coded(Stored(data, jpeg, height, width)).shape
         except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
             return f"does not decode ({type(error).__name__})"
         return None if shape == (height, width, 3) else f"decodes to {shape[1]} x {shape[0]} pixels"

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune.runs.files import InputError, at_least, counted, note
+from prune.runs.files import InputError, at_least, counted, note, positive
 from prune.runs.identity import Location, RunOption
 
 
@@ -34,6 +34,9 @@ class Config:
     """Shrink images whose shorter side is longer than this many pixels."""
     quality: int | None = None
     """Re-encode every image as a JPEG of this quality (1 to 100)."""
+    white: float | None = None
+    """The value of white in images of more than 8 bits that do not declare their range: 4095 for 12 bits, 1 for floats
+    from 0 to 1. Without it such images are skipped, and named, where they would be stored black."""
     root: Location[Path | None] = None
     """Folder that the paths of a list are relative to; the list's own when absent."""
     path_column: RunOption[str | None] = None
@@ -73,7 +76,7 @@ def run(config: Config) -> None:
         note(f"{config.images}: {found}; nothing is written")
         note_ignored(config.images, listing, every_class=classes is None and config.shard is None)
         return
-    settings = WritingSettings(config.side, config.quality, config.page_mib, config.workers, config.shard)
+    settings = WritingSettings(config.side, config.quality, config.white, config.page_mib, config.workers, config.shard)
     write_beton(config.images, config.out, settings, classes=classes, reading=reading)
 
 
@@ -87,5 +90,6 @@ def _check(config: Config) -> None:
     if config.side is not None and not 1 <= config.side <= 65535:
         raise InputError(f"--side {config.side}: 1 to 65535 pixels are possible")
     at_least(config, 1, "workers")
+    positive(config, "white")
     if config.page_mib < 2 or config.page_mib & (config.page_mib - 1) or config.page_mib > 2048:
         raise InputError(f"--page-mib {config.page_mib}: a power of two from 2 to 2048 is needed")

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from prune.data.beton import BetonWriter
-from prune.data.image_codecs import Unreadable
 from prune.data.image_listing import list_images
 from prune.data.listing import AS_USUAL, Listing, Reading, shown_bytes
+from prune.data.pixel_values import Unreadable
 from prune.data.stored_images import Stored, prepare
 from prune.index.manifest import Manifest, digest, manifest_path
 from prune.runs.cores import in_order
@@ -31,6 +31,7 @@ class WritingSettings:
 
     side: int | None = None
     quality: int | None = None
+    white: float | None = None
     page_mib: int = 8
     workers: RunOption[int | None] = None
     shard: str | None = None
@@ -196,7 +197,7 @@ def _write_images(
 
     def load(row: int) -> Stored | str:
         try:
-            return prepare(listing.read(row), side=settings.side, quality=settings.quality)
+            return prepare(listing.read(row), side=settings.side, quality=settings.quality, white=settings.white)
         except OSError as error:
             return error.strerror or str(error)  # without the path, which differs between machines
         except Unreadable as error:

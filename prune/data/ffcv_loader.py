@@ -21,10 +21,10 @@ import torch
 
 from prune.data.batches import Batch, Draw, by_blocks, drawing
 from prune.data.beton import JPEG
-from prune.data.crops import Crops, render
+from prune.data.crops import Crops
 from prune.data.dataset import Dataset, damage_error
 from prune.data.jpeg_decoder import DAMAGED, REFUSED, WAITING, fill
-from prune.data.stored_images import Stored, decode
+from prune.data.stored_images import Stored, cut_out
 
 AHEAD = 3
 """Batches that are decoded ahead of the one in use."""
@@ -155,8 +155,8 @@ class FfcvLoader:
         for slot in np.flatnonzero(work.status == REFUSED):
             row = int(work.rows[slot])
             record = self.source.beton.samples["image"][row]
-            pixels = decode(Stored(*self.source.beton.stored(row), int(record["height"]), int(record["width"])))
-            image = render(pixels, work.crops.boxes[slot], bool(work.crops.flip[slot]), side)
+            stored = Stored(*self.source.beton.stored(row), int(record["height"]), int(record["width"]))
+            image = cut_out(stored, work.crops.boxes[slot], bool(work.crops.flip[slot]), side)
             work.images[slot] = torch.from_numpy(image.copy())
 
     def close(self) -> None:

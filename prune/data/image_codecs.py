@@ -23,6 +23,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from prune.data.pixel_values import Unreadable, to_rgb
+
 Codec = Literal["jpeg", "webp", "avif"]
 CODECS: tuple[Codec, ...] = ("jpeg", "webp", "avif")
 QUALITIES = (95, 85, 75, 60, 45, 30, 20, 10)
@@ -39,10 +41,6 @@ _LUMINANCE = (  # ITU-T T.81, table K.1
 )
 # fmt: on
 _DQT, _DHT, _SOS, _FRAMES = 0xDB, 0xC4, 0xDA, range(0xC0, 0xC3)
-
-
-class Unreadable(ValueError):
-    """The image cannot be decoded; the message is the reason."""
 
 
 def encode(pixels: np.ndarray, codec: Codec = "jpeg", quality: int = 75) -> bytes:
@@ -104,16 +102,6 @@ def unreadable(error: Exception) -> Unreadable:
     """Turn a decoder's exception into its reason on one line."""
     text = re.sub(r" <[^<>]* object at 0x[0-9a-f]+>", "", str(error))  # an address differs in every run
     return Unreadable(f"{type(error).__name__}: {text}".splitlines()[0][:200])
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Turn a Pillow image of any mode into (h, w, 3) uint8; 16-bit grey keeps its upper 8 bits."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image)
-        wide = image.mode.startswith("I;16") or (grey.size > 0 and grey.max() > 255)
-        grey = np.clip(grey / 257.0 if wide else grey, 0, 255).round().astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(image.convert("RGB"))
 
 
 def fixed_bytes(data: bytes) -> int:

@@ -18,6 +18,8 @@ import llvmlite.binding
 import numpy as np
 from numba import njit, types
 
+from prune.data.orientation import UPRIGHT, orientation_at
+
 SOUND, DAMAGED, REFUSED, WAITING = 0, 1, 2, 3
 """States of an image: decoded; its bytes are not the manifest's; turbojpeg refused or warned; not decoded yet."""
 
@@ -62,6 +64,24 @@ def _mirror(flat: np.ndarray, side: int) -> None:
             red, green, blue = flat[a], flat[a + one], flat[a + two]
             flat[a], flat[a + one], flat[a + two] = flat[b], flat[b + one], flat[b + two]
             flat[b], flat[b + one], flat[b + two] = red, green, blue
+
+
+_orientation = _compiled(orientation_at)  # after a change there, touch this file: numba's cache knows one file alone
+
+
+@_compiled
+def _turn(image: np.ndarray, orientation: int) -> None:
+    """Turn a square image (side, side, 3) in place, as `prune.data.orientation.upright` does."""
+    whole, side = image.copy(), len(image)
+    for y in range(side):
+        for x in range(side):
+            i, j = (x, y) if orientation >= 5 else (y, x)
+            if (orientation == 2 or orientation == 3) or (orientation >= 7):
+                j = side - 1 - j
+            if (orientation == 3 or orientation == 4) or (orientation == 6 or orientation == 7):
+                i = side - 1 - i
+            for k in range(3):
+                image[y, x, k] = whole[i, j, k]
 
 
 @_compiled
@@ -111,5 +131,9 @@ def fill(data, pointers, sizes, jpeg, heights, widths, crc32, boxes, flip, outpu
                 for k in range(3 * (last - first)):
                     canvas[here + k] = decoded[there + k]
             _resize(0, canvas.ctypes.data, box_height, box_width, 0, box_height, 0, box_width, at, side, side)
+        if jpeg[slot]:
+            orientation = _orientation(data, begin, size)
+            if orientation != UPRIGHT:
+                _turn(output[slot], orientation)
         if flip[slot]:
             _mirror(output[slot].reshape(-1), side)

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from prune.data.image_codecs import Unreadable, encode, to_rgb, unreadable
+from prune.data.crops import render
+from prune.data.image_codecs import encode, unreadable
+from prune.data.orientation import UPRIGHT, orientation_of, upright
+from prune.data.pixel_values import Unreadable, to_rgb
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
@@ -24,7 +27,8 @@ _DEFAULT_QUALITY = 95
 
 @dataclass(frozen=True)
 class Stored:
-    """What a beton stores of an image: JPEG bytes or raw RGB pixels."""
+    """What a beton stores of an image: JPEG bytes or raw RGB pixels, whose height and width are those of the pixels as
+    they are coded: a JPEG may say that they are to be turned (`prune.data.orientation`)."""
 
     data: bytes
     jpeg: bool
@@ -32,13 +36,14 @@ class Stored:
     width: int
 
 
-def prepare(data: bytes, *, side: int | None = None, quality: int | None = None) -> Stored:
+def prepare(data: bytes, *, side: int | None = None, quality: int | None = None, white: float | None = None) -> Stored:
     """Check one encoded image by decoding it, and convert it to what is stored.
 
     A JPEG with one or three components keeps its bytes, unless `side` or `quality` changes them. A lossless image is
     stored as raw pixels, or as a JPEG when `quality` is given. The first frame of an animation counts, and the first
-    picture of a JPEG with several; 16-bit grey becomes 8-bit; transparency is dropped; CMYK becomes an RGB JPEG of
-    quality 95.
+    picture of a JPEG with several; values of more than 8 bits are scaled by the range that the file declares
+    (`prune.data.pixel_values`); transparency is dropped; CMYK becomes an RGB JPEG of quality 95. Pixels that are stored
+    raw or encoded again are turned as the EXIF orientation says.
 
     Parameters
     ----------
@@ -48,11 +53,13 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
         Shrink so that the shorter side is at most this many pixels (aspect kept).
     quality : int, optional
         Re-encode as a JPEG of this quality, 1 to 100.
+    white : float, optional
+        The value of white where an image of more than 8 bits does not declare its range.
 
     Raises
     ------
     Unreadable
-        Empty, cut short, not an image, or too large.
+        Empty, cut short, not an image, too large, or of more than 8 bits without a declared range.
     """
     if not data:
         raise Unreadable("empty file")
@@ -63,17 +70,23 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None)
             lossy = image.format in _JPEG
             bands = len(image.getbands())
             image.load()
-            shrunk = _shrink(image, side)
-            if lossy and quality is None and shrunk is image and bands in (1, 3):
-                return Stored(data, True, image.height, image.width)
-            pixels = to_rgb(shrunk)
+            if lossy:
+                shrunk = _shrink(image, side)
+                if quality is None and shrunk is image and bands in (1, 3):
+                    return Stored(data, True, image.height, image.width)
+                pixels = upright(to_rgb(shrunk), orientation_of(data))
+            else:
+                shrunk = _shrink(Image.fromarray(to_rgb(image, data, white)), side)
+                pixels = upright(np.asarray(shrunk), _orientation(image))
     except MemoryError:
         raise Unreadable("too large for the memory") from None
+    except Unreadable:
+        raise
     except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
         raise unreadable(error) from None
     if quality is None and not lossy:
         return Stored(pixels.tobytes(), False, *pixels.shape[:2])
-    return encode_jpeg(pixels, quality or _DEFAULT_QUALITY)
+    return encode_jpeg(np.ascontiguousarray(pixels), quality or _DEFAULT_QUALITY)
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> Stored:
@@ -82,10 +95,39 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> Stored:
 
 
 def decode(stored: Stored) -> np.ndarray:
-    """Decode to (h, w, 3) uint8."""
+    """Decode to (h, w, 3) uint8, turned as the EXIF orientation says."""
+    pixels = decode_as_coded(stored)
+    return np.ascontiguousarray(upright(pixels, orientation_of(stored.data))) if stored.jpeg else pixels
+
+
+def cut_out(stored: Stored, box: np.ndarray, flip: bool, side: int) -> np.ndarray:
+    """Decode, crop to a box of the pixels as they are coded, resize to a square, turn upright, mirror.
+
+    Returns
+    -------
+    (side, side, 3) uint8
+    """
+    image = render(decode_as_coded(stored), box, False, side)
+    image = upright(image, orientation_of(stored.data)) if stored.jpeg else image
+    return image[:, ::-1] if flip else image
+
+
+def decode_as_coded(stored: Stored) -> np.ndarray:
+    """Decode to (stored.height, stored.width, 3) uint8 without regard to the EXIF orientation."""
     if not stored.jpeg:
         return np.frombuffer(stored.data, np.uint8).reshape(stored.height, stored.width, 3)
     return to_rgb(Image.open(io.BytesIO(stored.data)))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation of an image that is loaded and no JPEG; Pillow has turned a TIFF by then."""
+    if image.format == "TIFF":
+        return UPRIGHT
+    try:
+        found = image.getexif().get(0x0112, UPRIGHT)
+    except Exception:  # a damaged segment
+        return UPRIGHT
+    return found if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
 
 
 def _shrink(image: Image.Image, side: int | None) -> Image.Image:

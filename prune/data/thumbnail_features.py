@@ -18,7 +18,8 @@ from PIL import Image
 
 from prune.data.crops import center_crops
 from prune.data.dataset import Dataset, stored_image
-from prune.data.image_codecs import to_rgb
+from prune.data.orientation import orientation_of, upright
+from prune.data.pixel_values import to_rgb
 from prune.data.stored_images import Stored, decode
 from prune.runs.cores import in_order
 from prune.runs.files import InputError
@@ -108,14 +109,15 @@ def thumbnails(
         part = slice(begin, min(len(rows), begin + _ROWS))
         squares = np.empty((part.stop - begin, SIDE, SIDE, 3), np.uint8)
         for place, row in enumerate(rows[part].tolist()):
-            squares[place] = square(_decoded(source, row))
+            squares[place] = square(decoded(source, row))
         return part, describe(squares)
 
     begins = range(0, len(rows), _ROWS)
     yield from track(in_order(work, begins, workers, ahead=2), len(begins), f"{source.name}: thumbnails")
 
 
-def _decoded(source: Dataset, row: int) -> np.ndarray:
+def decoded(source: Dataset, row: int) -> np.ndarray:
+    """Pixels of one image, (h, w, 3) uint8, as small as serves; `InputError` when it cannot be decoded."""
     stored = stored_image(source, row)
     try:
         return small(stored)
@@ -133,7 +135,7 @@ def small(stored: Stored) -> np.ndarray:
         return decode(stored)
     image = Image.open(io.BytesIO(stored.data))
     image.draft(image.mode, (SIDE, SIDE))
-    return to_rgb(image)
+    return upright(to_rgb(image), orientation_of(stored.data))
 
 
 def _counts(bins: np.ndarray, count: int, weights: np.ndarray | None = None) -> np.ndarray:

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from prune.data.batches import Batch, Draw, by_blocks, drawing
-from prune.data.crops import Crops, render
+from prune.data.crops import Crops
 from prune.data.dataset import Dataset, damage_error
-from prune.data.stored_images import Stored, decode
+from prune.data.stored_images import Stored, cut_out
 
 
 class Images(torch.utils.data.Dataset[tuple[np.ndarray, int, bool]]):
@@ -41,8 +41,8 @@ class Images(torch.utils.data.Dataset[tuple[np.ndarray, int, bool]]):
         data, jpeg = self.source.beton.stored(row)
         if zlib.crc32(data) != self.source.manifest.crc32[row]:
             return np.zeros((self.resolution, self.resolution, 3), np.uint8), row, False
-        pixels = decode(Stored(data, jpeg, int(image["height"]), int(image["width"])))
-        return render(pixels, np.array(box), flip, self.resolution), row, True
+        stored = Stored(data, jpeg, int(image["height"]), int(image["width"]))
+        return cut_out(stored, np.array(box), flip, self.resolution), row, True
 
 
 class TorchLoader:
