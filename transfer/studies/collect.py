@@ -13,6 +13,7 @@ from transfer.studies.cascade import OPEN, gate_summary
 from transfer.studies.evaluations import DEFAULT
 from transfer.studies.ladder import search_summary
 from transfer.studies.runner import is_done
+from transfer.studies.study_checks import read_settings
 from transfer.studies.task import Task
 from transfer.studies.task_costs import EQUAL_COMPUTE_RULE, cost_records, read_resolved_plan
 from transfer.verdicts.results_file import FORMAT
@@ -20,7 +21,7 @@ from transfer.verdicts.results_file import FORMAT
 
 def collect(out: Path) -> None:
     """Write `results.json` from the evaluations that are done; the same but for seconds however the study was run."""
-    settings = read_json(out / "study.json")
+    settings = read_settings(out)
     tasks = read_resolved_plan(out)
     found = [evaluation_result(task, out) for task in tasks if task.stage == "evaluate" and _is_finished(task, out)]
     if not found:

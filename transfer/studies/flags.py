@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError, note, read_json
+from prune.runs.files import InputError, note
 from transfer.studies.cascade import OPEN, gate_setting
 from transfer.studies.places import (
     Splits,
@@ -18,10 +18,10 @@ from transfer.studies.places import (
     target_splits,
 )
 from transfer.studies.settings import Study, grown
+from transfer.studies.study_checks import SETTINGS_FORMAT, read_settings
 from transfer.verdicts.controls import EQUAL_TIME, RANDOM_EQUAL, RANDOM_EQUALS
 from transfer.verdicts.keep_search import LADDER
 
-SETTINGS_FORMAT = "winnow-study-settings/1"
 DEFAULTS: dict[str, Any] = {
     "methods": ["full", "random", "dp4tl-lm", "winnow"],
     "keeps": [0.2, 0.5],
@@ -59,9 +59,7 @@ def settings_of(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     """
     asked = _asked(out, flags)
     if (out / "study.json").exists():
-        old = read_json(out / "study.json")
-        if old.get("format") != SETTINGS_FORMAT:
-            raise InputError(f"{out / 'study.json'}: is not a study's settings file")
+        old = read_settings(out)
         asked["methods"] = _with_one_name(
             asked["methods"], EQUAL_TIME if EQUAL_TIME in old["methods"] else RANDOM_EQUAL
         )

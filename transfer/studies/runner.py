@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from prune.runs.exit_codes import ExitCode
-from prune.runs.files import InputError, note, read_json, write_json
+from prune.runs.files import InputError, note, write_json
+from transfer.studies.study_checks import read_record
 from transfer.studies.task import Task
 from transfer.studies.worker_pool import TaskPool
 
@@ -45,7 +46,7 @@ def is_done(task: Task, out: Path) -> bool:
     place = out / "done" / f"{task.name}.json"
     if not place.exists():
         return False
-    record, made = read_json(place), out / task.out
+    record, made = read_record(place), out / task.out
     if (record["command"], record["needs"]) != (list(task.command), list(task.needs)):
         return False
     return (made / "DONE").exists() if (made / "config.json").exists() else made.exists()
@@ -55,13 +56,13 @@ def forget(task: Task, out: Path) -> None:
     """Record that `task` is not done any more; the seconds that it took stay recorded."""
     place = out / "done" / f"{task.name}.json"
     if place.exists():
-        write_json(place, {**read_json(place), "command": None})
+        write_json(place, {**read_record(place), "command": None})
 
 
 def remember(task: Task, out: Path, seconds: float) -> None:
     """Record that `task` has ended well; a repetition that had nothing to do does not shorten the recorded time."""
     place = out / "done" / f"{task.name}.json"
-    before = read_json(place)["seconds"] if place.exists() else 0.0
+    before = read_record(place)["seconds"] if place.exists() else 0.0
     facts = {"command": list(task.command), "needs": list(task.needs), "seconds": round(max(before, seconds), 3)}
     write_json(place, facts)
 

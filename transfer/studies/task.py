@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, atomic, need_file
+from transfer.studies.study_checks import check_record
 
 STEPS_LATER = "{equal-time}"
 """Placeholder in a command for a number of steps that is known once the costs that decide it are recorded."""
@@ -73,12 +74,15 @@ def read_plan(out: Path) -> list[Task]:
     """Tasks of plan.jsonl in the study's directory `out`; `InputError` when there is none."""
     place = need_file(out / "plan.jsonl", "the plan of `transfer study`")
     tasks = []
-    for number, text in enumerate(place.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             record = json.loads(text)
+            check_record(record, out)
             known = {name: record.pop(name) for name in ("level", "name", "stage", "out")}
             command, needs = tuple(record.pop("command")), tuple(record.pop("needs"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except InputError as error:
+            raise InputError(f"{place}: line {number}: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(
                 f"{place}: line {number} is damaged; `transfer study --plan-only` writes the plan again"
             ) from None
