@@ -136,7 +136,7 @@ def read_labels(chunks: Iterable[pa.Array], columns: Columns, place: str | Path)
             texts = True
             coded = pa.compute.dictionary_encode(chunk)
             table = [known.setdefault(name, len(known)) for name in coded.dictionary.to_pylist()]
-            parts.append(np.array(table, np.int32)[coded.indices.to_numpy(zero_copy_only=False)])
+            parts.append(np.array(table, np.int32)[_numpy(coded.indices)])
         else:
             parts.append(_whole_numbers(chunk, columns.label, place))
     found = np.concatenate(parts) if parts else np.zeros(0, np.int64)
@@ -151,11 +151,15 @@ def read_labels(chunks: Iterable[pa.Array], columns: Columns, place: str | Path)
 def _whole_numbers(chunk: pa.Array, label: str, place: str | Path) -> np.ndarray:
     if not (pa.types.is_integer(chunk.type) or pa.types.is_floating(chunk.type)):
         raise InputError(f"{place}: column {label} must hold a whole number for every image, not {chunk.type}")
-    values: np.ndarray = chunk.to_numpy(zero_copy_only=False)
-    whole = values.astype(np.int64)
-    if (whole != values).any():
-        raise InputError(f"{place}: column {label} must hold a whole number for every image")
-    return whole
+    try:
+        return _numpy(pa.compute.cast(chunk, pa.int64()))
+    except pa.ArrowInvalid:
+        raise InputError(f"{place}: column {label} must hold a whole number for every image") from None
+
+
+def _numpy(chunk: pa.Array) -> np.ndarray:
+    """Numbers without nulls; Arrow's own `to_numpy` imports pandas, which takes a second."""
+    return np.from_dlpack(chunk) if len(chunk) else np.zeros(0, np.int64)
 
 
 def row_ids(name: str, count: int) -> list[str]:
