@@ -23,12 +23,13 @@ from prune.runs.files import at_least, note
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
+    from prune.index.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Config:
     beton: Annotated[Path, tyro.conf.Positional]
-    """Beton of `prune write` or `prune materialize`."""
+    """Beton of `prune write` or `prune materialize`; a folder or a pattern of several."""
     deep: bool = False
     """Read and decode every image."""
     json: bool = False
@@ -43,10 +44,12 @@ def run(config: Config) -> None:
 
     at_least(config, 1, "workers")
     source = open_dataset(config.beton)
-    stated, found = source.manifest.meta.get("fingerprint"), _fingerprint(source)
-    if stated != found:
-        note(f"{config.beton}: the manifest's fingerprint is {stated}, its columns give {found}: damaged")
-        raise AnswerIsNo
+    for place, manifest in _manifests(config.beton, source):
+        stated, found = manifest.meta.get("fingerprint"), _fingerprint(manifest)
+        if stated != found:
+            note(f"{place}: the manifest's fingerprint is {stated}, its columns give {found}: damaged")
+            raise AnswerIsNo
+    found = source.manifest.fingerprint
     faults = deep(source, config.workers) if config.deep else []
     if config.json:
         report = {"images": len(source), "fingerprint": found, "deep": config.deep, "damaged": faults}
@@ -60,10 +63,18 @@ def run(config: Config) -> None:
         print(f"{config.beton}: sound: {len(source)} images, fingerprint {found} ({what})")
 
 
-def _fingerprint(source: Dataset) -> str:
+def _manifests(beton: Path, source: Dataset) -> list[tuple[Path, Manifest]]:
+    """The manifest of a beton, or those of several, each as it was stored."""
+    from prune.index.manifest import Manifest, manifest_path, several, shards_at
+
+    if not several(beton):
+        return [(beton, source.manifest)]
+    return [(place, Manifest.load(manifest_path(place))) for place in shards_at(beton, ".beton")]
+
+
+def _fingerprint(manifest: Manifest) -> str:
     from prune.index.manifest import fingerprint
 
-    manifest = source.manifest
     return fingerprint(manifest.ids, manifest.labels, manifest.digests)
 
 

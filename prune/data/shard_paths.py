@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -137,10 +138,18 @@ def _files_below(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = [name for name in sorted(names) if not name.startswith(".")]
-        if place != str(folder) and any(os.path.splitext(name)[1].lower() in SUFFIXES for name in here):
+        links = [path for name in folders if os.path.islink(path := os.path.join(place, name))]
+        if any(_is_image(name) for link in links for _, _, inside in islice(os.walk(link), 1) for name in inside):
             return []
-        found += [Path(place, name) for name in here if Path(name).suffix.lower() in _KINDS]
+        if place != str(folder) and any(map(_is_image, here)):
+            return []
+        shards = [Path(place, name) for name in here if Path(name).suffix.lower() in _KINDS]
+        found += [shard for shard in shards if shard.is_file()]  # reading a pipe would never end
     return found
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from prune.data.beton_writing import need_two_classes, write_beton
-from prune.data.dataset import Dataset, open_dataset
+from prune.data.dataset import Dataset, dataset_name, open_dataset
 from prune.data.image_listing import list_images
 from prune.index.manifest import Manifest, manifest_path
 from prune.index.pruned_index import PrunedIndex
@@ -75,12 +75,12 @@ def target_name(train: Path) -> str:
     if text.startswith("torchvision:"):
         return text.split(":")[1].lower()
     if _is_beton(train):
-        return train.name.removesuffix(".beton").removesuffix(".train")
+        return dataset_name(train).removesuffix(".train")
     return train.parent.name if train.name in ("train", "training") else train.name
 
 
 def _is_beton(place: Path) -> bool:
-    return place.suffix == ".beton"
+    return place.suffix == ".beton" or any(place.glob("*.beton"))
 
 
 def _written(

@@ -15,6 +15,7 @@ from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.data.several_betons import map_files
 from prune.index.manifest import Manifest, manifest_path, open_manifest
+from prune.index.npz import open_arrays, save_arrays
 from prune.runs.files import InputError, read_json
 from prune.scores.feature_files import order_fingerprint
 
@@ -117,6 +118,16 @@ def test_damage_in_one_of_them_is_named_by_image(seven, tmp_path, capsys):
         verify.run(verify.Config(tmp_path, deep=True))
     name = bytes(source.manifest.ids[row]).decode()
     assert f"1 of {len(source)} images are damaged, first {name!r} (row {row}" in capsys.readouterr().err
+
+
+def test_a_manifest_whose_fingerprint_does_not_fit_is_named_among_several(seven, tmp_path, capsys):
+    for path in seven.many.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    arrays, meta = open_arrays(tmp_path / "part4.manifest.npz", "winnow-manifest/1", mapped=False)
+    save_arrays(tmp_path / "part4.manifest.npz", arrays, {**meta, "fingerprint": "0" * 32})
+    with pytest.raises(SystemExit):
+        verify.run(verify.Config(tmp_path))
+    assert "part4.beton: the manifest's fingerprint is 000" in capsys.readouterr().err
 
 
 def test_a_shard_that_is_missing_is_named_and_can_be_written_again_alone(seven, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import runpy
 import tarfile
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_a_folder_of_class_folders_is_no_source_of_shards_whatever_lies_beside_t
     (tmp_path / "photos/cat").mkdir(parents=True)
     (tmp_path / "photos/cat/1.png").write_bytes(IMAGES[0])
     table(tmp_path / "photos/labels.parquet")
+    assert list_images(str(tmp_path / "photos")).ids == ["cat/1.png"]
+
+
+def test_pipes_and_links_in_a_folder_are_no_shards(tmp_path):
+    table(tmp_path / "t/1.parquet")
+    os.mkfifo(tmp_path / "t/2.parquet")
+    assert len(list_images(str(tmp_path / "t")).ids) == 6
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/1.png").write_bytes(IMAGES[0])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat").symlink_to(tmp_path / "real")
+    (tmp_path / "photos/cat.tar").write_bytes(b"what the folder was unpacked from")
     assert list_images(str(tmp_path / "photos")).ids == ["cat/1.png"]
 
 
