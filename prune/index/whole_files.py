@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows, where another project may read an index
     fcntl = None  # type: ignore[assignment]
 
-_PARTIAL = re.compile(r"\..+\.\d+\.partial")
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]+\.partial")
 _SEEN: set[tuple[int, str]] = set()
 
 
@@ -38,8 +38,9 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        held = os.open(partial, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o666)
+        # Random, since in containers every process may have the number 1.
+        partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")
+        held = os.open(partial, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o666)
     except OSError as error:
         error.filename = str(path)
         raise

@@ -22,6 +22,7 @@ from prune.runs.files import InputError, note
 
 SILENCE = 120.0
 """Seconds without a heartbeat after which a holder is taken for dead, where the file system has no locks."""
+_TOKEN = os.urandom(8).hex()  # tells this process from one of the same number in another container
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 
@@ -109,7 +110,7 @@ def _held(out: Path, place: Path) -> Iterator[None]:
 def _ourselves() -> dict[str, str | int]:
     command = " ".join([Path(sys.argv[0]).name, *map(shlex.quote, sys.argv[1:])])[:200]
     started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    return {"host": socket.gethostname(), "process": os.getpid(), "start": started, "command": command}
+    return {"host": socket.gethostname(), "process": os.getpid(), "start": started, "command": command, "token": _TOKEN}
 
 
 def _read(place: Path) -> dict[str, str | int]:
@@ -129,6 +130,8 @@ def _patience(place: Path, seconds: float) -> float:
     process = holder.get("process")
     if holder.get("host") != socket.gethostname() or not isinstance(process, int):
         return seconds if place.with_name(f"{place.name}.beat").exists() else 0
+    if process == os.getpid():  # in containers several processes have this number, and the other may have ended
+        return 0 if holder.get("token") == _TOKEN else seconds
     return 0 if Path(f"/proc/{process}").exists() else seconds
 
 

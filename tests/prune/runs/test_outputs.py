@@ -185,3 +185,34 @@ def test_a_mistake_that_is_found_late_leaves_no_directory(tmp_path):
     with pytest.raises(InputError, match="late"), claim(tmp_path / "run", Config(tmp_path)):
         raise InputError("found late")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_the_same_number_write_and_claim_as_if_they_had_their_own(tmp_path):
+    # In containers every process may be number 1, and eight of them may share a folder.
+    program = """
+import os, sys
+os.getpid = lambda: 1
+from pathlib import Path
+from prune.runs.files import write_json
+from prune.runs.outputs import claim
+out, rank = Path(sys.argv[1]), sys.argv[2]
+os.environ["RANK"] = rank
+for turn in range(30):
+    write_json(out / "shared.json", {"rank": rank, "turn": turn})
+with claim(out / "run", None) as done:
+    write_json(out / f"{rank}.json", {"done": done})
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    running = [subprocess.Popen([*command, str(k)], stderr=subprocess.PIPE, text=True) for k in range(8)]
+    said = [process.communicate(timeout=60)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 8, said
+    assert read_json(tmp_path / "shared.json")["turn"] == 29
+    assert sorted(place.name for place in tmp_path.iterdir() if place.name.startswith(".")) == []
+    assert [read_json(tmp_path / f"{k}.json") for k in range(8)] == [{"done": False}] * 8
+
+
+def test_a_temporary_file_that_a_killed_writer_left_is_removed_whatever_version_named_it(tmp_path):
+    for name in (".x.json.4711.partial", ".x.json.0123456789abcdef.partial"):
+        (tmp_path / name).write_text("half")
+    write_json(tmp_path / "y.json", {})
+    assert [place.name for place in tmp_path.iterdir()] == ["y.json"]
