@@ -13,12 +13,13 @@ in --listing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prune.runs.files import InputError, need_file, note
+from prune.runs.files import InputError, counted, csv_cell, need_file, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,8 @@ class Config:
     """Folder that the paths of --listing begin with; it is removed."""
     shards: tuple[Path, ...] = ()
     """WebDataset shards (.tar) of the whole source."""
+    for_spreadsheets: bool = False
+    """With a .csv: put ' before cells that a spreadsheet would take for a formula. Other programs need them exact."""
     allow_changed: bool = False
     """With --source: accept another source, and ignore samples that it lacks."""
 
@@ -68,6 +71,16 @@ def run(config: Config) -> Path:
         note(f"{config.out}: {len(index)} samples to keep, {len(config.shards)} shards")
         return config.out
     index, rows = _rows(config, index)
+    if config.for_spreadsheets:
+        if suffix != ".csv":
+            raise InputError(f"--for-spreadsheets: is for a .csv, not for {config.out}")
+        _write(config.out, partial(_csv, guarded=True), index, rows)
+        return config.out
+    if suffix == ".csv" and (count := _formulas(index)):
+        note(
+            f"{config.out}: {counted(count, 'cell begins', 'cells begin')} as a formula does; an export is exact, for "
+            "programs: --for-spreadsheets writes a table that is safe to open in one"
+        )
     _write(config.out, _WRITERS[suffix], index, rows)
     return config.out
 
@@ -99,8 +112,8 @@ def _write(out: Path, writer, index: PrunedIndex, rows: np.ndarray | None) -> No
     from prune.runs.files import atomic
 
     if not out.exists():
-        with atomic(out) as partial:
-            writer(partial, index, rows)
+        with atomic(out) as temporary:
+            writer(temporary, index, rows)
         note(f"{out}: {len(index)} samples to keep")
         return
     beside = out.with_name(f".{out.name}.new")
@@ -137,7 +150,13 @@ def _txt(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
     path.write_bytes(b"".join(name + b"\n" for name in ids))
 
 
-def _csv(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
+def _formulas(index: PrunedIndex) -> int:
+    """Ids and class names that a spreadsheet would evaluate."""
+    texts = [name.decode("utf-8", "surrogateescape") for name in index.ids.tolist()] + list(index.classes)
+    return sum(csv_cell(text) != text for text in texts)
+
+
+def _csv(path: Path, index: PrunedIndex, rows: np.ndarray | None, guarded: bool = False) -> None:
     import csv
 
     import numpy as np
@@ -153,7 +172,9 @@ def _csv(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
             place, text = "" if row < 0 else row, name.decode("utf-8", "surrogateescape")
             value = "" if score != score else f"{score:.9g}"  # nine digits bring a float32 back exactly
             why = index.reason_names[reason]
-            writer.writerow([place, text, index.classes[label], label, value, why, quality, nbytes, f"{digest:016x}"])
+            named = [text, index.classes[label]]
+            named = [csv_cell(cell) for cell in named] if guarded else named
+            writer.writerow([place, *named, label, value, why, quality, nbytes, f"{digest:016x}"])
 
 
 def _indices(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:

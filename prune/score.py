@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.runs.files import InputError, at_least, atomic, need_file, note
+from prune.runs.files import InputError, at_least, atomic, csv_cell, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
 from prune.scores import score_table
@@ -330,16 +330,20 @@ def write_findings(path: Path, arrays: Mapping[str, np.ndarray], source: Feature
 
     with atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("kind", "id", "class", "of"))
+
+        def write(*cells: str) -> None:
+            writer.writerow(map(csv_cell, cells))
+
+        write("kind", "id", "class", "of")
         if "duplicate_of" in arrays:
             for row in np.flatnonzero(arrays["duplicate_of"] >= 0):
                 original = int(arrays["duplicate_of"][row])
-                writer.writerow(("duplicate", name(row), source.classes[source.label[row]], name(original)))
+                write("duplicate", name(row), source.classes[source.label[row]], name(original))
         for column, marked in arrays.items():
             if column.startswith("leak/"):
                 for row in np.flatnonzero(marked):
-                    writer.writerow(("leak", name(row), source.classes[source.label[row]], column[5:]))
+                    write("leak", name(row), source.classes[source.label[row]], column[5:])
         if "looks_like" in arrays:
             for row in np.flatnonzero(arrays["looks_like"] >= 0):
                 looks = source.classes[arrays["looks_like"][row]]
-                writer.writerow(("suspect", name(row), source.classes[source.label[row]], looks))
+                write("suspect", name(row), source.classes[source.label[row]], looks)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.runs.files import InputError, at_least, atomic, need_file, note
+from prune.runs.files import InputError, at_least, atomic, need_file, note, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +144,7 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
     from prune.index.index_summary import classes_to_list, sentence
 
     def clean(name: str) -> Text:  # neither markup nor control sequences of a name reach the terminal
-        return Text("".join(c if c.isprintable() else "�" for c in name))
+        return Text(printable(name))
 
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     console.print(clean(sentence(numbers)))

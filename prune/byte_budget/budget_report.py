@@ -11,6 +11,7 @@ import numpy as np
 from prune.byte_budget.allocation import Allocation
 from prune.index.index_summary import classes_to_list, summary
 from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import printable
 
 
 def numbers(chosen: PrunedIndex, index: PrunedIndex, budget: int, allocation: Allocation | None) -> dict[str, Any]:
@@ -70,6 +71,6 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
     kept, had = (np.array([row[key] for row in result["classes"]]) for key in ("kept", "of"))
     for label in classes_to_list(kept, had, 40):
         row = result["classes"][label]
-        name = Text("".join(c if c.isprintable() else "�" for c in row["class"]))
+        name = Text(printable(row["class"]))
         table.add_row(name, f"{row['kept']:,}", f"{row['of']:,}", f"{row['bytes'] / 1e3:,.1f}", f"{row['floor']:,}")
     console.print(table)

@@ -12,7 +12,7 @@ import numpy as np
 
 from prune.index.manifest import Manifest
 from prune.index.matching import as_ids, checked_rows, find, first_repeat, shown
-from prune.runs.files import InputError, read_json
+from prune.runs.files import InputError, read_json, unguarded
 
 Kind = Literal["rows", "ids", "digests"]
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
@@ -163,6 +163,7 @@ def _csv(path: Path, kind: Kind | None) -> Given:
         raise InputError(f"{path}: not a CSV file ({error})") from None
     if (short := sum(value is None for value in values)) > 0:
         raise InputError(f"{path}: {short} lines have no column {column!r}; the file is cut short or malformed")
+    values = [unguarded(value) for value in values]  # our own tables for people guard what looks like a formula
     return _of_lines(path, [value.encode("utf-8", "surrogateescape") for value in values], _COLUMNS[column])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from prune.index.pruned_index import REASONS
 from prune.methods.choose import Choice
-from prune.runs.files import atomic
+from prune.runs.files import atomic, csv_cell, printable
 
 NAMES = ("quota_reason", "floor", "protected", "coverage", "random")
 """Columns of the table by reason code; the column "quota" is the number of samples that the class may keep. The parts
@@ -46,7 +46,7 @@ def write_report(rows: list[dict[str, Any]], path: Path) -> None:
     with atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def print_json(tables: dict[str, list[dict[str, Any]]]) -> None:
@@ -59,12 +59,12 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the table on standard output."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     grid = Table(*("class", "size", "available", "weight", "kept", "why"))
     for row in rows:
         reasons = [name for name in row if name not in _OF_THE_CLASS]
         why = ", ".join(f"{row[name]} {name.removesuffix('_reason')}" for name in reasons if row[name])
-        grid.add_row(
-            row["class"], *(str(row[k]) for k in ("size", "available")), f"{row['weight']:.4f}", str(row["kept"]), why
-        )
+        counts = [str(row[k]) for k in ("size", "available")]
+        grid.add_row(Text(printable(row["class"])), *counts, f"{row['weight']:.4f}", str(row["kept"]), why)
     Console().print(grid)

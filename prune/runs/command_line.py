@@ -17,7 +17,7 @@ from prune.index.version import VERSION
 from prune.runs.disk_errors import in_words
 from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
-from prune.runs.files import InputError
+from prune.runs.files import InputError, printable
 from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals
 
 
@@ -119,7 +119,7 @@ def _report(program: str, mistake: str) -> None:
     All of them check the inputs before they join a process group. A mistake after that, such as a damaged image, is
     found by one process, which prints it with its rank.
     """
-    rank = os.environ.get("RANK", "0")
+    rank, mistake = os.environ.get("RANK", "0"), printable(mistake)
     distributed = sys.modules.get("torch.distributed")
     if rank == "0":
         print(f"{program}: {mistake}", file=sys.stderr)

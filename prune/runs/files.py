@@ -22,8 +22,10 @@ __all__ = [
     "needing",
     "note",
     "positive",
+    "printable",
     "read_json",
     "share_of",
+    "unguarded",
     "write_json",
 ]
 
@@ -31,7 +33,18 @@ __all__ = [
 def note(text: str) -> None:
     """Print a line on standard error, once: from rank 0 alone."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Write control and direction characters as escapes: names come from files, and what is printed goes to a terminal.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2Jb\u202ec\n"), printable("Grün 猫")
+    ('a\\x1b[2Jb\\u202ec\\n', 'Grün 猫')
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def at_least(config: Any, least: Literal[0, 1], *flags: str) -> None:
@@ -76,6 +89,17 @@ def csv_cell(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def unguarded(cell: str) -> str:
+    """Undo `csv_cell` on a cell that was read.
+
+    Examples
+    --------
+    >>> unguarded("'=1+1"), unguarded("'tis"), unguarded("cat")
+    ('=1+1', "'tis", 'cat')
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:] and csv_cell(cell[1:]) != cell[1:] else cell
 
 
 def share_of(text: str) -> float | None:

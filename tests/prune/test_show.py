@@ -83,7 +83,7 @@ def test_names_in_the_table_are_neither_markup_nor_control_sequences(made, tmp_p
     PrunedIndex.from_rows(source, np.array([0]), provenance=[]).save(tmp_path / "x.npz")
     assert main(["show", str(tmp_path / "x.npz")]) == 0
     out = capsys.readouterr().out
-    assert "[bold]x�[31m" in out
+    assert r"[bold]x\x1b[31m" in out
     assert "\x1b" not in out
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from prune.runs.files import csv_cell
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.controls import FULL_LENGTH
@@ -98,7 +99,7 @@ def results_csv(analysis: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: csv_cell(value) for name, value in record.items()} for record in records)
     return text.getvalue()
 
 

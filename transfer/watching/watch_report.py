@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import atomic, csv_cell
+from prune.runs.files import atomic, csv_cell, printable
 
 _SHOWN = 20
 
@@ -52,7 +52,7 @@ def report_text(found: Mapping[str, Any]) -> str:
             )
     else:
         lines.append(f"alarm in {len(found['alarms'])} classes: do not use the compressed model for them")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def write_lines(place: Path, lines: Sequence[Mapping[str, Any]]) -> None:
