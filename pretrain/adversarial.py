@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from pretrain.recipe import Attack
+from prune.models.transfers import sent
 
 
 def perturb(
@@ -105,7 +106,9 @@ class FreeNoise:
 
 def _start(pixels: torch.Tensor, radius: float, linf: bool) -> torch.Tensor:
     noise = torch.empty_like(pixels).uniform_(-1, 1)
-    return noise * radius if linf else _direction(noise, linf) * radius * torch.rand(len(pixels), 1, 1, 1).to(noise)
+    if linf:
+        return noise * radius
+    return _direction(noise, linf) * radius * sent(torch.rand(len(pixels), 1, 1, 1), noise.device).to(noise.dtype)
 
 
 def _direction(gradient: torch.Tensor, linf: bool) -> torch.Tensor:

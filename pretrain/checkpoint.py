@@ -127,20 +127,29 @@ def damage(found: Path) -> str:
     return "" if {"shared.safetensors", "rank0.safetensors", "progress.json"} <= set(stated) else "files are missing"
 
 
-def load(found: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+def load(
+    found: Path, rank: int | None = None, world: int | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """Read a checkpoint.
+
+    Parameters
+    ----------
+    found : Path
+    rank, world : int, optional
+        Read only the part of this rank where the checkpoint was made by so many; all parts when absent.
 
     Returns
     -------
     shared : dict
     ranks : list of dict
-        State of each rank, in order of rank.
+        State of each rank, in order of rank; parts that were not read are empty.
     progress : dict
     """
     count = sum(1 for _ in found.glob("rank*.safetensors"))
+    wanted = range(count) if rank is None or count != world else [rank]
     return (
         read_state(found / "shared.safetensors"),
-        [read_state(found / f"rank{r}.safetensors") for r in range(count)],
+        [read_state(found / f"rank{r}.safetensors") if r in wanted else {} for r in range(count)],
         read_json(found / "progress.json"),
     )
 

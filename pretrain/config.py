@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prune.runs.compute_device import DeviceFlag
 from prune.runs.identity import Location, RunOption
 
 
@@ -53,7 +54,7 @@ class Config:
     dynamics: bool = False
     """Record probability, margin and correctness of every image in every epoch: OUT/dynamics.npz."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the hardware has it, fp32 elsewhere."""
+    """auto: bf16 where the hardware has it, fp16 on other GPUs, fp32 on other CPUs."""
     loader: Literal["ffcv", "torch"] = "ffcv"
     """Image loader; torch works without FFCV."""
     workers: RunOption[int | None] = None
@@ -61,6 +62,12 @@ class Config:
     threads: RunOption[int | None] = None
     """Threads of torch per process; OMP_NUM_THREADS or its share of the cores when absent."""
     checkpoint_minutes: RunOption[float] = 10.0
-    """Write a checkpoint after every epoch, and within an epoch whenever this time has passed."""
+    """Write a checkpoint whenever this time has passed, and after an epoch once a tenth of it has."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
+    compile: RunOption[Literal["auto", "on", "off"]] = "auto"
+    """torch.compile; auto: where the recipe wants it, on a GPU, if this machine has a compiler."""
+    deterministic: RunOption[bool] = False
+    """On a GPU: only operations that give the same bits each time, at some cost in speed; CPUs need no flag."""
     tracker: RunOption[Literal["none", "tensorboard", "wandb"]] = "none"
     """Also log each epoch to this tracker."""

@@ -21,9 +21,11 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from prune.models.networks import pick_precision
+from pretrain.compiling import CompileFlag, decide
+from prune.models.networks import computes_bf16, pick_precision
+from prune.runs import compute_device, process_group
 from prune.runs.cores import share_of_cores
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted, note
 from prune.runs.memory_allocator import keep_freed_memory
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -50,6 +52,8 @@ class Ranks:
     device : torch.device
     dtype : torch.dtype or None
         Type in which autocast computes; None: fp32.
+    compile : {"auto", "on", "off"}
+        See `pretrain.compiling.decide`.
     """
 
     accelerator: Accelerator
@@ -58,6 +62,7 @@ class Ranks:
     device: torch.device
     dtype: torch.dtype | None
     _group: Any = None
+    compile: CompileFlag = "auto"
 
     def agree(self, stop: bool, save: bool, bad_step: int, seconds: float) -> Agreement:
         """Exchange a few numbers between all ranks: all stop when one must; saving and the clock are rank 0's.
@@ -105,6 +110,22 @@ class Ranks:
         """Accumulate gradients without averaging them yet."""
         return self.accelerator.no_sync(model) if self.world > 1 else nullcontext()
 
+    def announce(self, workers: int | None, compiled: bool) -> None:
+        """Say in one line what the training runs on; `compiled`: whether its recipe wants `torch.compile`."""
+        card = f"{torch.cuda.get_device_name()}, {compute_device.driver()}" if self.device.type == "cuda" else ""
+        precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+        if card and self.dtype is torch.float16 and not computes_bf16(self.device):
+            precision += " (this card only emulates bf16)"
+        threads = workers or share_of_cores()
+        parts = [
+            f"training on {self.device.type}{f' ({card})' if card else ''}",
+            precision,
+            counted(self.world, "process", "processes"),
+            f"{counted(threads, 'decoder thread')} each",
+            decide(self.compile, compiled, self.device)[1],
+        ]
+        note(", ".join(parts))
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute in the run's precision."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
@@ -116,6 +137,8 @@ def open_ranks(
     threads: int | None = None,
     trackers: tuple[str, ...] = (),
     project: Path | None = None,
+    compile: CompileFlag = "auto",
+    deterministic: bool = False,
 ) -> Iterator[Ranks]:
     """Join the run's other processes (torchrun, accelerate launch, srun) or be the only one.
 
@@ -124,20 +147,26 @@ def open_ranks(
     Parameters
     ----------
     precision : str
-        `auto`: bf16 on CUDA and on CPUs with bf16 units, fp32 on others.
+        `auto`: bf16 on GPUs and CPUs with bf16 units, fp16 on other GPUs, fp32 on other CPUs.
     threads : int, optional
         Threads of torch in this process; when absent, OMP_NUM_THREADS or this process's share of the cores.
     trackers : tuple of str
         "tensorboard", "wandb"; logged by rank 0.
     project : Path, optional
         Where trackers write.
+    compile : {"auto", "on", "off"}
+    deterministic : bool
+        On CUDA: only operations that give the same bits each time.
     """
-    cpu = not torch.cuda.is_available()
+    cpu = compute_device.current() == "cpu"
     if cpu:
         keep_freed_memory()
     before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     AcceleratorState._reset_state()
     GradientState._reset_state()
+    process_group.join()
+    if deterministic and not cpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         accelerator = Accelerator(
             cpu=cpu,
@@ -159,11 +188,17 @@ def open_ranks(
         world = accelerator.num_processes
         if not cpu:
             torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in fp32
-            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.benchmark = not deterministic
+            torch.use_deterministic_algorithms(deterministic)
         group = dist.new_group(backend="gloo") if world > 1 and not cpu else None
+        if group is not None:
+            process_group.patient(group)
+        rank, device = accelerator.process_index, accelerator.device
         try:
-            yield Ranks(accelerator, accelerator.process_index, world, accelerator.device, dtype_of(precision), group)
+            yield Ranks(accelerator, rank, world, device, dtype_of(precision), group, compile)
         finally:
+            if not cpu:
+                torch.use_deterministic_algorithms(False)
             accelerator.free_memory()
             torch.set_num_threads(before[0])
             torch.set_float32_matmul_precision(before[1])
@@ -171,17 +206,18 @@ def open_ranks(
 
 
 def dtype_of(precision: Precision) -> torch.dtype | None:
-    """Resolve a precision for this machine.
+    """Resolve a precision for this machine: with "auto" fp16, whose loss is scaled, on GPUs that only emulate bf16.
 
     Raises
     ------
     InputError
         fp16 without CUDA: there it is slow and its gradients vanish.
     """
+    device = torch.device(compute_device.current())
     if precision == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = pick_precision("auto", device)  # type: ignore[assignment]
-    if precision == "fp16" and not torch.cuda.is_available():
+        emulated = device.type == "cuda" and not computes_bf16(device)
+        precision = "fp16" if emulated else pick_precision("auto", device)  # type: ignore[assignment]
+    if precision == "fp16" and device.type != "cuda":
         raise InputError("--precision fp16 needs CUDA: use auto, fp32 or bf16")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 

@@ -11,10 +11,12 @@ from torch import nn
 
 from pretrain import optimisation, schedule
 from pretrain.adversarial import FreeNoise, perturb
+from pretrain.compiling import decide
 from pretrain.distributed import Ranks
 from pretrain.dynamics_recorder import Recorder
 from pretrain.optimisation import Average, Loss, statistics
 from pretrain.recipe import Recipe
+from prune.models.transfers import sent
 from prune.runs.files import InputError
 
 
@@ -47,7 +49,9 @@ class Learner:
     ) -> None:
         self.seed = seed
         self.network, self.recipe, self.ranks, self.loss, self.recorder = network, recipe, ranks, loss, recorder
-        self.model: nn.Module = network
+        self.model: nn.Module = network  # what is called: distributed, perhaps compiled
+        self.spread: nn.Module = network
+        self.compiled = False
         device = ranks.device
         self.mean, self.std = (torch.tensor(v, device=device).float().view(1, 3, 1, 1) for v in (mean, std))
         self.optimiser = optimisation.build(network, recipe)
@@ -59,12 +63,46 @@ class Learner:
         self.bad = torch.zeros((), dtype=torch.int64, device=device)  # first step with a non-finite loss, from 1
 
     def wrap(self) -> None:
-        """Compile and distribute; after `restore`, because distributing copies rank 0's weights to all."""
-        network = self.network
-        if self.recipe.compile and self.ranks.device.type == "cuda":
-            network = torch.compile(network)  # type: ignore[assignment]
-        self.model = self.ranks.distribute(network)
+        """Distribute and compile; after `restore`, because distributing copies rank 0's weights to all.
+
+        In this order torch cuts the compiled graph where gradients are averaged, so that the averaging overlaps the
+        backward pass. Each resolution is compiled for itself: few occur.
+        """
+        self.model = self.spread = self.ranks.distribute(self.network)
+        self.compiled, _ = decide(self.ranks.compile, self.recipe.compile, self.ranks.device)
+        if self.compiled:
+            self.model = torch.compile(self.spread, dynamic=False)  # type: ignore[assignment]
         self.model.train()
+
+    def stop_compiling(self) -> None:
+        """Continue with the network as it is."""
+        torch._dynamo.reset()
+        self.compiled, self.model = False, self.spread
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def try_largest(self, images: int, micro_batch: int) -> None:
+        """Pass one batch of the recipe's largest images forwards and backwards, and change nothing.
+
+        A training whose images grow then runs out of memory at its start, not hours later. Every rank calls this.
+
+        Parameters
+        ----------
+        images : int
+            Of this rank's part of a step.
+        micro_batch : int
+        """
+        recipe, device = self.recipe, self.ranks.device
+        side = max(recipe.resolution, recipe.start_resolution)
+        shape = min(images, micro_batch), 3, side * (2 if recipe.method == "simsiam" else 1), side
+        kept = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        x = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
+        y = torch.zeros(shape[0], dtype=torch.int64, device=device)
+        with self.ranks.autocast():
+            self.loss(self.model, x, y, 0)[0].sum().backward()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
 
     def step(
         self,
@@ -104,9 +142,8 @@ class Learner:
         torch.manual_seed(int(np.random.SeedSequence((self.seed, number, ranks.rank)).generate_state(1, np.uint64)[0]))
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        if ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the steps that are queued
-            images, labels = images.pin_memory(), labels.pin_memory()
-        images, labels = (v.to(ranks.device, non_blocking=True) for v in (images, labels))
+        images, labels, rows = (sent(v, ranks.device) for v in (images, labels, rows))
+        counts = None if counts is None else sent(counts, ranks.device)
         places = torch.arange(len(images)).tensor_split(-(-len(images) // micro_batch))
         strength = schedule.ramp(share, recipe.attack.ramp) if recipe.attack else 0.0
         if self.noise:
@@ -120,9 +157,9 @@ class Learner:
                         x, noise = self.noise.added(x, part)
                     elif recipe.attack:
                         x = perturb(self.network, x, y, recipe.attack, strength, self.mean, self.std)
-                    with ranks.without_sync(self.model) if i + 1 < len(places) else nullcontext():
+                    with ranks.without_sync(self.spread) if i + 1 < len(places) else nullcontext():
                         losses, logits = self.loss(self.model, x, y, number)
-                        total = (losses if counts is None else losses * counts[part].to(losses)).sum()
+                        total = (losses if counts is None else losses * counts[part]).sum()
                         # DDP divides by the number of ranks: the result is the mean over the global batch.
                         self.scaler.scale(total * (ranks.world / batch)).backward()
                 if self.noise and noise is not None:

@@ -19,10 +19,12 @@ from pretrain.hooks import Batches
 from pretrain.optimisation import Loss
 from prune.data.batches import Batch
 from prune.models.networks import features_and_logits
+from prune.models.transfers import constant, sent
 
 _GREY = (0.299, 0.587, 0.114)
 # From RGB to Y, I, Q of the NTSC standard, where a change of hue is a rotation of I and Q.
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+_FROM_YIQ = tuple(np.linalg.inv(np.array(_YIQ)).ravel().tolist())
 
 
 class Siamese(nn.Module):
@@ -102,9 +104,9 @@ def recoloured(
         Largest relative change of brightness, contrast and saturation; largest share of a turn of the hue.
     """
     b = len(images)
-    draw = torch.rand((6, b, 1, 1, 1)).to(images)
+    draw = sent(torch.rand((6, b, 1, 1, 1)), images.device).to(images.dtype)
     brightness, contrast, saturation = (1 + s * (2 * d - 1) for s, d in zip(strength[:3], draw))
-    weights = images.new_tensor(_GREY).view(1, 3, 1, 1)
+    weights = constant(_GREY, (1, 3, 1, 1), images.device).to(images.dtype)
     out = (images * brightness).clamp(0, 1)
     level = (out * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     out = (level + contrast * (out - level)).clamp(0, 1)
@@ -117,12 +119,13 @@ def recoloured(
 
 def _hue_turn(share: torch.Tensor) -> torch.Tensor:
     """(b, 3, 3) matrices that rotate the hue by a share of a full turn and keep the luma."""
-    forth = share.new_tensor(_YIQ)
+    forth = constant(sum(_YIQ, ()), (3, 3), share.device).to(share.dtype)
+    back = constant(_FROM_YIQ, (3, 3), share.device).to(share.dtype)
     angle = 2 * torch.pi * share
-    turn = torch.eye(3).to(share).repeat(len(share), 1, 1)
+    turn = torch.eye(3, dtype=share.dtype, device=share.device).repeat(len(share), 1, 1)
     turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
     turn[:, 1, 2], turn[:, 2, 1] = -angle.sin(), angle.sin()
-    found: torch.Tensor = torch.linalg.inv(forth) @ turn @ forth
+    found: torch.Tensor = back @ turn @ forth
     return found
 
 

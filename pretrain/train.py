@@ -17,12 +17,18 @@ import shutil
 from pathlib import Path
 
 from pretrain.config import Config
+from prune.runs.compute_device import using
 from prune.runs.files import note
 from prune.runs.outputs import claim
 
 
 def run(config: Config) -> None:
     """Train, resume, or return at once when the run is up to date."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     from pretrain.distributed import dtype_of, open_ranks
     from pretrain.plan import check
 

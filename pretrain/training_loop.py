@@ -2,8 +2,9 @@
 
 It takes a network, a source of batches, the rows to train on and a recipe, and knows nothing of files except where its
 checkpoints go. Everything that decides the next step is a function of (seed, epoch, step) or part of the checkpoint,
-so a run that was killed at any point resumes bit for bit (same machine, same number of processes). With another number
-of processes it sees the same images in the same global batches.
+so a run that was killed at any point sees the same images in the same global batches at the same learning rates, on any
+number of processes. On CPUs and the same number of processes it ends with the same bits. On GPUs sums are added in an
+order that changes from run to run; `--deterministic` forbids that, and the bits are the same on the same kind of GPU.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def train(
     checkpoints : Path, optional
         Directory of checkpoints; the run resumes from the newest. When absent, none are written.
     checkpoint_seconds : float
-        Write one whenever this time has passed (0: after every step).
+        Write one whenever this time has passed (0: after every step), and after an epoch once a tenth of it has.
     dynamics : bool
         Record every image; `hooks.on_records` gets them.
 
@@ -101,8 +102,11 @@ def train(
         )
         run.resume(micro_batch)
         run.learner.wrap()
+        run.rehearse()
         with preemption.saves_first():
             run.to_the_end()
+        if run.learner.compiled:
+            torch._dynamo.reset()  # the next training of this process has other networks and sizes
     return run.progress
 
 
@@ -129,7 +133,8 @@ class _Run:
         place = checkpoint.newest(self.directory) if ranks.rank == 0 else None
         step = ranks.from_first(int(place.name) if place else -1)
         if step >= 0:
-            shared, others, progress = checkpoint.load(checkpoint.place(self.directory, step))
+            place = checkpoint.place(self.directory, step)
+            shared, others, progress = checkpoint.load(place, ranks.rank, ranks.world)
             self.learner.restore(shared, others)
             if self.infobatch:
                 self.infobatch.losses = shared["infobatch"].numpy()
@@ -169,6 +174,26 @@ class _Run:
                 "batches, but batch norm sees them in other groups, so numbers differ from an undisturbed run's"
             )
 
+    def rehearse(self) -> None:
+        """Try the largest images once where the run begins with smaller ones, and the compiler where it may fail."""
+        learner, recipe = self.learner, self.learner.recipe
+        optional = learner.compiled and learner.ranks.compile == "auto"
+        if not optional and max(self.progress.resolution, recipe.start_resolution or recipe.resolution) >= (
+            recipe.resolution
+        ):
+            return
+        batch = sampling_order.global_batch(len(self.rows), recipe.batch, learner.ranks.world)
+        part = sampling_order.rank_batch(batch, learner.ranks.rank, learner.ranks.world)
+        try:
+            learner.try_largest(part, self.progress.micro_batch)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if not optional:
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            note(f"not compiled, since compiling failed: {reason[:200]}")
+            learner.stop_compiling()
+            learner.try_largest(part, self.progress.micro_batch)
+
     def to_the_end(self) -> None:
         """Train until the budget is spent, and leave the published weights in the network."""
         self.saved = time.monotonic()
@@ -179,11 +204,16 @@ class _Run:
             self._finish_epoch()
             if self._share(rows) >= 1:
                 break
-            if self.directory is not None:
+            if self.directory is not None and self._worth_saving():
                 self._save(self.directory)
         with torch.no_grad():
             for place, value in zip(*self.learner.published()):
                 place.copy_(value)
+
+    def _worth_saving(self) -> bool:
+        """Whether a tenth of the time between two checkpoints has passed; rank 0's clock decides."""
+        due = time.monotonic() - self.saved >= self.every / 10
+        return self.learner.ranks.agree(False, due, 0, 0.0).save
 
     def _share(self, rows: np.ndarray) -> float:
         p = self.progress

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain import dynamics_recorder, sampling_order, simsiam, training_flops, training_loop, validation
+from pretrain import (
+    dynamics_recorder,
+    sampling_order,
+    simsiam,
+    step_errors,
+    training_flops,
+    training_loop,
+    validation,
+)
 from pretrain.config import Config
 from pretrain.distributed import Ranks
 from pretrain.hooks import Batches, Hooks, NonFinite, Progress
@@ -46,6 +54,7 @@ def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
     _refuse_wrong_gradients(network, recipe, ranks)
     if config.init is not None:
         warm_start(network, config.init, spec["classes"])
+    ranks.announce(config.workers, recipe.compile)
     options: dict[str, Any] = {"workers": config.workers, "loader": config.loader}
     with ExitStack() as opened:
         loaders = [
@@ -166,7 +175,8 @@ def _train(
             dynamics_recorder.write_epoch(config.out, epoch, records)
 
     try:
-        with bar(config.out.name) as on_step:
+        size = config.micro_batch or sampling_order.rank_batch(recipe.batch, ranks.rank, ranks.world)
+        with bar(config.out.name) as on_step, step_errors.in_one_line(size):
             return training_loop.train(
                 trained,
                 batches,
@@ -184,17 +194,6 @@ def _train(
                 dynamics=config.dynamics,
                 hooks=Hooks(after_epoch, on_records, on_lines, on_step),
             )
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise InputError("batch norm cannot learn from one image alone: raise --batch-size or --micro-batch") from None
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        size = config.micro_batch or sampling_order.rank_batch(plan.recipe.batch, ranks.rank, ranks.world)
-        raise InputError(
-            f"out of memory with {size} images in one forward pass: try --micro-batch {max(1, size // 2)}"
-        ) from None
     finally:
         for each in tracker.trackers:
             each.finish()

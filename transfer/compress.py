@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, note, write_json
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
@@ -92,7 +93,9 @@ class Config:
     threads: RunOption[int | None] = None
     """Threads of torch; OMP_NUM_THREADS or the machine's cores when absent."""
     checkpoint_minutes: RunOption[float] = 10.0
-    """Write a checkpoint of the training after every epoch, and whenever this time has passed."""
+    """Write a checkpoint of the training whenever this time has passed, and after an epoch once a tenth of it has."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
 _WRITTEN = ("original", "steps", "work")  # directories of OUT
@@ -100,6 +103,11 @@ _WRITTEN = ("original", "steps", "work")  # directories of OUT
 
 def run(config: Config) -> None:
     """Compress, resume, or return at once when the run is done."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     from pretrain.distributed import open_ranks
     from prune.data.dataset import open_dataset
     from prune.data.loader import open_loader
@@ -126,6 +134,7 @@ def run(config: Config) -> None:
             open_ranks(config.precision, config.threads) as ranks,
             closing(open_loader(dataset, resolution=side, batch_size=batch, workers=workers, loader=loader)) as images,
         ):
+            ranks.announce(workers, compiled=False)
             recipes = recipe, last_recipe
             compression = _compression(config, dataset, model, preserved, rows, recipes, ranks, images)
             entries = compression_loop.compress(compression, config.model)
@@ -196,7 +205,7 @@ def _compression(
     classes = tuple(model.spec["classes"])
     ratio = crop_ratio(model.spec)
     images, labels = read_with(loader, preserved, ratio)
-    original = predicted_classes(predictor(model.network, model.spec)(images))
+    original = predicted_classes(predictor(model.network, model.spec, ranks.device)(images))
     if few := too_small_classes(labels, classes, config.class_margin):
         name, count = few[0]
         note(f"{len(few)} classes are so small that one wrong image exceeds their margin, first {name} ({count})")
@@ -213,7 +222,7 @@ def _compression(
         model.spec,
         plan=CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps),
         test=AcceptanceTest(images, labels, original, classes, margins),
-        importance=Importance(config.importance, *ranked, model.spec, config.seed),
+        importance=Importance(config.importance, *ranked, model.spec, config.seed, ranks.device),
         recovery=Recovery(loader, rows, ranks, model.network, *recipes, config.distil, config.seed, seconds),
         measure_latency=config.latency == "onnx",
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, positive
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim
@@ -61,15 +62,26 @@ class Config:
     seed: int = 0
     """Decides order, augmentation, and the probe's validation part."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the hardware has it, fp32 elsewhere."""
+    """auto: bf16 where the hardware has it, fp16 on other GPUs, fp32 on other CPUs."""
     loader: OnceUnrecorded[Literal["auto", "ffcv", "torch"]] = "auto"
     """Image loader; torch works without FFCV. auto: torch for few small images, read before FFCV has compiled."""
     workers: RunOption[int | None] = None
     """Decoding threads per process; its share of the cores when absent."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
+    compile: RunOption[Literal["auto", "on", "off"]] = "auto"
+    """torch.compile; auto: where the recipe wants it, on a GPU, if this machine has a compiler."""
+    deterministic: RunOption[bool] = False
+    """On a GPU: only operations that give the same bits each time, at some cost in speed; CPUs need no flag."""
 
 
 def run(config: Config) -> None:
     """Fine-tune, resume, or return at once when the run is done."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     from prune.models.networks import open_model
     from transfer.evaluation.evaluation_result import note_up_to_date
     from transfer.evaluation.output import need_other
@@ -108,7 +120,8 @@ def _finetune(
     spec = {**model.spec, "classes": train.manifest.classes, "recipe": f"finetune-{name}"}
     spec |= {"index": inputs.get("index"), "source": inputs["train"]}
     network = finetuning.with_new_head(model.network, spec)
-    with open_ranks(config.precision) as ranks:
+    how = {"compile": config.compile, "deterministic": config.deterministic}
+    with open_ranks(config.precision, **how) as ranks:  # type: ignore[arg-type]
         if config.head == "probe":
             finetuning.set_head(network, _probe(config, model, train, test, rows, ranks.device.type))
         network = network.to(ranks.device)

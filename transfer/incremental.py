@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, note, positive, read_json
 from prune.runs.identity import Growing, Location, RunOption, identity
 from prune.runs.outputs import claim
@@ -70,17 +71,24 @@ class Config:
     init: Location[Path | None] = None
     """Model directory to start from."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the hardware has it, fp32 elsewhere."""
+    """auto: bf16 where the hardware has it, fp16 on other GPUs, fp32 on other CPUs."""
     threads: RunOption[int | None] = None
     """Threads of torch; OMP_NUM_THREADS or all cores when absent."""
     workers: RunOption[int | None] = None
     """Decoding threads for large sets."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
     checkpoint_minutes: RunOption[float] = 10.0
     """Write a checkpoint within a task whenever this time has passed."""
 
 
 def run(config: Config) -> None:
     """Do the missing runs, or return at once when there are none."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     from transfer.continual.continual_inputs import initial_fingerprint, need_same_classes
     from transfer.evaluation.output import need_one_process
     from transfer.evaluation.target_splits import open_splits
@@ -161,6 +169,7 @@ def _learn(
     from transfer.continual.incremental_run import learn_tasks
 
     with open_ranks(config.precision, config.threads) as ranks:
+        ranks.announce(config.workers, setting.recipe.compile)
         for one in runs:
             learn_tasks(setting, one, train, test, config.out / "cells" / one.name, ranks)
 

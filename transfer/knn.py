@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prune.runs.compute_device import DeviceFlag, current, using
 from prune.runs.files import InputError, at_least
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
@@ -38,6 +39,8 @@ class Config:
     """Image loader; torch works without FFCV. auto: torch for small targets, read before FFCV has compiled."""
     workers: RunOption[int | None] = None
     """Decoding threads; this process's share of the cores when absent."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
 LOWEST_TEMPERATURE = 1e-30  # a single-precision number that cosines can be divided by
@@ -45,10 +48,14 @@ LOWEST_TEMPERATURE = 1e-30  # a single-precision number that cosines can be divi
 
 def run(config: Config) -> None:
     """Classify, or return at once when the run is done."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     import time
 
     import numpy as np
-    import torch
 
     from prune.models.evaluation_view import passes
     from prune.models.forward_flops import forward_flops
@@ -76,7 +83,7 @@ def run(config: Config) -> None:
             classes=len(testing.classes),
             k=config.k,
             temperature=config.temperature,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=current(),
         )
         label, classes = np.asarray(testing.label), testing.classes
         samples = len(train) + len(test)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file, flat, index_record
@@ -55,10 +56,17 @@ class Config:
     """Image loader; ffcv for large sets."""
     workers: RunOption[int | None] = None
     """Decoding threads."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
 def run(config: Config) -> Path:
     """Write the index; returns its path."""
+    with using(config.device):
+        return _run(config)
+
+
+def _run(config: Config) -> Path:
     from prune.data.dataset import open_dataset
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex

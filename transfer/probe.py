@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.runs.compute_device import DeviceFlag, current, using
 from prune.runs.files import at_least
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
@@ -46,10 +47,17 @@ class Config:
     """Image loader; torch works without FFCV. auto: torch for small targets, read before FFCV has compiled."""
     workers: RunOption[int | None] = None
     """Decoding threads; this process's share of the cores when absent."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
 def run(config: Config) -> None:
     """Probe, or return at once when the run is done."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     import time
 
     import numpy as np
@@ -92,7 +100,6 @@ def run(config: Config) -> None:
 def _predict(config: Config, training: Features, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Fit the classifier and predict the test features; returns classes, their probabilities, and facts of the fit."""
     import numpy as np
-    import torch
 
     from transfer.evaluation import logistic
 
@@ -102,6 +109,5 @@ def _predict(config: Config, training: Features, test: np.ndarray) -> tuple[np.n
         classifier, strength = logistic.train_few_shot(x[rows], y[rows]), logistic.FEW_SHOT_STRENGTH
         found = classifier.predict(logistic.unit_length(test))
         return *found, {"n_train": len(rows), "regularisation": strength, "shots": config.shots}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    classifier, strength = logistic.train_linear(x, y, seed=config.seed, device=device)
+    classifier, strength = logistic.train_linear(x, y, seed=config.seed, device=current())
     return *classifier.predict(test), {"n_train": len(y), "regularisation": strength}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, note, read_json
 from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
 from prune.runs.outputs import claim
@@ -67,15 +68,22 @@ class Config:
     init: Location[Path | None] = None
     """Model directory to start from."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the hardware has it, fp32 elsewhere."""
+    """auto: bf16 where the hardware has it, fp16 on other GPUs, fp32 on other CPUs."""
     threads: RunOption[int | None] = None
     """Threads of torch; OMP_NUM_THREADS or all cores when absent."""
     workers: RunOption[int | None] = None
     """Decoding threads for large sets."""
+    device: RunOption[DeviceFlag] = "auto"
+    """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
 def run(config: Config) -> None:
     """Do the missing runs, or return at once when there are none."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     from transfer.continual.continual_inputs import initial_fingerprint, need_same_classes
     from transfer.continual.exemplars import need_room
     from transfer.continual.stream_run import ladder
@@ -150,6 +158,7 @@ def _learn(
     from transfer.continual.stream_run import run_stream
 
     with open_ranks(config.precision, config.threads) as ranks:
+        ranks.announce(config.workers, setting.recipe.compile)
         for (policy, seed), place in places.items():
             run_stream(setting, policy, seed, train, test, place, ranks)
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, note, read_json, write_json
 
 if TYPE_CHECKING:
@@ -103,10 +104,17 @@ class Config:
     """Print the plan with its levels and cost; write nothing."""
     json: bool = False
     """With --dry-run: as JSON."""
+    device: DeviceFlag = "auto"
+    """auto: the GPUs, where there are any, shared among the --jobs; a job whose GPU cannot be used is refused."""
 
 
 def run(config: Config) -> None:
     """Run the tasks that the study still lacks, and print its verdict."""
+    with using(config.device):
+        _run(config)
+
+
+def _run(config: Config) -> None:
     at_least(config, 1, "jobs")
     if config.json and not config.dry_run:
         raise InputError("--json: is for --dry-run; `transfer show --json` prints a study's figures")

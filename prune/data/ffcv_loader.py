@@ -48,7 +48,7 @@ class FfcvLoader:
         self.source, self.resolution, self.batch_size, self.workers = source, resolution, batch_size, workers
         beton = source.beton
         self._data = np.asarray(beton.pages())
-        self._pinned = torch.cuda.is_available()
+        self._pinned = compute_device.current() == "cuda"
         self._largest = int(3 * np.max(beton.heights.astype(np.int64) * beton.widths))
         self._scratch: queue.SimpleQueue[tuple[np.ndarray, np.ndarray]] = queue.SimpleQueue()
         self._buffers: list[np.ndarray] = []

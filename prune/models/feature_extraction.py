@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.models import evaluation_view, networks
+from prune.models.full_precision import full_precision
 from prune.models.networks import TrainedModel
+from prune.models.transfers import fetched, sent
+from prune.runs import compute_device, process_group
 from prune.runs.cores import share_of_cores
 from prune.runs.disk_errors import reserve
 from prune.runs.files import InputError, note, write_json
@@ -78,7 +82,7 @@ def extract(
     workers : int, optional
         Decoding threads.
     device : torch.device, optional
-        The first GPU when absent, else the CPU.
+        `prune.runs.compute_device.current` when absent.
 
     Yields
     ------
@@ -91,7 +95,7 @@ def extract(
     InputError
         The network gives values that are not finite.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    device = torch.device(compute_device.current()) if device is None else device
     bf16 = networks.pick_precision(precision, device) == "bf16"
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(share_of_cores())
@@ -101,20 +105,30 @@ def extract(
     side = resolution or spec["resolution"]
     batches = open_loader(dataset, resolution=side, batch_size=batch_size, workers=workers, loader=loader)
     total = -(-len(rows) // batch_size)
+    waiting: deque[tuple[Callable[[], list[torch.Tensor]], np.ndarray]] = deque()
+
+    def arrived() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The outputs of the oldest batch; the next one is queued already, so that a GPU does not idle."""
+        wait, which = waiting.popleft()
+        features, logits = (output.numpy() for output in wait())
+        finite = np.isfinite(features).all(1) & np.isfinite(logits).all(1)
+        if not finite.all():
+            row = int(which[~finite][0])
+            raise InputError(f"the model gives values that are not finite, first for row {row} of {dataset.name}")
+        return features, logits, which
+
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+        with torch.inference_mode(), autocast, full_precision(precision == "fp32"):
             crops = evaluation_view.central(dataset, evaluation_view.crop_ratio(spec))
             for images, _, which in track(batches.epoch(rows, crops=crops), total, dataset.name):
-                images = networks.normalise(images.to(device, non_blocking=True), spec["mean"], spec["std"])
+                images = networks.normalise(sent(images, device), spec["mean"], spec["std"])
                 outputs = evaluation_view.outputs(network, images, spec)
-                features, logits = (output.float().cpu().numpy() for output in outputs)
-                finite = np.isfinite(features).all(1) & np.isfinite(logits).all(1)
-                if not finite.all():
-                    row = int(which.numpy()[~finite][0])
-                    raise InputError(
-                        f"the model gives values that are not finite, first for row {row} of {dataset.name}"
-                    )
-                yield features, logits, which.numpy()
+                waiting.append((fetched(outputs), which.numpy()))
+                if len(waiting) > (device.type == "cuda"):
+                    yield arrived()
+            while waiting:
+                yield arrived()
     finally:
         batches.close()
 
@@ -139,8 +153,6 @@ def extract_to_file(
     InputError
         `out` was made with another model, other images or other settings.
     """
-    from accelerate import PartialState
-
     manifest = manifest_path(dataset.beton.path)
     inputs = {"model": model.fingerprint, "source": dataset.manifest.fingerprint}
     wanted = None
@@ -153,7 +165,7 @@ def extract_to_file(
             check_order(out, order, manifest, order_fingerprint(manifest), "give another --out, or remove it")
             return
         begin = time.perf_counter()
-        state = PartialState(cpu=not torch.cuda.is_available())
+        state = process_group.join()
         images = np.arange(len(dataset)) if wanted is None else wanted
         n, rank, world = len(images), state.process_index, state.num_processes
         rows = images[rank * n // world : (rank + 1) * n // world]

@@ -20,6 +20,7 @@ from torch import nn
 
 from prune.models.model_spec import STEMS, check_kwargs, read_spec
 from prune.models.pruned_widths import narrow
+from prune.models.transfers import constant
 from prune.models.weights_check import check_weights
 from prune.runs.files import InputError, atomic, write_json
 
@@ -184,8 +185,8 @@ def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.T
 
 def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """Convert uint8 images to floats and standardise them; `mean` and `std` are on the scale 0 to 255."""
-    shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
-    return (images.float() - shift) / torch.tensor(std, device=images.device).view(1, 3, 1, 1)
+    shift, scale = (constant(tuple(float(v) for v in values), (1, 3, 1, 1), images.device) for values in (mean, std))
+    return (images.float() - shift) / scale
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
@@ -194,13 +195,18 @@ def pick_precision(precision: str, device: torch.device) -> str:
         raise InputError(f"--precision {precision}: auto, bf16 and fp32 are possible")
     if precision != "auto":
         return precision
+    return "bf16" if computes_bf16(device) else "fp32"
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16; torch also says so of GPUs that emulate it, such as T4 and V100."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return "fp32"
-    return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 @contextmanager

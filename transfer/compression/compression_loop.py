@@ -131,7 +131,7 @@ def _try(compression: Compression, trial: Trial) -> Entry:
         goal = compression.plan.size * parameters(compression.model)
         importance = compression.importance
         model, spec, what = shrink(trial, model, spec, scratch, goal=goal, importance=importance, recovery=recovery)
-        decision = test.decide(predictor(model, spec))
+        decision = test.decide(predictor(model, spec, recovery.ranks.device))
         if what.get("layers") == {}:
             decision = replace(decision, accepted=False, reason="nothing is left to remove at this ratio", beyond=None)
     final = scratch / "model"

@@ -18,7 +18,7 @@ from torch.nn import functional
 from prune.models.networks import safe_memory_format
 from transfer.compression import rewinding
 from transfer.compression.channel_pruning import Channels
-from transfer.evaluation.image_arrays import normalised_batches
+from transfer.evaluation.image_arrays import moved, normalised_batches
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Importance:
         Content of the original's model.json: "mean" and "std" are read.
     seed : int
         Draws of a step depend on the seed and the step's number.
+    device : torch.device, optional
+        Where gradients are computed; where the network is when absent.
     """
 
     criterion: Literal["data", "magnitude", "random"]
@@ -42,6 +44,7 @@ class Importance:
     labels: np.ndarray
     spec: dict[str, Any]
     seed: int
+    device: torch.device | None = None
 
     def of_channels(self, model: nn.Module, found: Sequence[Channels], step: int) -> list[np.ndarray]:
         """Importance of every channel of these groups, one (size,) float64 for each."""
@@ -49,14 +52,15 @@ class Importance:
             return chance(found, self.seed * 1000 + step)
         if self.criterion == "magnitude":
             return magnitude(model, found)
-        with safe_memory_format(model):
+        with moved(model, self.device), safe_memory_format(model):
             return taylor(model, found, self._batches())
 
     def of_weights(self, model: nn.Module, names: list[str], step: int) -> dict[str, torch.Tensor]:
         """Importance of every single weight of these parameters, in their shapes."""
         if self.criterion == "data":
-            with safe_memory_format(model):
-                return rewinding.saliency(model, names, self._batches())
+            with moved(model, self.device), safe_memory_format(model):
+                scores = rewinding.saliency(model, names, self._batches())
+            return {name: score.cpu() for name, score in scores.items()}
         weights = {name: model.get_parameter(name).detach() for name in names}
         if self.criterion == "magnitude":
             return {name: weight.abs() for name, weight in weights.items()}
@@ -64,7 +68,7 @@ class Importance:
         return {name: torch.rand(weight.shape, generator=draw) for name, weight in weights.items()}
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return normalised_batches(self.images, self.labels, self.spec)
+        return normalised_batches(self.images, self.labels, self.spec, device=self.device)
 
 
 def taylor(

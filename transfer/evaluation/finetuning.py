@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain import preemption, sampling_order, training_loop
+from pretrain import preemption, sampling_order, step_errors, training_loop
 from pretrain.distributed import Ranks
 from pretrain.hooks import Hooks, Progress
 from pretrain.progress_bar import bar
@@ -104,10 +104,12 @@ def train_on_target(
     short = len(rows) * recipe.epochs * recipe.resolution**2 < SHORT
     chosen, workers = loader_for(loader, workers, len(train), recipe.resolution)
     options: dict[str, Any] = {"batch_size": size, "loader": chosen, "workers": workers}
+    ranks.announce(workers, recipe.compile)
     try:
         with (
             closing(open_loader(train, resolution=recipe.resolution, **options)) as images,
             bar(Path(out).name) as on_step,
+            step_errors.in_one_line(micro_batch or size),
         ):
             return training_loop.train(
                 network,

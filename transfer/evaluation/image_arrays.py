@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -78,21 +78,42 @@ def balanced_rows(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -
 
 
 def normalised_batches(
-    images: np.ndarray, labels: np.ndarray, spec: Mapping[str, Any], size: int = 64
+    images: np.ndarray,
+    labels: np.ndarray,
+    spec: Mapping[str, Any],
+    size: int = 64,
+    device: torch.device | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches of images (b, 3, r, r) as the network of `spec` takes them, and their labels."""
+    """Yield batches of images (b, 3, r, r) as the network of `spec` takes them, and their labels, on the device."""
     for i in range(0, len(images), size):
         part = torch.from_numpy(np.ascontiguousarray(images[i : i + size])).permute(0, 3, 1, 2)
-        yield networks.normalise(part, spec["mean"], spec["std"]), torch.from_numpy(labels[i : i + size])
+        known = torch.from_numpy(labels[i : i + size])
+        yield networks.normalise(part.to(device), spec["mean"], spec["std"]), known.to(device)
 
 
-def predictor(model: nn.Module, spec: Mapping[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Turn a torch network into a function from images (n, r, r, 3) uint8 to logits (n, c) float32."""
+@contextmanager
+def moved(model: nn.Module, device: torch.device | None) -> Iterator[None]:
+    """Have a network on the device within the block; it goes back where it was."""
+    home = next(model.parameters()).device
+    model.to(device or home)
+    try:
+        yield
+    finally:
+        model.to(home)
+
+
+def predictor(
+    model: nn.Module, spec: Mapping[str, Any], device: torch.device | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Turn a torch network into a function from images (n, r, r, 3) uint8 to logits (n, c) float32.
+
+    `device`: where it computes; where the network is when absent.
+    """
 
     def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
+        with torch.inference_mode(), moved(model, device):
             blank = np.zeros(len(images), np.int64)
-            batches = normalised_batches(images, blank, spec, 256)
-            return np.concatenate([evaluation_view.logits(model, batch, spec).numpy() for batch, _ in batches])
+            batches = normalised_batches(images, blank, spec, 256, next(model.parameters()).device)
+            return np.concatenate([evaluation_view.logits(model, batch, spec).cpu().numpy() for batch, _ in batches])
 
     return predict

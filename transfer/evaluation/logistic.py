@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
-from scipy.optimize import minimize
+
+from prune.models.full_precision import full_precision
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Regularisation tried, from strong to weak: each fit starts where the stronger one ended."""
@@ -58,6 +58,7 @@ class Linear:
         return predicted, confidence
 
 
+@full_precision()
 def train_linear(
     features: np.ndarray,
     labels: np.ndarray,
@@ -126,6 +127,7 @@ def unit_length(features: np.ndarray) -> np.ndarray:
     return found
 
 
+@full_precision()
 def train_few_shot(features: np.ndarray, labels: np.ndarray, strength: float = FEW_SHOT_STRENGTH) -> Linear:
     """Multinomial logistic regression on features of length 1, centred and scaled by one number.
 
@@ -203,6 +205,9 @@ def fit(
     (classes, d + 1) float64
         Weights, and the bias in the last column.
     """
+    from scipy.linalg import solve_triangular
+    from scipy.optimize import minimize
+
     shape = (classes, x.shape[1] + 1)
     root = _root(x, classes, strength)
     begin = np.zeros(shape) if start is None else start @ root

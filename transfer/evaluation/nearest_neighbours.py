@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from prune.models.full_precision import full_precision
+
 _ROWS = 1024
 _COLUMNS = 1 << 16
 
 
+@full_precision()
 def classify(
     train: np.ndarray,
     labels: np.ndarray,

@@ -110,6 +110,8 @@ def _clean() -> None:
     """Free the task's memory, and undo changes to the number of threads, which FFCV makes."""
     gc.collect()
     torch = sys.modules.get("torch")
+    if (compiler := sys.modules.get("torch._dynamo")) is not None:
+        compiler.reset()  # graphs of a network that no later task has
     if torch is not None:
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal():

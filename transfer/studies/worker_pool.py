@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from prune.runs import compute_device
 from transfer.studies.task import Task
 from transfer.studies.worker import execute
 
@@ -79,7 +80,11 @@ class WorkerProcesses:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "OMP_NUM_THREADS": str(share), "PYTHONPATH": os.pathsep.join(paths)}
         environment["PYTHONSAFEPATH"] = "1"  # the study's directory is no place to import from
+        environment["WINNOW_DEVICE"] = compute_device.asked()
+        gpus = compute_device.visible()
         for k in range(size):
+            if gpus:  # one each, in turns: otherwise all workers would take the first
+                environment["CUDA_VISIBLE_DEVICES"] = gpus[k % len(gpus)]
             # Decoders and torch use as many threads as they have cores.
             own = ",".join(str(cores[(k * share + i) % len(cores)]) for i in range(share))
             worker = subprocess.Popen(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from prune.runs import compute_device
 from prune.runs.files import InputError
 from transfer.studies import worker_pool
 from transfer.studies.runner import is_done, outstanding, remember, run_tasks
@@ -269,3 +270,32 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def environment(process: int) -> dict[str, str]:
+    """The variables that a process was started with; for a moment after its start the kernel shows none."""
+    place, deadline = Path(f"/proc/{process}/environ"), time.monotonic() + 10
+    while "WINNOW_DEVICE" not in (text := place.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return dict(one.split("=", 1) for one in text.split("\0") if "=" in one)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "found"),
+    [
+        ("3,5", "auto", ["3", "5", "3"]),
+        ("GPU-7", "auto", ["GPU-7"] * 3),
+        ("", "auto", [""] * 3),
+        ("0", "cpu", ["0"] * 3),
+    ],
+)
+def test_workers_share_the_gpus_that_the_study_was_given_and_its_device(tmp_path, monkeypatch, visible, device, found):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with compute_device.using(device):
+        pool = WorkerProcesses(tmp_path, 3)
+    try:
+        given = [environment(worker.pid) for worker in pool._free]
+    finally:
+        pool.close()
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in given] == found
+    assert {one["WINNOW_DEVICE"] for one in given} == {device}
