@@ -25,6 +25,7 @@ from prune.data.crops import Crops
 from prune.data.dataset import Dataset, damage_error
 from prune.data.jpeg_decoder import DAMAGED, REFUSED, WAITING, fill
 from prune.data.stored_images import Stored, cut_out
+from prune.runs import compute_device
 
 AHEAD = 3
 """Batches that are decoded ahead of the one in use."""
