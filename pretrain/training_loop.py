@@ -174,26 +174,6 @@ class _Run:
                 "batches, but batch norm sees them in other groups, so numbers differ from an undisturbed run's"
             )
 
-    def rehearse(self) -> None:
-        """Try the largest images once where the run begins with smaller ones, and the compiler where it may fail."""
-        learner, recipe = self.learner, self.learner.recipe
-        optional = learner.compiled and learner.ranks.compile == "auto"
-        if not optional and max(self.progress.resolution, recipe.start_resolution or recipe.resolution) >= (
-            recipe.resolution
-        ):
-            return
-        batch = sampling_order.global_batch(len(self.rows), recipe.batch, learner.ranks.world)
-        part = sampling_order.rank_batch(batch, learner.ranks.rank, learner.ranks.world)
-        try:
-            learner.try_largest(part, self.progress.micro_batch)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            if not optional:
-                raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            note(f"not compiled, since compiling failed: {reason[:200]}")
-            learner.stop_compiling()
-            learner.try_largest(part, self.progress.micro_batch)
-
     def to_the_end(self) -> None:
         """Train until the budget is spent, and leave the published weights in the network."""
         self.saved = time.monotonic()
