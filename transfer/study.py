@@ -5,6 +5,7 @@
     transfer study --out runs/study --seeds 3 --keeps 0.1       adds a seed and a keep: only what is new runs
     transfer study --out runs/study --evaluations finetune knn  evaluates the same backbones in other ways as well
     transfer study --out runs/study --keep auto                 searches the smallest keep that holds
+    transfer study ... --compute 0.25 --out runs/quarter        searches keep and passes for a quarter of the compute
     transfer study --out runs/study --task 7                    runs only task 7 of plan.jsonl, as array jobs do
 
 A selection *holds* when its backbone is shown to stay within --margin of the one trained on all data, and *loses* when
@@ -56,7 +57,7 @@ class Config:
     """auto: search the smallest keep that holds. Small networks (the surrogate's recipe) at every keep of --ladder
     predict it. The backbone confirms it and the next smaller keep, or tries larger ones until one holds."""
     ladder: tuple[float, ...] = ()
-    """Keeps that --keep auto chooses from. [0.05 0.1 0.2 0.3 0.5 0.7]"""
+    """Keeps that --keep auto and --compute choose from. [0.05 0.1 0.2 0.3 0.5 0.7]"""
     evaluations: tuple[str, ...] = ()
     """How a backbone is evaluated on a target: probe, knn, few-shot-K (a probe of K images per class), finetune (all of
     it), probe-finetune (starting with the probe's classifier), both also as finetune-E with E epochs instead of the
@@ -66,6 +67,10 @@ class Config:
     they show the speed-up, the compute that all data need for a method's accuracy divided by the method's."""
     uses: int | None = None
     """For how many uses of an index the controls of equal compute share the cost of its preparation. [1]"""
+    compute: float | None = None
+    """Train every pruned run, and random parts, for this share of the compute of full pretraining, surrogate included:
+    a smaller keep then gets more passes. Without --keeps the most accurate keep is searched on --ladder as by --keep
+    auto, and the backbone confirms it against its neighbours. All data at the same compute are the rival."""
     seeds: tuple[int, ...] = ()
     """For each seed one surrogate, and one backbone per method and keep. [0 1 2]"""
     recipe: str | None = None
@@ -90,6 +95,8 @@ class Config:
     """Points of accuracy below full data within which a method holds. [0.5]"""
     loader: Literal["ffcv", "torch"] | None = None
     """How images are read."""
+    price: float | None = None
+    """Price of one hour of this machine: what is still to run, and the speed-up, are then given in money as well."""
     jobs: int = 1
     """Tasks that run at the same time, each in a process with its share of the cores; 1: in this process."""
     task: Annotated[int | None, tyro.conf.arg(aliases=("--line",))] = None
@@ -116,6 +123,8 @@ def run(config: Config) -> None:
 
 def _run(config: Config) -> None:
     at_least(config, 1, "jobs")
+    if config.price is not None and not 0 <= config.price < float("inf"):
+        raise InputError(f"--price {config.price}: 0 or more is needed")
     if config.json and not config.dry_run:
         raise InputError("--json: is for --dry-run; `transfer show --json` prints a study's figures")
     if config.collect:
@@ -128,7 +137,9 @@ def _run(config: Config) -> None:
         return _print_outstanding(config.out)
     from prune.runs.run_lock import directory_lock
     from transfer.studies.flags import check_floor, counted_sizes, settings_of, study_of
+    from transfer.studies.forecast import check_compute, forecast
     from transfer.studies.ladder import next_keep
+    from transfer.studies.runner import outstanding
     from transfer.studies.study_plan import plan_of
 
     out = config.out
@@ -137,10 +148,14 @@ def _run(config: Config) -> None:
     study = replace(study, sizes=counted_sizes(study, out))
     tasks = plan_of(study)
     check_floor(study, out)
+    check_compute(study)
     if config.dry_run:
         from transfer.studies.plan_progress import print_plan
 
-        return print_plan(tasks, config.json)
+        print_plan(tasks, config.json)
+        if not config.json and (text := forecast(tasks, study, config.price)):
+            print(text)
+        return None
     with directory_lock(out):
         if config.plan_only:
             if (keep := _keep_found_so_far(study, out, settings["margin"])) is not None:
@@ -148,12 +163,15 @@ def _run(config: Config) -> None:
             tasks = _write_study(settings, study, out)
             _forget_outstanding(tasks, out)
             return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
-        _run_outstanding(_write_study(settings, study, out), out, config.jobs)
+        tasks = _write_study(settings, study, out)
+        if text := forecast(outstanding(tasks, out), study, config.price):
+            note(text)
+        _run_outstanding(tasks, out, config.jobs)
         while (keep := next_keep(study, out, settings["margin"])) is not None:
             settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
             _run_outstanding(tasks, out, config.jobs)
-    _print_verdict(out, len(tasks))
+    _print_verdict(out, len(tasks), config.price)
 
 
 def _write_study(settings: dict[str, Any], study: Study, out: Path) -> list[Task]:
@@ -187,7 +205,7 @@ def _keep_found_so_far(study: Study, out: Path, margin: float) -> float | None:
 
 def _with_keep(keep: float, settings: dict[str, Any], study: Study) -> tuple[dict[str, Any], Study]:
     """Settings and study with one more keep, which --keep auto tries next."""
-    note(f"--keep auto: the backbone is to confirm keep {keep:g}")
+    note(f"{'--compute' if study.compute else '--keep auto'}: the backbone is to confirm keep {keep:g}")
     return {**settings, "keeps": [*settings["keeps"], keep]}, replace(study, keeps=(*study.keeps, keep))
 
 
@@ -208,7 +226,7 @@ def _run_outstanding(tasks: list[Task], out: Path, jobs: int) -> None:
     write_plan(ran, out)
 
 
-def _print_verdict(out: Path, tasks: int) -> None:
+def _print_verdict(out: Path, tasks: int, price: float | None) -> None:
     from transfer.verdicts.analysis import analyse
     from transfer.verdicts.headline import verdict_line
     from transfer.verdicts.leak_counts import leak_sentence
@@ -216,7 +234,7 @@ def _print_verdict(out: Path, tasks: int) -> None:
     from transfer.verdicts.speed_up_rows import speed_up_sentences
 
     note(f"{out / 'results.json'}: {tasks} tasks of the plan are done; the page is {out / 'report.html'}")
-    analysis = analyse(load_results(out), out)
+    analysis = analyse(load_results(out), out, price=price)
     if leaks := leak_sentence(analysis):
         note(leaks)
     for sentence in speed_up_sentences(analysis):

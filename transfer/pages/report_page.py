@@ -115,10 +115,10 @@ def _tone(analysis: Mapping[str, Any]) -> str:
 
 def _tiles(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
     row, holding, isolated = headline_condition(analysis), smallest_holding(analysis), isolated_holding(analysis)
-    tiles = _speed_up_tile(analysis)
+    tiles, compute = _speed_up_tile(analysis), analysis["config"].get("compute")
     tiles += [
         {
-            "head": "Smallest keep that holds",
+            "head": f"Keep that holds at {100 * compute:g} % of the compute" if compute else "Smallest keep that holds",
             "value": f"{holding['keep']:g}" if holding else "none",
             "text": f"{holding['method']}, {difference_from(holding)} against full data"
             if holding

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 _FLAGS = ("methods", "keeps", "seeds", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "side", "floor",
-          "epochs", "surrogate_epochs", "margin", "loader", "evaluations", "full_lengths", "uses")  # fmt: skip
+          "epochs", "surrogate_epochs", "margin", "loader", "evaluations", "full_lengths", "uses",
+          "compute")  # fmt: skip
 
 
 def study_command(config: Mapping[str, Any]) -> str | None:
@@ -34,7 +35,8 @@ def study_command(config: Mapping[str, Any]) -> str | None:
         texts = [_text(one) for one in value] if isinstance(value, list) else [_text(value)]
         words += ["--" + name.replace("_", "-"), *texts]
     if config.get("ladder"):
-        words += ["--keep", "auto", "--ladder", *map(_text, config["ladder"])]
+        search = [] if config.get("compute") else ["--keep", "auto"]
+        words += [*search, "--ladder", *map(_text, config["ladder"])]
     return shlex.join(words)
 
 

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "ladder": None,
     "full_lengths": [],
     "uses": 1,
+    "compute": None,
 }
 
 
@@ -98,7 +99,7 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     lists = ("methods", "keeps", "seeds", "evaluations", "guides", "full_lengths")
     asked |= {name: list(flags[name]) or None for name in lists}
     asked["gate"] = gate_setting(flags["gate"])
-    asked["ladder"] = _ladder(flags["keep"], flags["ladder"])
+    asked["ladder"] = _ladder(flags, out)
     asked["source"] = source_splits(flags["source"]).moved(here, out) if flags["source"] else None
     places = parse_targets(flags["targets"])
     asked["targets"] = {n: target_splits(n, place).moved(here, out) for n, place in places.items()} or None
@@ -110,12 +111,16 @@ def _with_one_name(methods: list[str] | None, name: str) -> list[str] | None:
     return methods and [name if method in RANDOM_EQUALS else method for method in methods]
 
 
-def _ladder(keep: str | None, ladder: tuple[float, ...]) -> list[float] | None:
-    if keep is None:
-        if ladder:
-            raise InputError("--ladder: is for --keep auto")
-        return None
-    return list(ladder) or list(LADDER)
+def _ladder(flags: Mapping[str, Any], out: Path) -> list[float] | None:
+    """The keeps to search among, where a keep is searched: by --keep auto, or by --compute without --keeps."""
+    if flags["keep"] and flags["compute"] is not None:
+        raise InputError("--compute: searches the keep by itself; leave out --keep auto")
+    if flags["ladder"] and not flags["keep"] and flags["compute"] is None:
+        raise InputError("--ladder: is for --keep auto and --compute")
+    is_new = not (out / "study.json").exists()
+    if flags["keep"] or flags["ladder"] or (flags["compute"] is not None and not flags["keeps"] and is_new):
+        return list(flags["ladder"]) or list(LADDER)
+    return None
 
 
 def _check_places(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

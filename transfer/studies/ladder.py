@@ -1,7 +1,8 @@
-"""The ladder of `transfer study --keep auto`: small networks that predict the keep, and which keep comes next.
+"""The ladder of `--keep auto` and `--compute`: small networks that predict the keep, and which keep comes next.
 
 The surrogate's recipe is trained on full data and, with the first pruning method and the first seed, at every keep of
-the ladder, and probed: ladder/RUN and ladder/probes/RUN/TARGET. The costs list it under the stage `search`.
+the ladder, and probed: ladder/RUN and ladder/probes/RUN/TARGET. The costs list it under the stage `search`. With
+`--compute` each keep is trained for the share of the compute that the backbone will have for it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ def ladder_runs(methods: Sequence[str], ladder: Sequence[float], seeds: Sequence
 
 
 def ladder_prediction(
-    runs: Sequence[tuple[str, float, int]], targets: Sequence[str], out: Path, margin: float
+    runs: Sequence[tuple[str, float, int]], targets: Sequence[str], out: Path, margin: float | None
 ) -> float | None:
-    """The keep that the ladder's probes predict; None while a probe is missing. `margin` in points."""
+    """The keep that the ladder's probes predict; None while a probe is missing.
+
+    The smallest within `margin` points of full data; without a margin, at a given total compute, the most accurate.
+    """
     accuracies: dict[float, float] = {}
     for method, keep, seed in runs:
         places = [out / "ladder/probes" / run_name(method, keep, seed) / target for target in targets]
@@ -37,20 +41,25 @@ def ladder_prediction(
     if not accuracies:
         return None
     full = accuracies.pop(1.0)
+    if margin is None:
+        return keep_search.most_accurate_keep(accuracies)
     return keep_search.predicted_keep(accuracies, full, margin / 100)
 
 
 def next_keep(study: Study, out: Path, margin: float) -> float | None:
     """The keep that the backbone is to confirm next; None when the search has ended (or there is none)."""
     runs = ladder_runs(study.methods, study.ladder, study.seeds)
-    start = ladder_prediction(runs, list(study.targets), out, margin)
+    start = ladder_prediction(runs, list(study.targets), out, None if study.compute else margin)
     if start is None:
         return None
     from transfer.verdicts.analysis import analyse
     from transfer.verdicts.headline import headline_rows
     from transfer.verdicts.results_file import load_results
 
-    holds = keep_search.keeps_that_hold(headline_rows(analyse(load_results(out), out, margin=margin)))
+    rows = headline_rows(analyse(load_results(out), out, margin=margin))
+    if study.compute:
+        return keep_search.keep_to_try(study.ladder, keep_search.accuracy_by_keep(rows), start)
+    holds = keep_search.keeps_that_hold(rows)
     return keep_search.keep_to_confirm(study.ladder, holds, start)
 
 
@@ -60,5 +69,7 @@ def search_summary(settings: Mapping[str, Any], out: Path) -> dict[str, Any] | N
     if not ladder:
         return None
     runs = ladder_runs(settings["methods"], ladder, settings["seeds"])
-    predicted = ladder_prediction(runs, list(settings["targets"]), out, settings["margin"])
-    return {"ladder": sorted(ladder), "predicted": predicted, "tried": list(settings["keeps"])}
+    compute = settings.get("compute")
+    predicted = ladder_prediction(runs, list(settings["targets"]), out, None if compute else settings["margin"])
+    found = {"ladder": sorted(ladder), "predicted": predicted, "tried": list(settings["keeps"])}
+    return {**found, "compute": compute} if compute else found

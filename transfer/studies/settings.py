@@ -27,7 +27,7 @@ GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths"
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change the verdicts and not the results."""
-UNRECORDED = {"gate": OPEN, "uses": 1}
+UNRECORDED = {"gate": OPEN, "uses": 1, "compute": None}
 """Settings that an older study does not record, and what they were."""
 
 
@@ -47,13 +47,16 @@ class Study:
     floor : float or None
         Least of every class for `winnow`; published methods run as published.
     ladder : tuple of float
-        Keeps among which `--keep auto` searches; empty otherwise.
+        Keeps among which `--keep auto` and `--compute` search; empty otherwise.
     gate : str
         "open", "auto", or the share of the source that the surrogates see and the methods choose from.
     full_lengths : tuple of float
         Lengths at which all data are trained as well, as shares of the full length; 1 is `full` itself.
     uses : int
         For how many uses of an index the controls of equal compute share the cost of its preparation.
+    compute : float or None
+        Total compute of one use of every pruned and random run, as a share of one full pretraining; with None every run
+        trains for the same number of epochs.
     epochs, surrogate_epochs : float or None
         With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
@@ -79,6 +82,7 @@ class Study:
     recipe_epochs: Mapping[str, float] = field(default_factory=dict)
     full_lengths: tuple[float, ...] = ()
     uses: int = 1
+    compute: float | None = None
 
     @property
     def prunes(self) -> bool:
@@ -114,7 +118,8 @@ def runs_of(study: Study) -> list[tuple[str, float, int]]:
     All data at another length have that length in the place of the keep.
     """
     conditions = [(m, keep) for m in study.methods for keep in ((1.0,) if m == "full" else study.keeps)]
-    conditions += [(FULL_LENGTH, length) for length in study.full_lengths if length != 1]
+    lengths = dict.fromkeys([*study.full_lengths, *([study.compute] if study.compute else [])])
+    conditions += [(FULL_LENGTH, length) for length in lengths if length != 1]
     return [(method, keep, seed) for method, keep in conditions for seed in study.seeds]
 
 
@@ -191,6 +196,7 @@ def check_study(study: Study) -> None:
     if not 0 < study.surrogate_sample <= 1:
         raise InputError(f"--surrogate-sample {study.surrogate_sample}: a fraction in (0, 1] is needed")
     _check_equal_compute(study)
+    _check_compute(study)
     if unknown := [name for name in study.guides if name not in study.targets]:
         raise InputError(f"--guides {unknown[0]}: is not one of the targets ({', '.join(study.targets)})")
     _check_file_names(study)
@@ -217,6 +223,17 @@ def _check_equal_compute(study: Study) -> None:
         raise InputError(f"--full-lengths {' '.join(map(str, study.full_lengths))}: two are the same to six digits")
 
 
+def _check_compute(study: Study) -> None:
+    if study.compute is None:
+        return
+    if not 0 < study.compute <= 1:
+        raise InputError(f"--compute {study.compute}: a share of one full pretraining is needed, in (0, 1]")
+    if "full" not in study.methods or not study.prunes:
+        raise InputError("--compute: needs full and a pruning method among --methods")
+    if equal := [one for one in study.methods if one in EQUALS]:
+        raise InputError(f"--methods {equal[0]}: with --compute all runs but full have the same compute; leave it out")
+
+
 def _check_search(study: Study) -> None:
     for keep in study.ladder:
         if not 0 < keep < 1:
@@ -225,7 +242,7 @@ def _check_search(study: Study) -> None:
         raise InputError(f"--ladder {' '.join(map(str, study.ladder))}: two are the same to six digits")
     if "full" not in study.methods or not study.prunes:
         raise InputError("--keep auto: needs full and a pruning method among --methods, to compare them")
-    if len(study.seeds) < 2:
+    if len(study.seeds) < 2 and study.compute is None:
         raise InputError("--keep auto: needs two seeds at least; with one every verdict is undecided")
 
 

@@ -14,12 +14,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transfer.studies import cascade, evaluations
 from transfer.studies.ladder import ladder_runs
 from transfer.studies.settings import Study, check_study, run_name, runs_of
 from transfer.studies.task import STEPS_LATER, Task
-from transfer.verdicts.controls import CONTROLS, EQUALS, FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS, WITHOUT_SURROGATE
+from transfer.verdicts.controls import (
+    CONTROLS,
+    EQUALS,
+    FULL_EQUAL,
+    FULL_LENGTH,
+    RANDOM_EQUALS,
+    WITHOUT_SURROGATE,
+    needs_surrogate,
+)
 
 WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # cost of an image in forward passes: only shares of the whole matter
 
@@ -195,6 +204,10 @@ def _backbones(study: Study) -> list[Task]:
             needs += _equal_compute(study, method, keep, seed)
             needs += [f"surrogate/s{seed}", f"features/s{seed}"] if study.trains_surrogates else []
             facts |= {"uses": study.uses} if study.uses != 1 else {}
+        elif study.compute and method not in ("full", FULL_LENGTH):
+            command += ["--steps", STEPS_LATER]
+            needs += _whole_run(study, method, seed)
+            facts |= _compute_facts(study)
         elif study.epochs or method == FULL_LENGTH:
             command += ["--epochs", f"{epochs * (keep if method == FULL_LENGTH else 1):g}"]
         if study.source.test and _needs_source(study):
@@ -202,11 +215,26 @@ def _backbones(study: Study) -> list[Task]:
             needs.append("write/source-val")
         out = f"backbones/{name}"
         command += [*_loader_flags(study), "--seed", str(seed), "--out", out]
-        seen = round(n * keep * epochs)
+        seen = round(n * _length(study, method, keep) * epochs)
         tasks.append(
             Task(0, f"pretrain/{name}", "pretrain", tuple(command), out, tuple(needs), facts, seen, seen * TRAIN)
         )
     return tasks
+
+
+def _length(study: Study, method: str, keep: float) -> float:
+    """Images that a run sees, as a share of those of full data; an estimate where the surrogate's cost decides it."""
+    return study.compute if study.compute and method not in ("full", FULL_LENGTH) else keep
+
+
+def _whole_run(study: Study, method: str, seed: int) -> list[str]:
+    """What decides the length of a run of given total compute: the run on full data, and the surrogate it needs."""
+    before = [f"surrogate/s{seed}", f"features/s{seed}"] if needs_surrogate(method) else []
+    return [f"pretrain/{run_name('full', 1.0, seed)}", *before]
+
+
+def _compute_facts(study: Study) -> dict[str, Any]:
+    return {"compute": study.compute, **({"uses": study.uses} if study.uses != 1 else {})}
 
 
 def _equal_compute(study: Study, method: str, keep: float, seed: int) -> list[str]:
@@ -261,12 +289,17 @@ def _ladder(study: Study) -> list[Task]:
         command = ["python", "-m", "pretrain", "--beton", _source_beton(study)]
         command += [] if method == "full" else ["--index", f"indices/{run}.index.npz"]
         command += ["--recipe", study.surrogate_recipe]
-        command += ["--epochs", f"{study.surrogate_epochs:g}"] if study.surrogate_epochs else []
+        needs = _needs_source(study) if method == "full" else (f"select/{run}",)
+        facts: dict[str, Any] = {"method": method, "keep": keep, "seed": seed}
+        if study.compute and method != "full":
+            command += ["--steps", STEPS_LATER]
+            needs += (f"ladder/{run_name('full', 1.0, seed)}", *_whole_run(study, method, seed))
+            facts |= _compute_facts(study)
+        elif study.surrogate_epochs:
+            command += ["--epochs", f"{study.surrogate_epochs:g}"]
         out = f"ladder/{run}"
         command += [*_loader_flags(study), "--seed", str(seed), "--out", out]
-        needs = _needs_source(study) if method == "full" else (f"select/{run}",)
-        facts = {"method": method, "keep": keep, "seed": seed}
-        seen = round(n * keep * epochs)
+        seen = round(n * _length(study, method, keep) * epochs)
         tasks.append(Task(0, out, "search", tuple(command), out, needs, facts, seen, seen * TRAIN))
         for target in study.targets:
             place = f"ladder/probes/{run}/{target}"

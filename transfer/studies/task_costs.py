@@ -1,9 +1,11 @@
-"""What the tasks of a study have cost, and how long the controls of equal compute must train for it.
+"""What the tasks of a study have cost, and how long the runs must train whose total compute is given.
 
 The controls `full-equal-compute` and `random-equal-compute` train all data, and a random part of the same size, until
 their training costs as much as the pruned run does in all: its share of surrogate and features of source and targets,
 and pretraining. Cost is counted in FLOPs (images seen x FLOPs per image), because seconds differ from run to run and a
 study must give the same result twice.
+
+With `--compute` every pruned run trains until it has cost, preparation included, that share of the run on full data.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import read_json
+from prune.runs.files import InputError, read_json
+from transfer.studies.settings import run_name
 from transfer.studies.task import STEPS_LATER, Task, read_plan
 
 EQUAL_COMPUTE_RULE = (
@@ -39,18 +42,41 @@ def resolved(task: Task, out: Path) -> Task:
     """The task with its number of steps in the command, once the costs that decide it are recorded."""
     if STEPS_LATER not in task.command:
         return task
-    seed = f"s{task.facts['seed']}"
-    surrogate, features = out / "surrogates" / seed, out / "features" / seed
     if not all(_recorded(need, out) for need in task.needs if not need.startswith("write/")):
         return task
-    trained = [out / "backbones" / need.split("/")[1] for need in task.needs if need.startswith("pretrain/")]
-    base, pruned = trained[0], trained[-1]  # whose steps change, and the run at the same keep: often the same
+    seed = f"s{task.facts['seed']}"
+    surrogate, features = out / "surrogates" / seed, out / "features" / seed
     preparation = 0.0  # thumbnails need no network
     if f"surrogate/{seed}" in task.needs:
         preparation = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
-    extra = preparation / task.facts.get("uses", 1) + (_training_cost(pruned)[1] - _training_cost(base)[1])
-    steps = prolonged_steps(read_json(base / "provenance.json")["steps"], extra, _training_cost(base)[1])
+    preparation /= task.facts.get("uses", 1)
+    steps = _steps_within(task, out, preparation) if "compute" in task.facts else _steps_as(task, out, preparation)
     return replace(task, command=tuple(str(steps) if word == STEPS_LATER else word for word in task.command))
+
+
+def _steps_as(task: Task, out: Path, preparation: float) -> int:
+    """Steps of a control that trains for as much compute as a pruned run and its preparation take."""
+    trained = [out / "backbones" / need.split("/")[1] for need in task.needs if need.startswith("pretrain/")]
+    base, pruned = trained[0], trained[-1]  # whose steps change, and the run at the same keep: often the same
+    extra = preparation + (_training_cost(pruned)[1] - _training_cost(base)[1])
+    return prolonged_steps(read_json(base / "provenance.json")["steps"], extra, _training_cost(base)[1])
+
+
+def _steps_within(task: Task, out: Path, preparation: float) -> int:
+    """Steps that bring a run to its share of the compute of full data, preparation included.
+
+    A small network of the search trains for the same share of its own full run.
+    """
+    full = run_name("full", 1.0, task.facts["seed"])
+    whole = _training_cost(out / "backbones" / full)[1]
+    share = task.facts["compute"] - preparation / whole
+    if share <= 0:
+        raise InputError(
+            f"--compute {task.facts['compute']:g}: surrogate and features alone cost {preparation / whole:.2f} of one "
+            "full pretraining; a smaller --surrogate-sample, more --uses or a larger --compute is needed"
+        )
+    base = out / ("ladder" if task.stage == "search" else "backbones") / full
+    return prolonged_steps(read_json(base / "provenance.json")["steps"], share - 1, 1.0)
 
 
 def read_resolved_plan(out: Path) -> list[Task]:

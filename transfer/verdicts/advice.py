@@ -13,7 +13,7 @@ from transfer.verdicts.headline import (
     pruned_rows,
     smallest_holding,
 )
-from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
+from transfer.verdicts.keep_search import accuracy_by_keep, keeps_that_hold, most_accurate_keep, smallest_keep
 from transfer.verdicts.speed_up_rows import speed_up_sentences
 
 
@@ -23,8 +23,13 @@ def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
     if not tried:
         return []
     row = smallest_holding(analysis)
-    margin = f"{analysis['margin']:g} points"
-    if row:
+    margin, compute = f"{analysis['margin']:g} points", analysis["config"].get("compute")
+    if row and compute:
+        sentences = [
+            f"At {100 * compute:g} % of the compute of full pretraining, everything counted, {condition_text(row)} is "
+            f"shown to stay within {margin} of full data."
+        ]
+    elif row:
         sentences = [
             f"The smallest keep that holds is {row['keep']:g} ({row['method']}): trained on {100 * row['keep']:g} % of "
             f"the images, the backbone is shown to stay within {margin} of full data."
@@ -43,7 +48,9 @@ def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
         gap = nearest["full"]["value"]
         sentences = [
             f"Every keep that was tried ({keeps}) {result}: the smallest keep that holds is 1, all data, and it saves "
-            "nothing.",
+            "nothing."
+            if not compute
+            else f"At {100 * compute:g} % of the compute every keep that was tried ({keeps}) {result}.",
             f"Nearest is {condition_text(nearest)}, {abs(gap):.1f} points {'below' if gap < 0 else 'above'} full data.",
         ]
         saved = _saving(analysis, nearest)
@@ -72,15 +79,39 @@ def _search(analysis: Mapping[str, Any]) -> list[str]:
     search = analysis.get("search")
     if not search or search.get("predicted") is None:
         return []
-    found = keeps_that_hold(headline_rows(analysis))
     ladder = ", ".join(f"{keep:g}" for keep in search["ladder"])
+    if search.get("compute"):
+        text = _compute_search(analysis, search["compute"], search["predicted"], ladder)
+        return [text + _search_cost(analysis)]
+    found = keeps_that_hold(headline_rows(analysis))
     confirmed = ", ".join(f"{keep:g} {'holds' if does else 'does not'}" for keep, does in sorted(found.items()))
     text = (
         f"The keep was searched on the ladder {ladder}: small networks predicted {search['predicted']:g}, the backbone "
         f"confirmed: {confirmed}; the answer is {smallest_keep(found):g}."
     )
+    return [text + _search_cost(analysis)]
+
+
+def _compute_search(analysis: Mapping[str, Any], compute: float, predicted: float, ladder: str) -> str:
+    found = accuracy_by_keep(headline_rows(analysis))
+    confirmed = ", ".join(f"{keep:g} gives {accuracy:.1f} %" for keep, accuracy in sorted(found.items()))
+    best = most_accurate_keep(found)
+    rows = [row for row in pruned_rows(analysis) if row["keep"] == best]
+    row = max(rows, key=lambda row: row["mean"])
+    cost, full = cost_of(analysis, row), analysis["ledger"]["full"]
+    passes = ""
+    if cost and full and full["flops"] and cost["pretraining"]["flops"]:
+        passes = f", {cost['pretraining']['flops'] / full['flops'] / best:.1f} times the epochs of full data"
+    return (
+        f"For {100 * compute:g} % of the compute of full pretraining, everything counted, the keep was searched on the "
+        f"ladder {ladder}: small networks predicted {predicted:g}, the backbone confirmed: {confirmed}; the best is "
+        f"{best:g} ({row['method']}{passes})."
+    )
+
+
+def _search_cost(analysis: Mapping[str, Any]) -> str:
     spent = next((one["flops"] for one in analysis["ledger"]["stages"] if one["stage"] == "search"), 0.0)
     full = analysis["ledger"]["full"]
-    if spent and full and full["flops"]:
-        text += f" The ladder cost {100 * spent / full['flops']:.0f} % of one pretraining on full data."
-    return [text]
+    if not (spent and full and full["flops"]):
+        return ""
+    return f" The ladder cost {100 * spent / full['flops']:.0f} % of one pretraining on full data."

@@ -98,7 +98,7 @@ def analyse(
             mine = [one for one in part if scope in (None, one["target"])]
             rows += [
                 {"evaluation": evaluation, "target": scope, "n": n} | row | _means(mine, row)
-                for row in _rows(runs, conditions, seeds, margin, shares)
+                for row in _rows(runs, conditions, seeds, margin, shares, config.get("compute"))
             ]
         if scopes:
             scope, runs, _ = scopes[0]
@@ -166,13 +166,15 @@ def _places(runs: RunTable, conditions: list[Condition]) -> dict[Condition, int]
 
 
 def _rows(
-    runs: RunTable, conditions: list[Condition], seeds: list[int], margin: float, shares: Shares
+    runs: RunTable, conditions: list[Condition], seeds: list[int], margin: float, shares: Shares, compute: float | None
 ) -> list[dict[str, Any]]:
     place = _places(runs, conditions)
     all_data = all_data_curve(runs, place, shares)
     curve = {keep: row for (method, keep), row in place.items() if method == "random"}
     if ("full", 1.0) in place:
         curve.setdefault(1.0, place["full", 1.0])
+    if compute:  # all keeps then have the same compute, and one image is worth as many others as there are passes
+        curve = {}
     found = []
     for (method, keep), row in place.items():
         known = np.isfinite(runs.values[row])
@@ -194,7 +196,9 @@ def _rows(
         entry["full"] = _points(against)
         entry["verdict"] = estimates.verdict_against_full(against, margin / 100)
         for name, controls in COMPARED.items():
-            other = next((place[control, keep] for control in controls if (control, keep) in place), None)
+            rivals = [(control, keep) for control in controls]
+            rivals += [(FULL_LENGTH, compute)] if compute and name == "full_equal" else []
+            other = next((place[rival] for rival in rivals if rival in place), None)
             fits = other is not None and other != row and method not in ("full", FULL_LENGTH, *EQUALS, *controls)
             entry[name] = _points(estimates.paired_difference(runs, row, other)) if fits and other is not None else None
         guided = method not in CONTROLS

@@ -28,8 +28,12 @@ def pruned_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
 def smallest_holding(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
     """The row of the smallest keep at which a pruning method holds, as one does at every larger keep that was tried.
 
-    The most accurate one where several methods hold there; None where no keep qualifies.
+    The most accurate one where several methods hold there; None where no keep qualifies. At a given total compute
+    (`--compute`) a larger keep is not easier: the most accurate row that holds, at any keep.
     """
+    if analysis["config"].get("compute"):
+        holding = [row for row in pruned_rows(analysis) if row["verdict"] == "holds"]
+        return max(holding, key=lambda row: row["mean"], default=None)
     keep = smallest_keep(keeps_that_hold(headline_rows(analysis)))
     rows = [row for row in pruned_rows(analysis) if row["keep"] == keep and row["verdict"] == "holds"]
     return max(rows, key=lambda row: row["mean"], default=None)

@@ -7,6 +7,8 @@ Small networks predict the keep cheaply: they train the surrogate's recipe inste
 seed, and their accuracies are compared without intervals. The search starts with the backbone at the predicted keep,
 goes one step down the ladder where that holds and one step up where it does not, and ends when a keep that holds is
 directly above one that does not. The backbone has then confirmed both, by the study's own statistics.
+
+At a given total compute (`--compute`) the most accurate keep is searched instead, in the same way.
 """
 
 from __future__ import annotations
@@ -67,6 +69,47 @@ def keep_to_confirm(ladder: Sequence[float], holds: Mapping[float, bool], start:
     return between[0] if best == 1.0 and failed else between[-1]
 
 
+def most_accurate_keep(accuracies: Mapping[float, float]) -> float:
+    """The keep with the highest accuracy; of equal ones the smallest.
+
+    >>> most_accurate_keep({0.1: 0.50, 0.2: 0.69, 0.5: 0.69})
+    0.2
+    """
+    return min(accuracies, key=lambda keep: (-accuracies[keep], keep))
+
+
+def keep_to_try(ladder: Sequence[float], accuracies: Mapping[float, float], start: float) -> float | None:
+    """The keep that the backbone is to try next at a given total compute; None when the search has ended.
+
+    With the total given, a larger keep means fewer passes over it. The search climbs: it begins at the predicted keep
+    and ends when the best of the keeps that were tried is better than both its neighbours on the ladder.
+
+    Parameters
+    ----------
+    ladder : sequence of float
+    accuracies : mapping of float to float
+        Of the backbone, at the keeps tried.
+    start : float
+        The predicted keep.
+
+    >>> keep_to_try((0.1, 0.2, 0.5), {}, 0.2), keep_to_try((0.1, 0.2, 0.5), {0.2: 0.6}, 0.2)
+    (0.2, 0.1)
+    >>> keep_to_try((0.1, 0.2, 0.5), {0.2: 0.6, 0.1: 0.5, 0.5: 0.4}, 0.2) is None
+    True
+    """
+    if not accuracies:
+        return start
+    best = most_accurate_keep(accuracies)
+    below = [keep for keep in ladder if keep < best and not _same(keep, best)]
+    above = [keep for keep in ladder if keep > best and not _same(keep, best)]
+    neighbours = [*([max(below)] if below else []), *([min(above)] if above else [])]
+    return next((keep for keep in neighbours if not any(_same(keep, tried) for tried in accuracies)), None)
+
+
+def _same(a: float, b: float) -> bool:
+    return abs(a - b) < 1e-9
+
+
 def smallest_keep(holds: Mapping[float, bool]) -> float:
     """The smallest keep that holds and above which every keep that was tried holds; 1 (full data) when none does."""
     found = 1.0
@@ -83,4 +126,13 @@ def keeps_that_hold(rows: Sequence[Mapping[str, Any]]) -> dict[float, bool]:
     for row in rows:
         if row["method"] not in CONTROLS and row["verdict"] is not None:
             found[row["keep"]] = found.get(row["keep"], False) or row["verdict"] == "holds"
+    return found
+
+
+def accuracy_by_keep(rows: Sequence[Mapping[str, Any]]) -> dict[float, float]:
+    """For each keep among an analysis's headline rows: the accuracy of the best pruning method there."""
+    found: dict[float, float] = {}
+    for row in rows:
+        if row["method"] not in CONTROLS:
+            found[row["keep"]] = max(row["mean"], found.get(row["keep"], row["mean"]))
     return found

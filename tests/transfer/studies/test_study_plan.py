@@ -282,6 +282,32 @@ def test_a_study_without_a_pruning_method_has_nothing_behind_its_gate():
     assert plan_of(replace(without, gate="auto")) == plan_of(without)
 
 
+def test_at_a_given_compute_every_pruned_and_random_run_waits_for_the_full_one_that_it_is_a_share_of():
+    tasks = by_name(replace(STUDY, methods=("full", "random", "gate", "winnow"), compute=0.25))
+    winnow, random, gate = (tasks[f"pretrain/{method}-k0.2-s1"] for method in ("winnow", "random", "gate"))
+    before = ("select/winnow-k0.2-s1", "pretrain/full-s1", "surrogate/s1", "features/s1", "write/source-val")
+    assert winnow.needs == before
+    assert random.needs == ("select/random-k0.2-s1", "pretrain/full-s1", "write/source-val")
+    assert gate.needs == ("select/gate-k0.2-s1", "pretrain/full-s1", "write/source-val")
+    for task in (winnow, random, gate):
+        assert task.command[task.command.index("--steps") + 1] == STEPS_LATER
+        assert task.facts["compute"] == 0.25
+        assert task.samples == 2500  # a quarter of 1,000 images for 10 epochs, whatever the keep
+    # All data for the same compute are there without being asked for.
+    assert "--epochs 2.5" in command(tasks["pretrain/full-length0.25-s0"])
+    assert "--steps" not in tasks["pretrain/full-s0"].command
+
+
+def test_the_search_at_a_given_compute_trains_small_networks_for_the_same_share():
+    tasks = by_name(replace(STUDY, keeps=(), ladder=(0.1, 0.2), compute=0.25, uses=3))
+    small = tasks["ladder/winnow-k0.1-s0"]
+    before = ("select/winnow-k0.1-s0", "ladder/full-s0", "pretrain/full-s0", "surrogate/s0", "features/s0")
+    assert small.needs == before
+    assert small.facts["uses"] == 3
+    assert small.samples == 1000 * 8 / 4
+    assert "--steps" not in tasks["ladder/full-s0"].command
+
+
 def test_a_method_by_thumbnails_alone_waits_for_no_network_and_trains_none():
     alone = by_name(replace(STUDY, methods=("full", "random", FULL_EQUAL, "gate"), guides=("pets",)))
     assert [name for name in alone if name.startswith(("surrogate", "features", "score/", "leaks", "test-"))] == []
@@ -414,6 +440,12 @@ def test_runs_include_full_data_once_per_seed():
         ({"methods": ("best",)}, "--methods best"),
         ({"methods": ("winnow", EQUAL_TIME)}, "needs random"),
         ({"methods": ("full", "random", EQUAL_TIME)}, "needs a pruning method"),
+        ({"compute": 1.5}, "--compute 1.5: a share of one full pretraining"),
+        ({"compute": 0.25, "methods": ("full", "random")}, "--compute: needs full and a pruning method"),
+        (
+            {"compute": 0.25, "methods": ("full", FULL_EQUAL, "winnow")},
+            "with --compute all runs but full have the same",
+        ),
         ({"methods": ("winnow", FULL_EQUAL)}, "needs full"),
         ({"methods": ("full", "winnow", "full-length")}, "there are full, random, full-equal-compute"),
         ({"methods": ("random", "winnow"), "full_lengths": (0.5,)}, "--full-lengths: needs full"),

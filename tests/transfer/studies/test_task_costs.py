@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from prune.index.npz import save_arrays
-from prune.runs.files import write_json
+from prune.runs.files import InputError, write_json
 from transfer.studies.runner import forget, remember
 from transfer.studies.task import STEPS_LATER, Task
 from transfer.studies.task_costs import cost_records, prolonged_steps, resolved
@@ -139,6 +140,30 @@ def test_costs_list_what_is_done_with_the_seconds_that_the_steps_recorded(tmp_pa
     assert rows["features/s0"]["seconds"] == 9.0  # it records none of its own
     assert rows["pretrain/random-k0.5-s0"]["method"] == "random"
     assert rows["surrogate/s0"]["method"] is None
+
+
+def test_at_a_given_compute_a_run_trains_for_what_the_surrogate_leaves(tmp_path):
+    tasks = records(tmp_path)
+    for place, samples, steps in (("backbones/full-s0", 240, 120), ("ladder/full-s0", 100, 50)):
+        write_json(tmp_path / place / "provenance.json", {"samples": samples, "flops_per_sample": 5.0, "steps": steps})
+    full = Task(0, "pretrain/full-s0", "pretrain", ("d",), "backbones/full-s0", (), {"method": "full", "seed": 0})
+    small = Task(0, "ladder/full-s0", "search", ("e",), "ladder/full-s0", (), {"method": "full", "seed": 0})
+    for one in (*tasks, full, small):
+        remember(one, tmp_path, 1.0)
+
+    def steps(stage="pretrain", surrogate=True, **facts):
+        facts = {"method": "winnow", "keep": 0.1, "seed": 0, **facts}
+        needs = ("pretrain/full-s0", *(("surrogate/s0", "features/s0") if surrogate else ()))
+        task = Task(1, "x", stage, ("python", "--steps", STEPS_LATER), "x", needs, facts)
+        return resolved(task, tmp_path).command[-1]
+
+    # The full run costs 1200 FLOPs in 120 steps; surrogate and features cost 75, a sixteenth of it.
+    assert steps(compute=0.25) == "23"  # (0.25 - 0.0625) * 120 = 22.5
+    assert steps(compute=0.25, uses=5) == "29"  # (0.25 - 0.0125) * 120 = 28.5
+    assert steps(compute=0.25, surrogate=False) == "30"
+    assert steps("search", compute=0.25) == "10"  # the same share of the small full run's 50 steps: 9.4
+    with pytest.raises(InputError, match=r"--compute 0.05: surrogate and features alone cost 0.06 of one full"):
+        steps(compute=0.05)
 
 
 def test_without_a_surrogate_equal_compute_is_that_of_the_pruned_pretraining(tmp_path):

@@ -1,0 +1,54 @@
+"""What a study says that it will cost, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from transfer.studies.forecast import forecast_text, images_by_recipe, training_flops, training_seconds
+from transfer.studies.places import Splits
+from transfer.studies.settings import Study
+from transfer.studies.study_plan import plan_of
+
+STUDY = Study(
+    source=Splits("../photos", None),
+    targets={"pets": Splits("../pets/train", "../pets/test")},
+    guides=("pets",),
+    methods=("full", "random", "winnow"),
+    keeps=(0.2,),
+    seeds=(0,),
+    recipe="small-rn18",
+    surrogate_recipe="tiny",
+    surrogate_sample=0.25,
+    side=32,
+    sizes={"source": 1000, "pets.train": 60, "pets.test": 30},
+    recipe_epochs={"small-rn18": 10, "tiny": 4},
+)
+
+
+def test_every_image_counts_for_the_network_that_sees_it_a_forward_pass_as_a_third():
+    found = images_by_recipe(plan_of(STUDY), STUDY)
+    # Surrogate: 250 images for 4 epochs; features of 1,060 images, and of 30 test images to look for copies.
+    assert found["tiny"] == pytest.approx(1000 + (1060 + 30) / 3)
+    # Backbones: 1,000 + 200 + 200 images for 10 epochs; three probes of 90 images.
+    assert found["small-rn18"] == pytest.approx(14_000 + 3 * 90 / 3)
+
+
+def test_a_study_with_one_recipe_for_both_networks_counts_both():
+    one = replace(STUDY, surrogate_recipe="small-rn18")
+    # As above, but the surrogate trains for 10 epochs.
+    assert images_by_recipe(plan_of(one), one) == {"small-rn18": pytest.approx(2500 + 1090 / 3 + 14_000 + 90)}
+
+
+def test_the_recipes_networks_are_counted_and_timed():
+    # The recipe's own note: 66 MFLOPs to train on an image.
+    assert training_flops("tiny") == pytest.approx(66e6, rel=0.1)
+    assert 0 < training_seconds("tiny") < 1
+
+
+def test_hours_and_money_follow_from_the_timing():
+    images, flops = {"a": 7200.0}, {"a": 1e9}
+    assert forecast_text(images, flops) == "Still to run: about 7.2e+12 FLOPs."
+    said = forecast_text(images, flops, {"a": 2.0}, price=0.5)
+    assert said == "Still to run: about 7.2e+12 FLOPs, 4.0 hours on this machine, 2.00 in money."

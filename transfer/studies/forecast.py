@@ -1,0 +1,139 @@
+"""What a study will cost, before it starts: FLOPs, hours on this machine, and money.
+
+FLOPs follow from the plan's images and the networks of both recipes. Hours come from a short timing of both networks on
+random images; reading images, fitting classifiers and anything else without a network is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prune.runs.files import InputError
+from transfer.studies.settings import Study
+from transfer.studies.task import Task
+from transfer.verdicts.cost_account import duration_text
+
+_BY_SURROGATE = ("surrogate", "features", "leaks", "search")
+_BY_BACKBONE = ("pretrain", "evaluate")
+_CLASSES = 100  # the classifier's part of the FLOPs is small
+_TRAINING = 3.0  # forward passes that training on an image costs
+
+
+def images_by_recipe(tasks: Iterable[Task], study: Study) -> dict[str, float]:
+    """Training images that the tasks see with each recipe's network; a forward pass counts as a third of one."""
+    found: dict[str, float] = {}
+    for task in tasks:
+        by_surrogate, by_backbone = task.stage in _BY_SURROGATE, task.stage in _BY_BACKBONE
+        if task.cost and (by_surrogate or by_backbone):
+            recipe = study.surrogate_recipe if by_surrogate else study.recipe
+            found[recipe] = found.get(recipe, 0.0) + task.cost / _TRAINING
+    return found
+
+
+def training_flops(recipe: str) -> float:
+    """FLOPs of training on one image by the recipe, at its last resolution."""
+    from pretrain.recipes import RECIPES
+    from pretrain.training_flops import per_image
+    from prune.models.networks import build
+
+    return per_image(build(_spec(recipe)), RECIPES[recipe], RECIPES[recipe].resolution)
+
+
+def training_seconds(recipe: str) -> float:
+    """Seconds of training on one image on this machine, from one or two timed steps on random images."""
+    import time
+
+    import torch
+
+    from pretrain.recipes import RECIPES
+    from prune.models.networks import build
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    count = min(RECIPES[recipe].batch, 128 if device.type == "cuda" else 16)
+    side = RECIPES[recipe].resolution
+    with torch.random.fork_rng(devices=[]):
+        network = build(_spec(recipe)).to(device).train()
+        images = torch.randn(count, 3, side, side, device=device)
+    best = float("inf")
+    for _ in range(3):  # the first one also warms up
+        begin = time.perf_counter()
+        network(images).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+        if best > 2:
+            break
+    return best / count
+
+
+def _spec(recipe: str) -> dict[str, Any]:
+    from pretrain.recipes import RECIPES
+
+    one = RECIPES[recipe]
+    return {"arch": one.arch, "kwargs": one.kwargs, "stem": one.stem, "classes": [str(k) for k in range(_CLASSES)]}
+
+
+def check_compute(study: Study) -> None:
+    """Refuse a total compute that the surrogate and its features alone would exceed, before any of it runs.
+
+    Raises
+    ------
+    InputError
+        With the estimated share of one full pretraining, and the ways out.
+    """
+    whole = study.sizes.get("source", 0) * (study.epochs or study.recipe_epochs.get(study.recipe, 1))
+    if study.compute is None or not study.trains_surrogates or not whole:
+        return
+    from transfer.studies.study_plan import plan_of
+
+    own = [task for task in plan_of(study) if task.stage in ("surrogate", "features")]
+    images = images_by_recipe(own, study)[study.surrogate_recipe] / len(study.seeds) / study.uses
+    share = images * training_flops(study.surrogate_recipe) / (whole * training_flops(study.recipe))
+    if share >= study.compute:
+        raise InputError(
+            f"--compute {study.compute:g}: surrogate and features alone would cost {share:.2g} of a full pretraining; "
+            "a smaller --surrogate-sample, --surrogate-epochs or --surrogate-recipe, more --uses or a larger --compute "
+            "is needed"
+        )
+
+
+def forecast_text(
+    images: Mapping[str, float],
+    flops: Mapping[str, float],
+    seconds: Mapping[str, float] | None = None,
+    price: float | None = None,
+) -> str:
+    """The cost in one sentence.
+
+    Parameters
+    ----------
+    images : mapping
+        From `images_by_recipe`.
+    flops, seconds : mapping of str to float
+        Of training on one image, by recipe; without `seconds` there are no hours and no money.
+    price : float, optional
+        Of one hour of the machine.
+
+    Examples
+    --------
+    >>> forecast_text({"a": 1000.0, "b": 500.0}, {"a": 2e9, "b": 1e9}, {"a": 7.0, "b": 0.4}, price=3.0)
+    'Still to run: about 2.5e+12 FLOPs, 2.0 hours on this machine, 6.00 in money.'
+    """
+    parts = [f"about {sum(count * flops[recipe] for recipe, count in images.items()):.1e} FLOPs"]
+    if seconds is not None:
+        whole = sum(count * seconds[recipe] for recipe, count in images.items())
+        parts.append(f"{duration_text(whole)} on this machine")
+        if price is not None:
+            parts.append(f"{whole / 3600 * price:.2f} in money")
+    return f"Still to run: {', '.join(parts)}."
+
+
+def forecast(tasks: Iterable[Task], study: Study, price: float | None, *, timed: bool = True) -> str | None:
+    """`forecast_text` of these tasks of a study; None where no network is trained or used any more."""
+    images = images_by_recipe(tasks, study)
+    if not images:
+        return None
+    flops = {recipe: training_flops(recipe) for recipe in images}
+    seconds = {recipe: training_seconds(recipe) for recipe in images} if timed else None
+    return forecast_text(images, flops, seconds, price)
