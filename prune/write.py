@@ -40,9 +40,9 @@ class Config:
     root: Location[Path | None] = None
     """Folder that the paths of a list are relative to; the list's own when absent."""
     path_column: RunOption[str | None] = None
-    """Column of a list that holds the paths: its name, or its number from 1."""
+    """Column of a list or table that holds the paths or images: its name, or its number from 1."""
     label_column: RunOption[str | None] = None
-    """Column of a list that holds the classes: its name, or its number from 1."""
+    """Column of a list or table that holds the classes: its name, or its number from 1."""
     delimiter: RunOption[str | None] = None
     """What separates the columns of a list, where it cannot be told."""
     nested: RunOption[bool] = False

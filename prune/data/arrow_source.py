@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from prune.data.listing import Listing, first_line
+from prune.data.listing import AS_USUAL, Listing, Reading, first_line
 from prune.data.shard_paths import Shards
 from prune.data.table_columns import ImageColumn, find_columns, read_labels, row_ids
 from prune.runs.files import InputError, read_json
@@ -17,7 +17,7 @@ from prune.runs.files import InputError, read_json
 _HUB = re.compile(r"hf://(?:datasets/)?(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?(?::(?P<split>\w+))?")
 
 
-def list_saved(shards: Shards, place: str) -> Listing:
+def list_saved(shards: Shards, place: str, reading: Reading = AS_USUAL) -> Listing:
     """List a folder of `Dataset.save_to_disk`; an id is split and row, `train/0017` (`data/0017` without a split).
 
     The files are mapped, not read: memory is the system's cache.
@@ -36,10 +36,10 @@ def list_saved(shards: Shards, place: str) -> Listing:
     if not tables:
         raise InputError(f"{place}: holds no data")
     split = read_json(shards.files[0].parent / "state.json").get("_split")
-    return _of_table(pa.concat_tables(tables), place, str(split or "data"), shards.files[0].parent)
+    return _of_table(pa.concat_tables(tables), place, str(split or "data"), shards.files[0].parent, reading)
 
 
-def list_hub(place: str) -> Listing:
+def list_hub(place: str, reading: Reading = AS_USUAL) -> Listing:
     """List `hf://OWNER/NAME[/CONFIG][:SPLIT]`, the train split without one, through `datasets`; ids as `list_saved`.
 
     Raises
@@ -63,11 +63,11 @@ def list_hub(place: str) -> Listing:
             f"{place}: {first_line(error)[:200]}; without a connection, fetch it elsewhere with "
             f"`hf download {name} --repo-type dataset --local-dir DIR` and give DIR"
         ) from None
-    return _of_table(data.data.table, place, split, Path("."))
+    return _of_table(data.data.table, place, split, Path("."), reading)
 
 
-def _of_table(table: pa.Table, place: str, split: str, folder: Path) -> Listing:
-    columns = find_columns(table.schema, place)
+def _of_table(table: pa.Table, place: str, split: str, folder: Path, reading: Reading) -> Listing:
+    columns = find_columns(table.schema, place, reading)
     labels = read_labels(table.column(columns.label).chunks, columns, place)
     images = ImageColumn(table.column(columns.image), folder)
     ids = row_ids(split, table.num_rows)

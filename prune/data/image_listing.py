@@ -46,7 +46,11 @@ def list_images(place: str, classes: Sequence[str] | None = None, reading: Readi
         Nothing there, no images, class names that no file could hold, or a class that `classes` lacks.
     """
     is_list = place.startswith("list:") or (Path(place).suffix.lower() in LIST_SUFFIXES and not Path(place).is_dir())
-    if not is_list and reading.of_a_list:
+    shards = None if is_list or place.startswith(("torchvision:", "hf://")) else find_shards(place)
+    is_table = place.startswith("hf://") or (shards is not None and shards.kind != "tar")
+    if is_table and (reading.root or reading.delimiter):
+        raise InputError(f"{place}: --root and --delimiter are for lists of paths and classes")
+    if not is_list and not is_table and reading.of_a_list:
         raise InputError(
             f"{place}: --root, --path-column, --label-column and --delimiter are for lists of paths and classes"
         )
@@ -55,9 +59,9 @@ def list_images(place: str, classes: Sequence[str] | None = None, reading: Readi
     elif is_list:
         listing = _list(place, reading)
     elif place.startswith("hf://"):
-        listing = _hub(place)
-    elif (shards := find_shards(place)) is not None:
-        listing = _of_shards(shards, place)
+        listing = _hub(place, reading)
+    elif shards is not None:
+        listing = _of_shards(shards, place, reading)
     else:
         listing = _folder(Path(place), reading)
     if not listing.ids:
@@ -130,24 +134,24 @@ def _labels(data: Any) -> np.ndarray:
     return np.array([data[i][1] for i in range(len(data))], np.int32)
 
 
-def _of_shards(shards: Shards, place: str) -> Listing:
+def _of_shards(shards: Shards, place: str, reading: Reading) -> Listing:
     if shards.kind == "tar":
         return list_tars(shards, place)
     need_modules("pyarrow")
     if shards.kind == "parquet":
         from prune.data.parquet_source import list_parquet
 
-        return list_parquet(shards, place)
+        return list_parquet(shards, place, reading)
     from prune.data.arrow_source import list_saved
 
-    return list_saved(shards, place)
+    return list_saved(shards, place, reading)
 
 
-def _hub(place: str) -> Listing:
+def _hub(place: str, reading: Reading) -> Listing:
     need_modules("datasets")
     from prune.data.arrow_source import list_hub
 
-    return list_hub(place)
+    return list_hub(place, reading)
 
 
 def _relabel(listing: Listing, classes: list[str], place: str) -> Listing:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from prune.data.listing import Listing, first_line
+from prune.data.listing import AS_USUAL, Listing, Reading, first_line
 from prune.data.shard_paths import Shards
 from prune.data.table_columns import Columns, ImageColumn, find_columns, read_labels, row_ids
 from prune.runs.files import InputError
@@ -20,8 +20,10 @@ _MEMORY = 1 << 28
 """Bytes of row groups that are kept beside the two in use: small groups are not read again for each thread."""
 
 
-def list_parquet(shards: Shards, place: str) -> Listing:
+def list_parquet(shards: Shards, place: str, reading: Reading = AS_USUAL) -> Listing:
     """List the rows of parquet files; an id is the file's name and the row, `train-00000-of-00002/0017`.
+
+    `reading` may name the columns of images and labels.
 
     Raises
     ------
@@ -36,7 +38,7 @@ def list_parquet(shards: Shards, place: str) -> Listing:
             meta = file.metadata
             counts.append(meta.num_rows)
             groups.append(np.array([meta.row_group(k).num_rows for k in range(meta.num_row_groups)], np.int64))
-            here = find_columns(file.schema_arrow, path)
+            here = find_columns(file.schema_arrow, path, reading)
         if columns is not None and here != columns:
             raise InputError(f"{path}: its columns or class names differ from those of {shards.files[0]}")
         columns = here

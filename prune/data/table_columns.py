@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from prune.data.class_numbers import Labels, numbered_labels
+from prune.data.listing import AS_USUAL, Reading
 from prune.runs.files import InputError
 
 _IMAGE, _LABEL = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "cls")
@@ -26,10 +27,11 @@ class Columns:
     names: tuple[str, ...] | None
 
 
-def find_columns(schema: pa.Schema, place: str | Path) -> Columns:
+def find_columns(schema: pa.Schema, place: str | Path, reading: Reading = AS_USUAL) -> Columns:
     """Find the image and the label column of a schema.
 
-    The columns that `datasets` declares as Image and ClassLabel count first, where there is one of each; then names.
+    Those that `reading` names; else those that `datasets` declares as Image and ClassLabel, by their usual names where
+    there are several; else those with usual names.
 
     Raises
     ------
@@ -37,10 +39,15 @@ def find_columns(schema: pa.Schema, place: str | Path) -> Columns:
         No such columns, an image column that holds neither bytes nor paths, or several labels an image.
     """
     features = _features(schema)
-    image = _column(schema, _IMAGE, [n for n, f in features.items() if f.get("_type") == "Image"])
-    label = _column(schema, _LABEL, [n for n, f in features.items() if f.get("_type") == "ClassLabel"])
+    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+    classes = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    image = _given(schema, "--path-column", reading.path_column, place) or _column(schema, _IMAGE, images)
+    label = _given(schema, "--label-column", reading.label_column, place) or _column(schema, _LABEL, classes)
     if image is None or label is None:
-        raise InputError(f"{place}: columns image and label are expected; found {', '.join(schema.names)}")
+        raise InputError(
+            f"{place}: columns image and label are expected; found {', '.join(schema.names)}: "
+            "name them by --path-column and --label-column"
+        )
     kind = schema.field(image).type
     if not (_is_bytes(kind) or _is_text(kind) or (pa.types.is_struct(kind) and {"bytes", "path"} & _fields(kind))):
         raise InputError(f"{place}: column {image} holds {kind}; encoded images or paths to them are expected")
@@ -59,6 +66,15 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, object]]:
         return {}
     ours = found.items() if isinstance(found, dict) else ()
     return {name: feature for name, feature in ours if isinstance(feature, dict) and name in schema.names}
+
+
+def _given(schema: pa.Schema, flag: str, name: str | None, place: str | Path) -> str | None:
+    """The column that the user names, or counts from 1."""
+    if name is None or name in schema.names:
+        return name
+    if name.isdecimal() and 1 <= int(name) <= len(schema.names):
+        return str(schema.names[int(name) - 1])
+    raise InputError(f"{flag} {name}: {place} has the columns {', '.join(schema.names)}")
 
 
 def _column(schema: pa.Schema, usual: Sequence[str], declared: Sequence[str]) -> str | None:

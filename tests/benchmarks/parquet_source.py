@@ -163,8 +163,8 @@ tests/benchmarks/results/parquet.md`, {time.strftime("%Y-%m-%d")}, {platform.mac
 Python {platform.python_version()}, with other work on the same cores.
 
 `prune write` of JPEGs of 32 px, about 1 kB each, the smallest that people keep: reading counts for more here than with
-larger ones. {given.rows:,} rows are {size / 1e9:.2f} GB of parquet. The other lines are medians of three writings of
-the same images, in turns. Speed is that of the processor seconds of listing and writing, beside class folders.
+larger ones. {given.rows:,} rows are {size / 1e9:.2f} GB of parquet (snappy). The other lines are medians of three
+writings of the same images, in turns. Speed is that of the processor seconds of listing and writing, beside folders.
 
 | input | images | seconds | processor seconds | images a processor second | peak GiB | speed beside folders |
 |---|---:|---:|---:|---:|---:|---:|

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +13,14 @@ import pytest
 from PIL import Image
 
 from prune import PrunedIndex, curves, features, materialize, score, selection, show, verify, write
+from prune.__main__ import main
 from prune.data.dataset import open_dataset
 from prune.data.loader import open_loader
 from prune.data.several_betons import map_files
 from prune.index.manifest import Manifest, manifest_path, open_manifest
 from prune.index.npz import open_arrays, save_arrays
 from prune.runs.files import InputError, read_json
-from prune.scores.feature_files import order_fingerprint
+from prune.scores.feature_files import open_features, order_fingerprint
 
 FACTS = ("ids", "labels", "nbytes", "width", "height", "digests", "crc32")
 
@@ -248,3 +251,14 @@ def test_training_on_them_gives_the_same_network_and_that_the_same_curves(seven,
     assert weights[0] == weights[1]
     assert measured[0].keys() == measured[1].keys()
     assert all(np.array_equal(value, measured[1][key], equal_nan=True) for key, value in measured[0].items())
+
+
+def test_the_commands_of_the_page_of_inputs_run_as_they_are_written(toy, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs/inputs.md").read_text("utf-8")
+    commands = re.findall(r"^prune .+$", page.split("## Several betons, one source")[1], re.MULTILINE)
+    assert len(commands) == 4
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(toy.root / "data/signs/train")
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, command
+    assert open_features(tmp_path / "features/photos-parts.features.npz").source == open_manifest(toy.train).fingerprint

@@ -20,6 +20,7 @@ from PIL import Image
 from prune import export, write
 from prune.data.dataset import open_dataset
 from prune.data.image_listing import list_images
+from prune.data.listing import Reading
 from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import InputError
 
@@ -167,6 +168,26 @@ def test_labels_that_are_none_are_one_line(tmp_path, labels, words):
     with pytest.raises(InputError, match=words) as error:
         list_images(table(tmp_path / "t.parquet", labels=labels))
     assert "\n" not in str(error.value)
+
+
+def test_of_several_labels_the_user_names_one(tmp_path):
+    place = tmp_path / "t.parquet"
+    coarse = datasets.ClassLabel(names=["pet", "wild"])
+    features = datasets.Features(
+        {"picture": datasets.Image(), "fine": datasets.ClassLabel(names=NAMES), "coarse": coarse}
+    )
+    rows = {"picture": [{"bytes": image, "path": None} for image in IMAGES], "fine": LABELS, "coarse": [0, 1] * 3}
+    datasets.Dataset.from_dict(rows, features).to_parquet(place)
+    with pytest.raises(InputError, match="found picture, fine, coarse: name them by --path-column and --label-column"):
+        list_images(str(place))
+    listing = list_images(str(place), reading=Reading(label_column="coarse"))
+    assert [listing.classes[k] for k in listing.labels] == ["pet", "wild"] * 3
+    assert read_all(listing) == IMAGES
+    assert list_images(str(place), reading=Reading(path_column="1", label_column="2")).classes == NAMES
+    with pytest.raises(InputError, match=r"--label-column kind: .* has the columns picture, fine, coarse"):
+        list_images(str(place), reading=Reading(label_column="kind"))
+    with pytest.raises(InputError, match="--root and --delimiter are for lists"):
+        list_images(str(place), reading=Reading(label_column="fine", delimiter=","))
 
 
 def test_files_that_do_not_fit_are_named(data, tmp_path):
