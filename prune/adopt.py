@@ -52,6 +52,8 @@ def run(config: Config) -> Path:
     try:
         given = _open_archive(config.arrays)
         inputs: dict[str, Any] = {"arrays": content_fingerprint(config.arrays), "manifest": manifest.fingerprint}
+    except InputError:
+        raise
     except Exception as error:  # damage makes zipfile, zlib and NumPy's parser raise many types
         raise InputError(f"{config.arrays}: not a plain .npz archive ({type(error).__name__}: {error})") from None
     logits = given.get("logits", np.empty((len(manifest), 0), np.float16))
@@ -96,10 +98,11 @@ def _open_archive(path: Path) -> dict[str, np.ndarray]:
     """Check the CRC-32 of an archive's arrays and map them, or read those that are compressed."""
     import zipfile
 
-    from prune.index.npz import map_member, read_member
+    from prune.index.npz import map_member, read_member, refuse_bomb
 
     given = {}
     with zipfile.ZipFile(path) as archive:
+        refuse_bomb(path, archive)
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for name in ("features", "logits", "id"):
             if (info := members.get(name)) is None:

@@ -35,6 +35,8 @@ VERSION = 2
 FIELDS = (("image", 2), ("label", 1), ("position", 1))  # FFCV's type ids of RGBImageField and IntField
 JPEG, RAW = 0, 1
 PAGE = 1 << 23
+_PIXELS, _RATIO = 1 << 26, 256
+"""A JPEG may have 67 million pixels, or 256 for each of its bytes: readers take memory for what its record says."""
 DATA_START = HEADER.itemsize + len(FIELDS) * FIELD.itemsize
 
 
@@ -247,6 +249,7 @@ def _check_records(path: Path, samples: np.ndarray, table: np.ndarray, end: int,
         & (pointer % page + size <= page)
         & (pointer + size <= end)
         & (~raw | (size == pixels.astype(np.uint64)))
+        & (raw | (pixels <= np.maximum(_PIXELS, _RATIO * size.astype(np.int64))))
         & (samples["label"] >= 0)
     )
     if not sound.all():

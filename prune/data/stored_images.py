@@ -23,6 +23,8 @@ SUFFIXES = frozenset(
 _JPEG = ("JPEG", "MPO")
 """MPO is Pillow's name for a JPEG followed by more pictures, as phones write them; decoders read the first."""
 _DEFAULT_QUALITY = 95
+_PIXELS, _RATIO = 1 << 26, 256
+"""An image may have 67 million pixels, or 256 for each of its bytes."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
+            _refuse_bomb(image, len(data))
             lossy = image.format in _JPEG
             bands = len(image.getbands())
             image.load()
@@ -87,6 +90,16 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None,
     if quality is None and not lossy:
         return Stored(pixels.tobytes(), False, *pixels.shape[:2])
     return encode_jpeg(np.ascontiguousarray(pixels), quality or _DEFAULT_QUALITY)
+
+
+def _refuse_bomb(image: Image.Image, size: int) -> None:
+    """Raise `Unreadable` for a few bytes that claim many pixels; Pillow refuses twice as many, whatever their bytes."""
+    pixels = image.width * image.height
+    if pixels > _PIXELS and pixels > _RATIO * size:
+        raise Unreadable(
+            f"{size:,} bytes that claim {image.width} x {image.height} pixels: no photograph is like that, and to "
+            "decode it would fill the memory"
+        )
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> Stored:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ import numpy as np
 from .whole_files import InputError, atomic, need_file, needing
 
 _CHUNK = 1 << 24
+_UNPACKED, _RATIO = 1 << 26, 100
+"""Compressed members may take 64 MiB, or a hundred times the bytes of their file."""
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -142,11 +145,24 @@ def _opened(path: Path, format: str) -> Iterator[zipfile.ZipFile]:
         raise InputError(f"{path}: is a beton; a {kind} file is expected")
     try:
         with zipfile.ZipFile(path) as archive:
+            refuse_bomb(path, archive)
             yield archive
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise all kinds of errors
         raise InputError(f"{path}: damaged, or not a {kind} file ({type(error).__name__}: {error})") from None
+
+
+def refuse_bomb(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise `InputError` where the members would take far more memory than the file has bytes, before any is read."""
+    size = path.stat().st_size
+    stored = sum(info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
+    packed = sum(info.file_size for info in archive.infolist()) - stored
+    if stored > size or packed > max(_UNPACKED, _RATIO * size):
+        raise InputError(
+            f"{path}: damaged, or made to fill the memory: its {size / 1e6:,.1f} MB claim to hold "
+            f"{(stored + packed) / 1e6:,.1f} MB"
+        )
 
 
 def _text_of_meta(path: Path, archive: zipfile.ZipFile, format: str) -> bytes:
@@ -168,6 +184,13 @@ def _check_format(path: Path, meta: Any, format: str) -> None:
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     """Read an array, its CRC-32 checked."""
+    with archive.open(info) as member:
+        head = io.BytesIO(member.read(1 << 14))
+        version = np.lib.format.read_magic(head)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = reader(head)
+    if head.tell() + dtype.itemsize * math.prod(shape) != info.file_size:
+        raise ValueError(f"{info.filename}: shape and size disagree")
     with archive.open(info) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
         member.read(1)  # zipfile compares the CRC-32 when it meets the end
@@ -195,7 +218,7 @@ def map_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, chec
         offset = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{info.filename}: object arrays are refused")
-    if offset - begin + dtype.itemsize * int(np.prod(shape, dtype=np.int64)) != info.file_size:
+    if offset - begin + dtype.itemsize * math.prod(shape) != info.file_size:
         raise ValueError(f"{info.filename}: shape and size disagree")
     if 0 in shape:
         return np.empty(shape, dtype)
