@@ -39,6 +39,8 @@ class Config:
     """Text file of ids, one a line: rows are positions in it."""
     root: str | None = None
     """Folder that the paths of --listing begin with; it is removed."""
+    separator: str | None = None
+    """What lies between the parts of the paths in --listing, where that is not /: '\\' in one made on Windows."""
     shards: tuple[Path, ...] = ()
     """WebDataset shards (.tar) of the whole source."""
     for_spreadsheets: bool = False
@@ -94,10 +96,11 @@ def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray |
         return index, index.positions
     if config.listing is not None:
         from prune.data.sample_lists import read_ids
+        from prune.index.matching import as_ids, rows_of_ids
 
         ids = read_ids(need_file(config.listing, "a listing of ids"))
         try:
-            return index, index.rows(ids if config.root is None else ids.tolist(), root=config.root)
+            return index, rows_of_ids(index.ids, as_ids(ids.tolist(), config.root, config.separator), flags=True)
         except InputError as error:
             raise InputError(f"{config.listing}: {error}") from None
         except ValueError as error:
@@ -147,6 +150,10 @@ def _txt(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
     bad = [name for name in ids if b"\n" in name or b"\r" in name]
     if bad:
         raise InputError(f"{len(bad)} ids hold a line break (first: {bad[0]!r}): export .csv, which can quote them")
+    if comments := [name for name in ids if name.startswith(b"# ")]:
+        raise InputError(
+            f"{counted(len(comments), 'id')} would be read as a comment (first: {comments[0]!r}): export .csv"
+        )
     path.write_bytes(b"".join(name + b"\n" for name in ids))
 
 

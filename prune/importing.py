@@ -36,6 +36,8 @@ class Config:
     """Text file of ids, one a line: rows are positions in it. Positions in the manifest when absent."""
     root: str | None = None
     """Folder that the ids of the list (or listing) begin with; it is removed."""
+    separator: str | None = None
+    """What lies between the parts of these ids, where that is not /: '\\' in a list made on Windows."""
     allow_changed: bool = False
     """Ignore listed samples that the source lacks, and record how many."""
 
@@ -57,7 +59,14 @@ def run(config: Config) -> Path:
         inputs["listing"] = file_hash(need_file(config.listing, "a listing of ids"))
         listing = read_ids(config.listing)
     given = read_list(config.samples, config.kind)
-    rows, missing = listed_rows(given, manifest, listing=listing, root=config.root, allow_changed=config.allow_changed)
+    rows, missing = listed_rows(
+        given,
+        manifest,
+        listing=listing,
+        root=config.root,
+        separator=config.separator,
+        allow_changed=config.allow_changed,
+    )
     facts = {"kind": given.kind, "listed": len(given.values), "missing": missing}
     step = record("import", identity(config), inputs, **facts)
     with claim_file(config.out, index_record, config, {"step": "import", **inputs}) as done:

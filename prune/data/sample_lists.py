@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from prune.data.text_lists import read_lines, read_table
 from prune.index.manifest import Manifest
-from prune.index.matching import as_ids, checked_rows, find, first_repeat, shown
+from prune.index.matching import as_ids, checked_rows, find, first_repeat, path_hint, shown
 from prune.runs.files import InputError, read_json, unguarded
 
 Kind = Literal["rows", "ids", "digests"]
@@ -58,10 +58,10 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
     Parameters
     ----------
     path : Path
-        .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv with a header: the first of
-        the columns id, path, file, filename, digest, row, position, index that exists. .indices, .pt, .pth: a tensor
-        or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one as "indices", as
-        `prune export` writes it. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
+        .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv, .tsv or .jsonl with a
+        header: the first of the columns id, path, file, filename, digest, row, position, index that exists. .indices,
+        .pt, .pth: a tensor or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one
+        as "indices", as `prune export` writes it. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
     kind : str, optional
         What the list holds, where its form leaves that open (ids that look like numbers).
 
@@ -79,7 +79,7 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
         raise InputError(f"{path}: an archive of arrays; an index needs no import, and of others give the one .npy")
     elif suffix == ".json":
         given = _json(path, kind)
-    elif suffix == ".csv":
+    elif suffix in (".csv", ".tsv", ".jsonl"):
         given = _csv(path, kind)
     else:
         given = _of_lines(path, _lines(path), kind)
@@ -147,22 +147,16 @@ def _torch(path: Path) -> Given:
 
 
 def _lines(path: Path) -> list[bytes]:
-    return [line for line in (line.rstrip(b"\r") for line in path.read_bytes().split(b"\n")) if line.strip()]
+    return [line.encode("utf-8", "surrogateescape") for line in read_lines(path)]
 
 
 def _csv(path: Path, kind: Kind | None) -> Given:
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            columns = {name.strip().lower(): name for name in reader.fieldnames or [] if name}
-            column = next((n for n, k in _COLUMNS.items() if n in columns and kind in (None, k)), None)
-            if column is None:
-                raise InputError(f"{path}: no column of {', '.join(_COLUMNS)}; found {', '.join(columns) or 'none'}")
-            values: list[Any] = [row[columns[column]] for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error})") from None
-    if (short := sum(value is None for value in values)) > 0:
-        raise InputError(f"{path}: {short} lines have no column {column!r}; the file is cut short or malformed")
+    table = read_table(path, tuple(_COLUMNS))
+    columns = {name.lower(): place for place, name in reversed(list(enumerate(table.header or [])))}
+    column = next((n for n, k in _COLUMNS.items() if n in columns and kind in (None, k)), None)
+    if column is None:
+        raise InputError(f"{path}: no column of {', '.join(_COLUMNS)}; found {', '.join(columns) or 'none'}")
+    values = [row[columns[column]] for row in table.rows]
     values = [unguarded(value) for value in values]  # our own tables for people guard what looks like a formula
     return _of_lines(path, [value.encode("utf-8", "surrogateescape") for value in values], _COLUMNS[column])
 
@@ -188,6 +182,7 @@ def listed_rows(
     *,
     listing: np.ndarray | None = None,
     root: str | None = None,
+    separator: str | None = None,
     allow_changed: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Find the samples of a list in a source.
@@ -201,6 +196,8 @@ def listed_rows(
         Ids in whose order rows count; the manifest's when absent.
     root : str, optional
         Folder that the ids of the list (or of the listing) begin with; it is removed.
+    separator : str, optional
+        What lies between the parts of these ids, where that is not `/`.
     allow_changed : bool
         Ignore listed samples that the source lacks, unless it lacks all.
 
@@ -224,21 +221,22 @@ def listed_rows(
                 "in the manifest's order or in that of --listing"
             )
         rows = checked_rows(np.sort(given.values), n)
-        return (
-            (rows, 0) if listing is None else _by_id(given, _without_root(listing, root)[rows], manifest, allow_changed)
-        )
+        if listing is None:
+            return rows, 0
+        return _by_id(given, plain_ids(listing, root, separator)[rows], manifest, allow_changed)
     if listing is not None:
         raise InputError(f"--listing is for lists of rows; {given.path} holds {given.kind}")
     if given.kind == "ids":
-        return _by_id(given, _without_root(given.values, root), manifest, allow_changed)
+        return _by_id(given, plain_ids(given.values, root, separator), manifest, allow_changed)
     return _by_digest(given, manifest, allow_changed)
 
 
-def _without_root(ids: np.ndarray, root: str | None) -> np.ndarray:
-    if root is None:
+def plain_ids(ids: np.ndarray, root: str | None, separator: str | None) -> np.ndarray:
+    """The ids that paths, (n,) bytes, stand for; `InputError` for one that does not begin with `root`."""
+    if root is None and separator is None:
         return ids
     try:
-        return as_ids(ids.tolist(), root)
+        return as_ids(ids.tolist(), root, separator)
     except ValueError as error:
         raise InputError(f"--root {root}: {error}") from None
 
@@ -251,9 +249,10 @@ def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: boo
         raise InputError(f"{given.path}: the source lists {int(twice.sum())} of the ids more than once")
     lost = np.flatnonzero(rows < 0)
     if len(lost) and (not allow_changed or len(lost) == len(rows)):
+        way_out = path_hint(ids[lost], np.asarray(manifest.ids), flags=True) or "--allow-changed ignores them"
         raise InputError(
             f"{given.path}: {len(lost)} of {len(ids)} samples are not in the source (first: {shown(ids[lost[0]])}; "
-            f"the source's first: {shown(manifest.ids[0])}); --allow-changed ignores them"
+            f"the source's first: {shown(manifest.ids[0])}); {way_out}"
         )
     return np.sort(rows[rows >= 0]), len(lost)
 

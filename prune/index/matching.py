@@ -17,7 +17,9 @@ from .whole_files import InputError
 _ROWS = 1 << 16  # rows hashed at a time: the work arrays stay in the cache
 
 
-def as_ids(listing: Iterable[Any], root: str | os.PathLike[str] | None = None) -> np.ndarray:
+def as_ids(
+    listing: Iterable[Any], root: str | os.PathLike[str] | None = None, separator: str | None = None
+) -> np.ndarray:
     """Turn a listing of paths into the form in which an index stores them.
 
     Parameters
@@ -25,6 +27,9 @@ def as_ids(listing: Iterable[Any], root: str | os.PathLike[str] | None = None) -
     listing : (n,) str, bytes or path-like; a NumPy array or any iterable
     root : path, optional
         Folder that the paths begin with; it is removed.
+    separator : str, optional
+        What lies between the parts of the paths, where that is not this system's separator: a backslash in a listing
+        made on Windows.
 
     Returns
     -------
@@ -38,13 +43,13 @@ def as_ids(listing: Iterable[Any], root: str | os.PathLike[str] | None = None) -
     TypeError
         An element is not a path.
     """
-    if isinstance(listing, np.ndarray) and listing.dtype.kind == "S" and root is None:
+    if isinstance(listing, np.ndarray) and listing.dtype.kind == "S" and root is None and separator is None:
         return listing.reshape(-1)
     if isinstance(listing, (str, bytes)):
         raise TypeError("a listing is a sequence of paths; a single one was given")
-    names = [_encoded(path) for path in listing]
+    names = [_encoded(path, separator) for path in listing]
     if root is not None:
-        start = _encoded(root).rstrip(b"/") + b"/"
+        start = _encoded(root, separator).rstrip(b"/") + b"/"
         for name in names:
             if not name.startswith(start):
                 raise ValueError(f"{name.decode('utf-8', 'replace')!r} does not begin with {start.decode()!r}")
@@ -52,10 +57,41 @@ def as_ids(listing: Iterable[Any], root: str | os.PathLike[str] | None = None) -
     return np.array(names, dtype=np.bytes_) if names else np.zeros(0, "S1")
 
 
-def _encoded(path: Any) -> bytes:
+def _encoded(path: Any, separator: str | None = None) -> bytes:
     path = path if isinstance(path, (str, bytes)) else os.fspath(path)
     name = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else bytes(path)
-    return name if os.sep == "/" else name.replace(os.sep.encode(), b"/")
+    separator = separator or os.sep
+    return name if separator == "/" else name.replace(separator.encode(), b"/")
+
+
+def path_hint(listing: np.ndarray, ids: np.ndarray, *, flags: bool) -> str:
+    """Which `root` and `separator` would turn names of a listing into ids; "" where none would.
+
+    Parameters
+    ----------
+    listing, ids : (n,) and (k,) bytes
+        The first 1,000 names of the listing are tried.
+    flags : bool
+        Name them as flags of a command and not as arguments of a function.
+
+    Examples
+    --------
+    >>> path_hint(np.array([b"im/cat/1.jpg"]), np.array([b"cat/1.jpg"]), flags=True)
+    "give --root 'im'"
+    """
+    some = np.asarray(listing[:1000]).tolist()
+    for separator in ("/", "\\"):
+        names = [name.replace(separator.encode(), b"/") for name in some]
+        for depth in range(max((name.count(b"/") for name in names), default=0) + 1):
+            shorter = [(name.split(b"/", depth), name) for name in names if name.count(b"/") >= depth]
+            rows, _ = find(np.array([parts[depth] for parts, _ in shorter], np.bytes_), ids)
+            if not (rows >= 0).any() or (separator == "/" and not depth):
+                continue
+            root = b"/".join(shorter[int(np.argmax(rows >= 0))][0][:depth]).decode("utf-8", "backslashreplace")
+            given = {"root": (root or "/") if depth else "", "separator": separator if separator != "/" else ""}
+            words = (f"--{key} {value!r}" if flags else f"{key}={value!r}" for key, value in given.items() if value)
+            return f"give {(' ' if flags else ', ').join(words)}"
+    return ""
 
 
 def hashes(ids: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -155,8 +191,10 @@ def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
     return (int(extra.sum()), int(np.argmax(extra))) if extra.any() else None
 
 
-def rows_of_ids(wanted: np.ndarray, listing: np.ndarray) -> np.ndarray:
+def rows_of_ids(wanted: np.ndarray, listing: np.ndarray, *, flags: bool = False) -> np.ndarray:
     """Row of each wanted name in a listing that has each of them exactly once: (k,) int64.
+
+    With `flags`, a message names flags of a command and not arguments of a function.
 
     Raises
     ------
@@ -166,6 +204,8 @@ def rows_of_ids(wanted: np.ndarray, listing: np.ndarray) -> np.ndarray:
     rows, repeated = find(wanted, listing)
     if (lost := np.flatnonzero(rows < 0)).size:
         hint = f"the listing begins with {shown(listing[0])}" if len(listing) else "the listing is empty"
+        if better := path_hint(listing, wanted, flags=flags):
+            hint += f": {better}"
         raise InputError(
             f"{len(lost)} of {len(wanted)} kept samples are missing from the listing "
             f"(first: {shown(wanted[lost[0]])}); {hint}"

@@ -212,7 +212,7 @@ class PrunedIndex:
             raise InputError(f"{path}: not a valid index: the fingerprint does not belong to the samples")
         return index
 
-    def rows(self, ids: Iterable[Any], *, root: str | Path | None = None) -> np.ndarray:
+    def rows(self, ids: Iterable[Any], *, root: str | Path | None = None, separator: str | None = None) -> np.ndarray:
         """Find the kept samples in a listing of paths.
 
         Parameters
@@ -221,6 +221,9 @@ class PrunedIndex:
             Your listing: paths relative to the source's root, or below `root`. In any order.
         root : path, optional
             Folder that every path of the listing begins with.
+        separator : str, optional
+            What lies between the parts of the paths where that is not this system's separator: a backslash in a
+            listing made on Windows.
 
         Returns
         -------
@@ -232,7 +235,7 @@ class PrunedIndex:
         InputError
             Kept samples are missing from the listing, or are in it more than once.
         """
-        return rows_of_ids(self.ids, as_ids(ids, root))
+        return rows_of_ids(self.ids, as_ids(ids, root, separator))
 
     def rows_by_digest(self, digests: Iterable[int]) -> np.ndarray:
         """Find the kept samples by their bytes, whatever their names.

@@ -160,7 +160,7 @@ def test_lists_that_cannot_be_meant_are_refused_with_counts(source, tmp_path, ar
         ("a.txt", "1\nx\n", {"kind": "rows"}, r"1 lines are no rows \(first: b'x'\)"),
         ("a.csv", "weight\n1\n", {}, "no column of id, path"),
         ("a.csv", "", {}, "found none"),
-        ("a.csv", "x,row\n1\n", {}, "1 lines have no column 'row'"),
+        ("a.csv", "x,row\n1\n", {}, "1 of 2 lines have fewer cells than the first"),
         ("a.npy", "not numpy", {}, "not a plain .npy array"),
         ("a.indices", "not torch", {}, "torch cannot read it safely"),
         ("a.npz", "x", {}, "an index needs no import"),
@@ -197,3 +197,44 @@ def test_the_same_list_is_found_done_and_another_one_is_refused(source, tmp_path
     given.write_text("1\n4\n")
     with pytest.raises(InputError, match="holds: 'keep' -> 'remove'"):
         run(Config(given, source=source, holds="remove", out=out))
+
+
+@pytest.mark.parametrize("marks", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n"])
+@pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.tsv"])
+def test_lists_of_editors_are_read_alike(source, tmp_path, name, marks, end):
+    lines = ["# kept", "path", "ant/2.jpg", "#", "bee/3.jpg"]
+    lines = lines if name != "l.txt" else [line for line in lines if line != "path"]
+    (tmp_path / name).write_bytes(end.join([*lines, ""]).encode(marks))
+    assert brought(source, tmp_path / name).ids.tolist() == [IDS[1], IDS[4]]
+    rows = saved(tmp_path, [1, 0])
+    assert brought(source, rows, listing=tmp_path / name).ids.tolist() == [IDS[1], IDS[4]]
+
+
+@pytest.mark.parametrize(
+    ("path", "flags"),
+    [
+        ("/data/im/ant/2.jpg", "give --root '/data/im'"),
+        (r"ant\2.jpg", r"give --separator '\\'"),
+        (r"D:\im\ant\2.jpg", r"give --root 'D:/im' --separator '\\'"),
+        ("/ant/2.jpg", "give --root '/'"),
+        ("cow/2.jpg", "--allow-changed ignores them"),
+    ],
+)
+def test_a_wrong_root_or_separator_is_named_with_the_flags_that_mend_it(source, tmp_path, path, flags):
+    with pytest.raises(InputError) as caught:
+        brought(source, text(tmp_path, f"{path}\n"))
+    assert str(caught.value).endswith(flags)
+    if "give" in flags:
+        root = (
+            "D:/im"
+            if path.startswith("D")
+            else "/"
+            if path.startswith("/ant")
+            else "/data/im"
+            if path[0] == "/"
+            else None
+        )
+        separator = "\\" if "\\" in path else None
+        index = brought(source, text(tmp_path, f"{path}\n"), root=root, separator=separator)
+        assert index.ids.tolist() == [IDS[1]]

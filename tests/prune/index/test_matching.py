@@ -1,11 +1,13 @@
 """Names are found by hashes that propose and bytes that decide."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune.index import matching
-from prune.index.matching import as_ids, find, find_digests, first_repeat, hashes
+from prune.index.matching import as_ids, find, find_digests, first_repeat, hashes, path_hint, rows_of_ids
+from prune.index.whole_files import InputError
 
 names = st.lists(st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name), max_size=30)
 
@@ -74,3 +76,21 @@ def test_a_root_is_taken_off_with_whatever_slashes_follow_it():
 
 def test_names_that_are_not_utf8_keep_their_bytes():
     assert as_ids([b"\xff.jpg".decode("utf-8", "surrogateescape"), "ü"]).tolist() == [b"\xff.jpg", "ü".encode()]
+
+
+@pytest.mark.parametrize(
+    ("listed", "mended"),
+    [
+        (["data/im/a/1.jpg", "data/im/b/2.jpg"], {"root": "data/im"}),
+        (["C:\\im\\a\\1.jpg", "C:\\im\\b\\2.jpg"], {"root": "C:/im", "separator": "\\"}),
+        (["a\\1.jpg", "b\\2.jpg"], {"separator": "\\"}),
+    ],
+)
+def test_a_listing_with_another_root_or_separator_is_told_which_arguments_mend_it(listed, mended):
+    wanted = np.array([b"b/2.jpg"])
+    with pytest.raises(InputError) as caught:
+        rows_of_ids(wanted, as_ids(listed))
+    words = ", ".join(f"{key}={value!r}" for key, value in mended.items())
+    assert str(caught.value).endswith(f": give {words}")
+    assert rows_of_ids(wanted, as_ids(listed, **mended)).tolist() == [1]
+    assert path_hint(as_ids(["x/y.jpg"]), wanted, flags=True) == ""
