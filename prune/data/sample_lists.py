@@ -61,7 +61,8 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
         .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv, .tsv or .jsonl with a
         header: the first of the columns id, path, file, filename, digest, row, position, index that exists. .indices,
         .pt, .pth: a tensor or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one
-        as "indices", as `prune export` writes it. Anything else: text, one row, id or digest (16 hexadecimal digits) a line.
+        as "indices", as `prune export` writes it. Anything else:
+        text, one row, id or digest (16 hexadecimal digits) a line.
     kind : str, optional
         What the list holds, where its form leaves that open (ids that look like numbers).
 
