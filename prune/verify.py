@@ -2,10 +2,12 @@
 
     prune verify runs/photos.beton
     prune verify runs/photos.beton --deep
+    prune verify runs/photos.beton --listing files.txt --root /data/photos
 
 Always checks header, fields, every pointer and size, and that beton and manifest agree; with --deep also the digest and
-CRC-32 of every image, and that every image decodes. Exit code 1 when the manifest or images are damaged; 2 when the
-files cannot be opened as a beton and its manifest.
+CRC-32 of every image, and that every image decodes; with --listing, that another program lists the same images. Prints
+the images that could not be read when the beton was written, with the reasons. Exit code 1 when the manifest or images
+are damaged or the listing differs; 2 when the files cannot be opened as a beton and its manifest.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from prune.runs.exit_codes import AnswerIsNo
-from prune.runs.files import at_least, note
+from prune.runs.files import InputError, at_least, counted, note, printable
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
+    from prune.data.listing_comparison import Comparison
     from prune.index.manifest import Manifest
 
 
@@ -32,6 +35,14 @@ class Config:
     """Beton of `prune write` or `prune materialize`; a folder or a pattern of several."""
     deep: bool = False
     """Read and decode every image."""
+    listing: Path | None = None
+    """Another program's listing to compare: paths, one a line, or a table of paths and perhaps classes."""
+    root: str | None = None
+    """Folder that the paths of --listing begin with; it is removed."""
+    separator: str | None = None
+    """What lies between the parts of the paths in --listing, where that is not /."""
+    all: bool = False
+    """Print every image that could not be read, and not the first 20."""
     json: bool = False
     """Print the result as JSON."""
     workers: int | None = None
@@ -43,6 +54,8 @@ def run(config: Config) -> None:
     from prune.data.dataset import open_dataset
 
     at_least(config, 1, "workers")
+    if config.listing is None and (config.root is not None or config.separator is not None):
+        raise InputError("--root and --separator are for --listing")
     source = open_dataset(config.beton)
     for place, manifest in _manifests(config.beton, source):
         stated, found = manifest.meta.get("fingerprint"), _fingerprint(manifest)
@@ -51,8 +64,13 @@ def run(config: Config) -> None:
             raise AnswerIsNo
     found = source.manifest.fingerprint
     faults = deep(source, config.workers) if config.deep else []
+    skipped = source.manifest.meta.get("skipped", [])
+    comparison, lines = _compared(config, source) if config.listing is not None else (None, [])
     if config.json:
-        report = {"images": len(source), "fingerprint": found, "deep": config.deep, "damaged": faults}
+        report: dict[str, Any] = {"images": len(source), "fingerprint": found, "deep": config.deep, "damaged": faults}
+        report["unreadable"] = [{"id": printable(name), "reason": reason} for name, reason in skipped]
+        if comparison is not None:
+            report["listing"] = {"same": comparison.same, "same order": comparison.ordered, "differences": lines[1:]}
         print(json.dumps(report, indent=1))
     if faults:
         first = f"first {faults[0]['id']!r} (row {faults[0]['row']}: {faults[0]['reason']})"
@@ -60,7 +78,12 @@ def run(config: Config) -> None:
         raise AnswerIsNo
     if not config.json:
         what = "every image read and decoded" if config.deep else "structure only; --deep reads every image"
-        print(f"{config.beton}: sound: {len(source)} images, fingerprint {found} ({what})")
+        print(f"{config.beton}: sound: {counted(len(source), 'image')}, fingerprint {found} ({what})")
+        _print_skipped(config, skipped)
+        for line in lines:
+            print(line)
+    if comparison is not None and not comparison.same:
+        raise AnswerIsNo
 
 
 def _manifests(beton: Path, source: Dataset) -> list[tuple[Path, Manifest]]:
@@ -70,6 +93,36 @@ def _manifests(beton: Path, source: Dataset) -> list[tuple[Path, Manifest]]:
     if not several(beton):
         return [(beton, source.manifest)]
     return [(place, Manifest.load(manifest_path(place))) for place in shards_at(beton, ".beton")]
+
+
+def _print_skipped(config: Config, skipped: list[tuple[str, str]]) -> None:
+    if not skipped:
+        return
+    print(f"{config.beton}: {counted(len(skipped), 'image')} could not be read when it was written")
+    shown = skipped if config.all else skipped[:20]
+    for name, reason in shown:
+        print(f"  {printable(name)}: {printable(reason)}")
+    if len(shown) < len(skipped):
+        print(f"  and {len(skipped) - len(shown)} more: --all or --json has them all")
+
+
+def _compared(config: Config, source: Dataset) -> tuple[Comparison, list[str]]:
+    """How the listing differs from the beton, and the same in words."""
+    import numpy as np
+
+    from prune.data.labelled_lists import paths_and_classes
+    from prune.data.listing_comparison import compare, described
+    from prune.data.sample_lists import plain_ids, read_ids
+
+    assert config.listing is not None
+    if config.listing.suffix.lower() == ".npy":
+        names, labels = read_ids(config.listing), None
+    else:
+        paths, labels = paths_and_classes(config.listing)
+        names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], np.bytes_)
+    names = plain_ids(names, config.root, config.separator)
+    found = compare(names, labels, source.manifest)
+    return found, described(found, config.listing, names, source.manifest)
 
 
 def _fingerprint(manifest: Manifest) -> str:

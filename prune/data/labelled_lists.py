@@ -17,7 +17,7 @@ import numpy as np
 
 from prune.data.listing import Listing, Reading, shown_bytes
 from prune.data.stored_images import SUFFIXES
-from prune.data.text_lists import Table, read_table
+from prune.data.text_lists import TABLES, Table, read_lines, read_table
 from prune.runs.files import InputError, counted
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
@@ -79,6 +79,26 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     return Listing(
         ids, labels, classes, lambda row: (root / ids[row]).read_bytes(), remarks=tuple(remarks), numbered=numbered
     )
+
+
+def paths_and_classes(file: Path) -> tuple[list[str], list[str] | None]:
+    """The paths of a list as they are written, and their classes where it has them, for comparison with other lists.
+
+    Raises
+    ------
+    InputError
+        No text, or a table without a column of paths.
+    """
+    if file.suffix.lower() not in TABLES:
+        return read_lines(file), None
+    table = read_table(file, (*_PATHS, *_CLASSES, _BOXES))
+    if not table.rows:
+        raise InputError(f"{file}: lists no images")
+    if table.header is None or len(table.header) == 1:
+        at, by = 0, 1 if len(table.rows[0]) == 2 else None
+    else:
+        at, by, _ = _columns(file, table, Reading())
+    return [row[at].strip() for row in table.rows], None if by is None else [row[by].strip() for row in table.rows]
 
 
 def folder_of(file: Path, folders: Sequence[Path]) -> Path | None:
