@@ -3,10 +3,12 @@
     python -m prune leaks --source runs/features/source.features.npz --tests runs/tests/pets.test.features.npz \
         --out runs/leaks.json
 
-Reads features of `prune features`, all by one surrogate, and writes counts, and examples by id. The rule is that of
-`prune score --leaks`, which marks the same source images in its scores, so that `prune select --drop-leaks` drops them.
-To a cheap surrogate some images are near-duplicates that only look alike: those with identical bytes or pixels are
-counted as well. Nothing is selected or dropped here. Streams the source once for each test set: seconds for ImageNet.
+Reads features of `prune features`, all by one surrogate, and writes counts, and examples by id. Pairs that the features
+propose are compared on the images themselves: copies (re-encoded, mirrored, a little turned or cropped) are counted as
+leaked, the others, which only look alike to the surrogate, as similar. Where the betons are not beside the manifests
+that the features files name, nothing can be compared, and all pairs count as leaked. The rule is that of `prune score
+--leaks`, which marks the same source images in its scores, so that `prune select --drop-leaks` drops them. Nothing is
+selected or dropped here. Streams the source once for each test set: seconds for ImageNet.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 FORMAT = "winnow-leaks/1"
 EXAMPLES = 20
-"""Number of pairs listed for each test set; all are counted."""
+"""Number of pairs listed for each test set, the most alike first; all are counted."""
+SHOWN = 10
+"""Number of pairs whose images the file holds, as `data:` URIs."""
+_SHOWN_BYTES = 6000
 
 
 @dataclass(frozen=True)
@@ -111,27 +116,50 @@ def _compared(config: Config, source: Features, test: Features, centre: np.ndarr
     """Counts and examples of one test set, for the file."""
     import numpy as np
 
+    from prune.data.dataset import stored_image
+    from prune.data.image_likeness import COPY
+    from prune.gallery.thumbnails import data_uri
     from prune.scores.leakage import both_sides
+    from prune.scores.pair_check import images_of, pair_likeness
 
     features = np.asarray(test.features)
     for path, values in ((source.path, centre), (test.path, features)):
         if not np.isfinite(values).all():
             raise InputError(f"{path}: features that are not finite; the surrogate has diverged")
     of_source, of_test = both_sides(source.features, features, centre, config.similar, config.stand_out)
+    proposed = len(np.flatnonzero(of_test >= 0))
+    closest: list[dict[str, Any]] = []
+    alike = np.ones(len(of_test), np.float32)
+    if (images := images_of(source)) is not None and (others := images_of(test)) is not None:
+        rows = np.flatnonzero(of_test >= 0)
+        found = pair_likeness(images, source.rows[of_test[rows]], others, test.rows[rows])
+        alike[rows] = np.round(found, 4)  # so that rounding errors do not decide which comes first
+        back = np.flatnonzero(of_source >= 0)
+        kept = pair_likeness(images, source.rows[back], others, test.rows[of_source[back]]) >= COPY
+        of_source[back[~kept]] = -1
+        for row in rows[np.argsort(-alike[rows], kind="stable")][:SHOWN]:
+            pair = [(images, int(source.rows[of_test[row]])), (others, int(test.rows[row]))]
+            shown = [data_uri(stored_image(data, at), _SHOWN_BYTES) for data, at in pair]
+            names = [_text(data.manifest.ids[at]) for data, at in pair]
+            closest.append({"ids": names, "likeness": round(float(alike[row]), 4), "images": shown})
+        of_test[alike < COPY] = -1
     leaked = np.flatnonzero(of_test >= 0)
     pairs: list[list[str]] = []
     identical = None
     if (ours := _manifest(source)) is not None and (theirs := _manifest(test)) is not None:
         same = np.isin(theirs.digests[test.rows], ours.digests)
         identical = int(same.sum())
-        listed = leaked[np.argsort(~same[leaked], kind="stable")][:EXAMPLES]
+        listed = leaked[np.lexsort((-alike[leaked], ~same[leaked]))][:EXAMPLES]
         pairs = [[_text(ours.ids[source.rows[of_test[row]]]), _text(theirs.ids[test.rows[row]])] for row in listed]
     return {
         "images": len(test),
         "leaked": len(leaked),
+        "similar": proposed - len(leaked),
+        "compared": images is not None and others is not None,
         "source_images": int((of_source >= 0).sum()),
         "identical": identical,
         "pairs": pairs,
+        "closest": closest,
         "fingerprint": test.source,
     }
 
@@ -154,4 +182,7 @@ def _manifest(one: Features) -> Manifest | None:
 def _describe(name: str, one: dict[str, Any]) -> str:
     held = f"{one['leaked']:,} of {one['images']:,} images of {name}"
     sure = "" if one["identical"] is None else f", {one['identical']:,} identical"
-    return f"{held} have a near-duplicate in the source ({one['source_images']:,} of its images{sure})"
+    what = "a copy" if one["compared"] else "a near-duplicate"
+    alike = f"; {one['similar']:,} more only look alike to the surrogate" if one["similar"] else ""
+    alike += "" if one["compared"] else "; by features alone, since the betons are not beside the manifests"
+    return f"{held} have {what} in the source ({one['source_images']:,} of its images{sure}){alike}"

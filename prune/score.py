@@ -51,6 +51,9 @@ class Config:
     `prune select --gate` uses domain."""
     gate: Location[Path | None] = None
     """Another scores file of the same source, whose domain scores are taken over: those of thumbnails, for instance."""
+    hashes: Location[Path | None] = None
+    """Features file of `prune features --thumbnail` of the same source: its perceptual hashes find near-duplicates that
+    features miss, mirrored, turned and cropped ones among them."""
     dynamics: Location[tuple[Path, ...]] = ()
     """dynamics.npz of `pretrain --dynamics`, for the scores from training dynamics."""
     leaks: Location[tuple[Path, ...]] = ()
@@ -80,7 +83,7 @@ def run(config: Config) -> Path:
     from prune.methods.gate_scores import borrowed_gates, domain_gates
     from prune.scores import ensemble, folds, score_source
     from prune.scores.chance_votes import take_facts
-    from prune.scores.feature_files import content_fingerprint, open_features
+    from prune.scores.feature_files import content_fingerprint, hashes_of, open_features
     from prune.scores.partial_features import all_labels, spread_rows
     from prune.scores.sample_keys import sample_keys
 
@@ -98,6 +101,9 @@ def run(config: Config) -> Path:
     }
     if config.gate is not None:
         inputs["gate"] = content_fingerprint(config.gate)
+    hashes = None if config.hashes is None else hashes_of(config.hashes, sources[0])
+    if config.hashes is not None:
+        inputs["hashes"] = content_fingerprint(config.hashes)
     with claim_file(config.out, _record, config, inputs) as done:
         if done:
             if config.findings is not None:
@@ -120,8 +126,8 @@ def run(config: Config) -> Path:
             )
             if source is first:
                 if "duplicates" in config.also:
-                    arrays["duplicate_of"] = score_source.duplicates_of(
-                        source, centre, config.similar, config.stand_out, config.seed, keys
+                    arrays |= score_source.duplicates_of(
+                        source, centre, config.similar, config.stand_out, config.seed, keys, hashes
                     )
                 arrays |= score_source.leaks(source, tests, centre, config.similar, config.stand_out)
                 seeds = score_source.seed_agreement(source, arrays, config.also, config.clusters, config.seed)
@@ -178,6 +184,8 @@ def _check_config(config: Config) -> None:
         raise InputError(f"--clusters {config.clusters}: give 0 for none, or at least 2")
     if config.clusters and len(config.source) > 1:
         raise InputError("--clusters takes one surrogate: clusters of several cannot be averaged")
+    if config.hashes is not None and not (config.stand_out and "duplicates" in config.also):
+        raise InputError("--hashes find near-duplicates: ask for them with --also duplicates, without --no-stand-out")
     if "domain" in config.also and config.gate is not None:
         raise InputError("--also domain and --gate: give one, the odds come from these features or from another file")
     at_least(config, 0, "seed", "workers")
@@ -287,6 +295,9 @@ def _report(
 _TOO_MANY_SUSPECTS = 0.2
 
 
+_FOUND_BY = ("", "features", "hash", "features and hash")
+
+
 def finding_counts(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Near-duplicates, leaks and suspected labels of a scores file, one line each."""
     import numpy as np
@@ -295,7 +306,9 @@ def finding_counts(arrays: Mapping[str, np.ndarray]) -> list[str]:
     if "duplicate_of" in arrays:
         copies = arrays["duplicate_of"]
         originals = len(np.unique(copies[copies >= 0]))
-        lines.append(f"near-duplicates: {int((copies >= 0).sum())} copies of {originals} originals")
+        by = np.asarray(arrays.get("duplicate_by", ()))
+        how = f", {int((by & 1 > 0).sum())} found by features, {int((by & 2 > 0).sum())} by hash" if len(by) else ""
+        lines.append(f"near-duplicates: {int((copies >= 0).sum())} copies of {originals} originals{how}")
     for name, marked in arrays.items():
         if name.startswith("leak/"):
             lines.append(f"leaks: {int(marked.sum())} source images nearly duplicate an image of {name[5:]}")
@@ -308,7 +321,10 @@ def finding_counts(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def write_findings(path: Path, arrays: Mapping[str, np.ndarray], source: Features) -> None:
-    """Write a CSV: kind (duplicate, leak, suspect), id, class, and what it duplicates, leaks from or looks like.
+    """Write a CSV: kind (duplicate, leak, suspect), id, class, what it duplicates, leaks from or looks like, and by.
+
+    `by` is what found a duplicate (features, hash, both), and the suspicion of a suspect, of whom the strongest come
+    first.
 
     Raises
     ------
@@ -334,16 +350,19 @@ def write_findings(path: Path, arrays: Mapping[str, np.ndarray], source: Feature
         def write(*cells: str) -> None:
             writer.writerow(map(csv_cell, cells))
 
-        write("kind", "id", "class", "of")
+        write("kind", "id", "class", "of", "by")
         if "duplicate_of" in arrays:
             for row in np.flatnonzero(arrays["duplicate_of"] >= 0):
                 original = int(arrays["duplicate_of"][row])
-                write("duplicate", name(row), source.classes[source.label[row]], name(original))
+                by = _FOUND_BY[int(arrays["duplicate_by"][row])] if "duplicate_by" in arrays else "features"
+                write("duplicate", name(row), source.classes[source.label[row]], name(original), by)
         for column, marked in arrays.items():
             if column.startswith("leak/"):
                 for row in np.flatnonzero(marked):
-                    write("leak", name(row), source.classes[source.label[row]], column[5:])
+                    write("leak", name(row), source.classes[source.label[row]], column[5:], "features")
         if "looks_like" in arrays:
-            for row in np.flatnonzero(arrays["looks_like"] >= 0):
+            rows = np.flatnonzero(arrays["looks_like"] >= 0)
+            suspicion = np.asarray(arrays.get("sample/suspicion", np.zeros(len(ids))))
+            for row in rows[np.argsort(-suspicion[rows], kind="stable")]:
                 looks = source.classes[arrays["looks_like"][row]]
-                write("suspect", name(row), source.classes[source.label[row]], looks)
+                write("suspect", name(row), source.classes[source.label[row]], looks, f"{suspicion[row]:.4f}")

@@ -10,7 +10,7 @@ numbers, which are exact: the features do not depend on the threads, on the batc
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -82,21 +82,38 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 def thumbnails(
     source: Dataset, rows: np.ndarray | None = None, workers: int | None = None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Describe the images of a beton block by block, on threads.
+    """Describe the images of a beton block by block, on threads: places and features, (b, DIMENSIONS) float32.
+
+    As `of_squares` with `describe` alone.
+    """
+    for part, (features,) in of_squares(source, (describe,), rows, workers):
+        yield part, features
+
+
+def of_squares(
+    source: Dataset,
+    functions: Sequence[Callable[[np.ndarray], np.ndarray]],
+    rows: np.ndarray | None = None,
+    workers: int | None = None,
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Apply functions to the central squares of a beton's images, block by block, on threads.
 
     Parameters
     ----------
     source : Dataset
+    functions : sequence of function
+        Each maps (b, SIDE, SIDE, 3) uint8 pixels to (b, ...) values.
     rows : (k,) int, optional
         Images to describe, in this order; all when absent.
     workers : int, optional
-        Threads; all cores when absent. The features do not depend on them.
+        Threads; all cores when absent. The values do not depend on them.
 
     Yields
     ------
     places : slice
         Of range(k), in order.
-    features : (b, DIMENSIONS) float32
+    values : list of (b, ...) array
+        One for each function.
 
     Raises
     ------
@@ -105,12 +122,12 @@ def thumbnails(
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows, np.int64)
 
-    def work(begin: int) -> tuple[slice, np.ndarray]:
+    def work(begin: int) -> tuple[slice, list[np.ndarray]]:
         part = slice(begin, min(len(rows), begin + _ROWS))
         squares = np.empty((part.stop - begin, SIDE, SIDE, 3), np.uint8)
         for place, row in enumerate(rows[part].tolist()):
             squares[place] = square(decoded(source, row))
-        return part, describe(squares)
+        return part, [function(squares) for function in functions]
 
     begins = range(0, len(rows), _ROWS)
     yield from track(in_order(work, begins, workers, ahead=2), len(begins), f"{source.name}: thumbnails")

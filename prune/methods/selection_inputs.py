@@ -123,7 +123,7 @@ def _open_manifest(scores: Path | None, meta: Mapping[str, Any], place: Path) ->
 def _check_lengths(scores: Path | None, arrays: Mapping[str, np.ndarray], n: int) -> None:
     """Raise `InputError` unless every array over samples has n entries."""
     for name, values in arrays.items():
-        if name.split("/")[0] in ("sample", "duplicate_of", "looks_like", "leak", "group") and values.shape != (n,):
+        if name.split("/")[0] in ("sample", "duplicate_of", "duplicate_by", "looks_like", "leak", "group") and values.shape != (n,):
             raise InputError(f"{scores}: {name} has shape {values.shape}, and the source has {n} samples")
 
 

@@ -1,4 +1,4 @@
-"""Write features files that need no network: thumbnails and histograms of `prune.data.thumbnail_features`."""
+"""Write features files that need no network: thumbnails, histograms and perceptual hashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from prune.data.dataset import Dataset
-from prune.data.thumbnail_features import DIMENSIONS, NAME, thumbnails
+from prune.data.perceptual_hash import VARIANTS, hashes
+from prune.data.thumbnail_features import DIMENSIONS, NAME, describe, of_squares
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
 from prune.runs.disk_errors import reserve
@@ -44,9 +45,10 @@ def describe_to_file(dataset: Dataset, out: Path, workers: int | None = None) ->
             shape = (len(dataset), DIMENSIONS)
             features = np.lib.format.open_memmap(Path(folder, "features.npy"), "w+", np.float16, shape)
             reserve(Path(folder, "features.npy"))
-            for rows, block in thumbnails(dataset, workers=workers):
-                features[rows] = as_float16(block)
+            marks = np.empty((len(dataset), len(VARIANTS)), np.uint64)
+            for rows, (block, found) in of_squares(dataset, (describe, hashes), workers=workers):
+                features[rows], marks[rows] = as_float16(block), found
             model = {"arch": NAME, "classes": [], "fingerprint": NAME}
             logits = np.empty((len(dataset), 0), np.float16)
-            write_features(out, features, logits, dataset.manifest, manifest, model, inputs)
+            write_features(out, features, logits, dataset.manifest, manifest, model, inputs, hashes=marks)
         note(f"{out}: {len(dataset)} images, {DIMENSIONS} features without a network")

@@ -85,6 +85,8 @@ class Features:
         Images of the source.
     order : str, optional
         `order_fingerprint` of the manifest that the rows follow; None for files of older versions.
+    hashes : (n, v) uint64, optional
+        Perceptual hashes of thumbnails; None in other files and in those of older versions.
     """
 
     path: Path
@@ -100,6 +102,7 @@ class Features:
     rows: np.ndarray
     total: int
     order: str | None = None
+    hashes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -132,14 +135,16 @@ def open_features(path: Path) -> Features:
     """
     path = Path(path)
     arrays, meta = open_arrays(path, FORMAT)
-    for name, ndim in (("features", 2), ("logits", 2), ("label", 1), ("position", 1)):
-        if name not in arrays or arrays[name].ndim != ndim:
-            raise InputError(f"{path}: array {name!r} is missing or has the wrong shape")
+    for name, ndim, kinds in (("label", 1, "iu"), ("position", 1, "iu"), ("features", 2, "f"), ("logits", 2, "f")):
+        if name not in arrays or arrays[name].ndim != ndim or arrays[name].dtype.kind not in kinds:
+            raise InputError(f"{path}: array {name!r} is missing or has the wrong shape or type")
         if len(arrays[name]) != len(arrays["label"]):
             raise InputError(f"{path}: arrays of different lengths ({name}: {len(arrays[name])})")
     for key in ("classes", "model", "name", "fingerprint", "manifest"):
         if key not in meta:
             raise InputError(f"{path}: the meta lacks {key!r}")
+    if wrong := _wrong_in(meta):
+        raise InputError(f"{path}: the meta's {wrong} is not what `prune features` writes")
     n, rows = len(arrays["label"]), np.asarray(arrays["position"], np.int64)
     total = int(meta.get("source_size", n))
     if (np.diff(rows, prepend=-1) <= 0).any() or (n and rows[-1] >= total):
@@ -165,7 +170,54 @@ def open_features(path: Path) -> Features:
         rows=rows,
         total=total,
         order=meta.get("order"),
+        hashes=arrays.get("hashes"),
     )
+
+
+def _wrong_in(meta: dict[str, Any]) -> str:
+    """The first entry of a features file's meta that is of another type; '' where there is none."""
+
+    def names(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+    fine = {
+        "classes": names(meta["classes"]),
+        "model": isinstance(meta["model"], dict) and names(meta["model"].get("classes", [])),
+        "manifest": isinstance(meta["manifest"], str) and _is_path(meta["manifest"]),
+        "source_size": isinstance(meta.get("source_size", 0), int),
+        "order": isinstance(meta.get("order"), (str, type(None))),
+    }
+    return next((name for name, right in fine.items() if not right), "")
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def hashes_of(path: Path, source: Features) -> np.ndarray:
+    """Perceptual hashes of a source's rows, (n, v) uint64, from a file of thumbnails of the same source.
+
+    Raises
+    ------
+    InputError
+        The file has no hashes, or lacks some of the rows, or is of another source or order.
+    """
+    held = open_features(path)
+    if held.hashes is None:
+        raise InputError(
+            f"{path}: holds no hashes; those are in files of `prune features --thumbnail` (written again, with another "
+            "--out, where the file is of an older version)"
+        )
+    if held.source != source.source:
+        raise InputError(f"{path}: of another source than {source.path}")
+    check_order(path, held.order, source.path, source.order, "run `prune features --thumbnail` with the same beton")
+    at = np.minimum(np.searchsorted(held.rows, source.rows), len(held.rows) - 1)
+    if not np.array_equal(held.rows[at], source.rows):
+        raise InputError(f"{path}: lacks images of {source.path}")
+    return np.asarray(held.hashes[at], np.uint64)
 
 
 def write_features(
@@ -177,12 +229,13 @@ def write_features(
     model: Mapping[str, Any],
     made: Mapping[str, Any] | None = None,
     rows: np.ndarray | None = None,
+    hashes: np.ndarray | None = None,
 ) -> None:
     """Write a features file from float16 features, (n, d), and logits, (n, k), which may be memory-mapped.
 
     `held` is the manifest at the path `manifest`; `model` has the keys "arch", "classes" and "fingerprint"; `made`
     names what the file was made from. `rows` are the rows of the manifest that the arrays hold, ascending; all when
-    absent.
+    absent. `hashes`, (n, v) uint64, are perceptual hashes, which thumbnails have.
     """
     rows = np.arange(len(held), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     arrays: dict[str, np.ndarray] = {
@@ -190,6 +243,7 @@ def write_features(
         "logits": logits,
         "label": np.asarray(held.labels, np.int32)[rows],
         "position": rows,
+        **({} if hashes is None else {"hashes": hashes.astype("<u8")}),
     }
     meta: dict[str, Any] = {
         "format": FORMAT,

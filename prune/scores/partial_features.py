@@ -10,7 +10,7 @@ from prune.index.manifest import Manifest, manifest_exists
 from prune.runs.files import InputError
 from prune.scores.feature_files import Features
 
-_ABSENT: dict[str, float] = {"sample": np.nan, "duplicate_of": -1, "looks_like": -1, "leak": 0}
+_ABSENT: dict[str, float] = {"sample": np.nan, "duplicate_of": -1, "duplicate_by": 0, "looks_like": -1, "leak": 0}
 """What an image without features has, by kind of array."""
 
 

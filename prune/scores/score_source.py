@@ -23,9 +23,11 @@ from prune.scores.chance_votes import linear_head, one_order, votes_against_chan
 from prune.scores.clusters import kmeans, nearest, rand_index, stream
 from prune.scores.ensemble import agreement
 from prune.scores.feature_files import Features, check_order
+from prune.scores.hash_pairs import one_original
 from prune.scores.influence import influence, target_gradient
 from prune.scores.label_errors import suspects
 from prune.scores.one_pass import Pass, one_pass
+from prune.scores.pair_check import Check, checker, copies_by_hash
 from prune.scores.sample_keys import for_purpose, sample_keys
 from prune.scores.streaming import read_rows, release_pages
 
@@ -218,21 +220,59 @@ def group_by_clusters(features: np.ndarray, k: int, seed: int, keys: np.ndarray)
 def leaks(
     source: Features, tests: Sequence[Features], centre: np.ndarray, similar: float, stand_out: bool
 ) -> dict[str, np.ndarray]:
-    """Mark source images that nearly duplicate a test image: (n,) u1 under "leak/NAME"."""
-    return {
-        f"leak/{test.name}": (
-            leakage.leaks(source.features, np.asarray(test.features), centre, similar, stand_out) >= 0
-        ).astype("u1")
-        for test in tests
-    }
+    """Mark source images that nearly duplicate a test image: (n,) u1 under "leak/NAME".
+
+    Where the images are at hand, those that only look alike to the surrogate are not marked.
+    """
+    found = {}
+    for test in tests:
+        of = leakage.leaks(source.features, np.asarray(test.features), centre, similar, stand_out)
+        if stand_out and (check := checker(source, test)) is not None:
+            of = _copies_alone(of, check)
+        found[f"leak/{test.name}"] = (of >= 0).astype("u1")
+    return found
 
 
 def duplicates_of(
-    source: Features, centre: np.ndarray, similar: float, stand_out: bool, seed: int, keys: np.ndarray
-) -> np.ndarray:
-    """`prune.scores.near_duplicates.near_duplicates` of a source, (n,) i8."""
+    source: Features,
+    centre: np.ndarray,
+    similar: float,
+    stand_out: bool,
+    seed: int,
+    keys: np.ndarray,
+    hashes: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Near-duplicates of a source: "duplicate_of", (n,) i8, the original's row or -1.
+
+    With hashes also "duplicate_by", (n,) u1: 1 for copies that features found, 2 for those that the hash found, 3 for
+    both, 0 for images that are no copies.
+
+    Where the images are at hand, pairs that only look alike to the surrogate are left out, unless the cosine alone is
+    to decide (`stand_out` off, SemDeDup).
+    """
     found = near_duplicates.near_duplicates(source.features, centre, similar, stand_out=stand_out, seed=seed, keys=keys)
-    return found.astype("<i8")
+    if stand_out and (found >= 0).any() and (check := checker(source)) is not None:
+        found = _copies_alone(found, check)
+    if hashes is None:
+        return {"duplicate_of": found.astype("<i8")}
+    rows = np.flatnonzero(found >= 0)
+    by_features, by_hash = np.sort(np.stack([rows, found[rows]], axis=1), axis=1), copies_by_hash(source, hashes)
+    n = len(source)
+    joined = one_original(np.unique(np.concatenate([by_features, by_hash]), axis=0), n, keys)
+    copies = np.flatnonzero(joined >= 0)
+    pairs = np.sort(np.stack([copies, joined[copies]], axis=1), axis=1) @ np.array([n, 1])
+    by = np.zeros(n, "u1")
+    for bit, known in ((1, by_features), (2, by_hash)):
+        by[copies] |= np.where(np.isin(pairs, known @ np.array([n, 1])), bit, 0).astype("u1")
+    return {"duplicate_of": joined.astype("<i8"), "duplicate_by": by}
+
+
+def _copies_alone(of: np.ndarray, check: Check) -> np.ndarray:
+    """Partners of each row, -1 for none, without those that are no copies on the images."""
+    rows = np.flatnonzero(of >= 0)
+    found = of.copy()
+    found[rows[~check(rows, of[rows])]] = -1
+    return found
 
 
 def dynamics_scores(path: Path, source: Features) -> dict[str, np.ndarray]:
