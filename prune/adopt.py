@@ -42,12 +42,13 @@ def run(config: Config) -> Path:
     """Write the features file; returns its path."""
     import numpy as np
 
-    from prune.index.manifest import Manifest
+    from prune.index.manifest import Manifest, manifest_at
     from prune.index.npz import open_arrays
     from prune.models.class_names import read_names
     from prune.scores.feature_files import FORMAT, content_fingerprint, write_features
 
-    manifest = Manifest.load(need_file(config.manifest, "the manifest of the images"))
+    place = manifest_at(config.manifest)
+    manifest = Manifest.load(place)
     need_file(config.arrays, "an archive of arrays")
     try:
         given = _open_archive(config.arrays)
@@ -72,7 +73,7 @@ def run(config: Config) -> Path:
         with scratch(config.out) as folder:
             features = _as_float16_in(Path(folder, "features.npy"), given["features"], order)
             logits = _as_float16_in(Path(folder, "logits.npy"), logits, order)
-            write_features(config.out, features, logits, manifest, config.manifest, model, identity(config) | inputs)
+            write_features(config.out, features, logits, manifest, place, model, identity(config) | inputs)
         note(f"{config.out}: {len(manifest)} images, {features.shape[1]} features, {len(names)} logits")
     return config.out
 

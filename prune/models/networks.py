@@ -80,6 +80,18 @@ def head_names(model: nn.Module) -> list[str]:
     return [f"{head}.{name}" for head, module in _heads(model).items() for name in module.state_dict()]
 
 
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The classifier of a network that has one; `InputError` for a distilled one, whose two heads no step trains."""
+    head = model.get_classifier()  # type: ignore[operator]
+    if isinstance(head, (tuple, list)):
+        raise InputError(
+            f"a {type(model).__name__} has two classifiers; it gives features and logits, and cannot be trained or "
+            "compressed here: choose a network with one"
+        )
+    assert isinstance(head, nn.Module)
+    return head
+
+
 def _heads(model: nn.Module) -> dict[str, nn.Module]:
     """The classifier by its name; both of a network that was trained by distillation (DeiT, LeViT)."""
     found = model.get_classifier()  # type: ignore[operator]

@@ -62,7 +62,7 @@ def groups(model: nn.Module, resolution: int) -> list[Channels]:
 
     names = {id(m): name for name, m in model.named_modules()}
     names |= {id(p): name for name, p in model.named_parameters()}
-    ignored = [model.get_classifier()] + [m.qkv for m in model.modules() if is_attention(m)]  # type: ignore[operator]
+    ignored = [networks.classifier_of(model)] + [m.qkv for m in model.modules() if is_attention(m)]
     example = torch.zeros(1, 3, resolution, resolution)
     free = [(p, p.ndim - 1) for p in _bare(model)]
     level = logging.root.manager.disable

@@ -14,12 +14,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from prune.models.networks import classifier_of
+
 Weights = Mapping[str, torch.Tensor]
 
 
 def prunable(model: nn.Module) -> list[str]:
     """Names of the weights of convolutions and linear layers, without the classifier."""
-    last = {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
+    last = {id(p) for p in classifier_of(model).parameters()}
     owners = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
     return [f"{name}.weight" for name, m in owners.items() if id(m.weight) not in last]
 

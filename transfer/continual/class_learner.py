@@ -22,7 +22,7 @@ from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
 from pretrain.training_run import warm_start
 from prune.models import networks
-from prune.models.networks import MEAN, STD, features_and_logits, normalise
+from prune.models.networks import MEAN, STD, classifier_of, features_and_logits, normalise
 from prune.scores.clusters import unit
 from transfer.continual.incremental_setting import HEADS
 from transfer.continual.memory_loader import LabelledImages
@@ -68,7 +68,7 @@ def seed_of(seed: int, *parts: int) -> int:
 
 def grow_head(network: nn.Module, classes: int, seed: int) -> None:
     """Give the head `classes` outputs in place; existing outputs keep their weights, new ones are drawn from `seed`."""
-    old = network.get_classifier()  # type: ignore[operator]
+    old: Any = classifier_of(network)
     have = old.out_features
     if classes == have:
         return

@@ -34,7 +34,7 @@ _FAR_BELOW = 10.0  # how far below all others the bias of a class lies of which 
 def with_new_head(backbone: nn.Module, spec: dict[str, Any]) -> nn.Module:
     """A copy of a network whose classifier has the classes of `spec` and weights of zero."""
     network = networks.build(spec)
-    head = network.get_classifier()  # type: ignore[operator]
+    head: Any = networks.classifier_of(network)
     own = networks.head_names(network)
     given = {k: v for k, v in backbone.state_dict().items() if k not in own}
     network.load_state_dict({**network.state_dict(), **given})
