@@ -83,6 +83,7 @@ class _GroupReader:
         self._ends = np.cumsum(np.concatenate(groups)) if groups else np.zeros(0, np.int64)
         self._owner = [(f, g) for f, rows in enumerate(groups) for g in range(len(rows))]
         self._kept: OrderedDict[int, ImageColumn] = OrderedDict()
+        self._broken: dict[int, str] = {}
         self._open: tuple[int, pa.parquet.ParquetFile] | None = None
         self._lock = threading.Lock()
 
@@ -94,6 +95,8 @@ class _GroupReader:
         return cells.bytes_of(row - first)
 
     def _load(self, group: int) -> ImageColumn:
+        if group in self._broken:  # it would fail again for each of its rows
+            raise OSError(self._broken[group])
         number, inner = self._owner[group]
         path = self._files[number]
         if self._open is None or self._open[0] != number:
@@ -103,7 +106,8 @@ class _GroupReader:
         try:
             column = self._open[1].read_row_group(inner, columns=[self._column], use_threads=False).column(0)
         except (pa.ArrowException, OSError) as error:
-            raise OSError(f"row group {inner} cannot be read ({first_line(error)})") from None
+            self._broken[group] = f"row group {inner} cannot be read ({first_line(error)})"
+            raise OSError(self._broken[group]) from None
         cells = ImageColumn(column, path.parent)
         self._kept[group] = cells
         while len(self._kept) > 2 and sum(kept.nbytes for kept in self._kept.values()) > _MEMORY:

@@ -139,6 +139,26 @@ def test_row_groups_are_read_once_each_by_many_threads_in_order(tmp_path, monkey
     assert sorted(reads) == list(range(50))
 
 
+def test_images_of_a_damaged_row_group_are_skipped_and_named_and_the_others_written(tmp_path):
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(40):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    place = Path(table(tmp_path / "t.parquet", images, [0, 1] * 20, row_group_size=10, write_page_checksum=True))
+    chunk = pa.parquet.ParquetFile(place).metadata.row_group(2).column(0)
+    whole = bytearray(place.read_bytes())
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    whole[begin : begin + 40] = bytes(40)
+    place.write_bytes(whole)
+    write.run(write.Config(images=str(place), out=tmp_path / "x.beton"))
+    manifest = open_dataset(tmp_path / "x.beton").manifest
+    assert [int(bytes(one)[2:]) for one in manifest.ids] == [*range(20), *range(30, 40)]
+    assert [name for name, _ in manifest.meta["skipped"]] == [f"t/{row}" for row in range(20, 30)]
+    assert {reason[:28] for _, reason in manifest.meta["skipped"]} == {"row group 2 cannot be read ("}
+
+
 def test_texts_are_classes_and_paths_are_images(tmp_path):
     (tmp_path / "images").mkdir()
     for k, image in enumerate(IMAGES):
