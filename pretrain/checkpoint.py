@@ -19,7 +19,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from prune.runs.disk_errors import as_os_error
-from prune.runs.files import needing, note, read_json, write_json
+from prune.runs.files import InputError, needing, note, read_json, write_json
 
 KEPT = 2
 
@@ -145,13 +146,28 @@ def load(
         State of each rank, in order of rank; parts that were not read are empty.
     progress : dict
     """
-    count = sum(1 for _ in found.glob("rank*.safetensors"))
-    wanted = range(count) if rank is None or count != world else [rank]
-    return (
-        read_state(found / "shared.safetensors"),
-        [read_state(found / f"rank{r}.safetensors") if r in wanted else {} for r in range(count)],
-        read_json(found / "progress.json"),
-    )
+    with foreign_content_is_a_mistake(found):
+        count = sum(1 for _ in found.glob("rank*.safetensors"))
+        wanted = range(count) if rank is None or count != world else [rank]
+        return (
+            read_state(found / "shared.safetensors"),
+            [read_state(found / f"rank{r}.safetensors") if r in wanted else {} for r in range(count)],
+            read_json(found / "progress.json"),
+        )
+
+
+@contextmanager
+def foreign_content_is_a_mistake(found: Path) -> Iterator[None]:
+    """Turn errors of content that no run of ours writes into one line; a checkpoint may come from elsewhere."""
+    try:
+        yield
+    except (InputError, OSError, torch.OutOfMemoryError):
+        raise
+    except (SafetensorError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        raise InputError(
+            f"{found}: is not a checkpoint of this run ({reason}): remove it, and the one before it is used"
+        ) from None
 
 
 def _digest(path: Path) -> list[Any]:

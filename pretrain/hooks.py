@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,19 @@ class Progress:
     micro_batch: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)
     processes: list[list[int]] = field(default_factory=list)  # [first step, processes], where their number changed
+
+    @classmethod
+    def of(cls, record: Any) -> Progress:
+        """Progress from a checkpoint's record; `ValueError` for values that no run writes."""
+        found = cls(**record)
+        for each in fields(cls):
+            value, kind = getattr(found, each.name), type(getattr(cls(), each.name))
+            number = type(value) is kind or (kind is float and type(value) is int)
+            if not number or (kind in (int, float) and not 0 <= value < 1 << 62):
+                raise ValueError(f"{each.name} is {str(value)[:40]!r}")
+        if not all(isinstance(line, dict) for line in found.lines):
+            raise ValueError("lines are no mappings")
+        return found
 
     def line(self, loss: float, correct: float, count: float, rate: float) -> dict[str, Any]:
         """Build the current epoch's line of metrics.jsonl from sums over all ranks and the last learning rate."""

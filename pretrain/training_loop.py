@@ -135,10 +135,11 @@ class _Run:
         if step >= 0:
             place = checkpoint.place(self.directory, step)
             shared, others, progress = checkpoint.load(place, ranks.rank, ranks.world)
-            self.learner.restore(shared, others)
-            if self.infobatch:
-                self.infobatch.losses = shared["infobatch"].numpy()
-            self.progress = Progress(**progress)
+            with checkpoint.foreign_content_is_a_mistake(place):
+                self.learner.restore(shared, others)
+                if self.infobatch:
+                    self.infobatch.losses = shared["infobatch"].numpy()
+                self.progress = Progress.of(progress)
             note(f"resuming from step {step} (epoch {self.progress.epoch + 1})")
             self._note_processes(step, len(others))
             self.progress.micro_batch = micro_batch or self.progress.micro_batch

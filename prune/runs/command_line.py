@@ -119,12 +119,16 @@ def _report(program: str, mistake: str) -> None:
     All of them check the inputs before they join a process group. A mistake after that, such as a damaged image, is
     found by one process, which prints it with its rank.
     """
-    rank, mistake = os.environ.get("RANK", "0"), printable(mistake)
+    rank, mistake = os.environ.get("RANK", "0"), _cut(printable(mistake))
     distributed = sys.modules.get("torch.distributed")
     if rank == "0":
         print(f"{program}: {mistake}", file=sys.stderr)
     elif distributed and distributed.is_available() and distributed.is_initialized():
         print(f"{program}, process {rank}: {mistake}", file=sys.stderr)
+
+
+def _cut(line: str, most: int = 2000) -> str:
+    return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def parse(program: str, step: Any, argv: Sequence[str]) -> Any:

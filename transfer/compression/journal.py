@@ -71,6 +71,8 @@ def next_trial(entries: Sequence[Entry], plan: CompressionPlan) -> Trial | None:
     ratio. A rollback by hand counts as a rejection. A kind without a ratio is tried once.
     """
     kind, ratio, base = 0, plan.ratio, 0
+    if other := {entry["kind"] for entry in entries} - {"original", "rollback", *plan.kinds}:
+        raise InputError(f"the journal has a step of the kind {min(other)!r}, which is not among the run's kinds")
     for entry in entries[1:]:
         by_hand = entry["kind"] == "rollback"
         if by_hand or entry["verdict"] == ACCEPTED:
@@ -126,13 +128,29 @@ def read_journal(run: Path) -> list[Entry]:
     for number, text in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
             entry = json.loads(text)
-            sound = entry["step"] == number and {"kind", "what", "params", "verdict", "files"} <= entry.keys()
-        except (ValueError, KeyError, TypeError, AttributeError):
+            sound = entry["step"] == number and _is_sound(entry)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             sound = False
         if not sound:
             raise InputError(f"{place}: line {number + 1} is damaged or not of a compression journal")
         entries.append(entry)
     return entries
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Whether an entry has values that a run writes: names of files become paths, and numbers decide the next step."""
+    what, files, step = entry["what"], entry["files"], entry["step"]
+    by_hand = entry["kind"] == "rollback"
+    numbers = [entry["params"], entry["bytes"], entry["accuracy"], entry.get("beyond") or 0, what.get("ratio") or 0]
+    return (
+        entry["kind"] in ("original", "rollback", *KINDS)
+        and (entry["kind"] == "original") == (step == 0)
+        and entry["verdict"] in (ACCEPTED, ROLLED_BACK)
+        and isinstance(entry["reason"], str)
+        and all(type(n) in (int, float) and -1e18 < n < 1e18 for n in numbers)
+        and all(type(n) is int and 0 <= n < max(step, 1) for n in (entry["base"], what["to"] if by_hand else 0))
+        and all(name in (WEIGHTS, SPEC, INT8) and isinstance(digest, str) for name, digest in files.items())
+    )
 
 
 def write_journal(run: Path, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, read_json
+from transfer.studies.cascade import gate_setting
+from transfer.studies.settings import Study
 
 SETTINGS_FORMAT = "winnow-study-settings/1"
 STEPS = {
@@ -107,6 +110,9 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
+    known = {each.name for each in fields(Study)} - {"sizes", "recipe_epochs"} | {"format", "margin"}
+    if unknown := sorted(settings.keys() - known):
+        raise InputError(f"{_shown(unknown[0])} is not a setting of a study of this version")
     texts = ("methods", "guides", "evaluations")
     numbers = ("keeps", "ladder", "full_lengths", "computes")
     for name in (*texts, *numbers, "seeds"):
@@ -127,6 +133,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("side", "floor", "epochs", "surrogate_epochs", "uses"):
         if settings.get(name) is not None and not _is_number(settings[name]):
             raise InputError(f"{name} {_shown(settings[name])}: a number is expected")
+    if (gate := settings.get("gate")) is not None and (not isinstance(gate, str) or gate_setting(gate) != gate):
+        raise InputError(f"gate {_shown(gate)}: open, auto or a share is expected")
     for name in ("gate", "loader"):
         if not isinstance(settings.get(name), (str, type(None))):
             raise InputError(f"{name} {_shown(settings[name])}: a text is expected")

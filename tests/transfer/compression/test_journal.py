@@ -15,13 +15,12 @@ PLAN = CompressionPlan(("channels", "inner", "int8"), ratio=0.2, least=0.05, siz
 
 def lines_of(*steps):
     """Entries from (kind, accepted, params); the original has 100 parameters."""
-    lines = [{"step": 0, "kind": "original", "what": {}, "params": 100, "verdict": ACCEPTED, "files": {}}]
+    rest = {"base": 0, "bytes": 400, "accuracy": 0.9, "reason": "", "files": {}}
+    lines = [{"step": 0, "kind": "original", "what": {}, "params": 100, "verdict": ACCEPTED, **rest}]
     for kind, accepted, params in steps:
         verdict = ACCEPTED if accepted else ROLLED_BACK
         what = {"to": accepted - 1} if kind == "rollback" else {}
-        lines.append(
-            {"step": len(lines), "kind": kind, "what": what, "params": params, "verdict": verdict, "files": {}}
-        )
+        lines.append({"step": len(lines), "kind": kind, "what": what, "params": params, "verdict": verdict, **rest})
     return lines
 
 
