@@ -8,12 +8,13 @@ QUICK := not slow and not processes and not browser and not slurm
 # Compile the libraries' Python once and not in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check setup
+.PHONY: demo test quick check setup gpu-check
 .DEFAULT_GOAL := help
 help:
 	@echo "make demo   draw a small data set, run a whole study on it, end with a verdict and a report (4 minutes, 2 cores)"
 	@echo "make quick  lint and the quick tests, of one part with PART=tests/prune/methods (a minute)"
 	@echo "make test   run all tests;  make check  lint and types only;  make setup  environment only"
+	@echo "make gpu-check   check on this machine's GPU what only a GPU can show (5 minutes)"
 
 setup: .venv/ready
 
@@ -40,6 +41,9 @@ check: .venv/ready
 quick: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PART)
+
+gpu-check: .venv/ready
+	@$(BIN)/python -m tests.gpu_check --out runs/gpu-check
 
 test: .venv/ready
 	@PYTHON=$(PYTHON) install/system.sh test

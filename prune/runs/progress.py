@@ -28,9 +28,12 @@ def display(what: str, total: float, *, counted: bool = True) -> Iterator[Callab
         `update(done, state)`: how much of the total is done, and a few words beside the bar. None on ranks above 0
         and without a terminal: nothing is shown.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ModuleNotFoundError:  # nobody's work should fail for want of a bar
+        yield None
+        return
     console = Console(stderr=True)
     if os.environ.get("RANK", "0") != "0" or not console.is_terminal:
         yield None
