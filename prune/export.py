@@ -3,6 +3,7 @@
     prune export pets.index.npz --out rows.npy
     prune export pets.index.npz --out flm_top300.indices --source runs/imagenet.beton
     prune export pets.index.npz --out rows.npy --listing files.txt
+    prune export datacomp.index.npz --out subset.npy --uids names
 
 The suffix of --out decides: .npy int64 rows; .txt ids, one a line; .csv all columns; .indices rows as a torch tensor,
 as DP4TL's trainer reads them; .json rows for `datasets.Dataset.select`. With --shards, --out is a folder for the kept
@@ -41,6 +42,9 @@ class Config:
     """Folder that the paths of --listing begin with; it is removed."""
     separator: str | None = None
     """What lies between the parts of the paths in --listing, where that is not /: '\\' in one made on Windows."""
+    uids: str | None = None
+    """Write a .npy of uids as DataComp's trainer reads it: `names` where the images' names are their uids, or a table
+    with columns id and uid."""
     shards: tuple[Path, ...] = ()
     """WebDataset shards (.tar) of the whole source."""
     for_spreadsheets: bool = False
@@ -73,6 +77,11 @@ def run(config: Config) -> Path:
         note(f"{config.out}: {len(index)} samples to keep, {len(config.shards)} shards")
         return config.out
     index, rows = _rows(config, index)
+    if config.uids is not None:
+        if suffix != ".npy":
+            raise InputError(f"--uids: is for a .npy, not for {config.out}")
+        _write(config.out, partial(_datacomp, table=config.uids), index, rows)
+        return config.out
     if config.for_spreadsheets:
         if suffix != ".csv":
             raise InputError(f"--for-spreadsheets: is for a .csv, not for {config.out}")
@@ -143,6 +152,16 @@ def _npy(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:
 
     with open(path, "wb") as file:  # np.save would add a suffix to the temporary name
         np.save(file, _ascending(rows), allow_pickle=False)
+
+
+def _datacomp(path: Path, index: PrunedIndex, rows: np.ndarray | None, table: str) -> None:
+    import numpy as np
+
+    from prune.data.datacomp_uids import packed, uids_of
+
+    uids = uids_of(index.ids, None if table == "names" else need_file(Path(table), "a table of ids and uids"))
+    with open(path, "wb") as file:
+        np.save(file, packed(uids.tolist()), allow_pickle=False)
 
 
 def _txt(path: Path, index: PrunedIndex, rows: np.ndarray | None) -> None:

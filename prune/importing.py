@@ -1,7 +1,9 @@
-"""Turn another project's list of samples into an index: rows, a mask, ids or digests, as .npy, .txt, .csv or .indices.
+"""Turn another project's list of samples into an index: rows, a mask, ids, digests or uids, as .npy, .txt, .csv, ...
 
     prune import flm_top300.indices --source runs/imagenet.beton --holds keep --out flm-300.index.npz
     prune import pruned.txt --source runs/imagenet.manifest.npz --holds remove --out coreset.index.npz
+
+    prune import subset.npy --source runs/datacomp.manifest.npz --holds keep --out datacomp.index.npz
 
 --holds has no default: some projects publish what to keep, others what to remove, and the list itself shows neither.
 Rows are positions in the source's manifest, or in --listing.
@@ -30,7 +32,7 @@ class Config:
     """Whether the list names the samples to keep or those to remove."""
     out: Location[Path]
     """Index file to write (NAME.index.npz)."""
-    kind: Literal["rows", "ids", "digests"] | None = None
+    kind: Literal["rows", "ids", "digests", "uids"] | None = None
     """What the list consists of, where its form leaves that open."""
     listing: Location[Path | None] = None
     """Text file of ids, one a line: rows are positions in it. Positions in the manifest when absent."""
@@ -38,6 +40,8 @@ class Config:
     """Folder that the ids of the list (or listing) begin with; it is removed."""
     separator: str | None = None
     """What lies between the parts of these ids, where that is not /: '\\' in a list made on Windows."""
+    uids: Location[Path | None] = None
+    """For DataComp's .npy of uids: a table with columns id and uid. Without it the images' names are their uids."""
     allow_changed: bool = False
     """Ignore listed samples that the source lacks, and record how many."""
 
@@ -59,12 +63,17 @@ def run(config: Config) -> Path:
         inputs["listing"] = file_hash(need_file(config.listing, "a listing of ids"))
         listing = read_ids(config.listing)
     given = read_list(config.samples, config.kind)
+    if config.uids is not None:
+        inputs["uids"] = file_hash(need_file(config.uids, "a table of ids and uids"))
+        if given.kind != "uids":
+            raise InputError(f"--uids is for lists of uids; {config.samples} holds {given.kind}")
     rows, missing = listed_rows(
         given,
         manifest,
         listing=listing,
         root=config.root,
         separator=config.separator,
+        uids=config.uids,
         allow_changed=config.allow_changed,
     )
     facts = {"kind": given.kind, "listed": len(given.values), "missing": missing}

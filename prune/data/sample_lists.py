@@ -9,12 +9,13 @@ from typing import Literal
 
 import numpy as np
 
+from prune.data.datacomp_uids import is_datacomp, rows_of_uids, uids_of
 from prune.data.text_lists import read_lines, read_table
 from prune.index.manifest import Manifest
 from prune.index.matching import as_ids, checked_rows, find, first_repeat, path_hint, shown
 from prune.runs.files import InputError, read_json, unguarded
 
-Kind = Literal["rows", "ids", "digests"]
+Kind = Literal["rows", "ids", "digests", "uids"]
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
 _DIGEST = re.compile(rb"[0-9a-fA-F]{16}")
 _COLUMNS: dict[str, Kind] = {
@@ -39,8 +40,8 @@ class Given:
     path : Path
         The file, for messages.
     kind : str
-        "rows", "ids" or "digests".
-    values : (m,) int64, bytes or uint64
+        "rows", "ids", "digests" or "uids".
+    values : (m,) int64, bytes, uint64, or pairs of uint64
         In the list's order, repetitions included.
     mask : int, optional
         Length of the mask in which the rows were marked: it must equal the number of images in whose order they count.
@@ -58,11 +59,11 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
     Parameters
     ----------
     path : Path
-        .npy: whole numbers (rows), booleans (a mask over the rows) or strings (ids). .csv, .tsv or .jsonl with a
-        header: the first of the columns id, path, file, filename, digest, row, position, index that exists. .indices,
-        .pt, .pth: a tensor or list of rows saved by torch. .json: a list of rows or ids, or an object that holds one
-        as "indices", as `prune export` writes it. Anything else:
-        text, one row, id or digest (16 hexadecimal digits) a line.
+        .npy: whole numbers (rows), booleans (a mask over the rows), strings (ids) or pairs of halves (uids of
+        DataComp). .csv, .tsv or .jsonl with a header: the first of the columns id, path, file, filename, digest, row,
+        position, index that exists. .indices, .pt, .pth: a tensor or list of rows saved by torch. .json: a list of rows
+        or ids, or an object that holds one as "indices", as `prune export` writes it. Anything else: text, one row, id
+        or digest (16 hexadecimal digits) a line.
     kind : str, optional
         What the list holds, where its form leaves that open (ids that look like numbers).
 
@@ -113,6 +114,8 @@ def _json(path: Path, kind: Kind | None) -> Given:
 
 
 def _of_array(path: Path, array: np.ndarray, kind: Kind | None) -> Given:
+    if is_datacomp(array):
+        return Given(path, "uids", array)
     if array.ndim != 1:
         raise InputError(f"{path}: an array of the shape {array.shape}; a list of samples has one dimension")
     if array.dtype.kind == "b":
@@ -184,6 +187,7 @@ def listed_rows(
     listing: np.ndarray | None = None,
     root: str | None = None,
     separator: str | None = None,
+    uids: Path | None = None,
     allow_changed: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Find the samples of a list in a source.
@@ -199,6 +203,8 @@ def listed_rows(
         Folder that the ids of the list (or of the listing) begin with; it is removed.
     separator : str, optional
         What lies between the parts of these ids, where that is not `/`.
+    uids : Path, optional
+        Table of the uids of the source's images; for a list of uids alone.
     allow_changed : bool
         Ignore listed samples that the source lacks, unless it lacks all.
 
@@ -227,6 +233,10 @@ def listed_rows(
         return _by_id(given, plain_ids(listing, root, separator)[rows], manifest, allow_changed)
     if listing is not None:
         raise InputError(f"--listing is for lists of rows; {given.path} holds {given.kind}")
+    if given.kind == "uids":
+        return rows_of_uids(
+            given.values, uids_of(np.asarray(manifest.ids), uids), given.path, allow_changed=allow_changed
+        )
     if given.kind == "ids":
         return _by_id(given, plain_ids(given.values, root, separator), manifest, allow_changed)
     return _by_digest(given, manifest, allow_changed)

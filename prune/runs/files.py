@@ -37,7 +37,7 @@ def note(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Write control and direction characters as escapes: names come from files, and what is printed goes to a terminal.
+    r"""Write control and direction characters as escapes: names come from files, and what is printed goes to a terminal.
 
     Examples
     --------

@@ -238,3 +238,58 @@ def test_a_wrong_root_or_separator_is_named_with_the_flags_that_mend_it(source, 
         separator = "\\" if "\\" in path else None
         index = brought(source, text(tmp_path, f"{path}\n"), root=root, separator=separator)
         assert index.ids.tolist() == [IDS[1]]
+
+
+UIDS = ["139e4a9b22a614771f06c700a8ebe150", "6e356964a967af455c8016b75d691203", "ffffffffffffffff0000000000000001"]
+
+
+@pytest.fixture
+def datacomp(tmp_path) -> Path:
+    """A source whose images are called by their uids, and DataComp's own way to write a subset of two."""
+    n = len(UIDS)
+    Manifest(
+        ids=np.array([f"00000000/{uid}.jpg".encode() for uid in UIDS]),
+        labels=np.array([0, 1, 1], np.int32),
+        nbytes=np.full(n, 10, np.int32),
+        width=np.full(n, 8, np.int32),
+        height=np.full(n, 8, np.int32),
+        digests=np.arange(n, dtype=np.uint64),
+        crc32=np.zeros(n, np.uint32),
+        classes=["a", "b"],
+    ).save(tmp_path / "s.manifest.npz")
+    pairs = np.array([(int(uid[:16], 16), int(uid[16:32], 16)) for uid in (UIDS[2], UIDS[0])], np.dtype("u8,u8"))
+    pairs.sort()
+    np.save(tmp_path / "subset.npy", pairs)
+    return tmp_path / "s.manifest.npz"
+
+
+def test_a_subset_file_of_datacomp_becomes_an_index_and_is_written_again_bit_for_bit(datacomp, tmp_path):
+    index = brought(datacomp, tmp_path / "subset.npy")
+    assert index.ids.tolist() == [f"00000000/{uid}.jpg".encode() for uid in (UIDS[0], UIDS[2])]
+    assert index.provenance[0]["kind"] == "uids"
+    out = tmp_path / "out.npy"
+    assert main(["export", str(tmp_path / "out.index.npz"), "--out", str(out), "--uids", "names"]) == 0
+    assert out.read_bytes() == (tmp_path / "subset.npy").read_bytes()
+    assert np.load(out).tolist() == [(0x139E4A9B22A61477, 0x1F06C700A8EBE150), (0xFFFFFFFFFFFFFFFF, 1)]
+
+
+def test_uids_of_images_with_other_names_come_from_a_table(source, tmp_path):
+    uids = [f"{row:032x}" for row in range(1, 6)]
+    (tmp_path / "uids.csv").write_text(
+        "".join(["uid,id\n", *(f"{uid},{name.decode()}\n" for uid, name in zip(uids, IDS))])
+    )
+    np.save(tmp_path / "subset.npy", np.array([(0, 2), (0, 5)], np.dtype("u8,u8")))
+    index = brought(source, tmp_path / "subset.npy", uids=tmp_path / "uids.csv")
+    assert index.ids.tolist() == [IDS[1], IDS[4]]
+    out = tmp_path / "out.npy"
+    flags = ["export", str(tmp_path / "out.index.npz"), "--out", str(out), "--uids", str(tmp_path / "uids.csv")]
+    assert main(flags) == 0
+    assert np.load(out).tolist() == [(0, 2), (0, 5)]
+    with pytest.raises(InputError, match=r"5 of 5 images without a uid .* .first 'ant/1.jpg': its name is none"):
+        brought(source, tmp_path / "subset.npy")
+    np.save(tmp_path / "more.npy", np.array([(0, 2), (7, 7)], np.dtype("u8,u8")))
+    with pytest.raises(InputError, match="1 of 2 uids are not in the source"):
+        brought(source, tmp_path / "more.npy", uids=tmp_path / "uids.csv")
+    assert len(brought(source, tmp_path / "more.npy", uids=tmp_path / "uids.csv", allow_changed=True)) == 1
+    with pytest.raises(InputError, match="--uids is for lists of uids"):
+        brought(source, saved(tmp_path, [1]), uids=tmp_path / "uids.csv")
