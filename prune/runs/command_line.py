@@ -18,6 +18,7 @@ from prune.runs.disk_errors import in_words
 from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError, printable
+from prune.runs.library_warnings import warn_in_one_line
 from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals
 
 
@@ -57,6 +58,7 @@ def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[st
 def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     """Parse `argv` for the step in `module` and run it; the exit code."""
     drop_unread_output()
+    warn_in_one_line()
     config: Any = None
     try:
         with ended_by_signals():
