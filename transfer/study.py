@@ -79,6 +79,10 @@ class Config:
     """Recipe of the surrogates. [rn18-surrogate]"""
     surrogate_sample: float | None = None
     """Fraction of the source that a surrogate is trained on. [0.25]"""
+    surrogates: tuple[str, ...] = ()
+    """Surrogates to choose among, by the speed-up that small networks predict for this backbone, --uses and keeps: none
+    (thumbnails choose), shares of the source such as 0.05 0.25 for --surrogate-recipe, RECIPE:SHARE, and
+    timm:MODEL[:WEIGHTS], which is not trained."""
     gate: str | None = None
     """auto: only source images that look like the targets, by their thumbnails, are shown to the surrogates and kept by
     pruning methods; a share such as 0.35: the best 35 %; open: all. --surrogate-sample counts within what passes.
@@ -87,6 +91,9 @@ class Config:
     """Shrink all images whose shorter side is longer than this many pixels."""
     floor: float | None = None
     """The least that `winnow` keeps of every class: from 1 a number of samples, below 1 a fraction of the class."""
+    init: Path | None = None
+    """Model directory whose weights every backbone starts from, all data's too: the study then shows what pruning adds
+    to a warm start. `prune surrogate --arch MODEL` makes one of a timm model's weights."""
     epochs: float | None = None
     """Epochs of the backbones, instead of the recipe's."""
     surrogate_epochs: float | None = None
@@ -158,6 +165,8 @@ def _run(config: Config) -> None:
         return None
     with directory_lock(out):
         if config.plan_only:
+            if (text := _surrogate_to_choose(study, out)) is not None:
+                settings, study = {**settings, "surrogate": text}, replace(study, surrogate=text)
             if (keep := _keep_found_so_far(study, out, settings["margin"])) is not None:
                 settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
@@ -167,6 +176,10 @@ def _run(config: Config) -> None:
         if text := forecast(outstanding(tasks, out), study, config.price):
             note(text)
         _run_outstanding(tasks, out, config.jobs)
+        if (text := _surrogate_to_choose(study, out)) is not None:
+            settings, study = {**settings, "surrogate": text}, replace(study, surrogate=text)
+            tasks = _write_study(settings, study, out)
+            _run_outstanding(tasks, out, config.jobs)
         while (keep := next_keep(study, out, settings["margin"])) is not None:
             settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
@@ -193,6 +206,20 @@ def _write_study(settings: dict[str, Any], study: Study, out: Path) -> list[Task
                 forget(task, out)
     write_plan(tasks, out)
     return tasks
+
+
+def _surrogate_to_choose(study: Study, out: Path) -> str | None:
+    """The surrogate that the study takes now; None while networks are missing, after the choice, or without one."""
+    if not study.surrogates or study.surrogate is not None:
+        return None
+    from transfer.studies.surrogate_search import surrogate_predictions
+    from transfer.verdicts.surrogate_choice import choice_sentence
+
+    found = surrogate_predictions(study, out)
+    if not found:
+        return None
+    note(choice_sentence(found, study.uses))
+    return found[0].surrogate
 
 
 def _keep_found_so_far(study: Study, out: Path, margin: float) -> float | None:

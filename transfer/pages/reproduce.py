@@ -9,7 +9,7 @@ from typing import Any
 
 _FLAGS = ("methods", "keeps", "seeds", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "side", "floor",
           "epochs", "surrogate_epochs", "margin", "loader", "evaluations", "full_lengths", "uses",
-          "compute")  # fmt: skip
+          "compute", "surrogates", "init")  # fmt: skip
 
 
 def study_command(config: Mapping[str, Any]) -> str | None:

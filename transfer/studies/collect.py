@@ -11,9 +11,11 @@ from typing import Any
 from prune.runs.files import InputError, note, read_json, write_json
 from transfer.studies.cascade import OPEN, gate_summary
 from transfer.studies.evaluations import DEFAULT
+from transfer.studies.flags import study_of
 from transfer.studies.ladder import search_summary
 from transfer.studies.runner import is_done
 from transfer.studies.study_checks import read_settings
+from transfer.studies.surrogate_search import surrogate_predictions
 from transfer.studies.task import Task
 from transfer.studies.task_costs import EQUAL_COMPUTE_RULE, cost_records, read_resolved_plan
 from transfer.verdicts.results_file import FORMAT
@@ -40,6 +42,7 @@ def collect(out: Path) -> None:
     results = {
         "format": FORMAT,
         "search": search_summary(settings, out),
+        "surrogates": [one._asdict() for one in surrogate_predictions(study_of(settings), out)],
         "gate": gate_summary(settings.get("gate", OPEN), out),
         "config": config,
         "machine": machine(),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError, note
+from prune.runs.files import InputError, need_file, note
+from transfer.studies.candidates import placed
 from transfer.studies.cascade import OPEN, gate_setting
 from transfer.studies.places import (
     Splits,
@@ -41,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "full_lengths": [],
     "uses": 1,
     "compute": None,
+    "surrogates": [],
+    "init": None,
 }
 
 
@@ -96,10 +99,12 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags as settings, with places relative to `out`; None for a flag that was not given."""
     here = Path()
     asked: dict[str, Any] = {name: flags[name] for name in DEFAULTS}
-    lists = ("methods", "keeps", "seeds", "evaluations", "guides", "full_lengths")
+    lists = ("methods", "keeps", "seeds", "evaluations", "guides", "full_lengths", "surrogates")
     asked |= {name: list(flags[name]) or None for name in lists}
     asked["gate"] = gate_setting(flags["gate"])
     asked["ladder"] = _ladder(flags, out)
+    asked["init"] = _model_place(flags["init"], out)
+    asked["surrogates"] = asked["surrogates"] and [placed(text, here, out) for text in asked["surrogates"]]
     asked["source"] = source_splits(flags["source"]).moved(here, out) if flags["source"] else None
     places = parse_targets(flags["targets"])
     asked["targets"] = {n: target_splits(n, place).moved(here, out) for n, place in places.items()} or None
@@ -109,6 +114,14 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
 def _with_one_name(methods: list[str] | None, name: str) -> list[str] | None:
     """The random control of equal compute under `name`, which is its older one in a study begun under that."""
     return methods and [name if method in RANDOM_EQUALS else method for method in methods]
+
+
+def _model_place(place: Path | None, out: Path) -> str | None:
+    """A model directory relative to the study's."""
+    if place is None:
+        return None
+    need_file(place / "model.json", "a model of `pretrain` or `prune surrogate`")
+    return moved(str(place), Path(), out)
 
 
 def _ladder(flags: Mapping[str, Any], out: Path) -> list[float] | None:

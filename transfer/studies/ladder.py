@@ -2,16 +2,18 @@
 
 The surrogate's recipe is trained on full data and, with the first pruning method and the first seed, at every keep of
 the ladder, and probed: ladder/RUN and ladder/probes/RUN/TARGET. The costs list it under the stage `search`. With
-`--compute` each keep is trained for the share of the compute that the backbone will have for it.
+`--compute` each keep is trained for the share of the compute that the backbone will have for it, and the guiding
+targets' training images alone decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prune.runs.files import read_json
+from transfer.studies.candidates import NONE, folder_of, with_surrogate
 from transfer.studies.settings import Study, run_name
 from transfer.verdicts import keep_search
 from transfer.verdicts.controls import CONTROLS
@@ -26,50 +28,111 @@ def ladder_runs(methods: Sequence[str], ladder: Sequence[float], seeds: Sequence
 
 
 def ladder_prediction(
-    runs: Sequence[tuple[str, float, int]], targets: Sequence[str], out: Path, margin: float | None
+    runs: Sequence[tuple[str, float, int]], targets: Sequence[str], out: Path, margin: float, root: str = ""
 ) -> float | None:
-    """The keep that the ladder's probes predict; None while a probe is missing.
+    """The keep that the ladder's probes predict; None while a probe is missing. `margin` in points.
 
-    The smallest within `margin` points of full data; without a margin, at a given total compute, the most accurate.
+    `root` ends with a slash: the directory of the chosen surrogate's search, where the study has chosen one.
     """
     accuracies: dict[float, float] = {}
     for method, keep, seed in runs:
-        places = [out / "ladder/probes" / run_name(method, keep, seed) / target for target in targets]
+        own = "" if method == "full" else root
+        places = [out / f"{own}ladder/probes" / run_name(method, keep, seed) / target for target in targets]
         if not all((place / "DONE").exists() for place in places):
             return None
         accuracies[keep] = sum(read_json(place / "result.json")["value"] for place in places) / len(places)
     if not accuracies:
         return None
     full = accuracies.pop(1.0)
-    if margin is None:
-        return keep_search.most_accurate_keep(accuracies)
     return keep_search.predicted_keep(accuracies, full, margin / 100)
+
+
+def held_out_by_keep(
+    runs: Iterable[tuple[str, float, int]], guides: Mapping[str, str], out: Path, probes: str
+) -> dict[float, float]:
+    """By keep, how well the runs' features tell the classes of the guiding targets' training images apart.
+
+    No test image plays a part: half of the training images are predicted from the other half. The mean over seeds and
+    guides, of the best method at each keep; runs whose features do not exist yet are left out.
+
+    Parameters
+    ----------
+    runs : iterable of (method, keep, seed)
+    guides : mapping of str to str
+        Guiding targets, and where their train splits are.
+    out : Path
+    probes : str
+        Directory of the runs' probes in the study.
+    """
+    from transfer.evaluation.held_out import held_out_accuracy_of
+
+    found: dict[tuple[str, float], list[float]] = {}
+    for method, keep, seed in runs:
+        for guide, train in guides.items():
+            stem = Path(train).name.removesuffix(".beton") if train.endswith(".beton") else f"{guide}.train"
+            place = out / probes / run_name(method, keep, seed) / guide / "features" / f"{stem}.features.npz"
+            if place.exists():
+                found.setdefault((method, keep), []).append(held_out_accuracy_of(place))
+    by_keep: dict[float, float] = {}
+    for (_, keep), values in found.items():
+        mean = sum(values) / len(values)
+        by_keep[keep] = max(mean, by_keep.get(keep, mean))
+    return by_keep
+
+
+def _compute_search(
+    methods: Sequence[str], ladder: Sequence[float], keeps: Sequence[float], seeds: Sequence[int],
+    guides: Mapping[str, str], out: Path, root: str,
+) -> tuple[float | None, dict[float, float]]:  # fmt: skip
+    """The keep that small networks predict at a given compute, and the accuracy of the backbone at every keep tried."""
+    small = [run for run in ladder_runs(methods, ladder, seeds) if run[0] != "full"]
+    predictions = held_out_by_keep(small, guides, out, f"{root}ladder/probes")
+    predicted = keep_search.most_accurate_keep(predictions) if len(predictions) == len(small) else None
+    tried = [(m, keep, seed) for m in methods if m not in CONTROLS for keep in keeps for seed in seeds]
+    return predicted, held_out_by_keep(tried, guides, out, "probes")
 
 
 def next_keep(study: Study, out: Path, margin: float) -> float | None:
     """The keep that the backbone is to confirm next; None when the search has ended (or there is none)."""
+    root = _root(study.surrogate)
+    study = with_surrogate(study, study.surrogate)
     runs = ladder_runs(study.methods, study.ladder, study.seeds)
-    start = ladder_prediction(runs, list(study.targets), out, None if study.compute else margin)
+    if study.compute and runs:
+        guides = {name: study.targets[name].train for name in study.guides}
+        start, tried = _compute_search(study.methods, study.ladder, study.keeps, study.seeds, guides, out, root)
+        return None if start is None else keep_search.keep_to_try(study.ladder, tried, start)
+    start = ladder_prediction(runs, list(study.targets), out, margin, root)
     if start is None:
         return None
     from transfer.verdicts.analysis import analyse
     from transfer.verdicts.headline import headline_rows
     from transfer.verdicts.results_file import load_results
 
-    rows = headline_rows(analyse(load_results(out), out, margin=margin))
-    if study.compute:
-        return keep_search.keep_to_try(study.ladder, keep_search.accuracy_by_keep(rows), start)
-    holds = keep_search.keeps_that_hold(rows)
+    holds = keep_search.keeps_that_hold(headline_rows(analyse(load_results(out), out, margin=margin)))
     return keep_search.keep_to_confirm(study.ladder, holds, start)
 
 
 def search_summary(settings: Mapping[str, Any], out: Path) -> dict[str, Any] | None:
-    """The search as results.json records it; None for a study without one."""
+    """The search as results.json records it; None for a study without one.
+
+    At a given compute "confirmed" lists the keeps that the backbone tried, each with its accuracy on images held out of
+    the guiding targets' training images.
+    """
     ladder = settings.get("ladder")
     if not ladder:
         return None
-    runs = ladder_runs(settings["methods"], ladder, settings["seeds"])
-    compute = settings.get("compute")
-    predicted = ladder_prediction(runs, list(settings["targets"]), out, None if compute else settings["margin"])
-    found = {"ladder": sorted(ladder), "predicted": predicted, "tried": list(settings["keeps"])}
-    return {**found, "compute": compute} if compute else found
+    found = {"ladder": sorted(ladder), "tried": list(settings["keeps"])}
+    root = _root(settings.get("surrogate"))
+    methods = ["full", "gate"] if settings.get("surrogate") == NONE else settings["methods"]
+    if settings.get("compute"):
+        guides = {name: settings["targets"][name]["train"] for name in settings["guides"]}
+        ladder, keeps, seeds = (settings[name] for name in ("ladder", "keeps", "seeds"))
+        predicted, tried = _compute_search(methods, ladder, keeps, seeds, guides, out, root)
+        return {**found, "predicted": predicted, "compute": settings["compute"], "confirmed": sorted(tried.items())}
+    runs = ladder_runs(methods, ladder, settings["seeds"])
+    return {**found, "predicted": ladder_prediction(runs, list(settings["targets"]), out, settings["margin"], root)}
+
+
+def _root(surrogate: str | None) -> str:
+    """Where the small networks of the chosen surrogate are, with a slash at the end; "" without a choice."""
+    return "" if surrogate is None else f"{folder_of(surrogate)}/"

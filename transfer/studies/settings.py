@@ -10,7 +10,7 @@ from typing import Any
 from prune.methods.presets import NAMES
 from prune.runs.files import InputError, positive
 from transfer.studies.cascade import OPEN
-from transfer.studies.evaluations import DEFAULT, check_evaluation
+from transfer.studies.evaluations import DEFAULT, check_evaluation, features_maker
 from transfer.studies.places import Splits
 from transfer.verdicts.controls import (
     CONTROLS,
@@ -27,7 +27,7 @@ GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths"
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change the verdicts and not the results."""
-UNRECORDED = {"gate": OPEN, "uses": 1, "compute": None}
+UNRECORDED = {"gate": OPEN, "uses": 1, "compute": None, "surrogates": [], "init": None}
 """Settings that an older study does not record, and what they were."""
 
 
@@ -57,6 +57,14 @@ class Study:
     compute : float or None
         Total compute of one use of every pruned and random run, as a share of one full pretraining; with None every run
         trains for the same number of epochs.
+    init : str or None
+        Model directory whose weights every backbone starts from.
+    surrogates : tuple of str
+        Surrogates to choose among (`candidates`); with none the surrogate is that of the settings.
+    surrogate : str or None
+        The one that was chosen.
+    surrogate_model : (str, str) or None
+        A timm model as surrogate, and its file of weights or ""; with None the surrogate is trained.
     epochs, surrogate_epochs : float or None
         With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
@@ -83,6 +91,10 @@ class Study:
     full_lengths: tuple[float, ...] = ()
     uses: int = 1
     compute: float | None = None
+    init: str | None = None
+    surrogates: tuple[str, ...] = ()
+    surrogate: str | None = None
+    surrogate_model: tuple[str, str] | None = None
 
     @property
     def prunes(self) -> bool:
@@ -102,7 +114,7 @@ class Study:
     @property
     def compares_thumbnails(self) -> bool:
         """Whether thumbnails tell what looks like the targets: for the gate, or for a method without a surrogate."""
-        return self.gated or bool(set(WITHOUT_SURROGATE) & set(self.methods))
+        return self.gated or bool(set(WITHOUT_SURROGATE) & set(self.methods)) or "none" in self.surrogates
 
 
 def run_name(method: str, keep: float, seed: int) -> str:
@@ -230,6 +242,8 @@ def _check_compute(study: Study) -> None:
         raise InputError(f"--compute {study.compute}: a share of one full pretraining is needed, in (0, 1]")
     if "full" not in study.methods or not study.prunes:
         raise InputError("--compute: needs full and a pruning method among --methods")
+    if study.ladder and features_maker(study.evaluations) is None:
+        raise InputError("--compute: searches by a probe's features; add probe to --evaluations, or give --keeps")
     if equal := [one for one in study.methods if one in EQUALS]:
         raise InputError(f"--methods {equal[0]}: with --compute all runs but full have the same compute; leave it out")
 

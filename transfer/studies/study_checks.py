@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, read_json
-from transfer.studies.cascade import gate_setting
+from transfer.studies.cascade import OPEN, gate_setting
 from transfer.studies.settings import Study
 
 SETTINGS_FORMAT = "winnow-study-settings/1"
@@ -133,7 +133,10 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("side", "floor", "epochs", "surrogate_epochs", "uses"):
         if settings.get(name) is not None and not _is_number(settings[name]):
             raise InputError(f"{name} {_shown(settings[name])}: a number is expected")
-    if (gate := settings.get("gate")) is not None and (not isinstance(gate, str) or gate_setting(gate) != gate):
+    if missing := {"methods", "keeps", "seeds", "guides", "side"} - settings.keys():
+        raise InputError(f"{min(missing)!r} is missing")
+    gate = settings.get("gate", OPEN)
+    if not isinstance(gate, str) or gate_setting(gate) != gate:
         raise InputError(f"gate {_shown(gate)}: open, auto or a share is expected")
     for name in ("gate", "loader"):
         if not isinstance(settings.get(name), (str, type(None))):

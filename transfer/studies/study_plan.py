@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from transfer.studies import cascade, evaluations
+from transfer.studies.candidates import check_candidates, folder_of, with_surrogate
 from transfer.studies.ladder import ladder_runs
 from transfer.studies.settings import Study, check_study, run_name, runs_of
-from transfer.studies.task import STEPS_LATER, Task
+from transfer.studies.task import STEPS_LATER, Task, relocated
 from transfer.verdicts.controls import (
     CONTROLS,
     EQUALS,
@@ -30,14 +31,22 @@ from transfer.verdicts.controls import (
     needs_surrogate,
 )
 
+CURVE = (0.25, 0.5)
+"""Lengths at which small networks on all data are trained as well where a surrogate is chosen."""
 WRITE, FORWARD, TRAIN = 0.1, 1.0, 3.0  # cost of an image in forward passes: only shares of the whole matter
 
 
 def plan_of(study: Study, *, report: bool = True) -> list[Task]:
     """The tasks of `study`, by level; within a level in the order of the chain."""
     check_study(study)
-    tasks = [*_write(study), *_gate(study), *_surrogates(study), *_selections(study), *_leaks(study)]
-    tasks += [*_backbones(study), *_evaluations(study), *_ladder(study)]
+    check_candidates(study)
+    tasks = [*_write(study), *_gate(study), *_candidates(study)]
+    if study.surrogates and study.surrogate is None:  # all data alone can run before the surrogate is chosen
+        study = replace(study, methods=("full",), keeps=(), compute=None)
+    else:
+        study = with_surrogate(study, study.surrogate)
+    tasks += [*_surrogates(study), *_selections(study), *_leaks(study), *_backbones(study), *_evaluations(study)]
+    tasks += _ladder(study) if not study.surrogates else []  # the search for a surrogate has its own
     everything = tuple(task.name for task in tasks)
     collect = ("python", "-m", "transfer", "study", "--out", ".", "--collect")
     tasks.append(Task(0, "collect", "collect", collect, "results.json", everything))
@@ -119,10 +128,16 @@ def _surrogates(study: Study) -> list[Task]:
         command += ["--epochs", f"{study.surrogate_epochs:g}"] if study.surrogate_epochs else []
         command += [*_loader_flags(study), "--seed", str(seed), "--out", model]
         trained = round(n * study.surrogate_sample * epochs)
+        if study.surrogate_model is not None:  # nothing to train: its features are a pass over the images
+            arch, weights = study.surrogate_model
+            command = ["python", "-m", "prune", "surrogate", "--arch", arch]
+            command += [*(["--weights", weights] if weights else []), "--out", model]
+            trained = 0
+        needs = ("gate/index",) if gated else _needs_source(study)
+        facts = {"seed": seed}
         tasks.append(
-            Task(0, f"surrogate/s{seed}", "surrogate", tuple(command), model,
-                 ("gate/index",) if gated else _needs_source(study), {"seed": seed}, trained, trained * TRAIN)
-        )  # fmt: skip
+            Task(0, f"surrogate/s{seed}", "surrogate", tuple(command), model, needs, facts, trained, trained * TRAIN)
+        )
         extract = ["python", "-m", "prune", "features", "--model", model, "--betons", *betons, *index]
         extract += [*_loader_flags(study), "--out", features]
         needs = (f"surrogate/s{seed}", *_needs_guides(study))
@@ -210,6 +225,7 @@ def _backbones(study: Study) -> list[Task]:
             facts |= _compute_facts(study)
         elif study.epochs or method == FULL_LENGTH:
             command += ["--epochs", f"{epochs * (keep if method == FULL_LENGTH else 1):g}"]
+        command += ["--init", study.init] if study.init else []
         if study.source.test and _needs_source(study):
             command += ["--val", "data/source-val.beton"]
             needs.append("write/source-val")
@@ -280,18 +296,45 @@ def _evaluation_cost(study: Study, target: str, evaluation: str, makes_features:
     return seen + test, seen * TRAIN + test * FORWARD
 
 
-def _ladder(study: Study) -> list[Task]:
-    """The small networks of `--keep auto`: the surrogate's recipe at every keep, probed on every target."""
+def _candidates(study: Study) -> list[Task]:
+    """The search for a surrogate: each trains small networks on what it selects, at every keep and with the first seed.
+
+    What belongs to one surrogate lies in a directory of its own; the small networks on all data serve all.
+    """
+    if not study.surrogates:
+        return []
+    first = next(method for method in study.methods if needs_surrogate(method))
+    ladder, seeds = study.ladder or study.keeps, study.seeds[:1]
+    base = replace(study, methods=("full", first), keeps=(), seeds=seeds, ladder=ladder, full_lengths=())
+    tasks: dict[str, Task] = {}
+    for text in study.surrogates:
+        one = with_surrogate(base, text)
+        own = [*_surrogates(one), *_selections(one), *_ladder(one, study.surrogate_recipe, CURVE)]
+        shared = [task for task in own if task.facts.get("method") in ("full", FULL_LENGTH)]
+        tasks |= {task.name: task for task in shared}
+        tasks |= {task.name: task for task in relocated([t for t in own if t not in shared], folder_of(text))}
+    return list(tasks.values())
+
+
+def _ladder(study: Study, recipe: str = "", lengths: Sequence[float] = ()) -> list[Task]:
+    """The small networks of a search: a recipe at every keep, probed on every target.
+
+    `recipe` is the surrogate's when empty; all data are also trained for the shares `lengths` of the full length.
+    """
     tasks = []
-    n, epochs = study.sizes.get("source", 0), _epochs(study, study.surrogate_recipe, study.surrogate_epochs)
-    for method, keep, seed in _ladder_runs(study):
-        run = run_name(method, keep, seed)
+    recipe = recipe or study.surrogate_recipe
+    n, epochs = study.sizes.get("source", 0), _epochs(study, recipe, study.surrogate_epochs)
+    runs = [*_ladder_runs(study), *((FULL_LENGTH, length, study.seeds[0]) for length in lengths)]
+    for method, keep, seed in runs:
+        run, is_full = run_name(method, keep, seed), method in ("full", FULL_LENGTH)
         command = ["python", "-m", "pretrain", "--beton", _source_beton(study)]
-        command += [] if method == "full" else ["--index", f"indices/{run}.index.npz"]
-        command += ["--recipe", study.surrogate_recipe]
-        needs = _needs_source(study) if method == "full" else (f"select/{run}",)
+        command += [] if is_full else ["--index", f"indices/{run}.index.npz"]
+        command += ["--recipe", recipe]
+        needs = _needs_source(study) if is_full else (f"select/{run}",)
         facts: dict[str, Any] = {"method": method, "keep": keep, "seed": seed}
-        if study.compute and method != "full":
+        if method == FULL_LENGTH:
+            command += ["--epochs", f"{epochs * keep:g}"]
+        elif study.compute and method != "full":
             command += ["--steps", STEPS_LATER]
             needs += (f"ladder/{run_name('full', 1.0, seed)}", *_whole_run(study, method, seed))
             facts |= _compute_facts(study)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,31 @@ class Task:
             "needs": list(self.needs),
             **self.facts,
         }
+
+
+def relocated(tasks: Sequence[Task], folder: str) -> list[Task]:
+    """The same tasks with all that they make in `folder`, as tasks of a search.
+
+    Names, outputs and needs among them get the folder in front, and so does every word of a command that is one of the
+    outputs or lies in one. The facts keep the folder under "at", and what the task was under "kind".
+    """
+    names, outs = {task.name for task in tasks}, [task.out for task in tasks]
+
+    def word(text: str) -> str:
+        return f"{folder}/{text}" if any(text == out or text.startswith(f"{out}/") for out in outs) else text
+
+    return [
+        replace(
+            task,
+            name=f"{folder}/{task.name}",
+            stage="search",
+            command=tuple(map(word, task.command)),
+            out=word(task.out),
+            needs=tuple(f"{folder}/{need}" if need in names else need for need in task.needs),
+            facts={**task.facts, "at": folder, "kind": task.stage},
+        )
+        for task in tasks
+    ]
 
 
 def write_plan(tasks: Iterable[Task], out: Path) -> None:

@@ -45,13 +45,23 @@ def resolved(task: Task, out: Path) -> Task:
     if not all(_recorded(need, out) for need in task.needs if not need.startswith("write/")):
         return task
     seed = f"s{task.facts['seed']}"
-    surrogate, features = out / "surrogates" / seed, out / "features" / seed
     preparation = 0.0  # thumbnails need no network
-    if f"surrogate/{seed}" in task.needs:
-        preparation = _training_cost(surrogate)[1] + _extraction_cost(features, surrogate)[1]
+    if any(need.endswith(f"surrogate/{seed}") for need in task.needs):
+        preparation = preparation_flops(out / task.facts.get("at", ""), seed)
     preparation /= task.facts.get("uses", 1)
     steps = _steps_within(task, out, preparation) if "compute" in task.facts else _steps_as(task, out, preparation)
     return replace(task, command=tuple(str(steps) if word == STEPS_LATER else word for word in task.command))
+
+
+def preparation_flops(root: Path, run: str) -> float:
+    """FLOPs of a surrogate and of its features; `run` is its name in the directories of `root`."""
+    surrogate = root / "surrogates" / run
+    return _training_cost(surrogate)[1] + _extraction_cost(root / "features" / run, surrogate)[1]
+
+
+def full_pretraining_flops(out: Path, seed: int) -> float:
+    """FLOPs of the backbone on all data."""
+    return _training_cost(out / "backbones" / run_name("full", 1.0, seed))[1]
 
 
 def _steps_as(task: Task, out: Path, preparation: float) -> int:
@@ -68,7 +78,7 @@ def _steps_within(task: Task, out: Path, preparation: float) -> int:
     A small network of the search trains for the same share of its own full run.
     """
     full = run_name("full", 1.0, task.facts["seed"])
-    whole = _training_cost(out / "backbones" / full)[1]
+    whole = full_pretraining_flops(out, task.facts["seed"])
     share = task.facts["compute"] - preparation / whole
     if share <= 0:
         raise InputError(
@@ -110,24 +120,24 @@ def cost_records(tasks: Sequence[Task], out: Path) -> list[dict[str, Any]]:
 
 def _cost_of(task: Task, out: Path) -> tuple[int, float]:
     """Images that a task has seen, and the FLOPs spent on them."""
-    place = out / task.out
-    if task.stage == "write":
+    place, stage = out / task.out, task.facts.get("kind", task.stage)
+    if stage == "write":
         from prune.index.manifest import Manifest, manifest_path
 
         return len(Manifest.load(manifest_path(place))), 0.0
-    if task.stage == "gate" and place.is_dir():  # thumbnails need no network
+    if stage == "gate" and place.is_dir():  # thumbnails need no network
         return _images(place), 0.0
-    if task.stage in ("surrogate", "pretrain"):
+    if stage in ("surrogate", "pretrain"):
         return _training_cost(place)
-    if task.stage == "features":
-        return _extraction_cost(place, out / "surrogates" / place.name)
-    if task.stage == "leaks" and place.is_dir():
+    if stage == "features":
+        return _extraction_cost(place, out / task.facts.get("at", "") / "surrogates" / place.name)
+    if stage == "leaks" and place.is_dir():
         return _extraction_cost(place, out / "surrogates" / f"s{task.facts['seed']}")
-    if task.stage == "search" and not (place / "result.json").exists():
+    if stage == "search" and not (place / "result.json").exists():
         return _training_cost(place)
-    if task.stage in ("evaluate", "search"):
+    if stage in ("evaluate", "search"):
         result = read_json(place / "result.json")
-        shared = any(need.split("/")[0] not in ("pretrain", "write", "ladder") for need in task.needs)
+        shared = any(need.split("/")[0] not in ("pretrain", "write", "ladder", "candidates") for need in task.needs)
         if shared and "finetune" not in task.name.split("/")[0]:  # another evaluation has computed the features
             return 0, 0.0
         return result["samples"], result["flops"]
@@ -136,13 +146,21 @@ def _cost_of(task: Task, out: Path) -> tuple[int, float]:
 
 def _training_cost(place: Path) -> tuple[int, float]:
     facts = read_json(place / "provenance.json")
+    if "samples" not in facts:  # weights from elsewhere
+        return 0, 0.0
     return int(facts["samples"]), float(facts["samples"]) * float(facts["flops_per_sample"])
 
 
 def _extraction_cost(place: Path, model: Path) -> tuple[int, float]:
-    n = _images(place)
+    n, facts = _images(place), read_json(model / "provenance.json")
+    if "flops_per_sample" not in facts:  # a model with weights from elsewhere
+        from prune.models.forward_flops import forward_flops
+        from prune.models.networks import load_model
+
+        network, spec = load_model(model)
+        return n, n * forward_flops(network, spec["resolution"])
     # A training step (forward and backward) costs three times a forward pass.
-    return n, n * float(read_json(model / "provenance.json")["flops_per_sample"]) / 3
+    return n, n * float(facts["flops_per_sample"]) / 3
 
 
 def _images(place: Path) -> int:

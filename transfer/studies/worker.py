@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prune.runs import compute_device
 from prune.runs.exit_codes import ExitCode
 
 _PROGRAMS = ("prune", "pretrain", "transfer")
@@ -60,6 +62,8 @@ def _call(command: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a worker between two tasks
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if (count := _processes(program, arguments)) > 1:
+            return _launched(count, program, arguments)
         return importlib.import_module(f"{program}.__main__").main(arguments) or 0
     except SystemExit as stop:
         if isinstance(stop.code, int) or stop.code is None:
@@ -71,6 +75,30 @@ def _call(command: Sequence[str]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+
+
+def _processes(program: str, arguments: Sequence[str]) -> int:
+    """Processes for a task: one for each visible GPU where a large network is trained, else this one alone."""
+    if program != "pretrain" or "--recipe" not in arguments or os.environ.get("WORLD_SIZE", "1") != "1":
+        return 1
+    from pretrain.recipes import RECIPES
+
+    recipe = RECIPES.get(arguments[list(arguments).index("--recipe") + 1])
+    # Recipes that compile are those of ImageNet's size; smaller networks train no faster on several GPUs.
+    return len(compute_device.visible()) if recipe and recipe.compile else 1
+
+
+def _launched(count: int, program: str, arguments: Sequence[str]) -> int:
+    """Run a program as so many processes of this machine; its exit code."""
+    command = [sys.executable, "-m", "pretrain.launch", "--standalone", f"--nproc_per_node={count}", "-m", program]
+    asked = {"WINNOW_DEVICE": compute_device.asked()}
+    process = subprocess.Popen([*command, *arguments], env={**os.environ, **asked})
+    try:
+        return process.wait()
+    finally:  # interrupted, or told to stop: they save a checkpoint first
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from transfer.verdicts.headline import (
     pruned_rows,
     smallest_holding,
 )
-from transfer.verdicts.keep_search import accuracy_by_keep, keeps_that_hold, most_accurate_keep, smallest_keep
+from transfer.verdicts.keep_search import keeps_that_hold, most_accurate_keep, smallest_keep
 from transfer.verdicts.speed_up_rows import speed_up_sentences
+from transfer.verdicts.surrogate_choice import Prediction, choice_sentence
 
 
 def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
@@ -57,7 +58,15 @@ def advice_sentences(analysis: Mapping[str, Any]) -> list[str]:
         if saved and saved[0].startswith("It saves"):
             sentences.append(saved[0].replace("It saves", "If that were good enough, it would save"))
     gate = analysis.get("gate")
-    return speed_up_sentences(analysis) + sentences + _search(analysis) + ([gate["text"]] if gate else [])
+    found = [Prediction(**one) for one in analysis["surrogates"]]
+    surrogate = [choice_sentence(found, analysis["config"].get("uses", 1))] if found else []
+    if start := analysis["config"].get("init"):
+        surrogate.append(
+            f"Every backbone started from the weights in {start}, all data's and random's too: the differences are "
+            "what pruning adds to a warm start."
+        )
+    search = surrogate + _search(analysis) + ([gate["text"]] if gate else [])
+    return speed_up_sentences(analysis) + sentences + search
 
 
 def _saving(analysis: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
@@ -81,8 +90,7 @@ def _search(analysis: Mapping[str, Any]) -> list[str]:
         return []
     ladder = ", ".join(f"{keep:g}" for keep in search["ladder"])
     if search.get("compute"):
-        text = _compute_search(analysis, search["compute"], search["predicted"], ladder)
-        return [text + _search_cost(analysis)]
+        return [_compute_search(analysis, search, ladder) + _search_cost(analysis)]
     found = keeps_that_hold(headline_rows(analysis))
     confirmed = ", ".join(f"{keep:g} {'holds' if does else 'does not'}" for keep, does in sorted(found.items()))
     text = (
@@ -92,20 +100,24 @@ def _search(analysis: Mapping[str, Any]) -> list[str]:
     return [text + _search_cost(analysis)]
 
 
-def _compute_search(analysis: Mapping[str, Any], compute: float, predicted: float, ladder: str) -> str:
-    found = accuracy_by_keep(headline_rows(analysis))
-    confirmed = ", ".join(f"{keep:g} gives {accuracy:.1f} %" for keep, accuracy in sorted(found.items()))
-    best = most_accurate_keep(found)
-    rows = [row for row in pruned_rows(analysis) if row["keep"] == best]
-    row = max(rows, key=lambda row: row["mean"])
-    cost, full = cost_of(analysis, row), analysis["ledger"]["full"]
+def _compute_search(analysis: Mapping[str, Any], search: Mapping[str, Any], ladder: str) -> str:
+    found = {keep: 100 * accuracy for keep, accuracy in search["confirmed"]}
+    text = (
+        f"For {100 * search['compute']:g} % of the compute of full pretraining, everything counted, the keep was "
+        f"searched on the ladder {ladder}: small networks predicted {search['predicted']:g}"
+    )
+    if not found:
+        return f"{text}."
+    best, full = most_accurate_keep(found), analysis["ledger"]["full"]
+    row = max((row for row in pruned_rows(analysis) if row["keep"] == best), key=lambda row: row["mean"], default=None)
+    cost = row and cost_of(analysis, row)
     passes = ""
     if cost and full and full["flops"] and cost["pretraining"]["flops"]:
-        passes = f", {cost['pretraining']['flops'] / full['flops'] / best:.1f} times the epochs of full data"
+        passes = f", with {cost['pretraining']['flops'] / full['flops'] / best:.1f} times the epochs of full data"
+    confirmed = ", ".join(f"{keep:g} gives {accuracy:.1f} %" for keep, accuracy in sorted(found.items()))
     return (
-        f"For {100 * compute:g} % of the compute of full pretraining, everything counted, the keep was searched on the "
-        f"ladder {ladder}: small networks predicted {predicted:g}, the backbone confirmed: {confirmed}; the best is "
-        f"{best:g} ({row['method']}{passes})."
+        f"{text}, the backbone confirmed, on images held out of the targets' training images: {confirmed}; the best is "
+        f"{best:g}{passes}."
     )
 
 

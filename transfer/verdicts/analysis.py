@@ -58,8 +58,8 @@ def analyse(
     dict
         JSON-serialisable: "margin", "methods", "targets", "evaluations", "keeps", "seeds", "rows", "speed_ups" (of
         each method to within some points of all data) and "speed_up_curves" (speed-up over accuracy), both on the mean
-        over targets or the only target, "ledger" (the costs), "price", "leaks", "search", "gate", and the study's
-        "config", "machine" and "commands".
+        over targets or the only target, "ledger" (the costs), "price", "leaks", "search", "surrogates", "gate", and
+        the study's "config", "machine" and "commands".
     """
     config = results.get("config") or {}
     if margin is None:
@@ -123,6 +123,7 @@ def analyse(
         "leaks": {target: leaks[target] for target in targets if target in leaks},
         "config": config,
         "search": results.get("search"),
+        "surrogates": results.get("surrogates") or [],
         "gate": results.get("gate"),
         "machine": results.get("machine", ""),
         "commands": results.get("commands", []),

@@ -8,7 +8,8 @@ seed, and their accuracies are compared without intervals. The search starts wit
 goes one step down the ladder where that holds and one step up where it does not, and ends when a keep that holds is
 directly above one that does not. The backbone has then confirmed both, by the study's own statistics.
 
-At a given total compute (`--compute`) the most accurate keep is searched instead, in the same way.
+At a given total compute (`--compute`) the most accurate keep is searched instead, in the same way; accuracies are then
+those on images held out of the guiding targets' training images.
 """
 
 from __future__ import annotations
@@ -126,13 +127,4 @@ def keeps_that_hold(rows: Sequence[Mapping[str, Any]]) -> dict[float, bool]:
     for row in rows:
         if row["method"] not in CONTROLS and row["verdict"] is not None:
             found[row["keep"]] = found.get(row["keep"], False) or row["verdict"] == "holds"
-    return found
-
-
-def accuracy_by_keep(rows: Sequence[Mapping[str, Any]]) -> dict[float, float]:
-    """For each keep among an analysis's headline rows: the accuracy of the best pruning method there."""
-    found: dict[float, float] = {}
-    for row in rows:
-        if row["method"] not in CONTROLS:
-            found[row["keep"]] = max(row["mean"], found.get(row["keep"], row["mean"]))
     return found

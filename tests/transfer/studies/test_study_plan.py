@@ -308,6 +308,72 @@ def test_the_search_at_a_given_compute_trains_small_networks_for_the_same_share(
     assert "--steps" not in tasks["ladder/full-s0"].command
 
 
+CHOOSING = replace(STUDY, keeps=(0.2,), surrogates=("none", "0.1", "tiny:0.5", "timm:resnet18:../w.pth"))
+
+
+def test_a_choice_of_surrogates_trains_small_networks_on_what_each_selects_and_the_backbone_on_all_data_alone():
+    tasks = by_name(CHOOSING)
+    assert not any(name.startswith(("surrogate/", "features/s", "score/", "select/")) for name in tasks)
+    backbones = {name for name, task in tasks.items() if task.stage == "pretrain"}
+    assert backbones == {"pretrain/full-s0", "pretrain/full-s1"}
+    small = tasks["candidates/0.1/ladder/winnow-k0.2-s0"]
+    assert command(small) == (
+        "python -m pretrain --beton data/source.beton --index candidates/0.1/indices/winnow-k0.2-s0.index.npz "
+        "--recipe rn18-surrogate --seed 0 --out candidates/0.1/ladder/winnow-k0.2-s0"
+    )
+    assert small.needs == ("candidates/0.1/select/winnow-k0.2-s0",)
+    assert "--sample 0.1" in command(tasks["candidates/0.1/surrogate/s0"])
+    assert "--recipe tiny --sample 0.5" in command(tasks["candidates/tiny-0.5/surrogate/s0"])
+    timm = "candidates/timm-resnet18-..-w.pth"
+    assert command(tasks[f"{timm}/surrogate/s0"]) == (
+        f"python -m prune surrogate --arch resnet18 --weights ../w.pth --out {timm}/surrogates/s0"
+    )
+    # The small networks are the same for all, and so is what all data reach at three lengths.
+    assert "--recipe rn18-surrogate" in command(tasks["candidates/tiny-0.5/ladder/winnow-k0.2-s0"])
+    assert "--epochs 2" in command(tasks["ladder/full-length0.25-s0"])
+    assert {task.stage for name, task in tasks.items() if name.startswith(("candidates", "ladder"))} == {"search"}
+    # Without a network thumbnails choose.
+    assert tasks["candidates/none/select/gate-k0.2-s0"].needs == ("gate/score",)
+    assert not any(name.startswith("candidates/none/s") and "select" not in name for name in tasks)
+
+
+def test_after_the_choice_the_study_is_the_one_with_that_surrogate_and_keeps_what_the_search_made():
+    before = by_name(CHOOSING)
+    for text, there, flags in (("0.1", True, "--sample 0.1"), ("none", False, ""), ("tiny:0.5", True, "--recipe tiny")):
+        tasks = by_name(replace(CHOOSING, surrogate=text))
+        search = {name: task.command for name, task in tasks.items() if task.stage == "search"}
+        assert search == {name: task.command for name, task in before.items() if task.stage == "search"}
+        assert ("surrogate/s1" in tasks) is there
+        assert ("pretrain/winnow-k0.2-s0" in tasks, "pretrain/gate-k0.2-s0" in tasks) == (there, not there)
+        assert not there or flags in command(tasks["surrogate/s1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"surrogates": ("best",)}, "--surrogates best: give none, a share such as 0.1"),
+        ({"surrogates": ("best:0.1",)}, "--surrogates best:0.1: give none"),
+        ({"surrogates": ("0.1", "0.1")}, "--surrogates 0.1 0.1: one is named twice"),
+        ({"surrogates": ("0.1",), "methods": ("full", "random")}, "--surrogates: needs full and a pruning method"),
+    ],
+)
+def test_surrogates_that_cannot_be_chosen_among_are_refused_by_name(change, said):
+    with pytest.raises(InputError, match=said):
+        plan_of(replace(CHOOSING, **change))
+
+
+def test_a_warm_start_is_that_of_every_backbone_and_of_no_other_network():
+    warm = by_name(replace(STUDY, methods=("full", "random", FULL_EQUAL, "winnow"), init="../resnet", ladder=(0.3,)))
+    cold = by_name(replace(STUDY, methods=("full", "random", FULL_EQUAL, "winnow"), ladder=(0.3,)))
+    for name, task in warm.items():
+        words = list(task.command)
+        if task.stage == "pretrain":
+            at = words.index("--init")
+            assert words[at + 1] == "../resnet"
+            del words[at : at + 2]
+        assert tuple(words) == cold[name].command
+
+
 def test_a_method_by_thumbnails_alone_waits_for_no_network_and_trains_none():
     alone = by_name(replace(STUDY, methods=("full", "random", FULL_EQUAL, "gate"), guides=("pets",)))
     assert [name for name in alone if name.startswith(("surrogate", "features", "score/", "leaks", "test-"))] == []

@@ -39,6 +39,18 @@ def test_of_an_index_that_costs_more_than_it_saves_the_advice_says_so(study):
     assert "saves nothing and costs 20 % more compute; it pays from use 2 on" in words(folder)
 
 
+def test_a_warm_start_and_the_choice_of_the_surrogate_are_told(study):
+    folder = study({("full", 1.0): 0.6, ("winnow", 0.2): 0.62})
+    results = read_json(folder / "results.json")
+    results["config"] |= {"init": "../resnet", "uses": 3}
+    names = ("surrogate", "preparation", "speed_up")
+    results["surrogates"] = [dict(zip(names, one)) for one in (("0.1", 0.05, 2.31), ("none", 0.0, 1.9))]
+    write_json(folder / "results.json", results)
+    text = words(folder)
+    assert "Every backbone started from the weights in ../resnet, all data's and random's too" in text
+    assert "the study chose 0.1: predicted speed-up 2.3 with 3 uses" in text
+
+
 def test_the_search_says_what_it_predicted_confirmed_and_cost(study):
     folder = study({("full", 1.0): 0.6, ("winnow", 0.1): 0.5, ("winnow", 0.2): 0.62})
     results = read_json(folder / "results.json")

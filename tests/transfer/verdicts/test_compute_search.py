@@ -8,7 +8,7 @@ import pytest
 
 from transfer.verdicts.analysis import analyse
 from transfer.verdicts.headline import smallest_holding, verdict_line
-from transfer.verdicts.keep_search import accuracy_by_keep, keep_to_try, most_accurate_keep
+from transfer.verdicts.keep_search import keep_to_try, most_accurate_keep
 from transfer.verdicts.results_file import load_results
 
 LADDER = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
@@ -63,11 +63,6 @@ def test_a_keep_beside_the_ladder_that_the_user_asked_for_counts_too():
 
 def test_of_equal_keeps_the_smallest_is_taken():
     assert most_accurate_keep({0.3: 0.5, 0.1: 0.5, 0.2: 0.4}) == 0.1
-
-
-def test_the_best_method_speaks_for_a_keep_and_controls_do_not():
-    rows = [{"method": m, "keep": 0.2, "mean": a} for m, a in (("random", 70.0), ("winnow", 60.0), ("el2n", 65.0))]
-    assert accuracy_by_keep(rows) == {0.2: 65.0}
 
 
 def made(study, accuracy, compute=0.25):
