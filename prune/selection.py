@@ -9,7 +9,7 @@ the source, rounded to the nearest whole number (0.5 up), exactly.
 
 With several keeps, a smaller index is part of a larger one for whole classes by votes and for quota threshold with top
 or bottom, and apart from the rounding of quotas for other ranks. It is not for ranks that depend on the keep (ccs and
-beta, so dual), for quota evidence, for winnow across a keep of 0.6, and for mixes.
+beta, so dual), for quota evidence, so winnow with targets, and for mixes.
 """
 
 from __future__ import annotations
@@ -60,11 +60,10 @@ class Config:
     (everything), or SCORE:SHARE such as domain:0.35; that of winnow and evidence is auto where the scores file has
     domain scores."""
     base: float | None = None
-    """Share of the budget that is spread by size before class weights count, in [0, 1]; winnow's is 0.1 at a
-    keep of 0.6 and more."""
+    """Share of the budget that is spread by size before class weights count, in [0, 1]; 0 when absent."""
     trim: float | None = None
     """Share of each class, the last by the rank, that quotas of whole classes skip as long as other classes have room,
-    in [0, 1); winnow's is 0.25 below a keep of 0.6."""
+    in [0, 1); 0 when absent."""
     floor: float | None = None
     """The least that every class keeps: from 1 a number of samples, below 1 a fraction of the class."""
     targets: tuple[str, ...] = ()
@@ -256,6 +255,10 @@ def _warn(config: Config, one: _Selection, given: SelectionInputs, choice: Choic
     """Print where votes mean nothing, and where the kept images part from them."""
     import numpy as np
 
+    if config.method == "winnow" and config.quota is None and one.parts[0].method.quota == "votes-whole":
+        note(
+            "the scores file has no votes by chance, so votes are taken at their word: run `prune score` again for them"
+        )
     if [part.method.quota for part in one.parts] != ["evidence"]:
         return
     counted = _counted(config, given)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from prune.data.text_lists import read_lines
 from prune.index.manifest import Manifest, manifest_at, manifest_exists
 from prune.index.npz import open_arrays
 from prune.methods.quota import floors_of, largest_floor
@@ -120,10 +121,14 @@ def _open_manifest(scores: Path | None, meta: Mapping[str, Any], place: Path) ->
     return manifest
 
 
+_OVER_SAMPLES = ("sample", "duplicate_of", "duplicate_by", "looks_like", "leak", "group")
+"""Kinds of arrays of a scores file that have an entry for each sample."""
+
+
 def _check_lengths(scores: Path | None, arrays: Mapping[str, np.ndarray], n: int) -> None:
     """Raise `InputError` unless every array over samples has n entries."""
     for name, values in arrays.items():
-        if name.split("/")[0] in ("sample", "duplicate_of", "duplicate_by", "looks_like", "leak", "group") and values.shape != (n,):
+        if name.split("/")[0] in _OVER_SAMPLES and values.shape != (n,):
             raise InputError(f"{scores}: {name} has shape {values.shape}, and the source has {n} samples")
 
 
@@ -206,7 +211,7 @@ def _marked_ids(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, 
     """Mark the samples that a text file of ids names, (n,) bool; also returns the list's fingerprint."""
     if path is None:
         return None, None
-    lines = sorted({line.strip() for line in need_file(path, "a list of ids").read_bytes().splitlines()} - {b""})
+    lines = sorted({line.strip().encode("utf-8", "surrogateescape") for line in read_lines(path)})
     wanted = np.array(lines, dtype="S") if lines else np.empty(0, ids.dtype)
     marked = np.isin(ids, wanted)
     if int(marked.sum()) != len(wanted):

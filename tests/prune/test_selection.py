@@ -143,7 +143,7 @@ def test_a_foreign_surrogate_gives_fm_alone_and_lm_says_so(case):
     assert not [name for name in arrays if "/lm" in name or name == "sample/el2n"]
     with pytest.raises(InputError, match="use FM"):
         selected(case, method="dp4tl-lm")
-    assert len(selected(case, method="winnow")) == 20  # soft FM serves
+    assert len(selected(case, method="winnow")) == 20  # FM votes serve
 
 
 def test_a_surrogate_that_knows_more_classes_is_matched_by_name(case):
@@ -368,13 +368,13 @@ def test_several_keeps_write_the_indices_of_single_runs_byte_for_byte(case, conf
     assert capsys.readouterr().err.count("up to date") == 2
 
 
-NESTED = [name for name in NAMES if name not in ("dual", "ccs", "ccs-global", "evidence")]
+NESTED = [name for name in NAMES if name not in ("dual", "ccs", "ccs-global", "evidence", "winnow")]
 
 
 @pytest.mark.parametrize("method", NESTED)
 def test_a_smaller_keep_is_part_of_a_larger_one_where_the_help_says_so(everything, method):
     out = everything.folder / f"nested-{method}-{{keep}}.index.npz"
-    keeps = (0.1, 0.3, 0.5) if method == "winnow" else (0.1, 0.3, 0.5, 0.8)
+    keeps = (0.1, 0.3, 0.5, 0.8)
     selection.run(selection.Config(out=out, scores=everything.scores, method=method, keep=keeps))
     found = [PrunedIndex.load(Path(str(out).replace("{keep}", f"{keep:g}"))) for keep in keeps]
     rounded = 0 if presets.method(method, 0.1).quota in ("threshold", "lm-whole", "fm-whole", "votes-whole") else 1
@@ -496,13 +496,6 @@ def test_el2n_keeps_the_hardest_of_all_and_margin_the_most_torn(case):
     assert selected(case, "b", method="margin").positions.tolist() == torn.tolist()
 
 
-def test_winnow_spreads_a_tenth_of_its_budget_by_size_under_mild_pruning(case):
-    scored(case)
-    kept, _ = selected(case, method="winnow", keep=0.6).per_class()
-    # A tenth of 60 samples by the sizes 40, 30, 20, 10 is 2.4, 1.8, 1.2, 0.6: 2, 2, 1, 1.
-    assert np.all(kept >= [2, 2, 1, 1])
-
-
 def test_winnow_without_targets_keeps_every_class_its_share(case):
     score.run(score.Config((case.source,), case.scores))
     # 0.2 of 40, 30, 20 and 10.
@@ -514,25 +507,37 @@ def test_winnow_without_targets_draws_as_dual_does_where_there_are_dynamics():
     assert method("winnow", 0.3, ("sample/el2n",)).rank == "el2n/entropy:bottom"
 
 
-def test_winnow_keeps_three_quarters_of_a_class_before_it_takes_the_next(case):
-    scored(case)
-    # LM votes 9 to 3 for bee and cat, of 30 and 20 images: 30 - 7 of bee, then cat until 30 are kept.
-    assert selected(case, method="winnow", keep=0.3).per_class()[0].tolist() == [0, 23, 7, 0]
-    assert selected(case, "b", method="winnow", keep=0.3, trim=0.0).per_class()[0].tolist() == [0, 30, 0, 0]
-    with pytest.raises(InputError, match=r"--trim 1\.0"):
-        selected(case, "c", method="winnow", trim=1.0)
+def test_winnow_keeps_whole_classes_in_the_order_of_evidence_and_no_near_duplicates(case):
+    scored(case, also=("duplicates",))
+    # Votes 9 to 3 for bee and cat, of 30 and 20 images: all bees, then cats until 40 are kept.
+    assert selected(case, method="winnow", keep=0.4).per_class()[0].tolist() == [0, 30, 10, 0]
+    arrays, meta = open_arrays(case.scores, "winnow-scores/1", mapped=False)
+    bees = np.flatnonzero(case.label == 1)
+    arrays["duplicate_of"] = np.full(100, -1)
+    arrays["duplicate_of"][bees[1:6]] = bees[0]
+    save_arrays(case.scores, arrays, meta)
+    assert selected(case, "b", method="winnow", keep=0.4).per_class()[0].tolist() == [0, 25, 15, 0]
 
 
-def test_winnow_takes_the_easiest_of_a_class_at_a_small_keep_and_the_hardest_at_a_large_one(case):
+def test_winnow_by_scores_without_votes_by_chance_takes_the_votes_at_their_word_and_says_so(case, capsys):
+    arrays, meta = open_arrays(scored(case), "winnow-scores/1", mapped=False)
+    save_arrays(case.scores, {name: a for name, a in arrays.items() if "-chance/" not in name}, meta)
+    assert selected(case, method="winnow", keep=0.4).per_class()[0].tolist() == [0, 30, 10, 0]
+    assert "no votes by chance" in capsys.readouterr().err
+
+
+def test_whole_classes_skip_a_share_of_each_that_is_last_by_the_rank_as_long_as_others_have_room(case):
     arrays, _ = open_arrays(scored(case), "winnow-scores/1")
+    whole = {"quota": "votes-whole", "rank": "el2n:bottom", "keep": 0.3}
+    # LM votes 9 to 3 for bee and cat, of 30 and 20 images: 30 - 7 of bee, then cat until 30 are kept.
+    index = selected(case, trim=0.25, **whole)
+    assert index.per_class()[0].tolist() == [0, 23, 7, 0]
+    assert selected(case, "b", trim=0.0, **whole).per_class()[0].tolist() == [0, 30, 0, 0]
+    with pytest.raises(InputError, match=r"--trim 1\.0"):
+        selected(case, "c", trim=1.0, **whole)
     score, label = arrays["sample/el2n"], arrays["label"]
-    for keep, name, sign in ((0.2, "easy", 1), (0.7, "hard", -1)):
-        index = selected(case, name, method="winnow", keep=keep)
-        dropped = np.setdiff1d(np.arange(len(label)), index.positions)
-        for c in range(4):
-            kept, left = (sign * score[rows[label[rows] == c]] for rows in (index.positions, dropped))
-            # one near-duplicate is dropped whatever its score
-            assert np.sum(left < kept.max(initial=-np.inf)) <= 1
+    dropped = np.setdiff1d(np.flatnonzero(label == 1), index.positions)
+    assert score[dropped].min() >= score[index.positions[index.labels == 1]].max()
 
 
 def test_base_spreads_a_share_of_the_budget_by_size_first(case):

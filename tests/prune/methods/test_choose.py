@@ -272,11 +272,14 @@ def test_ranks_name_a_score_of_the_file_or_say_where_to_get_it():
         rank_parts("el2n:best", {"el2n"})
 
 
-def test_winnow_takes_the_hardest_first_only_under_mild_pruning():
-    assert winnow(0.59).rank == "el2n/entropy:bottom"
-    assert winnow(0.6).rank.endswith(":top")
-    assert winnow(0.6, guided=False) == Method("size", "el2n/entropy:top", without_duplicates=True)
-    assert method("winnow", 0.2, ["class/fm/pets", "sample/prototype"]).rank == "prototype:bottom"  # without logits
-    assert method("winnow", 0.2, ["class/fm/pets", "sample/prototype", "sample/el2n"]).rank == "el2n/entropy:bottom"
+def test_winnow_is_evidence_with_targets_and_by_difficulty_without():
+    counted = ["class/fm/pets", "class/fm-chance/pets", "sample/el2n"]
+    for keep in (0.05, 0.3, 0.9):
+        assert method("winnow", keep, counted) == Method("evidence", "random", without_duplicates=True)
+    assert method("winnow", 0.2, ["class/lm/pets"]).quota == "votes-whole"  # a scores file without votes by chance
+    assert winnow(0.59, votes="") == Method("size", "el2n/entropy:bottom", without_duplicates=True)
+    assert winnow(0.6, votes="") == Method("size", "el2n/entropy:top", without_duplicates=True)
+    assert method("winnow", 0.2, ["sample/prototype"]).rank == "prototype:bottom"  # without logits
+    assert method("winnow", 0.2, ["sample/prototype", "sample/el2n"]).rank == "el2n/entropy:bottom"
     assert {method(name, 0.5) for name in PRESETS} == set(PRESETS.values())
     assert set(NAMES) == {*PRESETS, "winnow"}
