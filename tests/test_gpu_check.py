@@ -48,14 +48,13 @@ def test_all_parts_run_on_a_cpu_and_what_needs_a_gpu_is_not_called_passed(tmp_pa
 @pytest.mark.slow
 def test_it_starts_where_little_is_installed_and_lists_what_is_missing(tmp_path):
     hidden = ["cv2", "scipy", "faiss", "ffcv", "numba", "llvmlite", "rich", "onnx", "onnxruntime", "onnxscript"]
-    done = check("--out", str(tmp_path), "--parts", "facts", "loader", "features", "--without", *hidden)
+    done = check("--out", str(tmp_path), "--parts", "facts", "features", "--without", *hidden)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     found = json.loads((tmp_path / "check.json").read_text())
-    assert set(found["seconds"]) == {"facts", "data", "loader", "features"}
+    assert set(found["seconds"]) == {"facts", "data", "features"}
     kinds = {(result["part"], result["name"]): result["kind"] for result in found["results"]}
     for name in ("cv2", "scipy", "ffcv", "onnx"):
         assert kinds["facts", name] == "not checked"
-    assert kinds["loader", "ffcv loader"] == "not checked"
     assert kinds["features", "every image has features"] == "passed"
 
 

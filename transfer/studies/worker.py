@@ -91,8 +91,9 @@ def _processes(program: str, arguments: Sequence[str]) -> int:
 def _launched(count: int, program: str, arguments: Sequence[str]) -> int:
     """Run a program as so many processes of this machine; its exit code."""
     command = [sys.executable, "-m", "pretrain.launch", "--standalone", f"--nproc_per_node={count}", "-m", program]
-    asked = {"WINNOW_DEVICE": compute_device.asked()}
-    process = subprocess.Popen([*command, *arguments], env={**os.environ, **asked})
+    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"WINNOW_DEVICE": compute_device.asked(), "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen([*command, *arguments], env={**os.environ, **own})
     try:
         return process.wait()
     finally:  # interrupted, or told to stop: they save a checkpoint first

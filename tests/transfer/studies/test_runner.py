@@ -16,7 +16,7 @@ import pytest
 
 from prune.runs import compute_device
 from prune.runs.files import InputError
-from transfer.studies import worker_pool
+from transfer.studies import worker, worker_pool
 from transfer.studies.runner import is_done, outstanding, remember, run_tasks
 from transfer.studies.task import Task
 from transfer.studies.worker import execute
@@ -299,3 +299,59 @@ def test_workers_share_the_gpus_that_the_study_was_given_and_its_device(tmp_path
         pool.close()
     assert [one["CUDA_VISIBLE_DEVICES"] for one in given] == found
     assert {one["WINNOW_DEVICE"] for one in given} == {device}
+
+
+@pytest.mark.parametrize(
+    ("command", "gpus", "found"),
+    [
+        (["--recipe", "rn50-16ep", "--out", "b"], ["0", "1", "2", "3"], 4),
+        (["--recipe", "rn50-16ep", "--out", "b"], ["0"], 1),
+        (["--recipe", "small-rn18", "--out", "b"], ["0", "1", "2", "3"], 1),  # one GPU is enough for it
+        (["--list"], ["0", "1"], 1),
+    ],
+)
+def test_a_large_backbone_gets_all_visible_gpus_and_a_small_one_the_first(monkeypatch, command, gpus, found):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(compute_device, "visible", lambda: gpus)
+    assert max(1, worker._processes("pretrain", command)) == found
+    assert worker._processes("prune", command) == 1
+    monkeypatch.setenv("WORLD_SIZE", "8")  # Slurm has started the processes
+    assert worker._processes("pretrain", command) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_task_on_several_gpus_is_one_run_of_as_many_processes_with_its_own_exit_code(tmp_path, monkeypatch, toy):
+    monkeypatch.setattr(compute_device, "visible", lambda: ["0", "1"])
+    monkeypatch.setenv("WINNOW_DEVICE", "cpu")
+    flags = [
+        "--beton",
+        str(toy.train),
+        "--recipe",
+        "rn18-16ep",
+        "--steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--loader",
+        "torch",
+    ]
+    command = [
+        "python",
+        "-m",
+        "pretrain",
+        *flags,
+        "--workers",
+        "1",
+        "--resolution",
+        "32",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    code, _ = execute(command, tmp_path / "log")
+    assert code == 0, (tmp_path / "log").read_text()
+    assert json.loads((tmp_path / "run/provenance.json").read_text())["processes"] == 2
+    assert "2 processes" in (tmp_path / "log").read_text()
+    code, _ = execute([*command, "--seed", "5"], tmp_path / "log")
+    assert code == 2
+    assert "seed: 0 -> 5" in (tmp_path / "log").read_text()
