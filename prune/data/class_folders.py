@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from prune.data.listing import AS_USUAL, Listing, Reading, shown_bytes
+from prune.data.listing import AS_USUAL, Listing, Reading, read_regular, shown_bytes
 from prune.data.stored_images import SUFFIXES
 from prune.runs.files import InputError, counted
 
@@ -87,7 +87,7 @@ def list_class_folders(root: Path, reading: Reading = AS_USUAL) -> Listing:
     place = {name: label for label, name in enumerate(classes)}
     labels = np.array([place[name.split("/", 1)[0]] for name in names], np.int32)
     remarks += _differences_from_image_folder(names, found)
-    return Listing(names, labels, classes, lambda row: (root / names[row]).read_bytes(), found.ignored, tuple(remarks))
+    return Listing(names, labels, classes, lambda row: read_regular(root / names[row]), found.ignored, tuple(remarks))
 
 
 def _class_folders(root: Path, found: _Found) -> tuple[list[str], int]:

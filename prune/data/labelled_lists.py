@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from prune.data.listing import Listing, Reading, shown_bytes
+from prune.data.listing import Listing, Reading, read_regular, shown_bytes
 from prune.data.stored_images import SUFFIXES
 from prune.data.text_lists import TABLES, Table, read_lines, read_table
 from prune.runs.files import InputError, counted
@@ -77,7 +77,7 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     place = {name: label for label, name in enumerate(classes)}
     labels = np.array([place[class_of[one]] for one in ids], np.int32)
     return Listing(
-        ids, labels, classes, lambda row: (root / ids[row]).read_bytes(), remarks=tuple(remarks), numbered=numbered
+        ids, labels, classes, lambda row: read_regular(root / ids[row]), remarks=tuple(remarks), numbered=numbered
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +74,14 @@ def check_class_names(place: str, classes: Sequence[str]) -> None:
     if len(set(classes)) < len(classes):
         again = next(name for name, count in Counter(classes).items() if count > 1)
         raise InputError(f"{place}: two classes are called {again!r}")
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file; `OSError` for a pipe, socket or device, whose reading might never end."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
 
 
 def shown_bytes(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from prune.data.text_lists import read_lines
+from prune.data.text_lists import read_lines
 from prune.index.manifest import Manifest, manifest_at, manifest_exists
 from prune.index.npz import open_arrays
 from prune.methods.quota import floors_of, largest_floor

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prune.data.text_lists import read_lines, read_text
 from prune.runs.files import InputError, need_file
 
 
 def read_names(path: Path) -> list[str]:
-    """Read class names, one per line; blank lines are ignored.
+    """Read class names, one per line; blank lines and comments (`#` and a space) are ignored.
 
     Raises
     ------
@@ -16,10 +17,10 @@ def read_names(path: Path) -> list[str]:
         The file is missing or not UTF-8 text, or lists a name twice.
     """
     try:
-        lines = need_file(path, "a list of class names").read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
+        read_text(need_file(path, "a list of class names")).encode()
+    except UnicodeEncodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); class names are expected") from None
-    names = [name for line in lines if (name := line.strip())]
+    names = [line.strip() for line in read_lines(path)]
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prune.data.crops import render
+from prune.data.listing import read_regular
 from prune.data.stored_images import decode, prepare
 from prune.models.evaluation_view import central_box
 from prune.runs.files import InputError, note
@@ -50,7 +51,7 @@ def read_incoming(place: Path, classes: list[str], side: int, ratio: float = 1.0
         if label and label not in known:
             raise InputError(f"{place}: line {number}: the model has no class {label!r}")
         try:
-            pixels = decode(prepare((place.parent / (row["path"] or "")).read_bytes()))
+            pixels = decode(prepare(read_regular(place.parent / (row["path"] or ""))))
         except (OSError, ValueError):  # not an image, or not a path: it may contain a NUL byte
             unreadable.append(row["path"] or f"line {number}")
             continue
