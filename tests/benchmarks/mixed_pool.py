@@ -20,6 +20,7 @@ import argparse
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from published import END, REMARKS, made_here, publish
 from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import read_json
 from prune.scores.feature_files import open_features
+from transfer.pages.compute_figure import Point, write_compute_figure
 
 POOL = {"cifar100": 200, "digits": 1500, "hwdb100": 150, "glyphs": 300}
 """Images a class that the pool takes of each set."""
@@ -71,6 +73,7 @@ _INSIDE = ("--gate", "auto", "--method", "random")
 _LM = ("--gate", "auto", "--method", "dp4tl-lm")
 _OLD_GATED = ("--gate", "auto", *_OLD)
 _EVIDENCE = ("--method", "evidence")
+_WINNOW = ("--method", "winnow")
 ARMS = {
     **{f"full-{share:g}": Arm("all data", 1.0, share) for share in LADDER},
     "random-0.25": Arm("random", 0.25, 1, ("--method", "random")),
@@ -99,6 +102,15 @@ ARMS = {
     "evidence-cheap-0.1x2": Arm("`evidence`, surrogate of 2.5 %", 0.1, 2, _EVIDENCE, "cheap"),
     "evidence-cheap-0.1": Arm("`evidence`, surrogate of 2.5 %", 0.1, 1, _EVIDENCE, "cheap"),
     "evidence-cheap-0.15": Arm("`evidence`, surrogate of 2.5 %", 0.15, 1, _EVIDENCE, "cheap"),
+    "winnow-0.05": Arm("`winnow`", 0.05, 1, _WINNOW, "cascade"),
+    "winnow-0.1": Arm("`winnow`", 0.1, 1, _WINNOW, "cascade"),
+    "winnow-0.1x3": Arm("`winnow`", 0.1, 3, _WINNOW, "cascade"),
+    "winnow-0.15": Arm("`winnow`", 0.15, 1, _WINNOW, "cascade"),
+    "winnow-0.15x3": Arm("`winnow`", 0.15, 3, _WINNOW, "cascade"),
+    "winnow-cheap-0.05": Arm("`winnow`, surrogate of 2.5 %", 0.05, 1, _WINNOW, "cheap"),
+    "winnow-cheap-0.1": Arm("`winnow`, surrogate of 2.5 %", 0.1, 1, _WINNOW, "cheap"),
+    "winnow-cheap-0.1x2": Arm("`winnow`, surrogate of 2.5 %", 0.1, 2, _WINNOW, "cheap"),
+    "winnow-cheap-0.1x3": Arm("`winnow`, surrogate of 2.5 %", 0.1, 3, _WINNOW, "cheap"),
     "gate-0.1": Arm("gate, random inside", 0.1, 1, _INSIDE, "gate"),
     "gate-0.1x2": Arm("gate, random inside", 0.1, 2, _INSIDE, "gate"),
     "gate-0.15x2": Arm("gate, random inside", 0.15, 2, _INSIDE, "gate"),
@@ -131,6 +143,9 @@ def main() -> None:
     text = table(options.out, options.seeds, options.pool, options.recipe)
     if options.results:
         publish(options.results, text)
+        title = f"Mixed pool of {SAYS[options.pool][0].split(', ')[0]}; {SAYS[options.recipe][0].split(' (')[0]}"
+        drawn = points(options.out, options.seeds)
+        write_compute_figure(options.results.with_suffix(".svg"), drawn, title=title, accuracy="mean probe accuracy %")
     print(text)
 
 
@@ -267,6 +282,21 @@ def spent(model: Path) -> float:
         return float("nan")
     facts = read_json(model / "provenance.json")
     return float(facts["flops_per_sample"]) * float(facts["samples"])
+
+
+def points(out: Path, seeds: Sequence[int]) -> list[Point]:
+    """Points of the figure: total compute with one use, accuracy, and an interval of two standard errors."""
+    found = []
+    for name, arm in ARMS.items():
+        value, deviation, count = accuracy(out, name, seeds)
+        if not count or "no gate" in arm.says:
+            continue
+        spread = 2 * deviation / count**0.5 if count > 1 else float("nan")
+        ends = (value - spread, value + spread) if spread == spread else (None, None)
+        compute = arm.keep * arm.passes + overhead(arm, out, seeds)
+        found.append(Point(arm.says.replace("`", ""), compute, value, *ends, f"keep {arm.keep:g}, {arm.passes:g} x"))
+    counts = Counter(point.curve for point in found)
+    return [point for point in found if counts[point.curve] > 1 or point.curve == "random"]
 
 
 def needs(value: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, str]:
