@@ -20,5 +20,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(print(__doc__, file=sys.stderr) or 2)
     to_tensor = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])
-    loader = DataLoader(kept(*sys.argv[1:], to_tensor), batch_size=64, shuffle=True)
+    try:
+        loader = DataLoader(kept(*sys.argv[1:], to_tensor), batch_size=64, shuffle=True)
+    except (OSError, ValueError) as error:  # no such folder, no images in it; an index that is damaged or of others
+        sys.exit(print(str(error).splitlines()[0], file=sys.stderr) or 2)
     print("trained on", sum(len(labels) for images, labels in loader), "images")

@@ -41,8 +41,8 @@ def read(name: str) -> np.ndarray:
     """Open pictures: (n, height, width, 3) uint8."""
     try:
         pictures = np.asarray(np.load(name, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        refuse(f"{name}: {error}")
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        refuse(f"{name}: not an array of numpy.save ({error})")
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4) or pictures.shape[-1] != 3 or not pictures.size:
         found = f"{pictures.dtype} {pictures.shape}"
         refuse(f"{name}: uint8 (height, width, 3) or (n, height, width, 3), RGB, is expected; this is {found}")
@@ -52,8 +52,12 @@ def read(name: str) -> np.ndarray:
 def main(file: str, *pictures: str) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    network = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    facts = json.loads(network.get_modelmeta().custom_metadata_map["winnow"])
+    options.log_severity_level = 4  # what goes wrong is said below, in one line
+    try:
+        network = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        facts = json.loads(network.get_modelmeta().custom_metadata_map["winnow"])
+    except Exception as error:  # ONNX Runtime has a class of its own for every kind of broken file
+        refuse(f"{file}: not a network of `transfer export` ({str(error).splitlines()[0][:200]})")
     for name in pictures:
         for image in read(name):
             shown = fitted(image, facts["resolution"], facts.get("crop_ratio", 1.0))

@@ -33,6 +33,7 @@ from prune.data.batches import Batch, Loader
 from prune.data.loader import open_loader
 from prune.index.manifest import manifest_path
 from prune.models import networks
+from prune.models.image_sizes import refuse_size
 from prune.models.networks import MEAN, STD
 from prune.runs.files import InputError, atomic, note
 from prune.runs.identity import plain
@@ -51,6 +52,8 @@ def pretrain(config: Config, plan: TrainingPlan, ranks: Ranks) -> None:
     side = max(recipe.resolution, recipe.start_resolution)
     torch.manual_seed(config.seed)
     network = networks.build(spec).to(ranks.device)
+    for size in sorted({recipe.start_resolution or recipe.resolution, recipe.resolution, spec["resolution"]}):
+        refuse_size(network, size)
     _refuse_wrong_gradients(network, recipe, ranks)
     if config.init is not None:
         warm_start(network, config.init, spec["classes"])

@@ -44,6 +44,7 @@ def run(config: Config) -> None:
     import hashlib
 
     from prune.models import networks
+    from prune.models.image_sizes import refuse_size
 
     at_least(config, 1, "resolution")
     inputs: dict[str, Any] = {}
@@ -73,6 +74,7 @@ def run(config: Config) -> None:
             "index": None,
             "source": None,
         }
+        refuse_size(model, spec["resolution"])
         networks.save_model(config.out, model, spec)
         finish(
             config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out)

@@ -24,6 +24,7 @@ from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.models import evaluation_view, networks
 from prune.models.full_precision import full_precision
+from prune.models.image_sizes import refuse_size
 from prune.models.networks import TrainedModel
 from prune.models.transfers import fetched, sent
 from prune.runs import compute_device, process_group
@@ -96,6 +97,7 @@ def extract(
         The network gives values that are not finite.
     """
     device = torch.device(compute_device.current()) if device is None else device
+    refuse_size(network, resolution or spec["resolution"])
     bf16 = networks.pick_precision(precision, device) == "bf16"
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(share_of_cores())

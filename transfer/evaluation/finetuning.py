@@ -22,6 +22,7 @@ from prune.data.dataset import Dataset
 from prune.data.loader import open_loader
 from prune.models import networks
 from prune.models.feature_extraction import extract
+from prune.models.image_sizes import refuse_size
 from prune.runs.files import atomic, note
 from transfer.evaluation.logistic import Linear
 from transfer.evaluation.target_splits import loader_for
@@ -93,6 +94,7 @@ def train_on_target(
     loader, workers
         See `loader_for`.
     """
+    refuse_size(network, recipe.resolution)
     batch = sampling_order.global_batch(len(rows), recipe.batch, ranks.world)
     size = sampling_order.rank_batch(batch, ranks.rank, ranks.world)
 

@@ -380,6 +380,29 @@ def test_examples_without_arguments_show_how_they_are_used(name):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["missing", "text", "empty picture", "not ours"])
+def test_an_example_says_in_one_line_what_is_wrong_with_its_files(trained, tmp_path, kind):
+    path = trained[-1]
+    picture = tmp_path / "picture.npy"
+    np.save(picture, np.zeros((8, 8, 3), np.uint8))
+    if kind == "missing":
+        path = tmp_path / "no.onnx"
+    elif kind == "empty picture":
+        picture.write_bytes(b"")
+    elif kind == "text":
+        path = tmp_path / "text.onnx"
+        path.write_text("not a network")
+    else:
+        model = onnx.load(path)
+        del model.metadata_props[:]
+        path = tmp_path / "other.onnx"
+        onnx.save(model, path)
+    done = example("run_onnx.py", path, picture)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    done = example("reuse_index.py", tmp_path / "no.index.npz", tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+
+
 def test_a_file_takes_pixels_and_normalises_them_itself(trained):
     _, _, _, path = trained
     taken = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()
