@@ -64,6 +64,18 @@ _SMALL50 = replace(
     epochs=30,
 )
 
+_LANTERNS = replace(
+    _SMALL,
+    cost="9 MFLOPs to train on an image: some 100 steps of 16 images a second on 1 core",
+    expect="generated lanterns: learns their colours from 960 images in 6 epochs",
+    epochs=6,
+    batch=16,
+    lr=0.05,
+    resolution=16,
+    smoothing=0.05,
+    warmup=0.5,
+)
+
 _TINY = replace(
     _SMALL,
     cost="66 MFLOPs to train on an image: an epoch takes seconds on 2 slow cores",
@@ -263,7 +275,15 @@ RECIPES: dict[str, Recipe] = {
         warmup=0.5,
         clip=1.0,
     ),
-    # prune generate --world lamps; make demo
+    # prune generate --world lanterns; make demo
+    "lanterns": replace(_LANTERNS, kwargs={"channels": (16, 32, 64, 128), "layers": (1, 1, 1, 1)}),
+    "lanterns-surrogate": replace(
+        _LANTERNS,
+        cost="two fifths of lanterns",
+        expect="a surrogate for lanterns",
+        kwargs={"channels": (8, 16, 32, 64), "layers": (1, 1, 1, 1)},
+    ),
+    # prune generate --world lamps
     "lamps": replace(
         _SMALL,
         cost="3 MFLOPs to train on an image: some 100 steps of 8 images a second on 1 slow core",

@@ -4,10 +4,11 @@
     prune generate --world lamps --out runs/lamps
 
 In world `signs` the source has figures, which the target shares, and textures, which it does not. In world `lamps` only
-the lamps, a known share of the source, help the target; the rest can be pruned without loss. Writes OUT/source/train,
-OUT/source/test, OUT/signs/train and OUT/signs/test (one folder a class) and OUT/truth.json: which source classes matter
-to the target `signs`, which are rare, which images are near-duplicates, which have a wrong label. Everything follows
-from the seed; takes a few seconds.
+the lamps, a known share of the source, help the target; the rest can be pruned without loss. World `lanterns` is easier
+to learn, and its target's classes overlap: the best accuracy is about 86 %. Writes OUT/source/train, OUT/source/test,
+OUT/signs/train and OUT/signs/test (one folder a class) and OUT/truth.json: which source classes matter to the target
+`signs`, which are rare, which images are near-duplicates, which have a wrong label. Everything follows from the seed;
+takes a few seconds.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 class Config:
     out: Location[Path]
     """Directory to fill."""
-    world: Literal["signs", "lamps"] = "signs"
-    """What is drawn: signs among textures, or lamps among grey patterns."""
+    world: Literal["signs", "lamps", "lanterns"] = "signs"
+    """What is drawn: signs among textures, lamps among grey patterns, or lanterns among them."""
     irrelevant: int = 12
-    """Grey patterns of world lamps, 1 to 24: there are 4 lamps, so 12 leave a quarter of the source that matters."""
+    """Grey patterns of worlds lamps and lanterns, 1 to 24: there are 4 lamps, so with 12 a quarter of the source
+    matters."""
     per_class: int = 150
     """Source images of an ordinary class."""
     rare: int = 24
@@ -114,7 +116,7 @@ def draw(config: Config) -> dict[str, Any]:
 
 def _world(config: Config) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Any]:
     """Classes that the target shares, those that it does not, the rare ones, and the function that draws a class."""
-    from prune.data.synthetic_images import FIGURES, LAMPS, RARE, TEXTURES, figure, lamp, pattern, texture
+    from prune.data.synthetic_images import FIGURES, LAMPS, RARE, TEXTURES, figure, lamp, lantern, pattern, texture
 
     if config.world == "signs":
 
@@ -125,7 +127,8 @@ def _world(config: Config) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
     patterns = {f"pattern-{k:02d}": k for k in range(config.irrelevant)}
 
     def light(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
-        return lamp(name, rng, worn=worn) if name in LAMPS else pattern(patterns[name], rng)
+        draws = lantern if config.world == "lanterns" else lamp
+        return draws(name, rng, worn=worn) if name in LAMPS else pattern(patterns[name], rng)
 
     return LAMPS, tuple(patterns), (), light
 

@@ -2,7 +2,8 @@
 
 World `signs`: figures are shared, textures are not. World `lamps`: coloured lamps are shared, grey patterns are not.
 A lamp's class is its own colour, among other colours that mean nothing: an untrained network cannot tell the classes, a
-small one learns them from a few hundred lamps, and grey patterns teach nothing about them.
+small one learns them from a few hundred lamps, and grey patterns teach nothing about them. World `lanterns` is the same
+with lamps that are easier to learn, in a target whose classes overlap.
 """
 
 from __future__ import annotations
@@ -123,6 +124,36 @@ def lamp(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
     pixels[far < radius + 2.4] = 20
     pixels[far < radius] = _colour((LAMPS.index(name) + rng.uniform(-0.15, 0.15)) / len(LAMPS), rng, vivid=True)
     return (pixels + rng.normal(0, 30 if worn else 20, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def lantern(name: str, rng: np.random.Generator, worn: bool = False) -> np.ndarray:
+    """Draw a large lamp on two pale grounds; the colours of `worn` ones overlap, so that no network gets all right.
+
+    A worn lantern's hue reaches 0.58 of the distance between two classes to each side of its own, 0.08 beyond the
+    middle between them. Lanterns are learned from fewer images than lamps.
+
+    Returns
+    -------
+    (32, 32, 3) uint8
+    """
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(float)
+    pixels = np.empty((SIDE, SIDE, 3))
+    pixels[:] = _pale(rng)
+    turn = rng.uniform(0, 2 * np.pi)
+    beyond = np.cos(turn) * (x - SIDE / 2) + np.sin(turn) * (y - SIDE / 2) > rng.uniform(-6, 6)
+    pixels[beyond] = _pale(rng)
+    radius = rng.uniform(8, 12) - (2 if worn else 0)
+    far = np.hypot(y - rng.uniform(12, 20), x - rng.uniform(12, 20))
+    pixels[far < radius + 2.4] = 20
+    reach = 0.58 if worn else 0.15
+    pixels[far < radius] = _colour((LAMPS.index(name) + rng.uniform(-reach, reach)) / len(LAMPS), rng, vivid=True)
+    return (pixels + rng.normal(0, 30 if worn else 20, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def _pale(rng: np.random.Generator) -> np.ndarray:
+    """Any colour with little of it: 0.12 to 0.36 of full saturation."""
+    saturation, value = rng.uniform(0.12, 0.36), rng.uniform(0.4, 1.0)
+    return 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), saturation, value))
 
 
 def pattern(number: int, rng: np.random.Generator) -> np.ndarray:
