@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Also = str
 else:
-    Also = Literal[*score_table.ALSO, "duplicates", "suspects"]
+    Also = Literal[*score_table.ALSO, "duplicates"]
 
 __doc__ = f"{__doc__}\nSample scores:\n\n{score_table.described()}\n"
 FORMAT = "winnow-scores/1"

@@ -1,8 +1,12 @@
 """Labels that look wrong: confident learning on the surrogate's predictions.
 
 Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, section 3. The
-paper uses predictions of models that did not train on the sample. A cheap surrogate, trained briefly or on a part of
-the source, is close to that; a fully trained one has memorised the wrong labels and finds too few.
+paper uses predictions of models that did not train on the sample: surrogates that leave out a fold each (`pretrain
+--fold`). A cheap surrogate, trained briefly or on a part of the source, is close to that; a fully trained one has
+memorised the wrong labels and finds too few.
+
+Suspects are ranked by `suspicion`: the paper's self-confidence, with the probability of each class divided by that
+class's threshold, so that classes which the surrogate finds hard are not suspected as a whole.
 """
 
 from __future__ import annotations
@@ -44,6 +48,32 @@ def looks_like(p: np.ndarray, labels: np.ndarray, limits: np.ndarray) -> np.ndar
     return np.where(sure & (best != labels), best, -1).astype(np.int32)
 
 
+def suspicion(p: np.ndarray, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """How much speaks against each label, (n,) float32 in [0, 1]; the largest first.
+
+    1 less the self-confidence (section 3.3 of the paper: the probability of the label) after each class's probability
+    is divided by its threshold: 1 - (p_y / t_y) / sum_k (p_k / t_k).
+
+    Parameters
+    ----------
+    p : (n, c) float
+        Predicted probabilities.
+    labels : (n,) int
+    limits : (c,) float
+        Of `thresholds`.
+
+    Examples
+    --------
+    The label has 0.4 of a class whose images have 0.8 on average, the other 0.6 of one with 0.9: 0.5 against 0.667.
+
+    >>> suspicion(np.array([[0.4, 0.6]]), np.array([0]), np.array([0.8, 0.9])).round(4)
+    array([0.5714], dtype=float32)
+    """
+    ratio = p / np.maximum(limits, np.finfo(np.float32).tiny)  # a class without images has an infinite threshold
+    own = ratio[np.arange(len(p)), labels]
+    return np.asarray(1.0 - own / np.maximum(ratio.sum(axis=1), np.finfo(np.float32).tiny), np.float32)
+
+
 def suspects(
     logits: np.ndarray,
     labels: np.ndarray,
@@ -51,8 +81,8 @@ def suspects(
     columns: np.ndarray,
     workers: int | None = None,
     unseen: np.ndarray | None = None,
-) -> np.ndarray:
-    """`looks_like` of every sample, in two passes over (memory-mapped) logits.
+) -> tuple[np.ndarray, np.ndarray]:
+    """`looks_like` and `suspicion` of every sample, in two passes over (memory-mapped) logits.
 
     Parameters
     ----------
@@ -67,6 +97,8 @@ def suspects(
     -------
     (n,) int32
         -1 for samples whose label is not in doubt.
+    (n,) float32
+        Suspicion.
     """
     n, whole = len(labels), np.array_equal(columns, np.arange(logits.shape[1]))
     height = max(16, (1 << 19) // logits.shape[1])
@@ -81,15 +113,16 @@ def suspects(
         parts = [p[np.arange(len(p)), labels[inner]] for inner, p in probabilities(rows)]
         return rows, np.concatenate(parts)
 
-    own, found = np.empty(n, np.float32), np.empty(n, np.int32)
+    own, found, doubt = np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.float32)
     for rows, part in track(in_order(own_of, blocks(n), workers), -(-n // ROWS), "label thresholds"):
         own[rows] = part
     among = slice(None) if unseen is None else unseen
     limits = thresholds(own[among], labels[among], classes).astype(np.float32)
 
-    def look(rows: slice) -> tuple[slice, np.ndarray]:
-        return rows, np.concatenate([looks_like(p, labels[inner], limits) for inner, p in probabilities(rows)])
+    def look(rows: slice) -> tuple[slice, np.ndarray, np.ndarray]:
+        parts = [(looks_like(p, labels[k], limits), suspicion(p, labels[k], limits)) for k, p in probabilities(rows)]
+        return rows, np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts])
 
-    for rows, part in track(in_order(look, blocks(n), workers), -(-n // ROWS), "label suspects"):
-        found[rows] = part
-    return found
+    for rows, alike, against in track(in_order(look, blocks(n), workers), -(-n // ROWS), "label suspects"):
+        found[rows], doubt[rows] = alike, against
+    return found, doubt

@@ -109,7 +109,9 @@ def score_source(
     if "suspects" in also:
         if columns is None:
             raise InputError(f"--also suspects: {source.path}'s surrogate does not know the source's classes")
-        arrays["looks_like"] = suspects(source.logits, source.label, len(source.classes), columns, workers, unseen)
+        arrays["looks_like"], arrays["sample/suspicion"] = suspects(
+            source.logits, source.label, len(source.classes), columns, workers, unseen
+        )
     if unseen is not None:
         for name in [name for name in arrays if name.startswith("sample/")]:
             arrays[name] = np.where(unseen, arrays[name], np.float32(np.nan))

@@ -84,6 +84,16 @@ SCORES = (
         average="mean",
         labels=True,
     ),
+    Score(
+        "suspicion",
+        "logits",
+        "label_errors.suspicion",
+        "high",
+        "Northcutt et al., JAIR 2021, section 3: self-confidence over class thresholds; ranks wrong labels",
+        average="mean",
+        also="suspects",
+        labels=True,
+    ),
     Score("forgetting", "dynamics", "training_dynamics.forgetting", "high", "Toneva et al., ICLR 2019, section 3"),
     Score("aum", "dynamics", "training_dynamics.aum", "low", "Pleiss et al., NeurIPS 2020, equation 2"),
     Score(

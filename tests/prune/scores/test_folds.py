@@ -104,7 +104,7 @@ def test_thresholds_of_suspects_are_those_of_images_that_the_surrogate_did_not_s
     # Seen images at 0.99 would raise the threshold of class 1 above the 0.7 of the unseen one that is labelled 0.
     p = np.array([[0.6, 0.4], [0.3, 0.7], [0.4, 0.6], [0.01, 0.99], [0.01, 0.99]])
     label, unseen = np.array([0, 0, 1, 1, 1]), np.array([True, True, True, False, False])
-    found = [suspects(np.log(p), label, 2, np.arange(2), 1, mask).tolist() for mask in (None, unseen)]
+    found = [suspects(np.log(p), label, 2, np.arange(2), 1, mask)[0].tolist() for mask in (None, unseen)]
     assert found == [[-1, -1, -1, -1, -1], [-1, 1, -1, -1, -1]]
 
 

@@ -11,6 +11,7 @@ from prune.methods.choose import Candidates, choose_samples
 from prune.methods.presets import Method, rank_parts
 from prune.runs.files import InputError
 from prune.scores import difficulty, score_table
+from prune.scores.label_errors import suspects
 from prune.scores.one_pass import one_pass
 from prune.scores.sample_keys import sample_keys
 from prune.scores.score_table import BY_NAME, SCORES, Score, compute, hardness, names
@@ -22,7 +23,9 @@ EASY, HARD = 0, 1
 
 def logit_scores():
     """Of two samples of class 0 the surrogate is sure of the first; it is torn between all classes at the second."""
-    return difficulty.difficulty(np.array([[9.0, 0, 0], [0.1, 0.2, 0.1]]), np.zeros(2, int), np.ones(2))
+    logits, labels = np.array([[9.0, 0, 0], [0.1, 0.2, 0.1]]), np.zeros(2, int)
+    _, doubt = suspects(logits, labels, 3, np.arange(3))
+    return difficulty.difficulty(logits, labels, np.ones(2)) | {"suspicion": doubt}
 
 
 def dynamics_scores():
