@@ -22,10 +22,10 @@ EASY, HARD = 0, 1
 
 
 def logit_scores():
-    """Of two samples of class 0 the surrogate is sure of the first; it is torn between all classes at the second."""
-    logits, labels = np.array([[9.0, 0, 0], [0.1, 0.2, 0.1]]), np.zeros(2, int)
+    """Of two samples of class 0 the surrogate is sure of the first, and torn between all classes at the second."""
+    logits, labels = np.array([[9.0, 0, 0], [0.1, 0.2, 0.1], [0, 9, 0], [0, 0, 9]]), np.array([0, 0, 1, 2])
     _, doubt = suspects(logits, labels, 3, np.arange(3))
-    return difficulty.difficulty(logits, labels, np.ones(2)) | {"suspicion": doubt}
+    return difficulty.difficulty(logits, labels, np.ones(4)) | {"suspicion": doubt}
 
 
 def dynamics_scores():
