@@ -164,9 +164,9 @@ def test_parquet_files_are_read_and_bad_ones_named(tmp_path):
     damaged = bytearray((tmp_path / "x.parquet").read_bytes())
     (tmp_path / "cut.parquet").write_bytes(damaged[: len(damaged) // 2])
     bad = [(str(tmp_path / "cut.parquet"), "damaged, or not a parquet file"),
-           (table("words.parquet", ["cat", "dog"]), "column label must hold a whole number"),
-           (table("gap.parquet", [1, None]), "column label must hold a whole number"),
-           (table("below.parquet", [1, -1]), "one of 2 classes"),
+           (table("half.parquet", [1.5, 0]), "column label must hold a whole number"),
+           (table("gap.parquet", [1, None]), "1 images? ha(s|ve) no label; every image needs one"),
+           (table("below.parquet", [1, -1]), r"1 images? ha(s|ve) no label \(-1\)"),
            (table("none.parquet", arrow.array([], arrow.int64()), []), "holds no images")]  # fmt: skip
     for place, words in bad:
         with pytest.raises(InputError, match=words) as error:
