@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.runs.files import InputError, need_file, note
+from prune.runs.files import InputError, counted, need_file, note
 from prune.runs.identity import Location, identity
 from prune.runs.outputs import claim_file, scratch
 
@@ -74,7 +74,7 @@ def run(config: Config) -> Path:
             features = _as_float16_in(Path(folder, "features.npy"), given["features"], order)
             logits = _as_float16_in(Path(folder, "logits.npy"), logits, order)
             write_features(config.out, features, logits, manifest, place, model, identity(config) | inputs)
-        note(f"{config.out}: {len(manifest)} images, {features.shape[1]} features, {len(names)} logits")
+        note(f"{config.out}: {counted(len(manifest), 'image')}, {features.shape[1]} features, {len(names)} logits")
     return config.out
 
 
@@ -145,5 +145,8 @@ def _rows_of_ids(path: Path, ids: np.ndarray, manifest: Manifest) -> np.ndarray:
     found = find(manifest.ids, ids)[0]
     if (lost := np.flatnonzero(found < 0)).size:
         first = bytes(manifest.ids[lost[0]]).decode(errors="replace")
-        raise InputError(f"{path}: {len(lost)} images of the manifest are not among the ids; the first is {first}")
+        raise InputError(
+            f"{path}: {counted(len(lost), 'image of the manifest is', 'images of the manifest are')} not among the ids; "
+            f"the first is {first}"
+        )
     return found

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, note
+from prune.runs.files import InputError, at_least, counted, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
 
@@ -109,7 +109,7 @@ def _run(config: Config) -> Path:
         }
         save_arrays(config.out, arrays, meta)
         shutil.rmtree(place)
-        note(f"{config.out}: {len(levels)} levels of {n} images, {len(rows)} measured")
+        note(f"{config.out}: {len(levels)} levels of {counted(n, 'image')}, {len(rows)} measured")
         if errors:
             note("predicted, median error: {bytes:.1%} of the bytes, {fmse:.0%} of the FMSE".format(**errors))
     return config.out

@@ -74,7 +74,7 @@ def run(config: Config) -> Path:
 
         source = None if config.source is None else open_manifest(config.source)
         write_kept(index, config.shards, config.out, source)
-        note(f"{config.out}: {len(index)} samples to keep, {len(config.shards)} shards")
+        note(f"{config.out}: {counted(len(index), 'sample')} to keep, {counted(len(config.shards), 'shard')}")
         return config.out
     index, rows = _rows(config, index)
     if config.uids is not None:
@@ -126,7 +126,7 @@ def _write(out: Path, writer, index: PrunedIndex, rows: np.ndarray | None) -> No
     if not out.exists():
         with atomic(out) as temporary:
             writer(temporary, index, rows)
-        note(f"{out}: {len(index)} samples to keep")
+        note(f"{out}: {counted(len(index), 'sample')} to keep")
         return
     beside = out.with_name(f".{out.name}.new")
     try:

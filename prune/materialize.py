@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.runs.files import InputError, need_file, note
+from prune.runs.files import InputError, counted, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
 
@@ -80,7 +80,7 @@ def run(config: Config) -> Path:
             manifest.meta.update(meta, provenance=[*index.provenance, step])
             manifest.save(place)
             files.finish()
-        note(f"{config.out}: {len(index)} images, {int(manifest.nbytes.sum(dtype='i8')) / 1e6:,.1f} MB")
+        note(f"{config.out}: {counted(len(index), 'image')}, {int(manifest.nbytes.sum(dtype='i8')) / 1e6:,.1f} MB")
     return config.out
 
 
@@ -144,7 +144,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
     with files.start(k, source.beton.page_size, shape, right) as writer:
         begin = writer.count
         if begin:
-            note(f"{files.out}: resumes after {begin} images")
+            note(f"{files.out}: resumes after {counted(begin, 'image')}")
         images = in_order(lambda row: _image(index, source, row), range(begin, k), workers)
         for row, image in zip(range(begin, k), track(images, k - begin, "copying")):
             _check_allocated(index, row, len(image.data))

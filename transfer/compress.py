@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, note, write_json
+from prune.runs.files import InputError, at_least, counted, note, write_json
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
 
@@ -208,7 +208,10 @@ def _compression(
     original = predicted_classes(predictor(model.network, model.spec, ranks.device)(images))
     if few := too_small_classes(labels, classes, config.class_margin):
         name, count = few[0]
-        note(f"{len(few)} classes are so small that one wrong image exceeds their margin, first {name} ({count})")
+        note(
+            f"{counted(len(few), 'class is', 'classes are')} so small that one wrong image exceeds their margin, "
+            f"first {name} ({count})"
+        )
     sample = rows[:0]
     if config.importance == "data":
         known = np.asarray(dataset.manifest.labels)[rows]

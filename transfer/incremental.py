@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, note, positive, read_json
+from prune.runs.files import InputError, at_least, counted, note, positive, read_json
 from prune.runs.identity import Growing, Location, RunOption, identity
 from prune.runs.outputs import claim
 
@@ -191,5 +191,5 @@ def _publish(config: Config, made: dict[str, Any]) -> None:
         config.out,
         {**facts, "cells": runs, "summary": summary(runs)},
         incremental_html,
-        lambda entry: f"{entry['form']}, {entry['memory']:,} bytes, {entry['seeds']} seeds",
+        lambda entry: f"{entry['form']}, {entry['memory']:,} bytes, {counted(entry['seeds'], 'seed')}",
     )

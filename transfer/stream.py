@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, note, read_json
+from prune.runs.files import InputError, at_least, counted, note, read_json
 from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
 from prune.runs.outputs import claim
 
@@ -175,5 +175,7 @@ def _publish(config: Config, made: dict[str, Any]) -> None:
         config.out,
         {**facts, "cells": runs, "summary": stream_summary(runs)},
         stream_html,
-        lambda entry: f"{entry['policy']}, {entry['seeds']} seeds, at most {entry['peak']:,} of {budget} bytes",
+        lambda entry: (
+            f"{entry['policy']}, {counted(entry['seeds'], 'seed')}, at most {entry['peak']:,} of {budget} bytes"
+        ),
     )

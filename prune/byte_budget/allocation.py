@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 DROPPED = -1
 _CHUNK = 1 << 16
@@ -132,7 +132,7 @@ def _first_of_class(labels: np.ndarray, floors: np.ndarray, key: np.ndarray, ord
     sizes = np.bincount(labels, minlength=len(floors))
     if (short := np.flatnonzero(sizes < floors)).size:
         c = int(short[0])
-        raise InputError(f"class {c} has {sizes[c]} samples, fewer than its floor of {floors[c]}")
+        raise InputError(f"class {c} has {counted(int(sizes[c]), 'sample')}, fewer than its floor of {floors[c]}")
     rows = np.lexsort((key, labels) if order is None else (order, key, labels))
     place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     marked = np.zeros(len(rows), bool)

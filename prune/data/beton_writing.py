@@ -157,7 +157,8 @@ def _compare(images: str, out: Path, manifest: Manifest, listed: Callable[[], Li
         if found := difference(listing, manifest):
             raise InputError(f"{images}: {found} since {out} was written: remove it, or give another --out")
     skipped = len(manifest.meta.get("skipped", []))
-    note(f"{out}: {len(manifest)} images, {f'{skipped} unreadable ones skipped, ' if skipped else ''}{compared}")
+    left_out = f"{counted(skipped, 'unreadable one')} skipped, " if skipped else ""
+    note(f"{out}: {counted(len(manifest), 'image')}, {left_out}{compared}")
 
 
 def difference(listing: Listing, manifest: Manifest) -> str:
@@ -176,7 +177,7 @@ def difference(listing: Listing, manifest: Manifest) -> str:
     listed = set(listing.ids)
     new, gone = len(listed - known), len(known - listed)
     if new or gone:
-        return f"{new} images came and {gone} went"
+        return f"{counted(new, 'image')} came and {gone} went"
     moved = sum(label_of.get(one, label) != label for one, label in zip(listing.ids, listing.labels.tolist()))
     return f"{counted(moved, 'image')} changed the class" if moved else ""
 
@@ -219,7 +220,9 @@ def _write_images(
             digests[at], checks[at] = digest(image.data), zlib.crc32(image.data)
             kept.append(row)
         if not kept:
-            raise InputError(f"{images}: none of its {n} images can be read; first {skipped[0][0]!r} ({skipped[0][1]})")
+            raise InputError(
+                f"{images}: none of its {counted(n, 'image')} can be read; first {skipped[0][0]!r} ({skipped[0][1]})"
+            )
     k = len(kept)
     stored = writer.samples["image"][:k]
     ids = np.array([listing.ids[row].encode("utf-8", "surrogateescape") for row in kept])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ def numbered_labels(found: np.ndarray, names: Sequence[str] | None, place: str |
     """
     if (hidden := int((found < 0).sum())) > 0:
         raise InputError(
-            f"{place}: {hidden} images have no label (-1), as some test splits have; every image needs one"
+            f"{place}: {counted(hidden, 'image has', 'images have')} no label (-1), as some test splits have; "
+            "every image needs one"
         )
     most = int(found.max(initial=-1))
     if names is not None and most >= len(names):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def shown_bytes(name: str) -> str:
 def check_labels(place: str | Path, labels: np.ndarray, classes: list[str]) -> None:
     """Raise `InputError` unless (n,) labels are positions in `classes`."""
     if labels.ndim != 1 or (len(labels) and not 0 <= labels.min() <= labels.max() < len(classes)):
-        raise InputError(f"{place}: does not give every image one of {len(classes)} classes")
+        raise InputError(f"{place}: does not give every image one of {counted(len(classes), 'class')}")
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from prune.data.datacomp_uids import is_datacomp, rows_of_uids, uids_of
 from prune.data.text_lists import read_lines, read_table
 from prune.index.manifest import Manifest
 from prune.index.matching import as_ids, checked_rows, find, first_repeat, path_hint, shown
-from prune.runs.files import InputError, read_json, unguarded
+from prune.runs.files import InputError, counted, read_json, unguarded
 
 Kind = Literal["rows", "ids", "digests", "uids"]
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
@@ -176,7 +176,7 @@ def _of_lines(path: Path, lines: list[bytes], kind: Kind | None) -> Given:
     pattern, base = (_NUMBER, 10) if kind == "rows" else (_DIGEST, 16)
     wrong = [line for line in lines if not pattern.fullmatch(line.strip())]
     if wrong:
-        raise InputError(f"{path}: {len(wrong)} lines are no {kind} (first: {wrong[0][:80]!r})")
+        raise InputError(f"{path}: {counted(len(wrong), 'line')} without a {kind[:-1]} (first: {wrong[0][:80]!r})")
     return Given(path, kind, np.array([int(line, base) for line in lines], np.int64 if kind == "rows" else np.uint64))
 
 
@@ -254,7 +254,9 @@ def plain_ids(ids: np.ndarray, root: str | None, separator: str | None) -> np.nd
 
 def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
     if (repeat := first_repeat(ids)) is not None:
-        raise InputError(f"{given.path}: {repeat[0]} ids are repeated (first: {shown(ids[repeat[1]])})")
+        raise InputError(
+            f"{given.path}: {counted(repeat[0], 'id is', 'ids are')} repeated (first: {shown(ids[repeat[1]])})"
+        )
     rows, twice = find(ids, np.asarray(manifest.ids))
     if twice.any():
         raise InputError(f"{given.path}: the source lists {int(twice.sum())} of the ids more than once")
@@ -271,7 +273,10 @@ def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: boo
 def _by_digest(given: Given, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
     digests = given.values
     if len(again := np.flatnonzero(np.diff(np.sort(digests)) == 0)):
-        raise InputError(f"{given.path}: {len(again)} digests are repeated (first: {np.sort(digests)[again[0]]:016x})")
+        raise InputError(
+            f"{given.path}: {counted(len(again), 'digest is', 'digests are')} repeated "
+            f"(first: {np.sort(digests)[again[0]]:016x})"
+        )
     listed = np.isin(manifest.digests, digests)  # all images with these bytes
     lost = digests[~np.isin(digests, manifest.digests)]
     if len(lost) and (not allow_changed or not listed.any()):

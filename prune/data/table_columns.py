@@ -13,7 +13,7 @@ import pyarrow.compute
 
 from prune.data.class_numbers import Labels, numbered_labels
 from prune.data.listing import AS_USUAL, Reading
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 _IMAGE, _LABEL = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "cls")
 
@@ -147,7 +147,10 @@ def read_labels(chunks: Iterable[pa.Array], columns: Columns, place: str | Path)
     for chunk in chunks:
         chunk = chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
         if chunk.null_count:
-            raise InputError(f"{place}: {chunk.null_count} images have no {columns.label}; every image needs one")
+            raise InputError(
+                f"{place}: {counted(chunk.null_count, 'image has', 'images have')} no {columns.label}; "
+                "every image needs one"
+            )
         if _is_text(chunk.type):
             texts = True
             coded = pa.compute.dictionary_encode(chunk)

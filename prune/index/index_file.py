@@ -15,7 +15,7 @@ import numpy as np
 
 from .matching import first_repeat, shown
 from .npz import open_meta, open_with_text, save_arrays
-from .whole_files import InputError, need_file
+from .whole_files import InputError, counted, need_file
 
 FORMAT = "winnow-index/1"
 MEANING = "The samples listed here are the ones to KEEP; leave out all others."  # part of the format
@@ -209,7 +209,10 @@ def _refuse(columns: Mapping[str, np.ndarray], bad: np.ndarray, what: str, name:
     if bad.any():
         row = int(np.argmax(bad))
         value = columns[name][row]
-        raise InputError(f"{int(bad.sum())} samples have {what} (first: {shown(columns['id'][row])}, {value!s})")
+        raise InputError(
+            f"{counted(int(bad.sum()), 'sample has', 'samples have')} {what} "
+            f"(first: {shown(columns['id'][row])}, {value!s})"
+        )
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .whole_files import InputError
+from .whole_files import InputError, counted
 
 _ROWS = 1 << 16  # rows hashed at a time: the work arrays stay in the cache
 
@@ -212,7 +212,8 @@ def rows_of_ids(wanted: np.ndarray, listing: np.ndarray, *, flags: bool = False)
         )
     if repeated.any():
         first = shown(wanted[np.argmax(repeated)])
-        raise InputError(f"{int(repeated.sum())} kept samples are in the listing more than once (first: {first})")
+        many = counted(int(repeated.sum()), "kept sample is", "kept samples are")
+        raise InputError(f"{many} in the listing more than once (first: {first})")
     return rows
 
 
@@ -277,7 +278,7 @@ def checked_rows(rows: np.ndarray, n: int) -> np.ndarray:
         (step < 0, "not in ascending order"),
     ):
         if bad.any():
-            raise InputError(f"{int(bad.sum())} rows are {what} (first: {rows[np.argmax(bad)]})")
+            raise InputError(f"{counted(int(bad.sum()), 'row is', 'rows are')} {what} (first: {rows[np.argmax(bad)]})")
     return rows
 
 

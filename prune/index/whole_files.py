@@ -113,6 +113,17 @@ def _remove_abandoned(folder: Path) -> None:
             os.close(found)
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number and its noun, in the singular or the plural.
+
+    Examples
+    --------
+    >>> counted(1, "class"), counted(2, "class"), counted(0, "image"), counted(3, "kind of file", "kinds of files")
+    ('1 class', '2 classes', '0 images', '3 kinds of files')
+    """
+    return f"{count} {one if count == 1 else many or one + ('es' if one.endswith('s') else 's')}"
+
+
 def need_file(path: Path, what: str) -> Path:
     """Return `path` when it is a file; else an `InputError` that says what was expected there."""
     path = Path(path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from prune.methods.rank import places
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 
 def dropped(arrays: Mapping[str, np.ndarray], n: int, *, leaks: bool, suspects: bool) -> np.ndarray | None:
@@ -38,7 +38,7 @@ def _need(arrays: Mapping[str, np.ndarray], name: str, flag: str, way_out: str) 
 def eligible(n: int, never: np.ndarray | None, gone: np.ndarray | None, always: np.ndarray | None) -> np.ndarray:
     """Mark the samples that may be kept, (n,) bool: --always overrides the flags that drop, and excludes --never."""
     if always is not None and never is not None and (both := int((always & never).sum())):
-        raise InputError(f"--always and --never both name {both} samples")
+        raise InputError(f"--always and --never both name {counted(int(both), 'sample')}")
     may = np.ones(n, bool)
     if gone is not None:
         may &= ~gone

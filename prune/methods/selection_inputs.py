@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from prune.data.text_lists import read_lines
-from prune.data.text_lists import read_lines
 from prune.index.manifest import Manifest, manifest_at, manifest_exists
 from prune.index.npz import open_arrays
 from prune.methods.quota import floors_of, largest_floor
-from prune.runs.files import InputError, need_file, read_json
+from prune.runs.files import InputError, counted, need_file, read_json
 from prune.scores.class_votes import combine, sharpen
 from prune.scores.feature_files import Features, check_order, content_fingerprint, open_features, order_fingerprint
 
@@ -218,7 +217,7 @@ def _marked_ids(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, 
     if int(marked.sum()) != len(wanted):
         absent = wanted[~np.isin(wanted, ids[marked])]
         first = absent[0].decode(errors="replace")
-        raise InputError(f"{path}: {len(absent)} ids are not in the source; the first is {first}")
+        raise InputError(f"{path}: {counted(len(absent), 'id is', 'ids are')} not in the source; the first is {first}")
     return marked, hashlib.sha256(b"\n".join(lines)).hexdigest()[:32]
 
 

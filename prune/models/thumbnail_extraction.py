@@ -12,7 +12,7 @@ from prune.data.thumbnail_features import DIMENSIONS, NAME, describe, of_squares
 from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
 from prune.runs.disk_errors import reserve
-from prune.runs.files import note
+from prune.runs.files import counted, note
 from prune.runs.outputs import claim_file, scratch
 from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features
 from prune.scores.streaming import as_float16
@@ -51,4 +51,4 @@ def describe_to_file(dataset: Dataset, out: Path, workers: int | None = None) ->
             model = {"arch": NAME, "classes": [], "fingerprint": NAME}
             logits = np.empty((len(dataset), 0), np.float16)
             write_features(out, features, logits, dataset.manifest, manifest, model, inputs, hashes=marks)
-        note(f"{out}: {len(dataset)} images, {DIMENSIONS} features without a network")
+        note(f"{out}: {counted(len(dataset), 'image')}, {DIMENSIONS} features without a network")

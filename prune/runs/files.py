@@ -1,6 +1,6 @@
 """What every step does around its work: whole files, notes on standard error, checks of numbers and paths.
 
-Nothing here imports more than the standard library, so that `--help` stays quick. The first six names are defined in
+Nothing here imports more than the standard library, so that `--help` stays quick. The first names are defined in
 `prune.index.whole_files`, since that folder must work without the rest of the package; import them from here.
 """
 
@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any, Literal
 
-from prune.index.whole_files import InputError, atomic, need_file, needing, read_json, write_json
+from prune.index.whole_files import InputError, atomic, counted, need_file, needing, read_json, write_json
 
 __all__ = [
     "InputError",
@@ -37,7 +37,7 @@ def note(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Write control and direction characters as escapes: names come from files, and what is printed goes to a terminal.
+    r"""Write control and direction characters as escapes: names come from files, and print goes to a terminal.
 
     Examples
     --------
@@ -59,17 +59,6 @@ def positive(config: Any, *flags: str) -> None:
     for flag in flags:
         if (value := getattr(config, flag)) is not None and not 0 < value < float("inf"):
             raise InputError(f"--{flag.replace('_', '-')} {value}: a positive number is needed")
-
-
-def counted(count: int, one: str, many: str | None = None) -> str:
-    """A number and its noun, in the singular or the plural.
-
-    Examples
-    --------
-    >>> counted(1, "class"), counted(2, "class"), counted(0, "image"), counted(3, "kind of file", "kinds of files")
-    ('1 class', '2 classes', '0 images', '3 kinds of files')
-    """
-    return f"{count} {one if count == 1 else many or one + ('es' if one.endswith('s') else 's')}"
 
 
 def csv_cell(value: Any) -> Any:

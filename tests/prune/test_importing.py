@@ -98,7 +98,7 @@ def test_rows_of_another_order_are_brought_over_by_a_listing(source, tmp_path):
     assert index.ids.tolist() == [IDS[0], IDS[4]]
     with pytest.raises(InputError, match=r"1 of 3 samples are not in the source \(first: 'new.jpg'"):
         brought(source, saved(tmp_path, [0, 1, 2]), listing=listing, root="/d")
-    with pytest.raises(InputError, match=r"1 rows are beyond the 3 samples"):
+    with pytest.raises(InputError, match=r"1 row is beyond the 3 samples"):
         brought(source, saved(tmp_path, [3]), listing=listing, root="/d")
     with pytest.raises(InputError, match="--listing is for lists of rows"):
         brought(source, text(tmp_path, "ant/1.jpg\n"), listing=listing)
@@ -135,7 +135,7 @@ def test_samples_that_the_source_lacks_are_ignored_only_with_allow_changed(sourc
     ("array", "message"),
     [
         ([1, -1, -2], r"2 rows are negative \(first: -2\)"),
-        ([1, 2, 1], r"1 rows are repeated \(first: 1\)"),
+        ([1, 2, 1], r"1 row is repeated \(first: 1\)"),
         ([0, 5, 7], r"2 rows are beyond the 5 samples of the source \(first: 5\)"),
         ([0.5], "whole numbers, booleans or strings are expected"),
         ([[1, 2]], "one dimension"),
@@ -144,7 +144,7 @@ def test_samples_that_the_source_lacks_are_ignored_only_with_allow_changed(sourc
         ([True] * 6, "a mask of 6 entries for 5 images"),
         ([True] * 4, "a mask of 4 entries for 5 images"),
         ([True, False, False, False, False, False], "a mask of 6 entries for 5 images"),
-        (["ant/1.jpg", "ant/1.jpg"], r"1 ids are repeated \(first: 'ant/1.jpg'\)"),
+        (["ant/1.jpg", "ant/1.jpg"], r"1 id is repeated \(first: 'ant/1.jpg'\)"),
     ],
 )
 def test_lists_that_cannot_be_meant_are_refused_with_counts(source, tmp_path, array, message):
@@ -157,7 +157,7 @@ def test_lists_that_cannot_be_meant_are_refused_with_counts(source, tmp_path, ar
     ("name", "content", "options", "message"),
     [
         ("a.txt", "", {}, "lists no samples"),
-        ("a.txt", "1\nx\n", {"kind": "rows"}, r"1 lines are no rows \(first: b'x'\)"),
+        ("a.txt", "1\nx\n", {"kind": "rows"}, r"1 line without a row \(first: b'x'\)"),
         ("a.csv", "weight\n1\n", {}, "no column of id, path"),
         ("a.csv", "", {}, "found none"),
         ("a.csv", "x,row\n1\n", {}, "1 of 2 lines have fewer cells than the first"),

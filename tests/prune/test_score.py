@@ -145,10 +145,10 @@ def test_what_is_always_kept_outweighs_what_is_dropped_and_clashes_with_never(ca
     index = kept(case, method="random", drop_duplicates=True, always=case.folder / "ids.txt")
     assert copy in index.positions
     assert copy in kept(case, method="winnow", keep=0.3, always=case.folder / "ids.txt").positions
-    with pytest.raises(InputError, match="both name 1 samples"):
+    with pytest.raises(InputError, match="both name 1 sample"):
         kept(case, method="random", always=case.folder / "ids.txt", never=case.folder / "ids.txt")
     (case.folder / "ids.txt").write_text("ant/none.jpg\n")
-    with pytest.raises(InputError, match=r"1 ids are not in the source; the first is ant/none\.jpg"):
+    with pytest.raises(InputError, match=r"1 id is not in the source; the first is ant/none\.jpg"):
         kept(case, method="random", never=case.folder / "ids.txt")
 
 

@@ -136,7 +136,7 @@ def test_a_writing_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "images/a").mkdir(parents=True)
     (tmp_path / "images/b").mkdir()
     (tmp_path / "images/a/1.png").write_text("no image")
-    with pytest.raises(InputError, match=r"none of its 1 images.*'a/1.png'"):
+    with pytest.raises(InputError, match=r"none of its 1 image.*'a/1.png'"):
         written(tmp_path / "images", tmp_path)
     assert not (tmp_path / "out").exists()
 
@@ -316,7 +316,7 @@ def test_a_source_that_changed_is_noticed_and_one_that_moved_is_not(images, tmp_
     assert f"not compared with their source ({place}: no such directory" in capsys.readouterr().err
     first = next(p for p in sorted(moved.rglob("*")) if p.is_file())
     first.rename(first.with_name("new" + first.suffix))
-    with pytest.raises(InputError, match="1 images came and 1 went since"):
+    with pytest.raises(InputError, match="1 image came and 1 went since"):
         write.run(replace(config, images=str(moved)))
     (moved / "more").mkdir()
     with pytest.raises(InputError, match=r"its classes changed \(for instance 'more'\)"):

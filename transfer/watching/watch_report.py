@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import atomic, csv_cell, printable
+from prune.runs.files import atomic, counted, csv_cell, printable
 
 _SHOWN = 20
 
@@ -16,7 +16,7 @@ def report_text(found: Mapping[str, Any]) -> str:
     """The report as text: the classes with most errors, alarms first, then drift and what to do."""
     lines = [f"{found['compressed']} compared with {found['original']}"]
     labelled = f", {found['labelled']} with labels" if found["labelled"] else ""
-    lines.append(f"{found['images']} images{labelled}: they disagree on {100 * found['disagreement']:.1f} %")
+    lines.append(f"{counted(found['images'], 'image')}{labelled}: they disagree on {100 * found['disagreement']:.1f} %")
     if "top1" in found:
         right = found["top1"]
         lines.append(f"top-1: original {100 * right['original']:.1f} %, compressed {100 * right['compressed']:.1f} %")
@@ -51,7 +51,7 @@ def report_text(found: Mapping[str, Any]) -> str:
                 f"step {back['from']} alarms, and so does every step before it but the original: " + (back["command"])
             )
     else:
-        lines.append(f"alarm in {len(found['alarms'])} classes: do not use the compressed model for them")
+        lines.append(f"alarm in {counted(len(found['alarms']), 'class')}: do not use the compressed model for them")
     return "\n".join(map(printable, lines))
 
 

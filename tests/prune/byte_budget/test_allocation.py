@@ -60,7 +60,7 @@ def test_floors_keep_samples_that_are_worth_nothing_and_say_so():
     assert (found.nbytes, found.value) == (14, 0)
     with pytest.raises(InputError, match="the floors alone need 9"):
         allocate(nbytes, value, 8, labels=np.array([0, 0, 1]), floors=np.array([2, 0]))
-    with pytest.raises(InputError, match="class 1 has 1 samples, fewer than its floor of 2"):
+    with pytest.raises(InputError, match="class 1 has 1 sample, fewer than its floor of 2"):
         allocate(nbytes, value, 80, labels=np.array([0, 0, 1]), floors=np.array([0, 2]))
 
 

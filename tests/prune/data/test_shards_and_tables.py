@@ -177,7 +177,7 @@ def test_texts_are_classes_and_paths_are_images(tmp_path):
     ("labels", "words"),
     [
         ([0, 1, -1, -1, 0, 1], r"2 images have no label \(-1\)"),
-        ([0, 1, None, 1, 0, 1], "1 images have no label; every image needs one"),
+        ([0, 1, None, 1, 0, 1], "1 image has no label; every image needs one"),
         ([[0], [1, 2], [0], [1], [0], [1]], "gives several labels an image; one is supported"),
         ([0, 1, 10**9, 1, 0, 1], "labels up to 1000000000 for 6 images: these are no numbers of classes"),
         ([0, 1, 0.5, 1, 0, 1], "a whole number for every image"),

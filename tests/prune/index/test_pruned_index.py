@@ -96,13 +96,13 @@ def test_an_index_describes_the_kept_rows_of_its_source():
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        ([-1, 2], {}, r"1 rows are negative \(first: -1\)"),
+        ([-1, 2], {}, r"1 row is negative \(first: -1\)"),
         ([2, 2, 3, 3], {}, r"2 rows are repeated \(first: 2\)"),
-        ([3, 1], {}, r"1 rows are not in ascending order \(first: 1\)"),
+        ([3, 1], {}, r"1 row is not in ascending order \(first: 1\)"),
         ([1, 6, 9], {}, r"2 rows are beyond the 6 samples of the source \(first: 6\)"),
         ([0.5, 1.5], {}, "whole numbers"),
         ([1, 2], {"score": [0.5]}, "column 'score' has the shape"),
-        ([1, 2], {"reason": [0, 9]}, r"1 samples have a reason without a name \(first: 'bee/1.jpg', 9\)"),
+        ([1, 2], {"reason": [0, 9]}, r"1 sample has a reason without a name \(first: 'bee/1.jpg', 9\)"),
         ([1, 2], {"reason": [0, 256]}, "'reason': 256"),
         ([1, 2], {"quality": [0, 201]}, "a quality above 200"),
         ([1, 2], {"nbytes": [5, -5]}, r"a negative size \(first: 'bee/1.jpg', -5\)"),
@@ -143,7 +143,7 @@ def test_a_listing_that_lacks_samples_is_refused_with_their_number_and_the_first
 
 def test_a_listing_with_a_kept_sample_twice_is_refused_and_other_repetitions_do_no_harm():
     names = [name.decode() for name in IDS]
-    with pytest.raises(InputError, match=r"1 kept samples are in the listing more than once \(first: 'bee/1.jpg'\)"):
+    with pytest.raises(InputError, match=r"1 kept sample is in the listing more than once \(first: 'bee/1.jpg'\)"):
         kept().rows([*names, "bee/1.jpg", "bee/1.jpg"])
     assert kept().rows([*names, "ant/1.jpg"]).tolist() == [1, 2, 4]
 
