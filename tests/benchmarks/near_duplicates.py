@@ -5,9 +5,9 @@
 
 4,000 images of CIFAR-100 and 1,000 handwritten digits (which share hashes by the dozen), and 150 copies each of six
 kinds: identical pixels, JPEG of quality 30, brighter by 30 %, turned by 4 degrees, cropped to the central 90 %,
-mirrored. quarter-width ResNet-18 of 4 epochs gives the features. A find is right when both images are of one original; pairs
-of two images that were not planted are listed by number, since CIFAR-100 has copies of its own. Some 2 minutes on 2
-cores.
+mirrored. A quarter-width ResNet-18 of 4 epochs gives the features. A find is right when both images are of one
+original; pairs of two images that were not planted are listed by number, since CIFAR-100 has copies of its own. Some
+2 minutes on 2 cores.
 """
 
 from __future__ import annotations
