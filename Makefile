@@ -28,12 +28,12 @@ setup: .venv/ready
 	@touch $@
 
 demo: .venv/ready
-	@$(BIN)/prune generate --world lamps --per-class 60 --target-train 20 --duplicates 0 --mislabelled 0 \
-	  --out $(DEMO)/data
+	@$(BIN)/prune generate --world lanterns --irrelevant 16 --per-class 240 --target-train 60 --target-test 300 \
+	  --duplicates 0 --mislabelled 0 --out $(DEMO)/data
 	@$(BIN)/transfer study --source $(DEMO)/data/source/train --targets signs=$(DEMO)/data/signs \
-	  --recipe lamps --surrogate-recipe lamps --surrogate-sample 0.5 --loader torch \
-	  --methods full random dp4tl-lm winnow --keeps 0.25 --keep auto --ladder 0.12 0.25 0.5 --seeds 0 1 2 \
-	  --evaluations probe knn --margin 20 --jobs 2 --out $(DEMO)/study
+	  --recipe lanterns --surrogate-recipe lanterns-surrogate --surrogate-sample 0.5 --gate auto --loader torch \
+	  --methods full random full-equal-compute winnow --keeps 0.2 --full-lengths 0.2 0.4 --seeds 0 1 2 3 4 \
+	  --margin 2.5 --jobs 2 --out $(DEMO)/study
 
 check: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy

@@ -160,7 +160,7 @@ def _run(config: Config) -> None:
         from transfer.studies.plan_progress import print_plan
 
         print_plan(tasks, config.json)
-        if not config.json and (text := forecast(tasks, study, config.price)):
+        if not config.json and (text := forecast(tasks, study, config.price, config.jobs)):
             print(text)
         return None
     with directory_lock(out):
@@ -173,7 +173,7 @@ def _run(config: Config) -> None:
             _forget_outstanding(tasks, out)
             return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
         tasks = _write_study(settings, study, out)
-        if text := forecast(outstanding(tasks, out), study, config.price):
+        if text := forecast(outstanding(tasks, out), study, config.price, config.jobs):
             note(text)
         _run_outstanding(tasks, out, config.jobs)
         if (text := _surrogate_to_choose(study, out)) is not None:

@@ -17,6 +17,7 @@ from transfer.verdicts.cost_account import duration_text
 _BY_SURROGATE = ("surrogate", "features", "leaks", "search")
 _BY_BACKBONE = ("pretrain", "evaluate")
 _CLASSES = 100  # the classifier's part of the FLOPs is small
+_TIMED = 0.5  # seconds
 _TRAINING = 3.0  # forward passes that training on an image costs
 
 
@@ -40,8 +41,12 @@ def training_flops(recipe: str) -> float:
     return per_image(build(_spec(recipe)), RECIPES[recipe], RECIPES[recipe].resolution)
 
 
-def training_seconds(recipe: str) -> float:
-    """Seconds of training on one image on this machine, from one or two timed steps on random images."""
+def training_seconds(recipe: str, jobs: int = 1) -> float:
+    """Seconds of training on one image on this machine, from a few timed steps on random images.
+
+    On a CPU the cores are shared among `jobs` tasks at a time, so each has fewer threads and all together are faster.
+    """
+    import os
     import time
 
     import torch
@@ -55,16 +60,20 @@ def training_seconds(recipe: str) -> float:
     with torch.random.fork_rng(devices=[]):
         network = build(_spec(recipe)).to(device).train()
         images = torch.randn(count, 3, side, side, device=device)
-    best = float("inf")
-    for _ in range(3):  # the first one also warms up
-        begin = time.perf_counter()
-        network(images).sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - begin)
-        if best > 2:
-            break
-    return best / count
+    threads, jobs = torch.get_num_threads(), jobs if device.type == "cpu" else 1
+    best, spent = float("inf"), 0.0
+    try:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 else threads)
+        while spent < _TIMED:  # the first step also warms up
+            begin = time.perf_counter()
+            network(images).sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            took = time.perf_counter() - begin
+            best, spent = min(best, took), spent + took
+    finally:
+        torch.set_num_threads(threads)
+    return best / count / jobs
 
 
 def _spec(recipe: str) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def check_compute(study: Study) -> None:
 def forecast_text(
     images: Mapping[str, float],
     flops: Mapping[str, float],
-    seconds: Mapping[str, float] | None = None,
+    seconds: Mapping[str, float],
     price: float | None = None,
 ) -> str:
     """The cost in one sentence.
@@ -111,7 +120,7 @@ def forecast_text(
     images : mapping
         From `images_by_recipe`.
     flops, seconds : mapping of str to float
-        Of training on one image, by recipe; without `seconds` there are no hours and no money.
+        Of training on one image, by recipe.
     price : float, optional
         Of one hour of the machine.
 
@@ -120,20 +129,19 @@ def forecast_text(
     >>> forecast_text({"a": 1000.0, "b": 500.0}, {"a": 2e9, "b": 1e9}, {"a": 7.0, "b": 0.4}, price=3.0)
     'Still to run: about 2.5e+12 FLOPs, 2.0 hours on this machine, 6.00 in money.'
     """
+    whole = sum(count * seconds[recipe] for recipe, count in images.items())
     parts = [f"about {sum(count * flops[recipe] for recipe, count in images.items()):.1e} FLOPs"]
-    if seconds is not None:
-        whole = sum(count * seconds[recipe] for recipe, count in images.items())
-        parts.append(f"{duration_text(whole)} on this machine")
-        if price is not None:
-            parts.append(f"{whole / 3600 * price:.2f} in money")
+    parts.append(f"{duration_text(whole)} on this machine")
+    if price is not None:
+        parts.append(f"{whole / 3600 * price:.2f} in money")
     return f"Still to run: {', '.join(parts)}."
 
 
-def forecast(tasks: Iterable[Task], study: Study, price: float | None, *, timed: bool = True) -> str | None:
-    """`forecast_text` of these tasks of a study; None where no network is trained or used any more."""
+def forecast(tasks: Iterable[Task], study: Study, price: float | None, jobs: int) -> str | None:
+    """`forecast_text` of these tasks of a study, `jobs` at a time; None where no network is left to train or to use."""
     images = images_by_recipe(tasks, study)
     if not images:
         return None
     flops = {recipe: training_flops(recipe) for recipe in images}
-    seconds = {recipe: training_seconds(recipe) for recipe in images} if timed else None
+    seconds = {recipe: training_seconds(recipe, jobs) for recipe in images}
     return forecast_text(images, flops, seconds, price)
