@@ -38,6 +38,8 @@ def check(words: Sequence[str]) -> None:
     while words and "=" in words[0] and words[0].split("=")[0].isidentifier():
         words = words[1:]
     name = Path(words[0]).name if words else ""
+    if words[1:3] == ["-m", "pretrain.launch"]:  # torchrun by another name
+        words, name = ["torchrun", *words[3:]], "torchrun"
     if name in ("accelerate", "torchrun") or "torch.distributed.run" in words:
         words = _launched(words)
     elif name == "sbatch":
@@ -57,6 +59,8 @@ def check(words: Sequence[str]) -> None:
 
 
 def _script(name: str, arguments: list[str]) -> None:
+    if name == "scaling":
+        return None  # no parser: one directory
     if name in ("submit", "study"):
         arguments = _without_own_flags(name, arguments)
         if name == "study" or arguments[:1] == [] or arguments[0] not in STAGES:

@@ -10,6 +10,21 @@ if [ -f "$WINNOW/.venv/bin/activate" ]; then . "$WINNOW/.venv/bin/activate"; fi
 # In single quotes, so that variables are expanded on the node.
 export WINNOW_LOCAL=${WINNOW_LOCAL-} # '$SLURM_TMPDIR', or '/scratch/$USER'
 
+# Options of every srun, and a command in front of Python, for sites that run containers. With pyxis:
+SRUN=() # (--container-image=/shared/winnow.sqsh --container-mounts=/shared,/home)
+# With apptainer; the checkout must be visible inside, under the same path:
+INSIDE=() # (apptainer exec --nv --bind /shared /shared/winnow.sif)
+
+# How the processes of several nodes find and reach each other. Leave all of it alone until a job says that its
+# processes did not meet, or is slow on two nodes.
+# export GLOO_SOCKET_IFNAME=eth0            # card for the rendezvous: where the host's own name leads to 127.0.0.1
+# export NCCL_SOCKET_IFNAME=eth0            # card that NCCL starts on, often the same; `ip -brief address` lists them
+# export NCCL_IB_HCA=mlx5                   # InfiniBand adapters for gradients, where there are also others
+# export NCCL_IB_DISABLE=1                  # no InfiniBand here: plain Ethernet
+# export NCCL_P2P_DISABLE=1                 # GPUs of a node that hang when they talk directly (virtual machines)
+# export NCCL_DEBUG=INFO                    # NCCL says which cards and paths it takes
+# export WINNOW_RENDEZVOUS_SECONDS=900      # nodes that start at very different times; 300 otherwise
+
 # sbatch options of every job.
 EVERY=() # (--partition=gpu --account=vision --mail-type=FAIL)
 

@@ -6,6 +6,8 @@ export WINNOW
 # shellcheck source=slurm/env.sh
 . "${WINNOW_ENV:-$WINNOW/slurm/env.sh}"
 
+[ -n "${SRUN+set}" ] || SRUN=() # an env.sh of an older version
+[ -n "${INSIDE+set}" ] || INSIDE=()
 FINISHED=0 # tasks of the plan that were finished since this job started
 
 say() { echo "winnow: $*" >&2; }
@@ -97,8 +99,8 @@ run() {
             scontrol requeue "$SLURM_JOB_ID" || say "this job cannot be requeued; submit again to resume"
             ;;
         125 | 137)
-            say "killed (exit code $code): most likely out of memory${SLURM_MEM_PER_NODE:+, the limit is $SLURM_MEM_PER_NODE MB a node}"
-            say "Give the stage a larger --mem in slurm/env.sh; sacct -j ${SLURM_JOB_ID:-JOB} -o JobID,State,MaxRSS says more."
+            say "killed (exit code $code), or another process failed: read above"
+            say "With nothing above: too little memory${SLURM_MEM_PER_NODE:+, the limit is $SLURM_MEM_PER_NODE MB a node}. Give the stage a larger --mem in slurm/env.sh; sacct -j ${SLURM_JOB_ID:-JOB} -o JobID,State,MaxRSS says more."
             ;;
         138) say "ended by SIGUSR1, 180 s before the time limit, with nothing saved: give the stage more --time in slurm/env.sh" ;;
     esac
@@ -124,7 +126,7 @@ launch() {
     fi
     export WINNOW_CORES=$cores OMP_NUM_THREADS=$cores
     if [ -z "$what" ]; then
-        srun --nodes=1 --ntasks=1 --cpus-per-task="$cores" python -m "$@" </dev/null
+        srun "${SRUN[@]}" --nodes=1 --ntasks=1 --cpus-per-task="$cores" "${INSIDE[@]}" python -m "$@" </dev/null
         return
     fi
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
@@ -132,5 +134,5 @@ launch() {
     MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the range from which the system takes ports
     export MASTER_ADDR MASTER_PORT
     # --wait: when one process dies, the others are ended too, instead of waiting for it until the time limit.
-    srun --cpus-per-task="$cores" --wait=60 "$WINNOW/slurm/rank.sh" python -m "$@" </dev/null
+    srun "${SRUN[@]}" --cpus-per-task="$cores" --wait=60 "$WINNOW/slurm/rank.sh" "${INSIDE[@]}" python -m "$@" </dev/null
 }

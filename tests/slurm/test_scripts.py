@@ -431,13 +431,44 @@ def test_a_job_is_requeued_exactly_when_its_exit_code_is_85(job):
         ({"a": 85}, 85, "what is done so far is saved; back to the queue"),
         ({"a": 0, "b": 138}, 85, "tasks finished: 1; back to the queue"),
         ({"a": 138}, 138, "with nothing saved: give the stage more --time"),
-        ({"a": 0, "b": 137}, 137, "most likely out of memory"),
+        ({"a": 0, "b": 137}, 137, "killed (exit code 137), or another process failed: read above"),
         ({"a": 0, "b": 2}, 2, ""),
         ({"a": 0, "b": 0}, 0, ""),
     ):
         done = job(0, **tasks)
         assert (done.code, done.requeued) == (code, code == 85), done.said
         assert said in done.said
+
+
+def test_a_container_stands_between_srun_and_python_where_env_sh_says_so(tmp_path):
+    folder, said = tmp_path / "stubs", tmp_path / "said"
+    folder.mkdir()
+    stub(folder / "srun", f'echo "$@" >>{said}')
+    stub(folder / "scontrol", 'case $1 in show) echo "n1 NodeAddr=10.0.0.1 x" ;; esac')
+    (tmp_path / "env.sh").write_text("SRUN=(--container-image=w.sqsh)\nINSIDE=(apptainer exec --nv w.sif)\n")
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_CPUS_PER_TASK": "4", "SLURM_NTASKS": "2"}
+    path = os.pathsep.join((str(folder), "/usr/bin", "/bin"))
+    for env, first, last in (
+        (tmp_path / "env.sh", "--container-image=w.sqsh ", "rank.sh apptainer exec --nv w.sif python -m pretrain "),
+        ("/dev/null", "--cpus-per-task=4 ", "rank.sh python -m pretrain "),  # an env.sh without them
+    ):
+        said.unlink(missing_ok=True)
+        done = shell(SLURM / "pretrain.sh", *FLAGS, cwd=tmp_path, path=path, WINNOW_ENV=str(env), **slurm)
+        assert done.returncode == 0, done.stderr
+        assert said.read_text().startswith(first)
+        assert last in said.read_text()
+
+
+def test_scaling_measures_stops_and_resumes_on_half_of_the_processes(tmp_path):
+    small = {"RECIPE": "lamps", "STEPS": "12", "PER": "4", "PROCESSES": "2", "IMAGES": "60", "WIDTH": "64"}
+    here = {"WINNOW_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "WINNOW_ENV": "/dev/null", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join((str(Path(sys.executable).parent), "/usr/bin", "/bin"))
+    done = shell(SLURM / "scaling.sh", "out", cwd=tmp_path, path=path, **small, **here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ +2 +\d+ +1\.000$", done.stdout, re.MULTILINE)
+    assert "SIGUSR1 on 2 processes: exit code 85 (85 is right); resuming on 1" in done.stdout
+    assert re.search(r"resumed and done: resuming from step \d+", done.stdout)
+    assert (tmp_path / "out/stopped/DONE").exists()
 
 
 def test_a_process_takes_its_place_from_slurm(tmp_path):
