@@ -46,7 +46,7 @@ _resize = _external("winnow_resize", _ffcv.resize, types.void, *(_i64,) * 11)
 _crc32 = _external("winnow_crc32", _zlib.crc32, _u64, _u64, _i64, _u32)
 
 
-def _compiled(function: Callable[..., None]) -> Any:
+def _compiled(function: Callable[..., Any]) -> Any:
     """Compile for use without Python's lock, and keep the code on disk where that is possible."""
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)

@@ -21,8 +21,10 @@ from prune.data.text_lists import TABLES, Table, read_lines, read_table
 from prune.runs.files import InputError, counted
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
-_PATHS = ("file_name", "filename", "file_path", "filepath", "path", "file", "image_path", "image_file", "image", "img")
-_PATHS = (*_PATHS, "imageid", "image_id", "image_name", "id")
+_PATHS = (
+    "file_name", "filename", "file_path", "filepath", "path", "file", "image_path", "image_file", "image", "img",
+    "imageid", "image_id", "image_name", "id",
+)  # fmt: skip
 _CLASSES = ("label", "labels", "class", "class_name", "classname", "category", "synset", "wnid", "target", "fine_label")
 _BOXES = "predictionstring"
 """Column of `LOC_val_solution.csv`: a class and four numbers for each box in the image."""

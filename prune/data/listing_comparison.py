@@ -63,10 +63,9 @@ def compare(listing: np.ndarray, labels: list[str] | None, manifest: Manifest) -
     there, _ = find(ids, listing)
     hit = rows[rows >= 0]
     other = []
-    for place in np.flatnonzero(rows >= 0) if labels else ():
-        held = manifest.classes[manifest.labels[rows[place]]]
-        if held != labels[place]:
-            other.append((bytes(listing[place]), held, labels[place]))
+    for name, row, label in zip(listing, rows, labels or ()):
+        if row >= 0 and (held := manifest.classes[manifest.labels[row]]) != label:
+            other.append((bytes(name), held, label))
     return Comparison(
         both=len(set(hit.tolist())),
         listed_alone=[bytes(name) for name in listing[rows < 0]],

@@ -122,7 +122,7 @@ def _type_range(image: Image.Image) -> float | None:
     if image.format is None:
         return 65535.0 if image.mode.startswith("I;16") else 255.0
     if image.format == "TIFF":
-        return float((1 << int(_tiff(image, _BITS, 8))) - 1) if _tiff(image, _FORMAT, 1) == 1 else None
+        return 2.0 ** (_tiff(image, _BITS, None) or 8) - 1 if _tiff(image, _FORMAT, 1) == 1 else None
     return 65535.0 if image.format == "PNG" else None
 
 
