@@ -7,6 +7,7 @@ random images; reading images, fitting classifiers and anything else without a n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from prune.runs.files import InputError
@@ -94,17 +95,24 @@ def check_compute(study: Study) -> None:
     whole = study.sizes.get("source", 0) * (study.epochs or study.recipe_epochs.get(study.recipe, 1))
     if study.compute is None or not study.trains_surrogates or not whole:
         return
+    from transfer.studies.candidates import with_surrogate
     from transfer.studies.study_plan import plan_of
 
-    own = [task for task in plan_of(study) if task.stage in ("surrogate", "features")]
-    images = images_by_recipe(own, study)[study.surrogate_recipe] / len(study.seeds) / study.uses
-    share = images * training_flops(study.surrogate_recipe) / (whole * training_flops(study.recipe))
-    if share >= study.compute:
-        raise InputError(
-            f"--compute {study.compute:g}: surrogate and features alone would cost {share:.2g} of a full pretraining; "
-            "a smaller --surrogate-sample, --surrogate-epochs or --surrogate-recipe, more --uses or a larger --compute "
-            "is needed"
-        )
+    alone = replace(study, surrogates=(), surrogate=None)
+    for text in study.surrogates or (None,):
+        one = with_surrogate(alone, text)
+        if not one.trains_surrogates or one.surrogate_model is not None:
+            continue
+        own = [task for task in plan_of(one) if task.stage in ("surrogate", "features")]
+        images = images_by_recipe(own, one)[one.surrogate_recipe] / len(study.seeds) / study.uses
+        share = images * training_flops(one.surrogate_recipe) / (whole * training_flops(study.recipe))
+        if share >= study.compute:
+            what = f"surrogate {text}" if text else "surrogate"
+            raise InputError(
+                f"--compute {study.compute:g}: {what} and features alone would cost {share:.2g} of a full pretraining; "
+                "a smaller --surrogate-sample, --surrogate-epochs or --surrogate-recipe, more --uses or a larger "
+                "--compute is needed"
+            )
 
 
 def forecast_text(

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from transfer.studies.forecast import forecast_text, images_by_recipe, training_flops, training_seconds
+from prune.runs.files import InputError
+from transfer.studies.forecast import check_compute, forecast_text, images_by_recipe, training_flops, training_seconds
 from transfer.studies.places import Splits
 from transfer.studies.settings import Study
 from transfer.studies.study_plan import plan_of
@@ -39,6 +40,17 @@ def test_a_study_with_one_recipe_for_both_networks_counts_both():
     one = replace(STUDY, surrogate_recipe="small-rn18")
     # As above, but the surrogate trains for 10 epochs.
     assert images_by_recipe(plan_of(one), one) == {"small-rn18": pytest.approx(2500 + 1090 / 3 + 14_000 + 90)}
+
+
+def test_a_total_compute_that_a_surrogate_alone_would_exceed_is_refused_by_name():
+    # tiny costs 66 MFLOPs an image and small-rn18 830: (1000 + 1060 / 3) * 66 / (10,000 * 830) is 0.011.
+    check_compute(replace(STUDY, compute=0.02))
+    with pytest.raises(InputError, match=r"--compute 0.01: surrogate and features alone would cost 0.011 of a full"):
+        check_compute(replace(STUDY, compute=0.01))
+    check_compute(replace(STUDY, compute=0.01, uses=3))
+    check_compute(replace(STUDY, compute=0.01, surrogates=("none", "0.05", "timm:resnet18")))
+    with pytest.raises(InputError, match=r"--compute 0.01: surrogate 0.25 and features alone"):
+        check_compute(replace(STUDY, compute=0.01, surrogates=("0.05", "0.25")))
 
 
 def test_the_recipes_networks_are_counted_and_timed():
