@@ -62,19 +62,20 @@ def run(config: Config) -> None:
         if names is not None and len(names) != count:
             raise InputError(f"{config.names}: {len(names)} names for a model of {count} classes")
         classes = names or _imagenet(model, count) or [f"class-{k:05d}" for k in range(count)]
+        side = int(cfg["input_size"][-1]) if config.resolution is None else config.resolution
         spec = {
             "arch": config.arch,
             "kwargs": {},
             "stem": "imagenet",
             "classes": classes,
-            "resolution": int(cfg["input_size"][-1]) if config.resolution is None else config.resolution,
+            "resolution": side,
             "mean": [255 * v for v in cfg["mean"]],
             "std": [255 * v for v in cfg["std"]],
             "recipe": None,
             "index": None,
             "source": None,
         }
-        refuse_size(model, spec["resolution"])
+        refuse_size(model, side)
         networks.save_model(config.out, model, spec)
         finish(
             config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out)

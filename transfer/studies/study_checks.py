@@ -155,7 +155,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 def read_record(place: Path) -> dict[str, Any]:
     """Read done/NAME.json of a task: "command", "needs" and "seconds"."""
-    record = read_json(place)
+    record: dict[str, Any] = read_json(place)
     sound = isinstance(record, dict) and {"command", "needs", "seconds"} <= record.keys()
     if not sound or not _is_number(record["seconds"]):
         raise InputError(f"{place}: is not the record of a task; remove it, and the task runs again")
