@@ -5,8 +5,10 @@
 
 adaptive chooses a quality for each sample; uniform one quality for all (the one of the greatest value, or --quality);
 drop keeps or drops samples at their original bytes. All three are one allocator (prune/byte_budget/allocation.py).
-`prune materialize` writes the result, exact to the byte. Curves that were predicted in part need --source: the step
-then encodes what it chooses and counts the true bytes.
+`prune materialize` writes the result, whose images take the planned bytes exactly. The beton also has a header, a
+record for each image, and whole pages of at least 2 MiB: the plan leaves room for them, so that the file exceeds the
+budget by 1 % or two pages at most. Curves that were predicted in part need --source: the step then encodes what it
+chooses and counts the true bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from prune.byte_budget.budget_inputs import Curves
     from prune.data.dataset import Dataset
     from prune.index.pruned_index import PrunedIndex
+
+
+_PAGES = 2 << 21
+"""Bytes by which the file of a small budget may exceed it: one page for the header, one that is filled in part."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def run(config: Config) -> Path:
 
     from prune.byte_budget import budget_inputs
     from prune.byte_budget.budget_report import numbers, show
+    from prune.data.beton import best_page, beton_bytes
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
@@ -94,11 +101,19 @@ def run(config: Config) -> Path:
             if config.json:
                 show(numbers(PrunedIndex.load(config.out), index, budget, None), as_json=True)
             return config.out
-        allocation, level, nbytes = _allocated(config, index, curves, score, budget, source)
-        chosen = budgeted_index(index, allocation, level, nbytes, step)
+        left = budget
+        while True:
+            allocation, level, nbytes = _allocated(config, index, curves, score, left, source)
+            chosen = budgeted_index(index, allocation, level, nbytes, step)
+            file = beton_bytes(chosen.nbytes, best_page(chosen.nbytes)) if len(chosen) else 0
+            over = file - budget - max(budget // 100, _PAGES)
+            if over <= 0 or not len(chosen):
+                break
+            left -= over
         chosen.save(config.out)
         show(numbers(chosen, index, budget, allocation), as_json=config.json)
-        note(f"{config.out}: keeps {len(chosen)} of {len(index)} samples, {allocation.nbytes:,} of {budget:,} bytes")
+        kept = f"keeps {len(chosen)} of {len(index)} samples, {allocation.nbytes:,} of {budget:,} bytes"
+        note(f"{config.out}: {kept}, a beton of {file:,} bytes")
     return config.out
 
 

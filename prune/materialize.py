@@ -80,7 +80,8 @@ def run(config: Config) -> Path:
             manifest.meta.update(meta, provenance=[*index.provenance, step])
             manifest.save(place)
             files.finish()
-        note(f"{config.out}: {counted(len(index), 'image')}, {int(manifest.nbytes.sum(dtype='i8')) / 1e6:,.1f} MB")
+        size, held = int(manifest.nbytes.sum(dtype="i8")), config.out.stat().st_size
+        note(f"{config.out}: {counted(len(index), 'image')} of {size / 1e6:,.1f} MB, a file of {held / 1e6:,.1f} MB")
     return config.out
 
 
@@ -99,9 +100,9 @@ def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:
     import os
     import shutil
 
-    from prune.data.beton import beton_bytes
+    from prune.data.beton import best_page, beton_bytes
 
-    needed = beton_bytes(index.nbytes, source.beton.page_size)
+    needed = beton_bytes(index.nbytes, best_page(index.nbytes))
     if index.quality.any() and not any(step.get("step") == "budget" for step in index.provenance):
         needed += needed // 10  # sizes that were not measured
     folder = out.absolute().parent
@@ -117,6 +118,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
     """Write the images that are still missing; returns the manifest, not yet saved."""
     import numpy as np
 
+    from prune.data.beton import best_page
     from prune.data.image_codecs import HALF
     from prune.data.orientation import orientation_of
     from prune.index.manifest import Manifest, digest
@@ -141,7 +143,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
         digests[row], checks[row] = digest(data), zlib.crc32(data)
         return True
 
-    with files.start(k, source.beton.page_size, shape, right) as writer:
+    with files.start(k, best_page(index.nbytes), shape, right) as writer:
         begin = writer.count
         if begin:
             note(f"{files.out}: resumes after {counted(begin, 'image')}")

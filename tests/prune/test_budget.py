@@ -17,6 +17,7 @@ from prune.byte_budget.budget_inputs import budget_of, floors
 from prune.byte_budget.curve_prediction import predict
 from prune.byte_budget.distortion import dropped, fmse, psnr
 from prune.data import image_codecs
+from prune.data.beton import best_page, beton_bytes
 from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest
 from prune.index.npz import open_arrays, save_arrays
@@ -374,3 +375,13 @@ def test_codecs_are_ranked_at_equal_bytes(made, capsys):
 def test_codecs_named_wrongly_are_refused(made, change, message):
     with pytest.raises(InputError, match=message):
         codec_table.run(codec_table.Config(made.root / "s.beton", made.root / "model", **change))
+
+
+@pytest.mark.parametrize("each", [2_000, 150_000, 1_300_000])
+def test_the_smallest_file_has_the_page_that_its_images_ask_for(each):
+    sizes = np.full(400, each)
+    chosen = beton_bytes(sizes, best_page(sizes))
+    assert chosen == min(beton_bytes(sizes, 1 << bits) for bits in range(21, 26))
+    assert chosen < beton_bytes(sizes, 1 << 28)
+    if each == 1_300_000:  # a page of 2 MiB would hold one image and be a third empty
+        assert best_page(sizes) > 1 << 21
