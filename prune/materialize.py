@@ -111,7 +111,7 @@ def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:
     partial = out.with_name(f".{out.name}.partial")
     free = shutil.disk_usage(folder).free + (os.stat(partial).st_blocks * 512 if partial.exists() else 0)
     if needed > free:
-        raise InputError(f"{out}: needs {needed / 1e9:,.2f} GB, and {folder} has {free / 1e9:,.2f} GB free")
+        raise InputError(f"{out}: needs {needed / 1e6:,.1f} MB, and {folder} has {free / 1e6:,.1f} MB free")
 
 
 def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) -> Any:

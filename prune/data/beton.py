@@ -283,10 +283,11 @@ def best_page(sizes: np.ndarray) -> int:
 
     Examples
     --------
-    Images of 1.5 MiB: a page of 2 MiB holds one, a page of 16 MiB ten.
+    A hundred images of 1.5 MiB: a page of 2 MiB holds one, a page of 8 MiB five, and 20 of those and one for the header
+    are 168 MiB instead of 202.
 
-    >>> best_page(np.full(10, 3 << 19)) >> 20
-    16
+    >>> best_page(np.full(100, 3 << 19)) >> 20
+    8
     >>> best_page(np.full(10, 1000)) >> 20
     2
     """

@@ -230,7 +230,7 @@ def test_a_damaged_source_image_is_named_and_nothing_is_left(made, tmp_path):
 def test_a_full_disk_is_seen_before_the_work_begins(made, tmp_path, monkeypatch):
     usage = SimpleNamespace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
-    with pytest.raises(InputError, match=r"needs 0.02 GB, and .* has 0.00 GB free"):
+    with pytest.raises(InputError, match=r"needs 4.2 MB, and .* has 0.0 MB free"):
         run(Config(made.index, source=made.source, out=tmp_path / "new" / "m.beton"))
     assert list(tmp_path.iterdir()) == []
 
