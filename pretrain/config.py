@@ -26,6 +26,9 @@ class Config:
     """Accept an index of another source, and ignore its samples that --beton lacks; recorded in provenance.json."""
     val: Location[Path | None] = None
     """Beton with the same classes to evaluate on after each epoch; never pruned."""
+    order: Literal["random", "block"] = "random"
+    """random: each epoch a new order of all images. block: for a source larger than memory, images are mixed within 256
+    pages (2 GiB) at a time, drawn from the whole file; also exact and resumable on any number of processes."""
     sample: float = 1.0
     """Train on a random part of the (indexed) source, in (0, 1]; drawn from the seed."""
     fold: str | None = None

@@ -32,7 +32,13 @@ def steps_per_epoch(n: int, batch: int) -> int:
     return n // min(n, batch)
 
 
-def epoch_order(rows: np.ndarray, seed: int, epoch: int, batch: int) -> np.ndarray:
+WINDOW = 256
+"""Pages of a beton whose images `--order block` mixes at a time: 2 GiB at the default size of a page."""
+
+
+def epoch_order(
+    rows: np.ndarray, seed: int, epoch: int, batch: int, pages: np.ndarray | None = None, window: int = WINDOW
+) -> np.ndarray:
     """Permute `rows` for one epoch and cut the tail that does not fill a global batch.
 
     Parameters
@@ -43,6 +49,10 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int, batch: int) -> np.ndarr
         Together they decide the permutation.
     batch : int
         Global batch.
+    pages : (n,) int64, optional
+        The page of the beton in which each row lies. Then the pages are permuted, and the rows only within `window`
+        pages that follow each other in that order: a source that does not fit into memory is read in long runs.
+    window : int
 
     Returns
     -------
@@ -50,7 +60,13 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int, batch: int) -> np.ndarr
         The first `batch` entries are the first step's, and so on.
     """
     size = min(len(rows), batch)
-    return np.random.default_rng((seed, epoch)).permutation(rows)[: len(rows) // size * size]
+    draw = np.random.default_rng((seed, epoch))
+    if pages is None:
+        return draw.permutation(rows)[: len(rows) // size * size]
+    kinds, which = np.unique(pages, return_inverse=True)
+    windows = draw.permutation(len(kinds))[which] // window
+    order = draw.permutation(len(rows))
+    return rows[order[np.argsort(windows[order], kind="stable")]][: len(rows) // size * size]
 
 
 def rank_order(order: np.ndarray, batch: int, rank: int, world: int, start: int = 0) -> np.ndarray:

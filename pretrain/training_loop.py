@@ -50,6 +50,7 @@ def train(
     checkpoint_seconds: float = 600.0,
     dynamics: bool = False,
     hooks: Hooks | None = None,
+    pages: np.ndarray | None = None,
 ) -> Progress:
     """Train `network` in place.
 
@@ -75,6 +76,8 @@ def train(
         Write one whenever this time has passed (0: after every step), and after an epoch once a tenth of it has.
     dynamics : bool
         Record every image; `hooks.on_records` gets them.
+    pages : (m,) int64, optional
+        Page of every row of the source, for an order that reads pages in runs; see `sampling_order.epoch_order`.
 
     Raises
     ------
@@ -99,6 +102,7 @@ def train(
             directory=checkpoints,
             every=checkpoint_seconds,
             progress=Progress(micro_batch=micro_batch or sampling_order.rank_batch(batch, 0, ranks.world)),
+            pages=pages,
         )
         run.resume(micro_batch)
         run.learner.wrap()
@@ -123,6 +127,7 @@ class _Run:
     directory: Path | None
     every: float
     progress: Progress
+    pages: np.ndarray | None = None
     saved: float = 0.0
 
     def resume(self, micro_batch: int | None) -> None:
@@ -221,7 +226,8 @@ class _Run:
         ranks = learner.ranks
         clock = time.perf_counter()
         batch = sampling_order.global_batch(len(rows), recipe.batch, ranks.world)
-        whole = sampling_order.epoch_order(rows, self.seed, p.epoch, batch)
+        pages = None if self.pages is None else self.pages[rows]
+        whole = sampling_order.epoch_order(rows, self.seed, p.epoch, batch, pages)
         mine = sampling_order.rank_order(whole, batch, ranks.rank, ranks.world, p.batch)
         learner.model.train()
         # With fewer images than a batch, the rate is scaled down with the batch.

@@ -195,11 +195,19 @@ def _train(
                 checkpoints=config.out / "checkpoint",
                 checkpoint_seconds=60 * config.checkpoint_minutes,
                 dynamics=config.dynamics,
+                pages=_pages(plan) if config.order == "block" else None,
                 hooks=Hooks(after_epoch, on_records, on_lines, on_step),
             )
     finally:
         for each in tracker.trackers:
             each.finish()
+
+
+def _pages(plan: TrainingPlan) -> np.ndarray:
+    """The page of the beton in which each image lies, (n,) int64."""
+    beton = plan.source.beton
+    pages: np.ndarray = beton.samples["image"]["pointer"].astype(np.int64) // beton.page_size
+    return pages
 
 
 def _write(

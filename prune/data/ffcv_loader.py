@@ -19,6 +19,7 @@ from threading import Barrier
 import numpy as np
 import torch
 
+from prune.data import read_ahead
 from prune.data.batches import Batch, Draw, by_blocks, drawing
 from prune.data.beton import JPEG
 from prune.data.crops import Crops
@@ -29,6 +30,8 @@ from prune.runs import compute_device
 
 AHEAD = 3
 """Batches that are decoded ahead of the one in use."""
+READ_AHEAD = 16
+"""Batches for which the system is asked at once to read them from the disk, when half of the last ones are begun."""
 
 
 @dataclass
@@ -79,10 +82,14 @@ class FfcvLoader:
     def _batches(self, rows: np.ndarray, draw: Draw, side: int) -> Iterator[Batch]:
         parts = by_blocks(rows, self.batch_size, draw)
         waiting: deque[_Work] = deque()
+        asked = submitted = 0  # images
         try:
             while True:
                 while len(waiting) <= AHEAD and (part := next(parts, None)) is not None:
+                    if asked < len(rows) and submitted >= asked - READ_AHEAD * self.batch_size // 2:
+                        self._ask(rows[asked : (asked := asked + READ_AHEAD * self.batch_size)])
                     waiting.append(self._submit(*part, side))
+                    submitted += len(part[0])
                 if not waiting:
                     return
                 work = waiting[0]
@@ -97,6 +104,12 @@ class FfcvLoader:
                 )
         finally:  # also when the caller stops early: wait for the threads that write into these batches
             wait([part for work in waiting for part in work.parts if not part.cancel()])
+
+    def _ask(self, rows: np.ndarray) -> None:
+        """Have the system read these images from the disk before their turn comes."""
+        beton = self.source.beton
+        pointers = beton.samples["image"]["pointer"][rows].astype(np.int64)
+        read_ahead.will_need(self._data, read_ahead.runs(pointers, beton.sizes[rows], beton.page_size))
 
     def _submit(self, rows: np.ndarray, crops: Crops, side: int) -> _Work:
         images = self._room(len(rows), side)

@@ -84,3 +84,41 @@ def test_a_sample_is_a_sorted_part_that_depends_on_the_seed_and_is_not_the_first
     assert not np.array_equal(part, np.sort(sampling_order.epoch_order(rows, 3, 0, 1)[:250]))
     assert sampling_order.sample_rows(rows, 1.0, seed=3) is rows
     assert len(sampling_order.sample_rows(rows[:3], 0.01, seed=0)) == 1
+
+
+def test_a_block_order_shows_every_image_once_and_mixes_images_of_a_window_of_pages_only():
+    rows, page = np.arange(3, 1003), 7  # 7 images a page: 143 pages, of which 10 make a window
+    pages = rows // page
+    order = sampling_order.epoch_order(rows, 0, 2, 50, pages, window=10)
+    assert sorted(order.tolist()) == rows.tolist()
+    seen = order // page
+    # Windows follow one another: as an image of the next one comes, none of the last one is left.
+    last = {int(kind): int(np.flatnonzero(seen == kind)[-1]) for kind in np.unique(seen)}
+    first = {int(kind): int(np.flatnonzero(seen == kind)[0]) for kind in np.unique(seen)}
+    for at in range(0, 1000, 97):
+        open_pages = [kind for kind in first if first[kind] <= at <= last[kind]]
+        assert len(open_pages) <= 10
+    assert len({int(kind) for kind in seen[:60]}) > 8  # and a window is mixed
+    assert np.abs(np.diff(seen[:60])).max() > 20  # of pages from the whole file
+
+
+def test_a_block_order_depends_on_seed_and_epoch_alone_and_is_shared_like_any_other():
+    rows, pages = np.arange(512), np.arange(512) // 5
+
+    def drawn(seed: int, epoch: int) -> list[int]:
+        return sampling_order.epoch_order(rows, seed, epoch, 32, pages, window=8).tolist()
+
+    assert drawn(1, 1) == drawn(1, 1)
+    assert drawn(1, 1) != drawn(1, 2) != drawn(2, 2)
+    order = np.array(drawn(1, 1))
+    for world in (1, 2, 3):  # whoever takes part, and wherever a run resumes, the global batches are the same
+        parts = [sampling_order.rank_order(order, 32, rank, world, start=4) for rank in range(world)]
+        cut = [part.reshape(12, -1) for part in parts]
+        assert np.concatenate(cut, axis=1).reshape(-1).tolist() == order[4 * 32 :].tolist()
+
+
+def test_without_pages_the_order_is_that_of_older_versions():
+    rows = np.arange(100)
+    assert (
+        sampling_order.epoch_order(rows, 3, 4, 10).tolist() == np.random.default_rng((3, 4)).permutation(100).tolist()
+    )

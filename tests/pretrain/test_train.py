@@ -133,6 +133,15 @@ def test_folds_leave_out_each_image_once_and_the_model_says_which(settings, inde
         train.run(replace(config, fold=None))
 
 
+def test_a_block_order_trains_on_every_image_and_is_part_of_what_identifies_a_run(settings):
+    config = replace(settings, order="block", batch_size=50, dynamics=True)
+    train.run(config)
+    arrays, _ = open_arrays(config.out / "dynamics.npz", "winnow-dynamics/1")
+    assert not np.isnan(arrays["probability"]).any()  # 300 images, 6 batches
+    with pytest.raises(InputError, match="order: 'block' -> 'random'"):
+        train.run(replace(config, order="random"))
+
+
 def test_another_config_in_the_same_directory_is_refused_by_name(settings):
     train.run(settings)
     with pytest.raises(InputError, match="seed: 0 -> 5"):
