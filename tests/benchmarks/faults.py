@@ -66,7 +66,7 @@ STEPS = {
                      "--out", "{out}/x.curves.npz"],
     "prune materialize": ["prune", "materialize", "i.index.npz", "--source", "x.beton", "--out", "{out}/m.beton"],
     "pretrain": ["pretrain", "--beton", "x.beton", *FAST, "--epochs", "6", "--precision", "fp32",
-                 "--checkpoint-minutes", "0", "--out", "{out}/run"],
+                 "--checkpoint-minutes", "0.02", "--out", "{out}/run"],
     "transfer probe": ["transfer", "probe", "--model", "model", "--train", "t.beton", "--test", "u.beton",
                        "--loader", "torch", "--out", "{out}/probe"],
     "transfer finetune": ["transfer", "finetune", "--model", "model", "--train", "t.beton", "--test", "u.beton",
