@@ -40,7 +40,10 @@ def join() -> PartialState:
         _meet(cpu)
     if PartialState._shared_state and PartialState().device.type != ("cpu" if cpu else "cuda"):
         PartialState._reset_state()  # an earlier run of this process computed on another device
-    return PartialState(cpu=cpu)
+    try:
+        return PartialState(cpu=cpu)
+    except NotImplementedError as error:  # some consumer cards cannot talk to each other directly
+        raise InputError(" ".join(str(error).split())) from None
 
 
 def patient(group: Any = None) -> None:

@@ -175,14 +175,16 @@ def transfer(c: Setting) -> None:
 
 
 def _round(c: Setting, fake_quantised: Any) -> None:
-    """One step with rounded weights and activations has finite gradients."""
+    """One step with rounded weights and activations, in a training's precision, has finite gradients."""
+    from pretrain.distributed import dtype_of
     from prune.models.networks import load_model
 
     network, spec = load_model(_model(c))
     network = network.to(c.device).train()
     side = int(spec["resolution"])
-    with fake_quantised(network):
-        network(torch.randn(8, 3, side, side, device=c.device)).square().mean().backward()
+    dtype = dtype_of("auto")
+    with fake_quantised(network), torch.autocast(c.device.type, dtype, enabled=dtype is not None):
+        network(torch.randn(8, 3, side, side, device=c.device)).float().square().mean().backward()
         sound = all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
     c.report.must("training with the rounding of int8: finite gradients", sound)
 
