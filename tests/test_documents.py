@@ -101,8 +101,8 @@ def test_no_text_names_a_distribution_that_is_not_ours():
         ), path
 
 
-def test_the_readme_maps_every_folder():
-    rows = re.findall(r"^\| `([^`]+/)` \| (.+) \|$", section("README.md", "What is where"), re.MULTILINE)
+def test_the_page_of_the_architecture_maps_every_folder():
+    rows = re.findall(r"^\| `([^`]+/)` \| (.+) \|$", section("docs/architecture.md", "What is where"), re.MULTILINE)
     mapped = [name for name, _ in rows]
     assert len(mapped) == len(set(mapped))
     assert folders() - set(mapped) == set()
