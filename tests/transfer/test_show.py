@@ -138,6 +138,34 @@ def test_look_alikes_of_which_none_is_identical_are_called_no_more_than_that(stu
     assert "raises the accuracy" not in said
 
 
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def compared(**more):
+    pair = {"ids": ["x/<b>1</b>.png", "t/1.png"], "likeness": 0.97, "images": [PIXEL, PIXEL]}
+    return leaks(3) | {"similar": 5, "compared": True, "closest": [pair, pair | {"likeness": 0.41}]} | more
+
+
+def test_copies_that_were_compared_on_the_images_are_called_copies_and_the_page_shows_the_closest_pairs(study, capsys):
+    folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks={"birds": compared()})
+    assert main(["show", "--study", str(folder)]) == 0
+    assert "3 of 2,000 test images of birds (1 identical) have a copy in the source" in capsys.readouterr().out
+    assert main(["report", "--study", str(folder)]) == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count(f'<img src="{PIXEL}"') == 4
+    assert "0.97: a copy" in page
+    assert "0.41: alike only to the surrogate" in page
+    assert "source image x/&lt;b&gt;1&lt;/b&gt;.png" in page
+
+
+@pytest.mark.parametrize("uri", ["javascript:alert(1)", 'data:image/png;base64,A" onerror="x', "http://x/y.png", 3])
+def test_a_pair_whose_images_are_no_data_uris_is_refused(study, capsys, uri):
+    pair = {"ids": ["a", "b"], "likeness": 0.9, "images": [PIXEL, uri]}
+    folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks={"birds": compared(closest=[pair])})
+    assert main(["report", "--study", str(folder)]) == 2
+    assert "no valid closest pairs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("found", [None, {}, {"birds": leaks(0)}])
 def test_without_leaks_none_are_mentioned(study, capsys, found):
     folder = study({**CONTROLS, ("winnow", 0.5): 0.62}, leaks=found)

@@ -89,6 +89,7 @@ def report_html(
         costs=tables.cost_table(analysis["ledger"]),
         stages=tables.stage_table(analysis["ledger"]),
         leaks=tables.leak_table(analysis["leaks"]),
+        leaks_compared=all(one["compared"] for one in analysis["leaks"].values()),
         selections=[_class_table(one) for one in selections],
         shown_first=selection_shown_first(analysis, selections),
         pictures=pictures,

@@ -202,10 +202,11 @@ def stage_table(account: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[
 
 def leak_table(leaks: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Header and rows: how many test images of each target the source nearly duplicates, by how many of its own."""
-    header = ("target", "test images", "near-duplicates in the source", "identical", "source images")
+    header = ("target", "test images", "with a copy in the source", "identical", "source images", "only look alike")
     return header, [
         [target, f"{one['images']:,}", f"{one['leaked']:,}" if one["leaked"] else "none found"]
         + ["" if one["identical"] is None else f"{one['identical']:,}", f"{one['source_images']:,}"]
+        + [f"{one['similar']:,}" if one["compared"] else "not compared"]
         for target, one in leaks.items()
     ]
 

@@ -69,13 +69,13 @@ def evaluation_result(task: Task, out: Path) -> dict[str, Any]:
 
 
 def counted_leaks(tasks: Sequence[Task], out: Path) -> dict[str, dict[str, Any]]:
-    """By target: test images, how many of them the source nearly duplicates, by how many of its own, and examples."""
-    keys = ("images", "leaked", "source_images", "identical", "pairs")
+    """By target: test images, how many of them the source has copies of, how many only look alike, and examples."""
+    keys = ("images", "leaked", "source_images", "identical", "pairs", "similar", "compared", "closest")
     found = {}
     for task in tasks:
         if task.stage == "leaks" and task.name.startswith("leaks/") and is_done(task, out):
             (one,) = read_json(out / task.out)["tests"].values()
-            found[task.facts["target"]] = {key: one[key] for key in keys}
+            found[task.facts["target"]] = {key: one[key] for key in keys if key in one}
     return found
 
 

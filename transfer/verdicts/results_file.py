@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,4 +75,23 @@ def _checked_leaks(results: Mapping[str, Any], place: Path) -> dict[str, dict[st
         pairs = one.get("pairs", []) if whole else None
         if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             raise InputError(f"{place}: leaks of {target!r} have no valid {', '.join(_LEAK_COUNTS)} and pairs")
-    return {target: {"pairs": [], "identical": None, **one} for target, one in found.items()}
+        closest = one.get("closest", [])
+        if not isinstance(closest, list) or not all(map(_is_closest, closest)):
+            raise InputError(f"{place}: leaks of {target!r} have no valid closest pairs")
+    absent = {"pairs": [], "identical": None, "similar": 0, "compared": False, "closest": []}
+    return {target: {**absent, **one} for target, one in found.items()}
+
+
+def _is_closest(pair: object) -> bool:
+    """Whether this is a pair as `prune leaks` writes it: two ids, a likeness, and two images as data URIs."""
+    if not isinstance(pair, dict) or not isinstance(pair.get("likeness"), (int, float)):
+        return False
+    ids, images = pair.get("ids"), pair.get("images")
+    lists = isinstance(ids, list) and isinstance(images, list) and len(ids) == len(images) == 2
+    return lists and all(isinstance(one, str) for one in ids) and all(map(_is_image, images))
+
+
+def _is_image(uri: object) -> bool:
+    return (
+        isinstance(uri, str) and re.fullmatch(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+={0,2}", uri) is not None
+    )
