@@ -65,7 +65,7 @@ STEPS = {
     "prune curves": ["prune", "curves", "x.beton", "--model", "model", "--qualities", "50", "20",
                      "--out", "{out}/x.curves.npz"],
     "prune materialize": ["prune", "materialize", "i.index.npz", "--source", "x.beton", "--out", "{out}/m.beton"],
-    "pretrain": ["pretrain", "--beton", "x.beton", *FAST, "--epochs", "6", "--precision", "fp32",
+    "pretrain": ["pretrain", "--beton", "x.beton", *FAST, "--epochs", "3", "--precision", "fp32",
                  "--checkpoint-minutes", "0.02", "--out", "{out}/run"],
     "transfer probe": ["transfer", "probe", "--model", "model", "--train", "t.beton", "--test", "u.beton",
                        "--loader", "torch", "--out", "{out}/probe"],

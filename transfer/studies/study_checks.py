@@ -113,14 +113,14 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     known = {each.name for each in fields(Study)} - {"sizes", "recipe_epochs"} | {"format", "margin"}
     if unknown := sorted(settings.keys() - known):
         raise InputError(f"{_shown(unknown[0])} is not a setting of a study of this version")
-    texts = ("methods", "guides", "evaluations")
-    numbers = ("keeps", "ladder", "full_lengths", "computes")
+    texts = ("methods", "guides", "evaluations", "surrogates")
+    numbers = ("keeps", "ladder", "full_lengths")
     for name in (*texts, *numbers, "seeds"):
         kind = "texts" if name in texts else "numbers"
         right = str if name in texts else int if name == "seeds" else (int, float)
         value = settings.get(name)
         needed = name in ("methods", "keeps", "seeds", "guides")
-        if value is None and not needed:
+        if value is None and (name == "ladder" or (name not in settings and not needed)):
             continue
         if not isinstance(value, list) or not all(isinstance(v, right) and not isinstance(v, bool) for v in value):
             raise InputError(f"{name} {_shown(value)}: a list of {kind} is expected")
@@ -130,7 +130,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("margin", "surrogate_sample"):
         if not _is_number(settings.get(name)):
             raise InputError(f"{name} {_shown(settings.get(name))}: a number is expected")
-    for name in ("side", "floor", "epochs", "surrogate_epochs", "uses"):
+    for name in ("side", "floor", "epochs", "surrogate_epochs", "uses", "compute"):
         if settings.get(name) is not None and not _is_number(settings[name]):
             raise InputError(f"{name} {_shown(settings[name])}: a number is expected")
     if missing := {"methods", "keeps", "seeds", "guides", "side"} - settings.keys():
@@ -138,7 +138,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     gate = settings.get("gate", OPEN)
     if not isinstance(gate, str) or gate_setting(gate) != gate:
         raise InputError(f"gate {_shown(gate)}: open, auto or a share is expected")
-    for name in ("gate", "loader"):
+    for name in ("loader", "init"):
         if not isinstance(settings.get(name), (str, type(None))):
             raise InputError(f"{name} {_shown(settings[name])}: a text is expected")
     targets = settings.get("targets")
