@@ -34,14 +34,17 @@ LARGE_WIDTH, LARGE_CLASSES, LARGE_LOGITS = 128, 21_841, 64
 GOALS = {
     "together": (20.0, 4.0),
     "k-means": (180.0, 4.0),
-    "duplicates": (180.0, 4.0),
-    "d2": (180.0, 4.0),
-    "k-center": (180.0, 4.0),
-    "herding": (180.0, 4.0),
+    **dict.fromkeys(("duplicates", "d2", "k-center", "herding", "facility-location"), (60.0, 4.0)),
+    **dict.fromkeys(("domain", "influence", "zcore", "balance", "evidence"), (60.0, 4.0)),
 }
 """Seconds on two cores, and GiB."""
 PARTS = {
     "together": "LM, FM, all scores of one pass, prototypes, Moderate; dp4tl-lm, el2n and winnow selected",
+    "domain": "one pass and the odds of looking like the target, cross-fitted",
+    "influence": "one pass and the last layer's gradients against the target's",
+    "zcore": "one pass and coverage less redundancy",
+    "balance": "one pass and hierarchical k-means with resampling",
+    "evidence": "classes by votes beyond chance, gate open, selected",
     "selections": "random, class-random, dp4tl-fm, entropy, margin, moderate and ccs selected",
     "dynamics": "forgetting, AUM, EL2N, TDDS, DUAL, Dyn-Unc and variance of 12 epochs",
     "suspects": "one pass and confident learning",
@@ -194,7 +197,10 @@ def part(name: str, folder: Path) -> None:
         "k-means": clustered,
         "leaks": lambda: scored(leaks=(test,)),
         "d2": lambda: selected(quota="size", rank=f"{hardness}:d2"),
-        **{method: (lambda: selected(method=name)) for method in ("k-center", "herding", "facility-location")},
+        **{
+            method: (lambda: selected(method=name))
+            for method in ("evidence", "k-center", "herding", "facility-location")
+        },
     }
     begin, used = time.perf_counter(), time.process_time()
     ways[name]() if name in ways else scored(name)
