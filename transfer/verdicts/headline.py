@@ -11,7 +11,7 @@ from typing import Any
 
 from transfer.verdicts.controls import CONTROLS, FULL_LENGTH
 from transfer.verdicts.keep_search import keeps_that_hold, smallest_keep
-from transfer.verdicts.speed_up_rows import speed_up_headline
+from transfer.verdicts.speed_up_rows import speed_up_headline, speed_up_text
 
 
 def headline_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -129,6 +129,8 @@ def _pruning_holds(analysis: Mapping[str, Any], row: Mapping[str, Any], rows: It
         later = f" (pays from use {uses})" if uses and uses > 1 else ""
         text += f", at {factor:.1f}x less compute" if factor >= 1 else f", at {1 / factor:.1f}x MORE compute"
         text += f" with one use of the index{later}"
+    if row["speed_up"]:
+        text += f"; for its accuracy all data need {speed_up_text(row['speed_up']['1'])} times its compute with one use"
     text += _against_random(row) + _against_all_data(row)
     same = [r for r in analysis["rows"] if (r["method"], r["keep"]) == condition and r["target"] is not None]
     if lost := [r["target"] for r in same if r["evaluation"] == row["evaluation"] and r["verdict"] == "loses"]:

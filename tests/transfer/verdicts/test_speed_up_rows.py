@@ -113,6 +113,9 @@ def test_the_verdict_begins_with_the_speed_up_and_names_all_data_at_equal_comput
     assert "with one use, everything counted, by winnow at keep 0.2 (" in line
     assert "; winnow at keep 0.2 holds on the mean of 2 targets: " in line
     assert re.search(r"; it beats all data at equal compute by 2[12]\.\d points\.$", line)
+    assert re.search(
+        r"; for its accuracy all data need at least 4\.0 \(95 %: 4\.0 or more\) times its compute with", line
+    )
     assert "x less compute" not in line
 
 
