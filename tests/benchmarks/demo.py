@@ -30,7 +30,8 @@ def commands(out: Path, number: int) -> list[list[str]]:
     """The demo's commands from the Makefile, in another directory, with other seeds."""
     recipe = MAKEFILE.read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0].replace("\\\n", " ")
     text = recipe.replace("$(DEMO)", str(out)).replace("$(BIN)/", "").replace("@", "")
-    found = [shlex.split(line) for line in text.splitlines()[1:] if line.strip()]
+    lines = [re.sub(r"^\s*(\w+=\S+ )*", "", line) for line in text.splitlines()[1:]]  # without variables in front
+    found = [shlex.split(line) for line in lines if line.strip()]
     seeds = " ".join(str(100 * number + k) for k in range(5))
     found[0] += ["--seed", str(number)]
     found[1] = shlex.split(re.sub(r"--seeds( \d+)+", f"--seeds {seeds}", shlex.join(found[1])))
