@@ -78,7 +78,7 @@ def _checked_leaks(results: Mapping[str, Any], place: Path) -> dict[str, dict[st
         closest = one.get("closest", [])
         if not isinstance(closest, list) or not all(map(_is_closest, closest)):
             raise InputError(f"{place}: leaks of {target!r} have no valid closest pairs")
-    absent = {"pairs": [], "identical": None, "similar": 0, "compared": False, "closest": []}
+    absent: dict[str, Any] = {"pairs": [], "identical": None, "similar": 0, "compared": False, "closest": []}
     return {target: {**absent, **one} for target, one in found.items()}
 
 
@@ -87,8 +87,9 @@ def _is_closest(pair: object) -> bool:
     if not isinstance(pair, dict) or not isinstance(pair.get("likeness"), (int, float)):
         return False
     ids, images = pair.get("ids"), pair.get("images")
-    lists = isinstance(ids, list) and isinstance(images, list) and len(ids) == len(images) == 2
-    return lists and all(isinstance(one, str) for one in ids) and all(map(_is_image, images))
+    if not (isinstance(ids, list) and isinstance(images, list) and len(ids) == len(images) == 2):
+        return False
+    return all(isinstance(one, str) for one in ids) and all(map(_is_image, images))
 
 
 def _is_image(uri: object) -> bool:
