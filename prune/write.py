@@ -6,8 +6,8 @@
     prune write --images 'imagenet/data/train-*.parquet' --out runs/imagenet.beton
     prune write --images photos --shard 3/7 --out runs/photos/3.beton      (an array job; runs/photos is the source)
 
-JPEG files keep their bytes unless --side or --quality changes them; lossless files are stored as raw pixels. Every
-image is decoded once: unreadable ones are skipped, counted, and named with the reason in the manifest.
+JPEG files keep their bytes unless --side, --quality or --srgb changes them; lossless files are stored as raw pixels, in
+sRGB. Every image is decoded once: unreadable ones are skipped, counted, and named with the reason in the manifest.
 About 2,000 images of 256 px a second and core.
 """
 
@@ -37,6 +37,11 @@ class Config:
     white: float | None = None
     """The value of white in images of more than 8 bits that do not declare their range: 4095 for 12 bits, 1 for floats
     from 0 to 1. Without it such images are skipped, and named, where they would be stored black."""
+    srgb: bool = False
+    """Convert JPEGs whose colour profile is not sRGB, as phones' Display P3, and encode them again with quality 95 (or
+    --quality). Pixels that are stored raw or encoded again are converted without it."""
+    allow_empty_classes: RunOption[bool] = False
+    """Write a class without a single image that can be read, which is an error otherwise."""
     root: Location[Path | None] = None
     """Folder that the paths of a list are relative to; the list's own when absent."""
     path_column: RunOption[str | None] = None
@@ -60,7 +65,14 @@ class Config:
 
 def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
-    from prune.data.beton_writing import WritingSettings, need_two_classes, note_ignored, shard_of, write_beton
+    from prune.data.beton_writing import (
+        WritingSettings,
+        need_images,
+        need_two_classes,
+        note_ignored,
+        shard_of,
+        write_beton,
+    )
     from prune.data.image_listing import list_images
     from prune.data.listing import Reading
     from prune.index.manifest import open_manifest
@@ -71,12 +83,14 @@ def run(config: Config) -> None:
     if config.dry_run and not config.out.exists():
         listing = list_images(config.images, classes, reading)
         need_two_classes(config.images, listing)
+        if classes is None and not config.allow_empty_classes:
+            need_images(config.images, listing)
         listing = listing if config.shard is None else shard_of(listing, config.shard)
         found = f"{counted(len(listing.ids), 'image')} in {counted(len(listing.classes), 'class')}"
         note(f"{config.images}: {found}; nothing is written")
         note_ignored(config.images, listing, every_class=classes is None and config.shard is None)
         return
-    settings = WritingSettings(config.side, config.quality, config.white, config.page_mib, config.workers, config.shard)
+    settings = WritingSettings(**{name: getattr(config, name) for name in vars(WritingSettings())})
     write_beton(config.images, config.out, settings, classes=classes, reading=reading)
 
 

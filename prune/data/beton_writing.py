@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from prune.data.beton import BetonWriter
+from prune.data.colour_profiles import UNUSABLE
 from prune.data.image_listing import list_images
 from prune.data.listing import AS_USUAL, Listing, Reading, shown_bytes
 from prune.data.pixel_values import Unreadable
-from prune.data.stored_images import Stored, prepare
+from prune.data.stored_images import SINCE_0_3, Stored, prepare
 from prune.index.manifest import Manifest, digest, manifest_path
 from prune.runs.cores import in_order
 from prune.runs.files import InputError, atomic, counted, note
@@ -32,6 +35,8 @@ class WritingSettings:
     side: int | None = None
     quality: int | None = None
     white: float | None = None
+    srgb: bool = False
+    allow_empty_classes: RunOption[bool] = False
     page_mib: int = 8
     workers: RunOption[int | None] = None
     shard: str | None = None
@@ -65,7 +70,7 @@ def write_beton(
     Raises
     ------
     InputError
-        `out` was written from other images or with other settings, or no image can be read.
+        `out` was written from other images or with other settings, no image can be read, or a class has none.
     """
     place = manifest_path(out)
     inputs = {"classes": classes and class_fingerprint(classes)}
@@ -81,6 +86,8 @@ def write_beton(
     def listed() -> Listing:
         whole = list_images(images, classes, reading) if listing is None else listing
         need_two_classes(images, whole)
+        if classes is None and not settings.allow_empty_classes and not out.exists():
+            need_images(images, whole)
         return whole if settings.shard is None else shard_of(whole, settings.shard)
 
     part = None if out.exists() else listed()  # a wrong place is refused before anything is written
@@ -102,6 +109,7 @@ def write_beton(
     if skipped:
         first = f"first {shown_bytes(skipped[0][0])} ({skipped[0][1]})"
         note(f"{out}: skipped {counted(len(skipped), 'unreadable image')}, {first}; `prune verify` lists them")
+    note_profiles(out, manifest.meta.get("profiles", {}))
 
 
 def shard_of(listing: Listing, shard: str) -> Listing:
@@ -121,7 +129,8 @@ def shard_of(listing: Listing, shard: str) -> Listing:
         raise InputError(f"--shard {shard}: {counted(n, 'image')} cannot be divided into {count} shards")
     first, end = n * (number - 1) // count, n * number // count
     ids, labels = listing.ids[first:end], listing.labels[first:end]
-    return replace(listing, ids=ids, labels=labels, read=lambda row: listing.read(row + first))
+    sizes = listing.class_sizes
+    return replace(listing, ids=ids, labels=labels, read=lambda row: listing.read(row + first), of_whole=sizes)
 
 
 def need_two_classes(images: str, listing: Listing) -> None:
@@ -130,6 +139,32 @@ def need_two_classes(images: str, listing: Listing) -> None:
         inside = all(one.count("/") > 1 for one in listing.ids) and Path(images).is_dir()
         deeper = f"; where its own folders are the classes, give {Path(images) / listing.classes[0]}" if inside else ""
         raise InputError(f"{images}: holds one class, {listing.classes[0]!r}; at least two are needed{deeper}")
+
+
+def need_images(images: str, listing: Listing) -> None:
+    """Raise `InputError` when a class of the whole source has no images."""
+    if len(empty := np.flatnonzero(listing.class_sizes == 0)):
+        note_ignored(images, listing, every_class=False)
+        others = f", and {counted(len(empty) - 1, 'other class', 'other classes')} neither" if len(empty) > 1 else ""
+        raise _without_images(images, f"{listing.classes[empty[0]]!r} has no images{others}")
+
+
+def _without_images(images: str, what: str) -> InputError:
+    way = "mend or remove it; `prune write --allow-empty-classes` writes it without images"
+    return InputError(f"{images}: the class {what}: {way}")
+
+
+def note_profiles(out: Path, profiles: dict[str, int]) -> None:
+    """Report how many images carry a colour profile that was not applied, by its name."""
+    if unusable := profiles.get(UNUSABLE, 0):
+        note(f"{out}: {counted(unusable, 'image')} with a colour profile that is {UNUSABLE}: taken as sRGB")
+    if kept := sorted(((name, count) for name, count in profiles.items() if name != UNUSABLE), key=lambda p: -p[1]):
+        kinds = ", ".join(f"{count} {ascii(name)[1:-1]}" for name, count in kept[:5])
+        total = counted(sum(count for _, count in kept), "JPEG")
+        note(
+            f"{out}: the bytes of {total} are kept with a colour profile that is not sRGB ({kinds}), which no loader "
+            "applies; written anew with --srgb they are converted and encoded again"
+        )
 
 
 def note_ignored(images: str, listing: Listing, *, every_class: bool) -> None:
@@ -174,12 +209,19 @@ def difference(listing: Listing, manifest: Manifest) -> str:
     names = [name.decode("utf-8", "surrogateescape") for name in np.asarray(manifest.ids).tolist()]
     label_of = dict(zip(names, np.asarray(manifest.labels).tolist()))
     known = label_of.keys() | {name for name, _ in manifest.meta.get("skipped", [])}
+    if "suffixes" not in manifest.meta:  # version 0.2 left these images out, except where a list named them
+        listing = _without_suffixes(listing, SINCE_0_3 - {os.path.splitext(name)[1].lower() for name in known})
     listed = set(listing.ids)
     new, gone = len(listed - known), len(known - listed)
     if new or gone:
         return f"{counted(new, 'image')} came and {gone} went"
     moved = sum(label_of.get(one, label) != label for one, label in zip(listing.ids, listing.labels.tolist()))
     return f"{counted(moved, 'image')} changed the class" if moved else ""
+
+
+def _without_suffixes(listing: Listing, suffixes: frozenset[str]) -> Listing:
+    rows = [row for row, name in enumerate(listing.ids) if os.path.splitext(name)[1].lower() not in suffixes]
+    return replace(listing, ids=[listing.ids[row] for row in rows], labels=listing.labels[rows])
 
 
 def class_fingerprint(classes: list[str]) -> str:
@@ -195,10 +237,11 @@ def _write_images(
     images: str, listing: Listing, path: Path, settings: WritingSettings, meta: dict[str, Any]
 ) -> Manifest:
     """Stream the listed images into the beton at `path`; returns the manifest, not yet saved."""
+    how: dict[str, Any] = {name: getattr(settings, name) for name in ("side", "quality", "white", "srgb")}
 
     def load(row: int) -> Stored | str:
         try:
-            return prepare(listing.read(row), side=settings.side, quality=settings.quality, white=settings.white)
+            return prepare(listing.read(row), **how)
         except OSError as error:
             return error.strerror or str(error)  # without the path, which differs between machines
         except Unreadable as error:
@@ -206,19 +249,31 @@ def _write_images(
 
     n = len(listing.ids)
     kept, digests, checks, skipped = [], np.zeros(n, np.uint64), np.zeros(n, np.uint32), []
+    profiles: Counter[str] = Counter()
+    left = listing.class_sizes.copy()
+
+    def skip(row: int, reason: str) -> None:
+        skipped.append([listing.ids[row], reason])
+        label = int(listing.labels[row])
+        left[label] -= 1
+        if not left[label] and not settings.allow_empty_classes:
+            what = f"{listing.classes[label]!r} has no image that can be read"
+            raise _without_images(images, f"{what} (last {shown_bytes(listing.ids[row])}: {reason})")
+
     with BetonWriter(path, n, settings.page_mib << 20) as writer:
         for row, image in enumerate(track(in_order(load, range(n), settings.workers), n, "writing")):
             if isinstance(image, str):
-                skipped.append([listing.ids[row], image])
+                skip(row, image)
                 continue
             shape = {"height": image.height, "width": image.width}
             try:
                 at = writer.add(image.data, jpeg=image.jpeg, label=int(listing.labels[row]), **shape)
             except ValueError as error:
-                skipped.append([listing.ids[row], str(error)])
+                skip(row, str(error))
                 continue
             digests[at], checks[at] = digest(image.data), zlib.crc32(image.data)
             kept.append(row)
+            profiles.update([image.profile] if image.profile else [])
         if not kept:
             raise InputError(
                 f"{images}: none of its {counted(n, 'image')} can be read; first {skipped[0][0]!r} ({skipped[0][1]})"
@@ -226,7 +281,8 @@ def _write_images(
     k = len(kept)
     stored = writer.samples["image"][:k]
     ids = np.array([listing.ids[row].encode("utf-8", "surrogateescape") for row in kept])
+    meta = {**meta, "skipped": skipped, "suffixes": "0.3"} | ({"profiles": dict(profiles)} if profiles else {})
     return Manifest(
         ids, listing.labels[kept], writer.sizes[:k], stored["width"], stored["height"], digests[:k], checks[:k],
-        listing.classes, {**meta, "skipped": skipped},
+        listing.classes, meta,
     )  # fmt: skip

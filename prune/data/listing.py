@@ -33,6 +33,8 @@ class Listing:
         What a user should know of the listing, one line each.
     numbered : bool
         The classes have no names in the input: they are called by their numbers.
+    of_whole : (c,) int, optional
+        Images of each class in the whole source, where this is a part of it.
     """
 
     ids: list[str]
@@ -42,6 +44,14 @@ class Listing:
     ignored: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     numbered: bool = False
+    of_whole: np.ndarray | None = None
+
+    @property
+    def class_sizes(self) -> np.ndarray:
+        """Images of each class in the whole source, (c,) int."""
+        if self.of_whole is not None:
+            return self.of_whole
+        return np.bincount(self.labels, minlength=len(self.classes))
 
 
 @dataclass(frozen=True)

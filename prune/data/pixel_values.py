@@ -1,9 +1,9 @@
 """Turns what Pillow decodes into 8-bit RGB. Values of more than 8 bits are scaled by the range that the file declares.
 
 What declares a range: the bits of an unsigned TIFF or PNG; TIFF's SMinSampleValue and SMaxSampleValue; PNG's sBIT where
-the values were not spread over 16 bits; PGM's largest value. A float or signed image without one, and an image of
-16 bits so dark that it holds fewer, is refused by name: to store it would be a guess. `prune write --white` declares
-the range for all of them.
+the values were not spread over 16 bits; PGM's largest value; the bits of a JPEG 2000. A float or signed image without
+one, and an image of 16 bits so dark that it holds fewer, is refused by name: to store it would be a guess.
+`prune write --white` declares the range for all of them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def to_rgb(image: Image.Image, data: bytes = b"", white: float | None = None) ->
             grey = 255 - grey
         return np.repeat(grey[:, :, None], 3, axis=2)
     pixels = np.array(image.convert("RGB"))
+    if image.format == "JPEG2000" and _jp2_bits(data) > 8:  # Pillow rounds white up to 256, which is 0 in 8 bits
+        return _wide_colour(image, data, white, np.zeros_like(pixels))
     if _is_wide(image, data) and (white is not None or pixels.max(initial=0) < _DARK or _png_bits(data) is not None):
         return _wide_colour(image, data, white, pixels)
     return pixels
@@ -103,8 +105,10 @@ def _declared(values: np.ndarray, image: Image.Image, data: bytes) -> tuple[floa
             return None
         low = 0 if low is None else low
         return (float(low), float(most)) if most > low else None
-    if image.format == "PPM":
+    if image.format == "PPM" or (image.format == "JPEG2000" and image.mode.startswith("I")):
         return 0, 65535  # Pillow has scaled by the file's largest value
+    if image.format == "JPEG2000":
+        return 0, float((1 << _jp2_bits(data)) - 1)
     if image.format == "PNG" and (bits := _png_bits(data)) is not None and values.max() < 1 << bits:
         # A PNG's values are to be spread over all 16 bits; then the lower ones are zero, or the upper ones again.
         wide = values.astype(np.uint32)
@@ -130,6 +134,12 @@ def _tiff(image: Image.Image, tag: int, otherwise: float | None) -> float | None
     """The first value of a TIFF's tag."""
     found = getattr(image, "tag_v2", {}).get(tag, otherwise)
     return found[0] if isinstance(found, tuple) else found
+
+
+def _jp2_bits(data: bytes) -> int:
+    """Bits of the first component of a JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1); 8 where there is none."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
 
 
 def _png_bits(data: bytes) -> int | None:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from prune.data.colour_profiles import UNUSABLE, profile_of, to_srgb
 from prune.data.crops import render
+from prune.data.foreign_formats import open_image
 from prune.data.image_codecs import encode, unreadable
 from prune.data.orientation import UPRIGHT, orientation_of, upright
 from prune.data.pixel_values import Unreadable, to_rgb
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
-)
+SINCE_0_3 = frozenset({".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".hif", ".jxl"})
+"""Suffixes of images that version 0.2 did not list."""
+SUFFIXES = SINCE_0_3 | {
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+}
 _JPEG = ("JPEG", "MPO")
 """MPO is Pillow's name for a JPEG followed by more pictures, as phones write them; decoders read the first."""
 _DEFAULT_QUALITY = 95
@@ -30,22 +34,32 @@ _PIXELS, _RATIO = 1 << 26, 256
 @dataclass(frozen=True)
 class Stored:
     """What a beton stores of an image: JPEG bytes or raw RGB pixels, whose height and width are those of the pixels as
-    they are coded: a JPEG may say that they are to be turned (`prune.data.orientation`)."""
+    they are coded: a JPEG may say that they are to be turned (`prune.data.orientation`). `profile` names a colour
+    profile that was not applied: the bytes were kept, or it cannot be (`prune.data.colour_profiles.UNUSABLE`)."""
 
     data: bytes
     jpeg: bool
     height: int
     width: int
+    profile: str = ""
 
 
-def prepare(data: bytes, *, side: int | None = None, quality: int | None = None, white: float | None = None) -> Stored:
+def prepare(
+    data: bytes,
+    *,
+    side: int | None = None,
+    quality: int | None = None,
+    white: float | None = None,
+    srgb: bool = False,
+) -> Stored:
     """Check one encoded image by decoding it, and convert it to what is stored.
 
     A JPEG with one or three components keeps its bytes, unless `side` or `quality` changes them. A lossless image is
     stored as raw pixels, or as a JPEG when `quality` is given. The first frame of an animation counts, and the first
     picture of a JPEG with several; values of more than 8 bits are scaled by the range that the file declares
     (`prune.data.pixel_values`); transparency is dropped; CMYK becomes an RGB JPEG of quality 95. Pixels that are stored
-    raw or encoded again are turned as the EXIF orientation says.
+    raw or encoded again are turned as the EXIF orientation says, and their colours are converted to sRGB where the file
+    has another profile.
 
     Parameters
     ----------
@@ -57,29 +71,34 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None,
         Re-encode as a JPEG of this quality, 1 to 100.
     white : float, optional
         The value of white where an image of more than 8 bits does not declare its range.
+    srgb : bool
+        Encode a JPEG again, with quality 95 where none is given, when its profile is not sRGB.
 
     Raises
     ------
     Unreadable
-        Empty, cut short, not an image, too large, or of more than 8 bits without a declared range.
+        Empty, cut short, not an image, too large, of a format that Pillow does not read here, or of more than 8 bits
+        without a declared range.
     """
     if not data:
         raise Unreadable("empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+            image = open_image(data)
             _refuse_bomb(image, len(data))
             lossy = image.format in _JPEG
             bands = len(image.getbands())
             image.load()
+            profile = profile_of(image, data)
             if lossy:
                 shrunk = _shrink(image, side)
-                if quality is None and shrunk is image and bands in (1, 3):
-                    return Stored(data, True, image.height, image.width)
-                pixels = upright(to_rgb(shrunk), orientation_of(data))
+                kept = quality is None and shrunk is image and bands in (1, 3)
+                if kept and not (srgb and profile.transform):
+                    return Stored(data, True, image.height, image.width, profile.name)
+                pixels = upright(to_srgb(shrunk), orientation_of(data))
             else:
-                shrunk = _shrink(Image.fromarray(to_rgb(image, data, white)), side)
+                shrunk = _shrink(Image.fromarray(to_srgb(image, data, white)), side)
                 pixels = upright(np.asarray(shrunk), _orientation(image))
     except MemoryError:
         raise Unreadable("too large for the memory") from None
@@ -87,9 +106,10 @@ def prepare(data: bytes, *, side: int | None = None, quality: int | None = None,
         raise
     except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
         raise unreadable(error) from None
+    left = UNUSABLE if profile.name == UNUSABLE else ""
     if quality is None and not lossy:
-        return Stored(pixels.tobytes(), False, *pixels.shape[:2])
-    return encode_jpeg(np.ascontiguousarray(pixels), quality or _DEFAULT_QUALITY)
+        return Stored(pixels.tobytes(), False, pixels.shape[0], pixels.shape[1], left)
+    return replace(encode_jpeg(np.ascontiguousarray(pixels), quality or _DEFAULT_QUALITY), profile=left)
 
 
 def _refuse_bomb(image: Image.Image, size: int) -> None:
@@ -148,6 +168,6 @@ def _shrink(image: Image.Image, side: int | None) -> Image.Image:
     if side is None or short <= side:
         return image
     if image.mode not in ("RGB", "L"):
-        image = Image.fromarray(to_rgb(image))
+        image = Image.fromarray(to_srgb(image))
     size = (max(side, round(image.width * side / short)), max(side, round(image.height * side / short)))
     return image.resize(size, Image.Resampling.LANCZOS)
