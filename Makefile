@@ -30,7 +30,7 @@ setup: .venv/ready
 demo: .venv/ready
 	@$(BIN)/prune generate --world lanterns --irrelevant 16 --per-class 240 --target-train 60 --target-test 300 \
 	  --duplicates 0 --mislabelled 0 --out $(DEMO)/data
-	@$(BIN)/transfer study --source $(DEMO)/data/source/train --targets signs=$(DEMO)/data/signs \
+	@WINNOW_DEVICE=$${WINNOW_DEVICE:-cpu} $(BIN)/transfer study --source $(DEMO)/data/source/train --targets signs=$(DEMO)/data/signs \
 	  --recipe lanterns --surrogate-recipe lanterns-surrogate --surrogate-sample 0.5 --gate auto --loader torch \
 	  --methods full random full-equal-compute winnow --keeps 0.2 --full-lengths 0.2 0.4 --seeds 0 1 2 3 4 \
 	  --margin 2.5 --jobs 2 --out $(DEMO)/study

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ExitCode.INTERRUPTED if asked == signal.SIGINT else ExitCode.STOPPED)
     except ChildFailedError as failed:
         codes = sorted(failure.exitcode for failure in failed.failures.values())
+        # Once one has failed torchrun sends SIGTERM to the others: theirs is not the reason.
+        codes = [code for code in codes if code != -signal.SIGTERM] or codes
         # A process that ended by a signal has a negative code; the others that it took with it end with 1.
         return 128 - codes[0] if codes[0] < 0 else codes[-1]
     return int(ExitCode.DONE)

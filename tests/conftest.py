@@ -16,6 +16,9 @@ settings.load_profile("steady")
 
 # Two cores, several processes: spinning threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What the tests expect is what a CPU gives, also where there is a GPU, or one that cannot be used. `make gpu-check`
+# is the test of a GPU.
+os.environ.setdefault("WINNOW_DEVICE", "cpu")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,6 +45,7 @@ def test_a_training_whose_gpu_cannot_be_used_writes_nothing_unless_the_cpu_is_as
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.delenv("WINNOW_DEVICE", raising=False)
     words = ["--beton", str(beton), "--recipe", "tiny", "--steps", "1", "--loader", "torch", "--out", str(settings.out)]
     assert main([*words, "--workers", "1"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -291,6 +291,7 @@ def environment(process: int) -> dict[str, str]:
 )
 def test_workers_share_the_gpus_that_the_study_was_given_and_its_device(tmp_path, monkeypatch, visible, device, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.delenv("WINNOW_DEVICE", raising=False)
     with compute_device.using(device):
         pool = WorkerProcesses(tmp_path, 3)
     try:
