@@ -146,7 +146,7 @@ def _rows_of_ids(path: Path, ids: np.ndarray, manifest: Manifest) -> np.ndarray:
     if (lost := np.flatnonzero(found < 0)).size:
         first = bytes(manifest.ids[lost[0]]).decode(errors="replace")
         raise InputError(
-            f"{path}: {counted(len(lost), 'image of the manifest is', 'images of the manifest are')} not among the ids; "
-            f"the first is {first}"
+            f"{path}: {counted(len(lost), 'image of the manifest is', 'images of the manifest are')} not among the "
+            f"ids; the first is {first}"
         )
     return found
