@@ -6,7 +6,9 @@
 Writes OUT/model.onnx, OUT/model.int8.onnx and OUT/result.json, and prints a table: bytes, multiply-adds, milliseconds
 for one image, memory, accuracy, agreement with PyTorch. `examples/run_onnx.py` runs either file with ONNX Runtime and
 NumPy alone. int8 needs no training: ranges come from --calibrate training images; where too many predictions change,
-the most sensitive layers go back to fp32. Half a minute for a ResNet-18. Needs `winnow-pretrain[device]`.
+the most sensitive layers go back to fp32. An int8 file that still agrees less than asked, or is slower than fp32 here,
+is called model.int8.rejected.onnx, and the exit code is 1. Half a minute for a ResNet-18. Needs
+`winnow-pretrain[device]`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.runs.exit_codes import AnswerIsNo
 from prune.runs.files import InputError, at_least, note, read_json, write_json
-from prune.runs.identity import Location, RunOption
+from prune.runs.identity import Growing, Location, RunOption
 from prune.runs.outputs import claim, finish
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ class Config:
     """Largest number of images on which the files are compared."""
     agreement: float = 0.97
     """Share of the images on which int8 must predict as fp32 does; below it single layers go back to fp32."""
+    allow_worse: Growing[bool] = False
+    """Accept an int8 file that agrees less than --agreement or is slower than fp32; a finished run does so at once."""
     keep_float: tuple[str, ...] = ()
     """Layers that stay in fp32."""
     threads: int = 1
@@ -57,7 +62,13 @@ class Config:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Export, or return at once when the run is done; returns the content of result.json."""
+    """Export, or return at once when the run is done; returns the content of result.json.
+
+    Raises
+    ------
+    AnswerIsNo
+        The int8 file is not worth having, and that is not allowed.
+    """
     import json
 
     import numpy as np
@@ -92,7 +103,13 @@ def run(config: Config) -> dict[str, Any]:
             result = {**_export(config, model, images, test, rows), **inputs}
             write_json(config.out / "result.json", result)
             finish(config.out, inputs=inputs)
+        if config.allow_worse:
+            onnx_export.allow_worse(config.out, result)
     print(json.dumps(result, indent=1, allow_nan=False) if config.json else onnx_export.export_table(result))
+    if reasons := onnx_export.worse(config.out, result):
+        note(reasons)
+        if not config.allow_worse:
+            raise AnswerIsNo
     return result
 
 

@@ -80,7 +80,7 @@ STEPS = {
                         "--policies", "uniform", "--every", "80", "--steps", "3", "--recipe", "small-rn18",
                         "--resolution", "32", "--seeds", "0", "--out", "{out}/stream"],
     "transfer export": ["transfer", "export", "--model", "tuned", "--images", "t.beton", "--calibrate", "16",
-                        "--compare", "32", "--out", "{out}/device"],
+                        "--compare", "32", "--allow-worse", "--out", "{out}/device"],
     "transfer study": ["transfer", "study", "--source", "data/source", "--targets", "signs=data/signs", "--recipe",
                        "tiny", "--surrogate-recipe", "tiny", "--epochs", "1", "--surrogate-epochs", "1", "--methods",
                        "full", "random", "--keeps", "0.5", "--seeds", "0", "--loader", "torch", "--out", "{out}/study"],
@@ -89,7 +89,7 @@ SIGNALS = ("TERM", "INT", "HUP")
 CODES = {"TERM": (85,), "INT": (130,), "HUP": (85,), "KILL": (-signal.SIGKILL,), "full": (2,)}
 _VOLATILE = re.compile(
     r"seconds|images_per_second|waited|finished|time|date|versions|latency|milliseconds|started|machine|sha|checksum|"
-    r"files|digests?|ms|macs_per_second|fingerprint|process"
+    r"files|digests?|ms|macs_per_second|fingerprint|process|rejected"
 )
 
 

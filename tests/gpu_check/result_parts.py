@@ -151,7 +151,7 @@ def transfer(c: Setting) -> None:
                      "--out", f"{out}/small", "--kinds", "channels", "int8", "--steps", "2", "--recipe", c.recipe,
                      "--recovery-epochs", "0.5", "--margin", "100", "--class-margin", "100", "--latency", "none"],
         "export": ["export", "--model", model, "--images", train, "--test", test, "--calibrate", "20",
-                   "--out", f"{out}/device"],
+                   "--allow-worse", "--out", f"{out}/device"],
     }  # fmt: skip
     for name, words in commands.items():
         with c.report.trying(name):

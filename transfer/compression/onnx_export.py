@@ -1,7 +1,11 @@
-"""Export a network for a device: write its ONNX files, compare each with PyTorch on real images, and measure them."""
+"""Export a network for a device: write its ONNX files, compare each with PyTorch on real images, and measure them.
+
+An int8 file that is not worth having (`int8_worth`) does not get the name of one that is.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +15,17 @@ from torch import nn
 
 from prune.models.evaluation_view import passes
 from prune.models.forward_flops import multiply_adds
-from prune.runs.files import InputError, note
+from prune.runs.files import InputError, write_json
 from transfer.compression import onnx_model
 from transfer.compression.acceptance import predicted_classes
+from transfer.compression.int8_worth import reasons_against, time_ratio
 from transfer.compression.quantization import Quantizer, quantise_until_accepted
 from transfer.evaluation.image_arrays import predictor
 from transfer.evaluation.metrics import per_class
 
 PARITY = 1e-3
 """Largest difference of a logit between PyTorch and an fp32 file; times the largest logit where that exceeds 1."""
+INT8, REJECTED = "model.int8.onnx", "model.int8.rejected.onnx"
 _SENSITIVITY = 128  # calibration images on which the sensitivity of layers is measured
 
 
@@ -53,6 +59,9 @@ def export(
 ) -> dict[str, Any]:
     """Write OUT/model.onnx and OUT/model.int8.onnx; returns what result.json records of them.
 
+    An int8 file that agrees less than asked or is slower than fp32 is called OUT/model.int8.rejected.onnx, and its
+    record has the reasons under "rejected".
+
     Parameters
     ----------
     model, spec : nn.Module, dict
@@ -67,7 +76,8 @@ def export(
     torch_bytes : int
         Size of the PyTorch weights' file.
     agreement : float in [0, 1]
-        Share of the calibration images on which int8 must predict as fp32 does; below it layers go back to fp32.
+        Share of the calibration images, and of `images`, on which int8 must predict as fp32 does; below it layers go
+        back to fp32.
     keep_float : sequence of str
         Layers that stay in fp32; none are chosen then.
     threads : int
@@ -79,12 +89,23 @@ def export(
     got = onnx_model.predict(onnx_model.session(fp32), images)
     check_parity(wanted, got, fp32)
     facts = _facts(fp32.name, "fp32", fp32.stat().st_size, got, wanted, labels, spec)
-    files.append({**facts, **_cost(fp32, threads)})
-    if calibration is not None:
-        int8, kept = _quantise(fp32, out / "model.int8.onnx", calibration, agreement, keep_float)
+    if calibration is None:
+        files.append({**facts, **_cost(fp32, onnx_model.blocks_ms([fp32], threads=threads)[0])})
+    else:
+        int8, before = out / REJECTED, facts  # until it is accepted
+        kept, calibrated = _quantise(fp32, int8, calibration, agreement, keep_float)
         got = onnx_model.predict(onnx_model.session(int8), images)
-        facts = _facts(int8.name, "int8", int8.stat().st_size, got, wanted, labels, spec)
-        files.append({**facts, "keep_float": kept, **_cost(int8, threads)})
+        facts = _facts(INT8, "int8", int8.stat().st_size, got, wanted, labels, spec)
+        times = onnx_model.blocks_ms([fp32, int8], threads=threads)
+        ratio = time_ratio(*times)
+        rejected = reasons_against({"calibration": calibrated, "compared": facts["agreement"]}, agreement, ratio)
+        more = {"keep_float": kept, "rejected": rejected, "time_ratio": round(ratio, 4)}
+        files += [{**before, **_cost(fp32, times[0])}, {**facts, **more, **_cost(int8, times[1])}]
+        if rejected:
+            files[-1]["file"] = REJECTED
+            (out / INT8).unlink(missing_ok=True)  # of a run that was killed
+        else:
+            os.replace(int8, out / INT8)
     side = int(spec["resolution"])
     return {
         "task": "export",
@@ -96,6 +117,29 @@ def export(
         "threads": threads,
         "files": files,
     }
+
+
+def allow_worse(out: Path, result: dict[str, Any]) -> None:
+    """Give a rejected int8 file of a finished export the name of an accepted one, and record it in result.json."""
+    for file in result["files"]:
+        if file["file"] == REJECTED:
+            if (out / REJECTED).exists():  # else an earlier run was killed here
+                os.replace(out / REJECTED, out / INT8)
+            file["file"] = INT8
+            write_json(out / "result.json", result)
+
+
+def worse(out: Path, result: dict[str, Any]) -> str:
+    """Say why a result's int8 file is not worth having, which layers fell back, and the way out; "" where it is."""
+    for file in result["files"]:
+        if reasons := file.get("rejected"):
+            layers = ", ".join(file["keep_float"])
+            fallen = f"; {layers} fell back to fp32" if layers else ""
+            return (
+                f"{out / file['file']}: not accepted: {' and '.join(reasons)}{fallen}; {out / 'model.onnx'} (fp32) is "
+                "sound, and the same command with --allow-worse accepts int8 as well"
+            )
+    return ""
 
 
 def check_parity(wanted: np.ndarray, got: np.ndarray, path: Path) -> None:
@@ -114,22 +158,28 @@ def check_parity(wanted: np.ndarray, got: np.ndarray, path: Path) -> None:
 
 def _quantise(
     fp32: Path, out: Path, calibration: np.ndarray, agreement: float, keep_float: Sequence[str]
-) -> tuple[Path, list[str]]:
-    """Quantise; layers go back to fp32 until enough predictions on the calibration images are those of fp32."""
+) -> tuple[list[str], float]:
+    """Quantise; layers go back to fp32 until enough predictions on the calibration images are those of fp32.
+
+    Returns
+    -------
+    kept : list of str
+        Layers in fp32.
+    agreement : float
+        Share of the calibration images that are predicted as in fp32.
+    """
     reference = onnx_model.predict(onnx_model.session(fp32), calibration).argmax(1)
 
-    def accepted(path: Path) -> bool:
-        found = onnx_model.predict(onnx_model.session(path), calibration).argmax(1)
-        return float((found == reference).mean()) >= agreement
+    def share() -> float:
+        found = onnx_model.predict(onnx_model.session(out), calibration).argmax(1)
+        return float((found == reference).mean())
 
     with Quantizer(fp32, calibration) as quantizer:
         if keep_float:
-            return quantizer.write(out, keep_float), list(keep_float)
-        kept = quantise_until_accepted(quantizer, out, calibration[:_SENSITIVITY], accepted)
-        if kept is None:
-            note(f"{out}: agrees with fp32 on less than {agreement:.0%} of the calibration images")
-            kept = onnx_model.facts(onnx_model.session(out), out)["keep_float"]
-    return out, kept
+            quantizer.write(out, keep_float)
+        else:
+            quantise_until_accepted(quantizer, out, calibration[:_SENSITIVITY], lambda _: share() >= agreement)
+    return list(onnx_model.facts(onnx_model.session(out), out)["keep_float"]), share()
 
 
 def _facts(
@@ -156,11 +206,8 @@ def _facts(
     return facts
 
 
-def _cost(path: Path, threads: int) -> dict[str, Any]:
-    return {
-        "latency_ms": round(onnx_model.latency_ms(path, threads=threads), 4),
-        "memory": onnx_model.peak_memory(path),
-    }
+def _cost(path: Path, times: Sequence[float]) -> dict[str, Any]:
+    return {"latency_ms": round(min(times), 4), "memory": onnx_model.peak_memory(path)}
 
 
 def export_table(result: dict[str, Any]) -> str:
@@ -168,15 +215,17 @@ def export_table(result: dict[str, Any]) -> str:
     head = f"{result['arch']}, {result['resolution']} px, {result['params'] / 1e6:.2f} M parameters, "
     lines = [head + f"{result['macs'] / 1e6:.1f} M multiply-adds; compared on {result['compared']} images"]
     lines.append(
-        f"{'file':<16} {'MB':>7} {'ms':>8} {'MB used':>8} {'top-1 %':>8} {'agrees %':>9} {'largest diff.':>14}"
+        f"{'file':<24} {'MB':>7} {'ms':>8} {'MB used':>8} {'top-1 %':>8} {'agrees %':>9} {'largest diff.':>14}"
     )
     for file in result["files"]:
-        columns = [f"{file['file']:<16}", f"{file['bytes'] / 1e6:7.2f}"]
+        columns = [f"{file['file']:<24}", f"{file['bytes'] / 1e6:7.2f}"]
         columns += [f"{file['latency_ms']:8.3f}" if "latency_ms" in file else f"{'':8}"]
         columns += [f"{file['memory'] / 1e6:8.1f}" if "memory" in file else f"{'':8}"]
         columns += [f"{100 * file['top1']:8.2f}" if "top1" in file else f"{'':8}"]
         columns += [f"{100 * file['agreement']:9.2f}", f"{file['difference']:14.2g}"]
         lines.append(" ".join(columns))
+        if "time_ratio" in file:
+            lines.append(f"{'':<24} {file['time_ratio']:.2f} times fp32's time")
         if file.get("keep_float"):
-            lines.append(f"{'':<16} in fp32: {', '.join(file['keep_float'])}")
+            lines.append(f"{'':<24} in fp32: {', '.join(file['keep_float'])}")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,19 +221,27 @@ def latency_ms(path: Path, resolution: int | None = None, threads: int = 1, *, r
 
     Other work on the machine can only slow a block down, so the fastest is nearest to the true value.
     """
-    opened = session(path, threads)
-    side = resolution or facts(opened, path)["resolution"]
+    return min(blocks_ms([path], resolution, threads, runs=runs)[0])
+
+
+def blocks_ms(
+    paths: Sequence[Path], resolution: int | None = None, threads: int = 1, *, runs: int = 100
+) -> list[list[float]]:
+    """Milliseconds for one image with each file: medians of five blocks of runs, the files in turn in every block."""
+    opened = [session(path, threads) for path in paths]
+    side = resolution or facts(opened[0], paths[0])["resolution"]
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     block = max(1, runs // 5)
-    medians = []
+    medians: list[list[float]] = [[] for _ in paths]
     for _ in range(6):  # the first warms up
-        times = []
-        for _ in range(block):
-            begin = time.perf_counter()
-            opened.run([OUTPUT], {INPUT: image})
-            times.append(time.perf_counter() - begin)
-        medians.append(statistics.median(times))
-    return 1000 * min(medians[1:])
+        for which, one in enumerate(opened):
+            times = []
+            for _ in range(block):
+                begin = time.perf_counter()
+                one.run([OUTPUT], {INPUT: image})
+                times.append(time.perf_counter() - begin)
+            medians[which].append(1000 * statistics.median(times))
+    return [found[1:] for found in medians]
 
 
 _PEAK = """

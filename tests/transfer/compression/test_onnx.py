@@ -239,7 +239,7 @@ def test_export_step_writes_compares_measures_and_runs_once(trained, tmp_path, c
     train = write_beton(tmp_path / "colours.train.beton", *pictures(96, 6))
     test = write_beton(tmp_path / "colours.test.beton", *pictures(120, 7))
     command = ["export", "--model", str(folder / "model"), "--images", str(train), "--test", str(test)]
-    command += ["--out", str(tmp_path / "device")]
+    command += ["--out", str(tmp_path / "device"), "--allow-worse"]  # a network this small may be slower in int8
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "agrees %" in printed
@@ -257,6 +257,26 @@ def test_export_step_writes_compares_measures_and_runs_once(trained, tmp_path, c
     assert json.loads(again.out) == result
     assert main([*command, "--seed", "1"]) == 2
     assert "seed: 0 -> 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", ["resnet"], indirect=True)
+def test_an_int8_file_that_is_slower_is_no_success_until_it_is_allowed(trained, tmp_path, capsys, monkeypatch):
+    train, out = write_beton(tmp_path / "colours.train.beton", *pictures(48, 6)), tmp_path / "device"
+    command = ["export", "--model", str(trained[0] / "model"), "--images", str(train), "--agreement", "0"]
+    command += ["--out", str(out)]
+    monkeypatch.setattr(onnx_export, "time_ratio", lambda *_: 1.5)  # as if these times had been measured
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="^1$"):
+            main(command)
+        assert "not accepted: it takes 1.50 times fp32's time" in capsys.readouterr().err
+        assert {p.name for p in out.glob("*.onnx")} == {"model.onnx", "model.int8.rejected.onnx"}
+    rejected = (out / "model.int8.rejected.onnx").read_bytes()
+    assert main([*command, "--allow-worse"]) == 0
+    assert {p.name for p in out.glob("*.onnx")} == {"model.onnx", "model.int8.onnx"}
+    assert (out / "model.int8.onnx").read_bytes() == rejected
+    monkeypatch.setattr(onnx_export, "time_ratio", lambda *_: 1.05)  # within the margin
+    assert main([*command[:-1], str(tmp_path / "other")]) == 0
+    assert (tmp_path / "other/model.int8.onnx").read_bytes() == rejected
 
 
 def test_layers_that_are_to_stay_in_fp32_are_checked_before_anything_is_written(trained, tmp_path, capsys):
