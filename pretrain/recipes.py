@@ -67,8 +67,8 @@ _SMALL50 = replace(
 _LANTERNS = replace(
     _SMALL,
     cost="9 MFLOPs to train on an image: some 100 steps of 16 images a second on 1 core",
-    expect="generated lanterns: learns their colours from 960 images in 7 epochs",
-    epochs=7,
+    expect="generated lanterns: learns their colours from 960 images in 5 epochs",
+    epochs=5,
     batch=16,
     lr=0.05,
     resolution=16,

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/demo.py --out runs/demo-seeds --times 10
 
-Run number k draws the world with seed k and trains with five seeds of its own. It agrees when the winner holds after
+Run number k draws the world with seed k and trains with seven seeds of its own. It agrees when the winner holds after
 the correction for many comparisons, all data need more compute for its accuracy beyond doubt, full data end between 60
 and 95 %, and random at the same keep lies below by more than the margin. A run takes some 3 minutes on 2 cores; runs
 resume.
@@ -32,7 +32,7 @@ def commands(out: Path, number: int) -> list[list[str]]:
     text = recipe.replace("$(DEMO)", str(out)).replace("$(BIN)/", "").replace("@", "")
     lines = [re.sub(r"^\s*(\w+=\S+ )*", "", line) for line in text.splitlines()[1:]]  # without variables in front
     found = [shlex.split(line) for line in lines if line.strip()]
-    seeds = " ".join(str(100 * number + k) for k in range(5))
+    seeds = " ".join(str(100 * number + k) for k in range(7))
     found[0] += ["--seed", str(number)]
     found[1] = shlex.split(re.sub(r"--seeds( \d+)+", f"--seeds {seeds}", shlex.join(found[1])))
     return found

@@ -5,9 +5,11 @@ repeated, the seeds and the test images would differ, as readers and cases do in
 comparison of denominator degrees of freedom methods for multiple observer ROC studies", Stat. Med. 26, 2007). The
 hierarchical bootstrap here redraws both around the measured values:
 
-* seeds: two or three cannot be resampled (resampling two values halves their variance), so their mean is drawn from
-  Student's t. The variance is the residual of the two-way table seeds x conditions (a randomised-block ANOVA), pooled
-  over the conditions of one target; a condition that varies more keeps its own, larger variance;
+* seeds: a few cannot be resampled (resampling two values halves their variance), so their mean is drawn from Student's
+  t. From five seeds on its variance is that of the compared conditions themselves, with their covariance over the
+  seeds: a paired t-test, which a third condition that varies wildly does not widen. With fewer seeds it is the residual
+  of the two-way table seeds x conditions (a randomised-block ANOVA), pooled over the conditions of one target; a
+  condition that varies more keeps its own, larger variance;
 * images: the mean over images is drawn from a normal with the covariance of the conditions over images, minus the part
   that the seeds account for. This is the multiplier bootstrap in closed form; all conditions share the same images.
 
@@ -27,6 +29,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 DRAWS = 20_000
+OWN_VARIANCE = 5
+"""Seeds from which the compared conditions' own variance serves, and is not pooled with that of others."""
 LEVEL = 0.95
 StudyVerdict = Literal["holds", "loses", "undecided"]
 """What is shown of a condition against full data; see `verdict_against_full`."""
@@ -156,9 +160,14 @@ def redrawn_accuracies(
         return None
     means = chosen[:, shared].mean(axis=1)
     rng = np.random.default_rng(0)
-    variance, freedom = seed_variance(runs.values, blocks=blocks)
     redrawn = np.broadcast_to(means, (DRAWS, len(conditions))).copy()
-    if freedom:
+    if seeds >= OWN_VARIANCE:
+        own = np.atleast_2d(np.cov(chosen[:, shared], ddof=1))
+        own += np.diag(np.maximum(runs.floor[conditions] - np.diag(own), 0.0))
+        student = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (DRAWS, 1)))
+        redrawn += rng.standard_normal(redrawn.shape) @ _root(own / seeds) * student
+    elif (spread := seed_variance(runs.values, blocks=blocks))[1]:
+        variance, freedom = spread
         scale = np.sqrt(np.maximum(variance, runs.floor)[conditions] / seeds)
         student = np.sqrt(freedom / rng.chisquare(freedom, (DRAWS, 1)))
         redrawn += rng.standard_normal(redrawn.shape) * scale * student

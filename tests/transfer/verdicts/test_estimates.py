@@ -161,6 +161,30 @@ def test_without_an_effect_random_is_beaten_in_at_most_five_percent_of_condition
     assert covered / compared >= 0.94
 
 
+@pytest.mark.parametrize("seeds", [5, 7])
+def test_from_five_seeds_on_a_condition_that_varies_wildly_does_not_widen_the_others(monkeypatch, seeds: int):
+    monkeypatch.setattr(estimates, "DRAWS", 4000)
+    rng = np.random.default_rng(seeds)
+    covered, widths, tried = 0, [], 300
+    for _ in range(tried):
+        values = 0.8 + 0.01 * rng.standard_normal((4, seeds)) * np.array([1.0, 1.0, 1.0, 12.0])[:, None]
+        runs = estimates.RunTable(values, np.zeros((4, 4)), np.zeros(4))
+        found = paired_difference(runs, 1, 0)
+        covered += found.low <= 0 <= found.high
+        widths.append(found.high - found.low)
+    # 95 % less two standard errors of 300 draws; the width is that of a paired t-test, 2 t sd sqrt(2 / seeds).
+    assert 0.925 <= covered / tried <= 0.975
+    assert np.median(widths) < 2 * 2.8 * 0.01 * np.sqrt(2 / seeds)
+
+
+def test_five_seeds_give_the_interval_of_a_paired_t_test_by_hand():
+    # Differences 1, 2, 3, 4, 5 points: mean 3, standard error sqrt(2.5 / 5) = 0.707, t(4) = 2.776: 1.04 to 4.96.
+    values = np.array([[0.50, 0.51, 0.49, 0.52, 0.48], [0.51, 0.53, 0.52, 0.56, 0.53], [0.1, 0.9, 0.2, 0.8, 0.5]])
+    found = paired_difference(estimates.RunTable(values, np.zeros((3, 3)), np.zeros(3)), 1, 0)
+    assert found.value == pytest.approx(0.03)
+    assert (found.low, found.high) == pytest.approx((0.0104, 0.0496), abs=0.001)
+
+
 def test_a_real_effect_is_found_with_three_seeds(monkeypatch):
     monkeypatch.setattr(estimates, "DRAWS", 2000)
     rng = np.random.default_rng(1)
