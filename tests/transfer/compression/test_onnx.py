@@ -266,7 +266,7 @@ def test_an_int8_file_that_is_slower_is_no_success_until_it_is_allowed(trained, 
     command += ["--out", str(out)]
     monkeypatch.setattr(onnx_export, "time_ratio", lambda *_: 1.5)  # as if these times had been measured
     for _ in range(2):
-        with pytest.raises(SystemExit, match="^1$"):
+        with pytest.raises(SystemExit, match=r"^1$"):
             main(command)
         assert "not accepted: it takes 1.50 times fp32's time" in capsys.readouterr().err
         assert {p.name for p in out.glob("*.onnx")} == {"model.onnx", "model.int8.rejected.onnx"}
