@@ -109,9 +109,9 @@ def log_positions(folder: Path, rank: int) -> None:
     """Append what each rank learns from to FOLDER/RANK.log: `world epoch step row row ...`."""
     epoch_order, step, epochs = sampling_order.epoch_order, Learner.step, [0]
 
-    def begins(rows, seed, epoch, batch):
+    def begins(rows, seed, epoch, batch, pages=None):
         epochs.append(epoch)
-        return epoch_order(rows, seed, epoch, batch)
+        return epoch_order(rows, seed, epoch, batch, pages)
 
     def learns(self, images, labels, rows, **named):
         with open(folder / f"{rank}.log", "a") as file:

@@ -178,14 +178,14 @@ def test_a_failed_stage_leaves_its_followers_cancelled(cluster, images, tmp_path
     jobs = cluster.submit("submit.sh", *flags, "--out", tmp_path / "study")
     assert cluster.ended(*jobs) == ["FAILED", *["CANCELLED"] * (len(jobs) - 1)]
     assert len(jobs) == 4
-    assert "none of its 2 images can be read" in log(tmp_path / "study" / "slurm", "write-*")
+    assert "has no image that can be read" in log(tmp_path / "study" / "slurm", "write-*")
 
 
 def test_a_job_killed_for_its_memory_says_so(cluster, small, tmp_path):
     (job,) = cluster.submit("submit.sh", *small, "--out", tmp_path / "run", MEMORY="40M", NODES="1")
     (state,) = cluster.ended(job)
     said = log(tmp_path / "run.slurm")
-    assert "out of memory" in said, said
+    assert "too little memory" in said, said
     assert "larger --mem in slurm/env.sh" in said
     assert state in ("FAILED", "OUT_OF_MEMORY")
 

@@ -227,10 +227,14 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     assert len(grown["cells"]) == 12
 
     none = {"images": 12, "leaked": 0, "source_images": 0, "identical": 0, "pairs": []}
+    none |= {"similar": 0, "compared": True, "closest": []}
     assert found["leaks"] == {"near": none}
     pairs = [["a/3.png", "x/0.png"], ["b/3.png", "x/1.png"], ["c/3.png", "x/2.png"]]
     three = {"images": 18, "leaked": 3, "source_images": 3, "identical": 3, "pairs": pairs}
-    assert grown["leaks"] == {"near": none, "far": three}
+    closest = grown["leaks"]["far"].pop("closest")
+    assert [pair["ids"] for pair in closest] == pairs
+    assert [pair["likeness"] for pair in closest] == [1.0, 1.0, 1.0]
+    assert grown["leaks"] == {"near": none, "far": three | {"similar": 0, "compared": True}}
     ran = {p.relative_to(out / "done").as_posix() for p in again if "done" in p.relative_to(out).parts}
     assert ran == {"collect.json", "report.json"}
     page = (out / "report.html").read_text(encoding="utf-8")

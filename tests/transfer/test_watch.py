@@ -49,7 +49,7 @@ def listed(folder: Path, rows: list[tuple[str, str]], *, labels: bool = True) ->
 
 
 def step(number: int, base: int, kind: str = "channels") -> dict:
-    facts = {"what": {}, "params": 10, "verdict": "accepted", "files": {}}
+    facts = {"what": {}, "params": 10, "bytes": 40, "accuracy": 1.0, "verdict": "accepted", "reason": "", "files": {}}
     return {"step": number, "base": base, "kind": kind, **facts}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.data.beton import BetonFile
+from prune.data.beton import BetonFile, open_beton
 from prune.data.dataset import open_dataset
 from prune.data.stored_images import Stored
 from prune.gallery.thumbnails import data_uri
@@ -93,7 +93,7 @@ def source_beton(results: Mapping[str, Any], folder: Path) -> Path | None:
     candidates = [folder / "data" / "source.beton"]
     if isinstance(named, str) and named.endswith(".beton"):
         candidates.append(folder / named)
-    return next((place for place in candidates if manifest_exists(manifest_path(place))), None)
+    return next((place for place in candidates if place.is_file() or manifest_exists(manifest_path(place))), None)
 
 
 def picture_groups(selection: Selection, beton: Path) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def picture_groups(selection: Selection, beton: Path) -> list[dict[str, Any]]:
     A picture is {"src": data URI, "class", "kept": bool}. Groups without a picture are omitted.
     """
     index = selection.index
-    file = open_dataset(beton).beton
+    file = open_beton(beton) if beton.is_file() else open_dataset(beton).beton
     if len(file) != index.source_samples or (index.positions < 0).any():
         raise InputError(f"{beton}: holds {len(file)} images; {selection.place} is about {index.source_samples}")
     kept = np.zeros(len(file), bool)

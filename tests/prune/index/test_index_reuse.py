@@ -191,7 +191,7 @@ def test_the_public_import_paths_give_the_same_classes():
 @pytest.mark.slow
 def test_the_example_runs_where_only_numpy_torch_and_torchvision_are(made, bare_python):
     example = ROOT / "examples" / "reuse_index.py"
-    assert len(example.read_text().splitlines()) < 25
+    assert len(example.read_text().splitlines()) < 30
     missing = ["ffcv", "faiss", "timm", "tyro", "rich", "pytest", "prune.data", "pretrain"]
     code = f"import importlib.util as u, prune; print([n for n in {missing} if u.find_spec(n)], prune.PrunedIndex)"
     assert bare(bare_python, "-c", code).stdout == "[] <class 'prune.index.pruned_index.PrunedIndex'>\n"

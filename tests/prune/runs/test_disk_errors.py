@@ -76,6 +76,15 @@ def test_the_words_of_safetensors_become_an_error_of_the_system():
     assert as_os_error(Exception("invalid header"), Path("a.x")) is None
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_new_process():
+    """A training that ran in this process before has handlers of its own; under nohup SIGHUP is ignored."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(
     ("program", "after"),
