@@ -238,7 +238,7 @@ def test_the_whole_chain_runs_once_grows_and_repeats_nothing(images, tmp_path, c
     ran = {p.relative_to(out / "done").as_posix() for p in again if "done" in p.relative_to(out).parts}
     assert ran == {"collect.json", "report.json"}
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "3 of 18 test images of far (3 identical) have a near-duplicate" in page
+    assert "3 of 18 test images of far (3 identical) have a copy" in page
     names = [row["name"] for row in grown["ledger"] if row["stage"] == "leaks"]
     assert names == [f"{kind}/{target}" for kind in ("test-features", "leaks") for target in ("near", "far")]
     seen = {row["name"]: row["samples"] for row in grown["ledger"]}
