@@ -1,6 +1,6 @@
 """Disturbs every step that takes more than a second, and looks whether the same command ends as if nothing had been.
 
-    python tests/benchmarks/faults.py --work /tmp/faults --out tests/benchmarks/results/faults.md
+    python tests/benchmarks/faults.py --work runs/faults --out tests/benchmarks/results/faults.md
 
 Each step is killed and meets a full disk at random points (--points of each), and gets SIGTERM, SIGINT and SIGHUP once.
 Then the same command is given again, undisturbed. It must end with 0, with the same bytes as a run that was never
@@ -342,7 +342,7 @@ def page(known: Sequence[dict[str, Any]], points: int, mount: bool) -> str:
 
 PAGE = """# Disturbed steps
 
-Command: `python tests/benchmarks/faults.py --work /tmp/faults --points {points} --out FILE`
+Command: `python tests/benchmarks/faults.py --work runs/faults --points {points} --out FILE`
 
 Each step is disturbed, then the same command is given again. A cell counts the disturbances after which it ended with
 0, with the bytes of an undisturbed run (clocks and dates aside) and no other file; in brackets the exit codes of the
