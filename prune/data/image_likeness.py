@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from prune.data.dataset import Dataset
-from prune.data.thumbnail_features import SIDE, decoded, square
+from prune.data.thumbnail_features import SIDE, decoded, grey, square
 from prune.runs.cores import in_order
 from prune.runs.progress import track
 
@@ -64,12 +64,6 @@ def grey_squares(source: Dataset, rows: np.ndarray, workers: int | None = None) 
     for begin, block in track(in_order(work, begins, workers, ahead=2), len(begins), f"{source.name}: pairs of images"):
         found[begin : begin + len(block)] = block
     return found[place]
-
-
-def grey(squares: np.ndarray) -> np.ndarray:
-    """Grey levels of (b, h, w, 3) uint8 pixels, (b, h, w) uint8, in whole numbers."""
-    red, green, blue = (squares[..., channel].astype(np.int32) for channel in range(3))
-    return ((77 * red + 150 * green + 29 * blue) >> 8).astype(np.uint8)
 
 
 def turned(image: np.ndarray, degrees: float = TURN) -> np.ndarray:

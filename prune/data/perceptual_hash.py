@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from prune.data.image_likeness import TURN, cropped, grey, turned
+from prune.data.image_likeness import TURN, cropped, turned
+from prune.data.thumbnail_features import grey
 
 VARIANTS = ("plain", "mirrored", "turned left", "turned right", "cropped")
 """Columns of `hashes`."""

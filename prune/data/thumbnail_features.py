@@ -44,6 +44,12 @@ def square(pixels: np.ndarray) -> np.ndarray:
     return cv2.resize(pixels[top : top + side, left : left + side], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
+def grey(squares: np.ndarray) -> np.ndarray:
+    """Grey levels of (b, h, w, 3) uint8 pixels, (b, h, w) uint8, in whole numbers."""
+    red, green, blue = (squares[..., channel].astype(np.int32) for channel in range(3))
+    return ((77 * red + 150 * green + 29 * blue) >> 8).astype(np.uint8)
+
+
 def describe(squares: np.ndarray) -> np.ndarray:
     """Features of square images, (b, SIDE, SIDE, 3) uint8 to (b, DIMENSIONS) float32, each between 0 and 1.
 
@@ -55,10 +61,10 @@ def describe(squares: np.ndarray) -> np.ndarray:
     b, cell, inner = len(squares), SIDE // _CELLS, SIDE - 2
     cells = squares.reshape(b, _CELLS, cell, _CELLS, cell, 3).sum(axis=(2, 4), dtype=np.uint32)
     red, green, blue = (squares[..., channel].astype(np.int32) for channel in range(3))
-    grey = (77 * red + 150 * green + 29 * blue) >> 8
+    shade = grey(squares).astype(np.int32)
     colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    right = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
-    down = grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
+    right = shade[:, 1:-1, 2:] - shade[:, 1:-1, :-2]
+    down = shade[:, 2:, 1:-1] - shade[:, :-2, 1:-1]
     code = (down + 255) * 511 + (right + 255)
     length = _LENGTH[code]
     low = np.arange(inner) < inner // 2
@@ -66,7 +72,7 @@ def describe(squares: np.ndarray) -> np.ndarray:
     edges = _counts(quarter * _TURNS + _TURN[code], 4 * _TURNS, length)
     parts = (
         cells.reshape(b, -1) / (255 * cell**2),
-        _counts(grey >> 4, _GREYS) / SIDE**2,
+        _counts(shade >> 4, _GREYS) / SIDE**2,
         _counts(_STEP[colour], _STEPS) / SIDE**2,
         _counts(_STEP[length], _STEPS) / inner**2,
         edges / np.maximum(edges.sum(axis=1, keepdims=True), 1),

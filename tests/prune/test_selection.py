@@ -21,6 +21,17 @@ from prune.scores.feature_files import content_fingerprint, order_fingerprint
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 SIZES = [40, 30, 20, 10]
+EVERYTHING = (
+    "prototype",
+    "self-prototype",
+    "affinity",
+    "duplicates",
+    "suspects",
+    "domain",
+    "influence",
+    "zcore",
+    "balance",
+)
 
 
 def write_features(path: Path, features, logits, label, *, classes, manifest=None, model=None) -> Path:
@@ -188,18 +199,7 @@ def everything(tmp_path_factory):
             "fingerprint": Manifest.load(made.folder / "s.manifest.npz").fingerprint,
         },
     )
-    also = (
-        "prototype",
-        "self-prototype",
-        "affinity",
-        "duplicates",
-        "suspects",
-        "domain",
-        "influence",
-        "zcore",
-        "balance",
-    )
-    return scored_case(made, also=also, dynamics=(made.folder / "dynamics.npz",))
+    return scored_case(made, also=EVERYTHING, dynamics=(made.folder / "dynamics.npz",))
 
 
 @pytest.mark.parametrize("method", NAMES)
@@ -230,18 +230,7 @@ def shuffled(everything, tmp_path_factory):
     turned = {name: tables[name][:, order] for name in ("probability", "margin", "correct")}
     save_arrays(folder / "dynamics.npz", tables | turned | {"label": moved.labels}, meta)
     made = SimpleNamespace(folder=folder, source=source, target=everything.target, scores=folder / "scores.npz")
-    also = (
-        "prototype",
-        "self-prototype",
-        "affinity",
-        "duplicates",
-        "suspects",
-        "domain",
-        "influence",
-        "zcore",
-        "balance",
-    )
-    return scored_case(made, also=also, dynamics=(folder / "dynamics.npz",))
+    return scored_case(made, also=EVERYTHING, dynamics=(folder / "dynamics.npz",))
 
 
 @pytest.mark.parametrize("method", NAMES)
