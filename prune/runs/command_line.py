@@ -19,7 +19,7 @@ from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError, printable
 from prune.runs.library_warnings import warn_in_one_line
-from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals
+from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals, no_longer_listen
 
 
 def main(program: str, summary: str, steps: Mapping[str, str], argv: Sequence[str] | None = None) -> int:
@@ -82,6 +82,8 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     except OSError as error:  # a full disk, no permission, a folder where a file is wanted
         _report(program, in_words(error, getattr(config, "out", None)))
         return ExitCode.WRONG_INPUT
+    finally:
+        no_longer_listen()
     return ExitCode.DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,19 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def no_longer_listen() -> None:
+    """While the interpreter shuts down, let no signal change the exit code of a step that has ended."""
+    atexit.unregister(_ignore)
+    atexit.register(_ignore)  # what was registered last runs first: before libraries tidy up, which takes a while
+
+
+def _ignore() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", *STOPPING):
+            if number := getattr(signal, name, None):
+                signal.signal(number, signal.SIG_IGN)
 
 
 def afterwards(program: str) -> str:
