@@ -19,4 +19,5 @@ def test_the_exit_code_of_a_step_that_has_ended_stays(name, tmp_path):
     command = [sys.executable, "-c", STEP.format(name=name), str(tmp_path / "missing.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
-    assert "missing.npz" in done.stderr and "Traceback" not in done.stderr
+    assert "missing.npz" in done.stderr
+    assert "Traceback" not in done.stderr
