@@ -1,4 +1,4 @@
-"""Does pruning pay in a pool of which most is of no use to the targets? Accuracy against compute.
+"""Does pruning pay, in a pool of which most is of no use to the targets and on one source? Accuracy against compute.
 
     python tests/benchmarks/mixed_pool.py --data data --out runs/pool --results tests/benchmarks/results/mixed-pool.md
     python tests/benchmarks/mixed_pool.py --data data --out runs/pool --seeds 0 --only full
@@ -7,11 +7,11 @@
 
 DATA holds cifar100/, digits/, hwdb100/ and glyphs/ (the pool, from their train parts) and the targets cifar10/,
 flowers5/ and gtsrb/, each with train/ and test/. The drawn pool takes 200, 1,500, 150 and 300 images a class: 60,200
-images of 244 classes, 20,000 of them natural; `--pool whole` takes all 189,431, a quarter natural. The surrogate is
-the quarter-width ResNet-18 (`tiny`), and so is the backbone unless `--recipe` names another; 100 % of the pretraining
-is its four epochs over the whole pool. Every command resumes, and so does this one: it runs what is missing and
-writes the table of what there is, for which no --data is needed. Some 60 minutes on 2 cores for two seeds of the
-first line.
+images of 244 classes, 20,000 of them natural; `--pool whole` takes all 189,431, a quarter natural; `--pool cifar100`
+is one source, the 50,000 training images of CIFAR-100. The surrogate is the quarter-width ResNet-18 (`tiny`), and so is
+the backbone unless `--recipe` names another; 100 % of the pretraining is its four epochs over the whole pool. Every
+command resumes, and so does this one: it runs what is missing and writes the table of what there is, for which no
+--data is needed. Some 60 minutes on 2 cores for two seeds of the first line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from prune.scores.feature_files import open_features
 from transfer.pages.compute_figure import Point, write_compute_figure
 
 POOL = {"cifar100": 200, "digits": 1500, "hwdb100": 150, "glyphs": 300}
-"""Images a class that the pool takes of each set."""
+"""Images a class that the drawn pool takes of each set."""
+POOLS = {"drawn": POOL, "whole": dict.fromkeys(POOL, 10**6), "cifar100": {"cifar100": 10**6}}
+"""Images a class of each set by the name of the pool; all where there are fewer."""
 TARGETS = ("cifar10", "flowers5", "gtsrb")
 EPOCHS = 4.0
 """Epochs of 100 % of the pretraining."""
@@ -130,12 +132,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", default=[""], help="arms whose names begin so")
-    parser.add_argument("--pool", choices=("drawn", "whole"), default="drawn")
+    parser.add_argument("--pool", choices=tuple(POOLS), default="drawn")
     parser.add_argument("--recipe", default="tiny", help="of the backbone; the surrogate is always `tiny`")
     parser.add_argument("--results", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     if options.data is not None:
-        prepare(options.data, options.out, POOL if options.pool == "drawn" else dict.fromkeys(POOL, 10**6))
+        prepare(options.data, options.out, POOLS[options.pool])
         for seed in options.seeds:
             for name, arm in ARMS.items():
                 if name.startswith(tuple(options.only)):
@@ -143,7 +145,7 @@ def main() -> None:
     text = table(options.out, options.seeds, options.pool, options.recipe)
     if options.results:
         publish(options.results, text)
-        title = f"Mixed pool of {SAYS[options.pool][0].split(', ')[0]}; {SAYS[options.recipe][0].split(' (')[0]}"
+        title = f"{SAYS[options.pool][0].split(', ')[0]}; {SAYS[options.recipe][0].split(' (')[0]}"
         drawn = points(options.out, options.seeds)
         write_compute_figure(options.results.with_suffix(".svg"), drawn, title=title, accuracy="mean probe accuracy %")
     print(text)
@@ -322,8 +324,9 @@ def needs(value: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, s
 
 
 SAYS = {
-    "drawn": ("60,200 images, a third of them natural", ""),
-    "whole": ("189,431 images, a quarter of them natural", " --pool whole"),
+    "drawn": ("A mixed pool of 60,200 images, a third of them natural", ""),
+    "whole": ("A mixed pool of 189,431 images, a quarter of them natural", " --pool whole"),
+    "cifar100": ("One source of 50,000 natural images, CIFAR-100", " --pool cifar100"),
     "tiny": ("quarter-width ResNet-18", ""),
     "half-rn18": ("half-width ResNet-18 (the surrogate is of quarter width)", " --recipe half-rn18"),
 }
@@ -335,7 +338,7 @@ def table(out: Path, seeds: Sequence[int], pool: str, recipe: str) -> str:
     ladder = [(share, accuracy(out, f"full-{share:g}", seeds)[0]) for share in LADDER]
     ladder = [(share, value) for share, value in ladder if value == value]
     lines = [
-        f"# A mixed pool: {SAYS[pool][0]}",
+        f"# {SAYS[pool][0]}",
         "",
         f"{made_here()}.",
         f"`python tests/benchmarks/mixed_pool.py --data data --out runs/pool{SAYS[pool][1]}{SAYS[recipe][1]} --results "
