@@ -44,8 +44,8 @@ def votes(scores: np.ndarray, temperature: float | None = None) -> np.ndarray:
     scores : (m, c) float
         The larger, the more similar; -inf for classes that cannot be chosen.
     temperature : float, optional
-        None: each row gives one vote to its largest entry (ties: the lower class). Otherwise each row gives
-        softmax(scores / temperature).
+        None: each row gives one vote to its largest entry, in equal parts where several are equal. Otherwise each row
+        gives softmax(scores / temperature).
 
     Returns
     -------
@@ -53,13 +53,15 @@ def votes(scores: np.ndarray, temperature: float | None = None) -> np.ndarray:
     """
     scores = np.asarray(scores, np.float64)
     if temperature is None:
-        return np.bincount(scores.argmax(axis=1), minlength=scores.shape[1]).astype(np.float64)
+        first = scores == scores.max(axis=1, keepdims=True)
+        equal = np.count_nonzero(first, axis=1)
+        found = np.bincount(scores[equal == 1].argmax(axis=1), minlength=scores.shape[1]).astype(np.float64)
+        return found + (first[equal > 1] / equal[equal > 1, None]).sum(axis=0)
     if not temperature > 0:
         raise InputError(f"temperature {temperature} must be above 0")
     shifted = (scores - scores.max(axis=1, keepdims=True)) / temperature
     share = np.exp(shifted)
-    found: np.ndarray = (share / share.sum(axis=1, keepdims=True)).sum(axis=0)
-    return found
+    return np.asarray((share / share.sum(axis=1, keepdims=True)).sum(axis=0))
 
 
 def streamed_votes(

@@ -185,8 +185,10 @@ def votes_of(world: World) -> dict[str, tuple[list[float], np.ndarray]]:
     by_label, by_feature = [0.0] * CLASSES, [0.0] * CLASSES
     means = [world.features[world.labels == k].mean(axis=0) for k in range(CLASSES)]
     for f, z in zip(world.target, world.target_logits):
-        by_label[max(range(CLASSES), key=lambda k: (z[k], -k))] += 1
-        by_feature[min(range(CLASSES), key=lambda k: (math.dist(f, means[k]), k))] += 1
+        first = [k for k in range(CLASSES) if z[k] == max(z)]
+        for k in first:
+            by_label[k] += 1 / len(first)
+        by_feature[min(range(CLASSES), key=lambda k: math.dist(f, means[k]))] += 1
     distances = class_votes.squared_distances(
         world.target, class_votes.class_means(world.features, world.labels, CLASSES)
     )

@@ -21,9 +21,15 @@ from prune.scores.class_votes import (
 
 
 def test_hard_label_votes_count_the_most_likely_source_class():
-    # Rows choose 2, 0 and, at a tie of 0 and 1, the lower class 0.
+    # Rows choose 2, 0 and, at a tie of 0 and 1, both by half.
     logits = np.array([[0.0, 1.0, 2.0], [5.0, 1.0, 0.0], [3.0, 3.0, 0.0]])
-    assert votes(logits).tolist() == [2, 0, 1]
+    assert votes(logits).tolist() == [1.5, 0.5, 1]
+
+
+def test_hard_votes_do_not_depend_on_the_order_of_the_classes():
+    logits = np.random.default_rng(0).integers(0, 3, (50, 6)).astype(np.float16)  # many ties
+    assert np.allclose(votes(logits[:, ::-1])[::-1], votes(logits))
+    assert np.isclose(votes(logits).sum(), 50)
 
 
 def test_soft_label_votes_are_the_sum_of_tempered_softmax():
