@@ -159,10 +159,7 @@ def _run(config: Config) -> None:
     if config.dry_run:
         from transfer.studies.plan_progress import print_plan
 
-        print_plan(tasks, config.json)
-        if not config.json and (text := forecast(tasks, study, config.price, config.jobs)):
-            print(text)
-        return None
+        return print_plan(tasks, forecast(tasks, study, config.price, config.jobs), config.json)
     with directory_lock(out):
         if config.plan_only:
             if (text := _surrogate_to_choose(study, out)) is not None:
@@ -171,10 +168,12 @@ def _run(config: Config) -> None:
                 settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
             _forget_outstanding(tasks, out)
+            if cost := forecast(outstanding(tasks, out), study, config.price, config.jobs):
+                note(cost.sentence())
             return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
         tasks = _write_study(settings, study, out)
-        if text := forecast(outstanding(tasks, out), study, config.price, config.jobs):
-            note(text)
+        if cost := forecast(outstanding(tasks, out), study, config.price, config.jobs):
+            note(cost.sentence())
         _run_outstanding(tasks, out, config.jobs)
         if (text := _surrogate_to_choose(study, out)) is not None:
             settings, study = {**settings, "surrogate": text}, replace(study, surrogate=text)

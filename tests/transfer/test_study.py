@@ -89,16 +89,23 @@ def test_a_directory_with_other_things_is_not_taken(images, tmp_path, capsys):
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path, capsys):
-    assert study(images, tmp_path / "out", "--keeps", "0.25", "--seeds", "0", "--dry-run", "--json") == 0
+    assert (
+        study(images, tmp_path / "out", "--keeps", "0.25", "--seeds", "0", "--price", "6", "--dry-run", "--json") == 0
+    )
     shown = json.loads(capsys.readouterr().out)
     assert not (tmp_path / "out").exists()
     stages = {row["stage"]: row for row in shown["stages"]}
     assert stages["pretrain"]["lines"] == 3
+    cost = shown["cost"]
+    assert cost["flops"] > (64 + 16 + 16) * 4 * 50e6  # the network's training takes 66 MFLOPs an image
+    assert cost["money"] == pytest.approx(cost["seconds"] / 3600 * 6)
     # full: 64 images, random and winnow 16 each, for the 4 epochs of the recipe.
     assert stages["pretrain"]["samples"] == (64 + 16 + 16) * 4
     assert sum(row["share"] for row in shown["stages"]) == pytest.approx(1, abs=1e-3)
     assert study(images, tmp_path / "out", "--dry-run") == 0
-    assert "level 0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "level 0" in said
+    assert "Still to run: about" in said
 
 
 def test_a_plan_can_be_written_and_grown_without_running(images, tmp_path, capsys):
@@ -108,6 +115,7 @@ def test_a_plan_can_be_written_and_grown_without_running(images, tmp_path, capsy
     assert main(["study", "--out", str(out), "--seeds", "1", "--targets", f"far={images / 'far'}", "--plan-only"]) == 0
     said = capsys.readouterr().err
     assert "far: evaluated, and does not guide the selection (guides: near)" in said
+    assert said.count("Still to run: about") == 2
     settings = json.loads((out / "study.json").read_text())
     assert settings["seeds"] == [0, 1]
     assert settings["guides"] == ["near"]

@@ -7,7 +7,7 @@ random images; reading images, fitting classifiers and anything else without a n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prune.runs.files import InputError
@@ -115,13 +115,46 @@ def check_compute(study: Study) -> None:
             )
 
 
-def forecast_text(
-    images: Mapping[str, float],
-    flops: Mapping[str, float],
-    seconds: Mapping[str, float],
-    price: float | None = None,
-) -> str:
-    """The cost in one sentence.
+@dataclass(frozen=True)
+class Forecast:
+    """What is still to run.
+
+    Attributes
+    ----------
+    flops : float
+    seconds : float
+        On this machine.
+    price : float or None
+        Of one hour of the machine, in a currency of the user's.
+    """
+
+    flops: float
+    seconds: float
+    price: float | None = None
+
+    def record(self) -> dict[str, float]:
+        """For JSON: "flops", "seconds" and, with a price, "money"."""
+        money = {} if self.price is None else {"money": self.seconds / 3600 * self.price}
+        return {"flops": self.flops, "seconds": self.seconds, **money}
+
+    def sentence(self) -> str:
+        """In one sentence.
+
+        Examples
+        --------
+        >>> Forecast(2.5e12, 7200.0, price=3.0).sentence()
+        'Still to run: about 2.5e+12 FLOPs, 2.0 hours on this machine, 6.00 in money.'
+        """
+        parts = [f"about {self.flops:.1e} FLOPs", f"{duration_text(self.seconds)} on this machine"]
+        if self.price is not None:
+            parts.append(f"{self.record()['money']:.2f} in money")
+        return f"Still to run: {', '.join(parts)}."
+
+
+def summed(
+    images: Mapping[str, float], flops: Mapping[str, float], seconds: Mapping[str, float], price: float | None = None
+) -> Forecast:
+    """The cost of training on so many images by each recipe.
 
     Parameters
     ----------
@@ -134,22 +167,18 @@ def forecast_text(
 
     Examples
     --------
-    >>> forecast_text({"a": 1000.0, "b": 500.0}, {"a": 2e9, "b": 1e9}, {"a": 7.0, "b": 0.4}, price=3.0)
-    'Still to run: about 2.5e+12 FLOPs, 2.0 hours on this machine, 6.00 in money.'
+    >>> summed({"a": 1000.0, "b": 500.0}, {"a": 2e9, "b": 1e9}, {"a": 7.0, "b": 0.4})
+    Forecast(flops=2500000000000.0, seconds=7200.0, price=None)
     """
-    whole = sum(count * seconds[recipe] for recipe, count in images.items())
-    parts = [f"about {sum(count * flops[recipe] for recipe, count in images.items()):.1e} FLOPs"]
-    parts.append(f"{duration_text(whole)} on this machine")
-    if price is not None:
-        parts.append(f"{whole / 3600 * price:.2f} in money")
-    return f"Still to run: {', '.join(parts)}."
+    whole = [sum(count * each[recipe] for recipe, count in images.items()) for each in (flops, seconds)]
+    return Forecast(whole[0], whole[1], price)
 
 
-def forecast(tasks: Iterable[Task], study: Study, price: float | None, jobs: int) -> str | None:
-    """`forecast_text` of these tasks of a study, `jobs` at a time; None where no network is left to train or to use."""
+def forecast(tasks: Iterable[Task], study: Study, price: float | None, jobs: int) -> Forecast | None:
+    """The cost of these tasks of a study, `jobs` at a time; None where no network is left to train or to use."""
     images = images_by_recipe(tasks, study)
     if not images:
         return None
     flops = {recipe: training_flops(recipe) for recipe in images}
     seconds = {recipe: training_seconds(recipe, jobs) for recipe in images}
-    return forecast_text(images, flops, seconds, price)
+    return summed(images, flops, seconds, price)

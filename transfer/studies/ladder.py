@@ -2,8 +2,8 @@
 
 The surrogate's recipe is trained on full data and, with the first pruning method and the first seed, at every keep of
 the ladder, and probed: ladder/RUN and ladder/probes/RUN/TARGET. The costs list it under the stage `search`. With
-`--compute` each keep is trained for the share of the compute that the backbone will have for it, and the guiding
-targets' training images alone decide.
+`--compute` each keep is trained for the share of the compute that the backbone will have for it. The guiding targets'
+training images alone decide what the backbone tries; where `--keep auto` ends follows from the verdict on what it did.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import read_json
 from transfer.studies.candidates import NONE, folder_of, with_surrogate
 from transfer.studies.settings import Study, run_name
 from transfer.verdicts import keep_search
@@ -28,23 +27,18 @@ def ladder_runs(methods: Sequence[str], ladder: Sequence[float], seeds: Sequence
 
 
 def ladder_prediction(
-    runs: Sequence[tuple[str, float, int]], targets: Sequence[str], out: Path, margin: float, root: str = ""
+    runs: Sequence[tuple[str, float, int]], guides: Mapping[str, str], out: Path, margin: float, root: str = ""
 ) -> float | None:
-    """The keep that the ladder's probes predict; None while a probe is missing. `margin` in points.
+    """The keep that small networks predict by `held_out_by_keep`; None while one is missing. `margin` in points.
 
     `root` ends with a slash: the directory of the chosen surrogate's search, where the study has chosen one.
     """
-    accuracies: dict[float, float] = {}
-    for method, keep, seed in runs:
-        own = "" if method == "full" else root
-        places = [out / f"{own}ladder/probes" / run_name(method, keep, seed) / target for target in targets]
-        if not all((place / "DONE").exists() for place in places):
-            return None
-        accuracies[keep] = sum(read_json(place / "result.json")["value"] for place in places) / len(places)
-    if not accuracies:
+    small = [run for run in runs if run[0] != "full"]
+    full = held_out_by_keep(runs[:1], guides, out, "ladder/probes")
+    kept = held_out_by_keep(small, guides, out, f"{root}ladder/probes")
+    if not full or len(kept) < len(small):
         return None
-    full = accuracies.pop(1.0)
-    return keep_search.predicted_keep(accuracies, full, margin / 100)
+    return keep_search.predicted_keep(kept, full[1.0], margin / 100)
 
 
 def held_out_by_keep(
@@ -53,7 +47,7 @@ def held_out_by_keep(
     """By keep, how well the runs' features tell the classes of the guiding targets' training images apart.
 
     No test image plays a part: half of the training images are predicted from the other half. The mean over seeds and
-    guides, of the best method at each keep; runs whose features do not exist yet are left out.
+    guides, of the best method at each keep; runs of which a target's features do not exist yet are left out.
 
     Parameters
     ----------
@@ -68,11 +62,12 @@ def held_out_by_keep(
 
     found: dict[tuple[str, float], list[float]] = {}
     for method, keep, seed in runs:
+        places = []
         for guide, train in guides.items():
             stem = Path(train).name.removesuffix(".beton") if train.endswith(".beton") else f"{guide}.train"
-            place = out / probes / run_name(method, keep, seed) / guide / "features" / f"{stem}.features.npz"
-            if place.exists():
-                found.setdefault((method, keep), []).append(held_out_accuracy_of(place))
+            places.append(out / probes / run_name(method, keep, seed) / guide / "features" / f"{stem}.features.npz")
+        if all(place.exists() for place in places):
+            found.setdefault((method, keep), []).extend(map(held_out_accuracy_of, places))
     by_keep: dict[float, float] = {}
     for (_, keep), values in found.items():
         mean = sum(values) / len(values)
@@ -97,11 +92,11 @@ def next_keep(study: Study, out: Path, margin: float) -> float | None:
     root = _root(study.surrogate)
     study = with_surrogate(study, study.surrogate)
     runs = ladder_runs(study.methods, study.ladder, study.seeds)
+    guides = {name: study.targets[name].train for name in study.guides}
     if study.compute and runs:
-        guides = {name: study.targets[name].train for name in study.guides}
         start, tried = _compute_search(study.methods, study.ladder, study.keeps, study.seeds, guides, out, root)
         return None if start is None else keep_search.keep_to_try(study.ladder, tried, start)
-    start = ladder_prediction(runs, list(study.targets), out, margin, root)
+    start = ladder_prediction(runs, guides, out, margin, root)
     if start is None:
         return None
     from transfer.verdicts.analysis import analyse
@@ -124,13 +119,13 @@ def search_summary(settings: Mapping[str, Any], out: Path) -> dict[str, Any] | N
     found = {"ladder": sorted(ladder), "tried": list(settings["keeps"])}
     root = _root(settings.get("surrogate"))
     methods = ["full", "gate"] if settings.get("surrogate") == NONE else settings["methods"]
+    guides = {name: settings["targets"][name]["train"] for name in settings["guides"]}
     if settings.get("compute"):
-        guides = {name: settings["targets"][name]["train"] for name in settings["guides"]}
         ladder, keeps, seeds = (settings[name] for name in ("ladder", "keeps", "seeds"))
         predicted, tried = _compute_search(methods, ladder, keeps, seeds, guides, out, root)
         return {**found, "predicted": predicted, "compute": settings["compute"], "confirmed": sorted(tried.items())}
     runs = ladder_runs(methods, ladder, settings["seeds"])
-    return {**found, "predicted": ladder_prediction(runs, list(settings["targets"]), out, settings["margin"], root)}
+    return {**found, "predicted": ladder_prediction(runs, guides, out, settings["margin"], root)}
 
 
 def _root(surrogate: str | None) -> str:

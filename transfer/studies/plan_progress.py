@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 
+from transfer.studies.forecast import Forecast
 from transfer.studies.task import Task
 
 
@@ -23,11 +24,12 @@ def stage_totals(tasks: Sequence[Task]) -> list[dict[str, float | str]]:
     return rows
 
 
-def print_plan(tasks: Sequence[Task], as_json: bool) -> None:
-    """Print every task with its number, by level, and what the stages cost in images seen."""
+def print_plan(tasks: Sequence[Task], cost: Forecast | None, as_json: bool) -> None:
+    """Print every task with its number, by level, what the stages cost in images seen, and what all cost."""
     if as_json:
         records = [{**task.record(), "samples": task.samples} for task in tasks]
-        print(json.dumps({"lines": records, "stages": stage_totals(tasks)}, indent=1))
+        whole = {"lines": records, "stages": stage_totals(tasks), "cost": None if cost is None else cost.record()}
+        print(json.dumps(whole, indent=1))
         return
     level = -1
     for number, task in enumerate(tasks, 1):
@@ -43,6 +45,8 @@ def print_plan(tasks: Sequence[Task], as_json: bool) -> None:
         "An image counts three times as much in training as in inference, whatever the network; --dry-run writes "
         "nothing."
     )
+    if cost is not None:
+        print(cost.sentence())
 
 
 class StudyDisplay:

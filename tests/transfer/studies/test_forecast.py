@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from prune.runs.files import InputError
-from transfer.studies.forecast import check_compute, forecast_text, images_by_recipe, training_flops, training_seconds
+from transfer.studies.forecast import check_compute, images_by_recipe, summed, training_flops, training_seconds
 from transfer.studies.places import Splits
 from transfer.studies.settings import Study
 from transfer.studies.study_plan import plan_of
@@ -61,5 +61,7 @@ def test_the_recipes_networks_are_counted_and_timed():
 
 def test_hours_and_money_follow_from_the_timing():
     images, flops = {"a": 7200.0}, {"a": 1e9}
-    said = forecast_text(images, flops, {"a": 2.0}, price=0.5)
-    assert said == "Still to run: about 7.2e+12 FLOPs, 4.0 hours on this machine, 2.00 in money."
+    cost = summed(images, flops, {"a": 2.0}, price=0.5)
+    assert cost.sentence() == "Still to run: about 7.2e+12 FLOPs, 4.0 hours on this machine, 2.00 in money."
+    assert cost.record() == {"flops": 7.2e12, "seconds": 14400.0, "money": 2.0}
+    assert "money" not in summed(images, flops, {"a": 2.0}).record()
