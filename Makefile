@@ -8,12 +8,16 @@ QUICK := not slow and not processes and not browser and not slurm
 # Compile the libraries' Python once and not in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick check setup gpu-check
+# Any warning is an error: a link that leads nowhere, a page that is not in the navigation.
+DOCS := runs/docs
+
+.PHONY: demo test quick check setup gpu-check docs
 .DEFAULT_GOAL := help
 help:
 	@echo "make demo   draw a small data set, run a whole study on it, end with a verdict and a report (4 minutes, 2 cores)"
 	@echo "make quick  lint and the quick tests, of one part with PART=tests/prune/methods (a minute)"
 	@echo "make test   run all tests;  make check  lint and types only;  make setup  environment only"
+	@echo "make docs   build the documentation as a site that opens without a network: runs/docs/index.html"
 	@echo "make gpu-check   check on this machine's GPU what only a GPU can show (5 minutes)"
 
 setup: .venv/ready
@@ -44,6 +48,10 @@ quick: .venv/ready
 
 gpu-check: .venv/ready
 	@$(BIN)/python -m tests.gpu_check --out runs/gpu-check
+
+docs: .venv/ready
+	@$(BIN)/properdocs build --strict --quiet --config-file mkdocs.yml --site-dir $(DOCS)
+	@echo "$(DOCS)/index.html"
 
 test: .venv/ready
 	@PYTHON=$(PYTHON) install/system.sh test
