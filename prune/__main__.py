@@ -20,6 +20,7 @@ STEPS = {
     "budget": "prune.budget: choose samples and JPEG qualities within a budget of bytes",
     "codecs": "prune.codec_table: rank image codecs by feature error at equal bytes",
     "show": "prune.show: print an index as a sentence and a table, or write a page",
+    "explain": "prune.explain: say why images and classes were kept or dropped",
     "combine": "prune.combine: make the union, intersection or difference of indices",
     "export": "prune.export: write an index as .npy, .txt, .csv or .indices",
     "import": "prune.importing: make an index of rows or ids from elsewhere",

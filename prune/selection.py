@@ -27,10 +27,8 @@ from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
-    from prune.methods.evidence_votes import CountedVotes
     from prune.methods.gate_scores import OpenGate
     from prune.methods.mixing import Part
-    from prune.methods.presets import Method
     from prune.methods.selection_inputs import Constraints, SelectionInputs
 
 __doc__ = f"{__doc__}\nMethods, as quota x rank:\n\n{presets.described()}\n"
@@ -66,6 +64,10 @@ class Config:
     in [0, 1); 0 when absent."""
     floor: float | None = None
     """The least that every class keeps: from 1 a number of samples, below 1 a fraction of the class."""
+    groups: Location[Path | None] = None
+    """CSV file with the columns id and one or more groups (camera, site, ...), for --floor-groups."""
+    floor_groups: int | None = None
+    """The least that every group of --groups keeps, of a smaller one all."""
     targets: tuple[str, ...] = ()
     """Targets whose votes count; all targets of the scores file when none is named."""
     combine: Literal["mean", "max", "min"] = "mean"
@@ -110,11 +112,12 @@ def run(config: Config) -> Path:
     """Write an index for each keep; returns the path of the last."""
     from prune.index.pruned_index import PrunedIndex
     from prune.methods import selection_inputs
+    from prune.methods.decision import gate_of, rules_of
     from prune.methods.selection_report import class_table, print_json, print_table, write_report
 
     _check(config)
     given = selection_inputs.open_inputs(config.scores, config.manifest)
-    gate = _gate(config, given)
+    gate = gate_of(rules_of(config), given.arrays, given.meta)
     constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
     wanted = [_planned(config, keep, given, gate, lists) for keep in config.keep or (None,)]
     choices: list[Choice | None] = []
@@ -171,6 +174,9 @@ def _check(config: Config) -> None:
     if not config.complexity > 0:
         raise InputError(f"--complexity {config.complexity} must be above 0")
     at_least(config, 0, "seed")
+    at_least(config, 1, "floor_groups")
+    if (config.groups is None) != (config.floor_groups is None):
+        raise InputError("--groups and --floor-groups go together: a CSV file with id and group, and a number")
     alone = {"method": "winnow", "quota": None, "rank": None, "base": None, "trim": None}
     for name, default in alone.items():
         if config.mix is not None and getattr(config, name) != default:
@@ -205,6 +211,8 @@ def _planned(
     budget = _budget(config, keep, n, gate.width)
     parts = _parts(config, budget / n if keep is None else keep, given)
     inputs = {**given.fingerprints, **lists}
+    if config.groups is not None:
+        inputs["groups"] = selection_inputs.file_fingerprint(config.groups)
     if any(presets.needs_features(part.method.rank) for part in parts):
         inputs["features"] = selection_inputs.features_fingerprint(config.scores, given, config.features)
     settings = [
@@ -242,18 +250,11 @@ def _tell(config: Config, one: _Selection, given: SelectionInputs, gate: OpenGat
             note(f"decided by k-means, of which two seeds agree at {value:.2f}: another seed keeps other samples")
 
 
-def _counted(config: Config, given: SelectionInputs) -> CountedVotes | None:
-    """Votes for quota `evidence`."""
-    from prune.methods.evidence_votes import counted_votes
-    from prune.methods.selection_inputs import wanted_targets
-
-    targets = wanted_targets(given.meta.get("targets", []), config.targets)
-    return counted_votes(given.arrays, given.meta, targets, config.combine)
-
-
 def _warn(config: Config, one: _Selection, given: SelectionInputs, choice: Choice) -> None:
     """Print where votes mean nothing, and where the kept images part from them."""
     import numpy as np
+
+    from prune.methods.decision import rules_of, votes_of
 
     if config.method == "winnow" and config.quota is None and one.parts[0].method.quota == "votes-whole":
         note(
@@ -261,7 +262,7 @@ def _warn(config: Config, one: _Selection, given: SelectionInputs, choice: Choic
         )
     if [part.method.quota for part in one.parts] != ["evidence"]:
         return
-    counted = _counted(config, given)
+    counted = votes_of(given.pool, rules_of(config))
     kept = np.bincount(given.label[choice.rows], minlength=len(given.classes))
     for line in counted.told(kept, given.classes) if counted else ():
         note(line)
@@ -271,72 +272,24 @@ def _choice(
     config: Config, given: SelectionInputs, constraints: Constraints, one: _Selection, gate: OpenGate
 ) -> Choice:
     """Samples that a selection keeps, under the constraints of the config."""
-    from functools import partial
+    from prune.methods.decision import decide, rules_of
+    from prune.methods.group_floors import read_groups
+    from prune.methods.selection_inputs import features_of
 
-    import numpy as np
-
-    from prune.methods import eligibility
-    from prune.methods import selection_inputs as inputs_of
-    from prune.methods.choose import Candidates, choose_samples
-    from prune.methods.gate_scores import let_through
-    from prune.methods.mixing import choose_mixed
-    from prune.scores.sample_keys import for_purpose, sample_keys
-
-    arrays, label, count, budget = given.arrays, given.label, len(given.classes), one.budget
-    methods = [part.method for part in one.parts]
-    weights = inputs_of.class_weights(arrays, given.meta.get("targets", []), config.targets, config.combine)
-    if constraints.weights is not None:
-        weights["weights"] = constraints.weights
-    protected = inputs_of.protected_classes(config.protect, given.classes)
-    floor = inputs_of.class_floors(config.floor, np.bincount(label, minlength=count), budget)
-    gone = eligibility.dropped(arrays, len(label), leaks=config.drop_leaks, suspects=config.drop_suspects)
-    eligible = eligibility.eligible(len(label), constraints.never, gone, constraints.always)
-    ties = for_purpose(sample_keys(config.seed, ids=given.manifest.ids), "ties")
-    counted = _counted(config, given) if any(method.quota == "evidence" for method in methods) else None
-    if gate.width < 1:
-        low = np.zeros(count, np.int64) if floor is None else floor
-        passing = let_through(gate, eligible, label, low, budget, protected, constraints.always, ties)
-        eligible &= passing
-        if counted is not None:
-            counted = counted.through(*(np.bincount(k, minlength=count) for k in (label, label[passing])))
-    if config.drop_duplicates:
-        eligible &= ~eligibility.surplus_copies(eligibility.originals(arrays), eligible, constraints.always, ties)
-    elif any(method.without_duplicates for method in methods) and "duplicate_of" in arrays:
-        copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, constraints.always, ties)
-        low = np.zeros(count, np.int64) if floor is None else floor
-        eligible &= ~eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
-    needed = any(presets.needs_features(method.rank) for method in methods)
-    features = inputs_of.features_of(config.scores, given, config.features) if needed else None
-    source = Candidates(
-        label,
-        count,
-        {name[7:]: values for name, values in arrays.items() if name.startswith("sample/")},
-        weights,
-        eligible,
-        constraints.always,
-        features.features if features is not None else None,
-        given.manifest.ids,
-        given.classes,
-        features.rows if features is not None and features.partial else None,
-        counted,
-    )
-    choose = partial(choose_samples, source, methods[0])
-    if config.mix is not None:
-        choose = partial(choose_mixed, source, one.parts)
-    return choose(
-        budget, floor=floor, protected=protected, cut=config.cut, complexity=config.complexity, seed=config.seed
-    )
-
-
-def _gate(config: Config, given: SelectionInputs) -> OpenGate:
-    """The gate that the user asks for, or that of the method; a mix has that of winnow where winnow is a part."""
-    from prune.methods.gate_scores import chosen_gate
-    from prune.methods.mixing import parse_mix
-
-    own = config.method
-    if config.mix is not None:
-        own = "winnow" if "winnow" in [one.method for one in parse_mix(config.mix)] else "random"
-    return chosen_gate(config.gate or presets.gate_of(own, given.arrays), given.arrays, given.meta)
+    needed = any(presets.needs_features(part.method.rank) for part in one.parts)
+    features = features_of(config.scores, given, config.features) if needed else None
+    groups = None if config.groups is None else read_groups(config.groups, given.manifest.ids)
+    return decide(
+        given.pool,
+        rules_of(config),
+        one.parts,
+        one.budget,
+        gate,
+        constraints,
+        features=features.features if features is not None else None,
+        feature_rows=features.rows if features is not None and features.partial else None,
+        groups=groups,
+    ).choice
 
 
 def _budget(config: Config, keep: float | None, n: int, width: float) -> int:
@@ -354,42 +307,11 @@ def _budget(config: Config, keep: float | None, n: int, width: float) -> int:
 
 
 def _parts(config: Config, keep: float, given: SelectionInputs) -> list[Part]:
-    """The parts of the mix, each with the method for its share of the keep; the method alone where there is no mix."""
-    from fractions import Fraction
+    """Methods that fill the budget; `InputError` when one needs a scores file and there is none."""
+    from prune.methods.decision import parts_of, rules_of
 
-    from prune.methods.mixing import Part, parse_mix
-
-    if config.mix is None:
-        return [Part(config.method, Fraction(1), _scored(config, _method(config, keep, given)))]
-    return [
-        Part(one.name, one.share, _scored(config, presets.method(one.method, keep * float(one.share), given.arrays)))
-        for one in parse_mix(config.mix)
-    ]
-
-
-def _scored(config: Config, method: Method) -> Method:
-    """The method; `InputError` when it needs a scores file and there is none."""
-    if config.scores is None and not (method.quota in presets.UNSCORED and method.rank in presets.PLAIN):
-        raise InputError(f"{method.quota} x {method.rank} needs --scores (from `prune score`)")
-    return method
-
-
-def _method(config: Config, keep: float, given: SelectionInputs) -> Method:
-    from dataclasses import replace
-
-    found = presets.method(config.method, keep, given.arrays)
-    if config.quota is not None:
-        if config.quota not in presets.QUOTAS:
-            raise InputError(f"no quota {config.quota!r}; there are {', '.join(presets.QUOTAS)}")
-        found = replace(found, quota=config.quota)
-    if config.rank is not None:
-        found = replace(found, rank=config.rank)
-    if config.base is not None:
-        if not 0 <= config.base <= 1:
-            raise InputError(f"--base {config.base} is outside [0, 1]")
-        found = replace(found, base=config.base)
-    if config.trim is not None:
-        if not 0 <= config.trim < 1:
-            raise InputError(f"--trim {config.trim} is outside [0, 1)")
-        found = replace(found, trim=config.trim)
+    found = parts_of(rules_of(config), keep, given.arrays)
+    for method in (part.method for part in found):
+        if config.scores is None and not (method.quota in presets.UNSCORED and method.rank in presets.PLAIN):
+            raise InputError(f"{method.quota} x {method.rank} needs --scores (from `prune score`)")
     return found

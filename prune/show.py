@@ -18,6 +18,8 @@ import tyro
 from prune.runs.files import InputError, at_least, atomic, need_file, note, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from prune.index.pruned_index import PrunedIndex
@@ -95,10 +97,29 @@ def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> 
         duplicate_of=duplicates,
         classes=_labels(config, source.manifest.classes),
         pictures=config.pictures,
+        why=_why(config, index),
     )
     with atomic(config.html) as partial:
         partial.write_text(text, encoding="utf-8")
     note(f"{config.html}: {len(text) / 1e6:.1f} MB")
+
+
+def _why(config: Config, index: PrunedIndex) -> Callable[[int], str] | None:
+    """Says of a row of the source why it is kept or dropped; None where the index or the files do not allow it."""
+    from prune.index.manifest import manifest_path
+    from prune.methods.explanation import Explainer
+    from prune.methods.retrace import Lists, retraced
+    from prune.methods.selection_inputs import open_inputs
+
+    if config.scores is None or config.source is None:
+        return None
+    try:
+        given = open_inputs(config.scores, manifest_path(config.source))
+        explainer = Explainer(given.pool, *retraced(index, given, Lists(config.scores)))
+    except InputError as error:
+        note(f"the page does not say why single images are kept or dropped: {error}")
+        return None
+    return lambda row: " ".join(explainer.sample(row)["text"])
 
 
 def _labels(config: Config, classes: list[str]) -> list[int] | None:

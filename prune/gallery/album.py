@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def gallery(
     classes: Sequence[int] | None = None,
     most_classes: int = 100,
     pictures: int = 4,
+    why: Callable[[int], str] | None = None,
 ) -> str:
     """Make the page.
 
@@ -58,6 +59,8 @@ def gallery(
         Labels to show; when absent at most `most_classes`, those with the largest and the smallest kept shares.
     pictures : int
         Most images in a strip; fewer where the page would exceed `PAGE_BYTES`.
+    why : callable, optional
+        Says of a row why it is kept or dropped, in sentences.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def gallery(
     if classes is None:
         classes = classes_to_list(np.bincount(labels[kept], minlength=len(total)), total, most_classes).tolist()
     pictures, limit = _shares(len(classes) + 1, pictures)
-    album = _Album(source, kept, scores, score, limit)
+    album = _Album(source, kept, scores, score, limit, why)
     chosen = panels(labels, kept, scores, [-1, *classes], pictures, _titles(index, score))
     sections = [
         ClassSection(
@@ -128,8 +131,17 @@ def _of(count: int, total: int) -> str:
 class _Album:
     """Turns rows into pictures; an image is read and encoded once."""
 
-    def __init__(self, source: Dataset, kept: np.ndarray, scores: np.ndarray, score: str, limit: int) -> None:
+    def __init__(
+        self,
+        source: Dataset,
+        kept: np.ndarray,
+        scores: np.ndarray,
+        score: str,
+        limit: int,
+        why: Callable[[int], str] | None,
+    ) -> None:
         self.source, self.kept, self.scores, self.score, self.limit = source, kept, scores, score, limit
+        self._why = why
         self._done: dict[int, Picture] = {}
 
     def strips(self, strips: Sequence[Strip]) -> list[tuple[str, list[Picture]]]:
@@ -141,7 +153,9 @@ class _Album:
             value = self.scores[row]
             caption = f"{value:.3g}" if np.isfinite(value) else ""
             state = "kept" if self.kept[row] else "dropped"
-            self._done[row] = Picture(self._uri(row), bool(self.kept[row]), caption, f"{name} (row {row}, {state})")
+            title = f"{name} (row {row}, {state})"
+            why = self._why(row) if self._why else ""
+            self._done[row] = Picture(self._uri(row), bool(self.kept[row]), caption, title, why)
         return self._done[row]
 
     def _uri(self, row: int) -> str:

@@ -26,12 +26,15 @@ class Picture:
         One short line below the image.
     title : str
         Appears when the pointer rests on the image.
+    why : str
+        Why the image is kept or dropped: appears at a click on the caption.
     """
 
     uri: str
     kept: bool
     caption: str
     title: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _figure(picture: Picture) -> str:
         if picture.uri
         else '<div class="none">cannot be shown</div>'
     )
-    return (
-        f'<figure class="{kind}" title="{escaped(picture.title)}">{image}<figcaption>{escaped(picture.caption)}'
-        "</figcaption></figure>"
-    )
+    caption = escaped(picture.caption)
+    if picture.why:
+        caption = f"<details><summary>{caption or 'why'}</summary>{escaped(picture.why)}</details>"
+    return f'<figure class="{kind}" title="{escaped(picture.title)}">{image}<figcaption>{caption}</figcaption></figure>'

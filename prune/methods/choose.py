@@ -18,6 +18,7 @@ from prune.methods.evidence_votes import CountedVotes
 from prune.methods.presets import BY_QUOTA, OVER_ALL, Method, rank_parts
 from prune.methods.quota import check_floors, quota, whole_classes
 from prune.methods.sampling import COMPLEXITY, beta_key, ccs_places
+from prune.methods.stages import Stage, whole_places
 from prune.runs.files import InputError
 from prune.scores.sample_keys import for_purpose, name_keys, sample_keys, uniform
 from prune.scores.score_table import hardness
@@ -105,6 +106,7 @@ def choose_samples(
     cut: float = 0.1,
     complexity: float = COMPLEXITY,
     seed: int = 0,
+    stages: list[Stage] | None = None,
 ) -> Choice:
     """Keep `budget` samples.
 
@@ -123,6 +125,8 @@ def choose_samples(
         c_D of DUAL's Beta draw.
     seed : int
         For random draws and ties.
+    stages : list of Stage, optional
+        Receives each order in which samples are taken.
 
     Raises
     ------
@@ -169,6 +173,8 @@ def choose_samples(
 
     kept = forced.copy()
     kept[inside] = place < (quotas - taken)[free.label]
+    if stages is not None:
+        stages.append(Stage(f"{score}:{way}" if score else way, whole_places(n, free.rows, place), quotas - taken))
     reason = np.full(n, PROTECTED, np.uint8)
     drawn = {"random": RANDOM, "ccs": QUOTA}.get(way, COVERAGE if way in BY_QUOTA else QUOTA)
     reason[inside] = np.where(quotas < sizes, drawn, QUOTA)[free.label]  # a class that is kept whole is not drawn from
@@ -180,6 +186,12 @@ def choose_samples(
         odds = source.scores.get("domain")
         rest = uniform(for_purpose(keys, "rest")) if odds is None else odds
         filled = fill_rest(kept, rest[order], budget, eligible)
+        if stages is not None:
+            others = np.flatnonzero(eligible & ~kept)
+            best_first = -np.asarray(rest[order][others], np.float64)
+            place = ranks.places(np.where(np.isnan(best_first), np.inf, best_first), np.zeros(len(others), np.int64))[0]
+            by = "random" if odds is None else "domain:top"
+            stages.append(Stage(by, whole_places(n, order[others], place), np.array([budget - int(kept.sum())])))
         reason[filled & ~kept] = RANDOM if odds is None else QUOTA
         kept = filled
         quotas = np.bincount(label[kept], minlength=c)

@@ -21,6 +21,7 @@ from prune.methods.choose import FLOOR, PROTECTED, Candidates, Choice, check_pro
 from prune.methods.presets import NAMES, Method
 from prune.methods.quota import check_floors, quota
 from prune.methods.sampling import COMPLEXITY
+from prune.methods.stages import Stage
 from prune.runs.files import InputError, share_of
 from prune.scores.sample_keys import for_purpose, name_keys
 
@@ -121,6 +122,7 @@ def choose_mixed(
     cut: float = 0.1,
     complexity: float = COMPLEXITY,
     seed: int = 0,
+    stages: list[Stage] | None = None,
 ) -> Choice:
     """Keep `budget` samples by several methods; parameters, errors and result as those of `choose_samples`.
 
@@ -152,6 +154,7 @@ def choose_mixed(
     later = budget - int(must.sum())
     for part, own in zip(parts, part_budgets([part.share for part in parts], later)):
         later -= own
+        mine: list[Stage] = []
         lacking = np.maximum(low - np.bincount(label[kept], minlength=c), 0)
         found = choose_samples(
             replace(source, eligible=eligible & ~kept, always=None),
@@ -161,7 +164,10 @@ def choose_mixed(
             cut=cut,
             complexity=complexity,
             seed=seed,
+            stages=None if stages is None else mine,
         )
+        if stages is not None:
+            stages.extend(replace(stage, part=part.name) for stage in mine)
         kept[found.rows] = True
         reason[found.rows] = np.where(found.reason == FLOOR, FLOOR, names.index(part.name))
         score[found.rows] = found.score

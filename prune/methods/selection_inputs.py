@@ -20,6 +20,30 @@ from prune.scores.feature_files import Features, check_order, content_fingerprin
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The source to choose from.
+
+    Attributes
+    ----------
+    arrays : mapping of str to array
+        Of a scores file: "sample/NAME" (n,), "class/RULE/TARGET" (c,), "duplicate_of" (n,), ...
+    meta : mapping
+        Of a scores file: "targets", "gates", "votes".
+    label : (n,) int64
+        Place in `classes`.
+    classes : list of str
+    ids : (n,) bytes, optional
+        Draws and ties depend on these; on the row numbers when absent.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any]
+    label: np.ndarray
+    classes: list[str]
+    ids: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class SelectionInputs:
     """The scores file and the manifest, or the manifest alone.
 
@@ -45,6 +69,11 @@ class SelectionInputs:
     label: np.ndarray
     fingerprints: dict[str, Any]
     order: str | None
+
+    @property
+    def pool(self) -> Pool:
+        """The arrays alone."""
+        return Pool(self.arrays, self.meta, self.label, self.classes, self.manifest.ids)
 
 
 @dataclass(frozen=True)
@@ -219,6 +248,11 @@ def _marked_ids(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, 
         first = absent[0].decode(errors="replace")
         raise InputError(f"{path}: {counted(len(absent), 'id is', 'ids are')} not in the source; the first is {first}")
     return marked, hashlib.sha256(b"\n".join(lines)).hexdigest()[:32]
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a user's list, 32 hexadecimal digits; `InputError` when there is none."""
+    return hashlib.sha256(need_file(path, "a list").read_bytes()).hexdigest()[:32]
 
 
 def class_floors(floor: float | None, size: np.ndarray, budget: int) -> np.ndarray | None:

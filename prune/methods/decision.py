@@ -1,0 +1,299 @@
+"""Which samples a selection keeps, from arrays alone: the gate, then near-duplicates, then quota and rank.
+
+    rules = rules_of(config)                       # the settings of `prune select`
+    gate = gate_of(rules, pool.arrays, pool.meta)
+    parts = parts_of(rules, keep, pool.arrays)
+    decision = decide(pool, rules, parts, budget, gate, constraints)
+    decision.choice.rows
+
+`prune select`, `prune explain` and `prune.select` call it, so that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from prune.methods import eligibility, presets
+from prune.methods.choose import FLOOR, Candidates, Choice, choose_samples
+from prune.methods.evidence_votes import CountedVotes, counted_votes
+from prune.methods.gate_scores import OpenGate, chosen_gate, let_through
+from prune.methods.group_floors import Groups, forced_samples, narrowness
+from prune.methods.mixing import Part, choose_mixed, parse_mix
+from prune.methods.presets import Method
+from prune.methods.selection_inputs import (
+    Constraints,
+    Pool,
+    class_floors,
+    class_weights,
+    protected_classes,
+    wanted_targets,
+)
+from prune.methods.stages import Stage
+from prune.runs.files import InputError
+from prune.scores.sample_keys import for_purpose, sample_keys
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Settings that decide what is kept; `prune select --help` describes each of them."""
+
+    method: str = "winnow"
+    mix: str | None = None
+    quota: str | None = None
+    rank: str | None = None
+    gate: str | None = None
+    base: float | None = None
+    trim: float | None = None
+    floor: float | None = None
+    floor_groups: int | None = None
+    targets: tuple[str, ...] = ()
+    combine: str = "mean"
+    protect: tuple[str, ...] = ()
+    drop_duplicates: bool = False
+    drop_leaks: bool = False
+    drop_suspects: bool = False
+    cut: float = 0.1
+    complexity: float = 4.0
+    seed: int = 0
+
+
+def rules_of(settings: Any) -> Rules:
+    """The rules in a config of `prune select`, or in what an index recorded of it (a mapping)."""
+    known = settings if isinstance(settings, Mapping) else vars(settings)
+    given: dict[str, Any] = {one.name: known[one.name] for one in fields(Rules) if one.name in known}
+    ready: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return Rules(**ready)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is kept, and why the rest is not.
+
+    Attributes
+    ----------
+    choice : Choice
+    excluded : dict of str to (n,) bool
+        Samples that could not be kept, by the first cause that applies: "never", "suspect", "leak", "gate",
+        "duplicate".
+    stages : list of Stage
+        The orders in which the others were taken.
+    least_odds : float
+        Domain odds from which a sample passes the gate; NaN where it is open.
+    floored : (n,) bool, optional
+        Samples that a floor of groups keeps.
+    """
+
+    choice: Choice
+    excluded: dict[str, np.ndarray]
+    stages: list[Stage] = field(default_factory=list)
+    least_odds: float = float("nan")
+    floored: np.ndarray | None = None
+
+
+def gate_of(rules: Rules, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> OpenGate:
+    """The gate that the user asks for, or that of the method; a mix has that of winnow where winnow is a part."""
+    own = rules.method
+    if rules.mix is not None:
+        own = "winnow" if "winnow" in [one.method for one in parse_mix(rules.mix)] else "random"
+    return chosen_gate(rules.gate or presets.gate_of(own, arrays), arrays, meta)
+
+
+def parts_of(rules: Rules, keep: float, arrays: Mapping[str, np.ndarray]) -> list[Part]:
+    """The parts of the mix, each with the method for its share of the keep; the method alone where there is no mix."""
+    if rules.mix is None:
+        return [Part(rules.method, Fraction(1), _method(rules, keep, arrays))]
+    return [
+        Part(one.name, one.share, presets.method(one.method, keep * float(one.share), arrays))
+        for one in parse_mix(rules.mix)
+    ]
+
+
+def _method(rules: Rules, keep: float, arrays: Mapping[str, np.ndarray]) -> Method:
+    found = presets.method(rules.method, keep, arrays)
+    if rules.quota is not None:
+        if rules.quota not in presets.QUOTAS:
+            raise InputError(f"no quota {rules.quota!r}; there are {', '.join(presets.QUOTAS)}")
+        found = replace(found, quota=rules.quota)
+    if rules.rank is not None:
+        found = replace(found, rank=rules.rank)
+    if rules.base is not None:
+        if not 0 <= rules.base <= 1:
+            raise InputError(f"--base {rules.base} is outside [0, 1]")
+        found = replace(found, base=rules.base)
+    if rules.trim is not None:
+        if not 0 <= rules.trim < 1:
+            raise InputError(f"--trim {rules.trim} is outside [0, 1)")
+        found = replace(found, trim=rules.trim)
+    return found
+
+
+def votes_of(pool: Pool, rules: Rules) -> CountedVotes | None:
+    """Votes for quota `evidence`."""
+    targets = wanted_targets(pool.meta.get("targets", []), rules.targets)
+    return counted_votes(pool.arrays, pool.meta, targets, rules.combine)
+
+
+def decide(
+    pool: Pool,
+    rules: Rules,
+    parts: list[Part],
+    budget: int,
+    gate: OpenGate,
+    constraints: Constraints,
+    *,
+    features: np.ndarray | None = None,
+    feature_rows: np.ndarray | None = None,
+    groups: Groups | None = None,
+) -> Decision:
+    """Keep `budget` samples of a pool.
+
+    Parameters
+    ----------
+    pool : Pool
+    rules : Rules
+    parts : list of Part
+        Of `parts_of`.
+    budget : int
+    gate : OpenGate
+        Of `gate_of`.
+    constraints : Constraints
+        The user's lists.
+    features : (n, d) float, optional
+        For ranks that use them.
+    feature_rows : (m,) int64, optional
+        The samples whose features these are; all when absent.
+    groups : Groups, optional
+        For `rules.floor_groups`.
+
+    Raises
+    ------
+    InputError
+        Constraints that the budget cannot meet, or scores or votes that the method needs and the pool lacks.
+    """
+    whole = partial(_decide, pool, rules, parts, budget, gate, features=features, feature_rows=feature_rows)
+    first = whole(constraints)
+    if rules.floor_groups is None:
+        return first
+    if groups is None:
+        raise InputError("--floor-groups needs --groups: a CSV file with the columns id and group")
+    n, always = len(pool.label), constraints.always
+    given = np.zeros(n, bool) if always is None else always
+    forced = forced_samples(
+        lambda mask: _mask(n, whole(replace(constraints, always=given | mask)).choice.rows),
+        groups,
+        rules.floor_groups,
+        budget,
+        eligibility.eligible(n, constraints.never, _dropped(pool, rules), always),
+        narrowness(first.stages, pool.label, list(first.excluded.values())),
+    )
+    if not forced.any():
+        return first
+    final = whole(replace(constraints, always=given | forced))
+    reason = np.where(forced[final.choice.rows], FLOOR, final.choice.reason).astype(np.uint8)
+    return replace(final, choice=replace(final.choice, reason=reason), floored=forced)
+
+
+def _mask(n: int, rows: np.ndarray) -> np.ndarray:
+    found = np.zeros(n, bool)
+    found[rows] = True
+    return found
+
+
+def _dropped(pool: Pool, rules: Rules) -> np.ndarray | None:
+    return eligibility.dropped(pool.arrays, len(pool.label), leaks=rules.drop_leaks, suspects=rules.drop_suspects)
+
+
+def _decide(
+    pool: Pool,
+    rules: Rules,
+    parts: list[Part],
+    budget: int,
+    gate: OpenGate,
+    constraints: Constraints,
+    *,
+    features: np.ndarray | None,
+    feature_rows: np.ndarray | None,
+) -> Decision:
+    arrays, label, count, always = pool.arrays, pool.label, len(pool.classes), constraints.always
+    n, methods = len(label), [part.method for part in parts]
+    weights = class_weights(arrays, pool.meta.get("targets", []), rules.targets, rules.combine)
+    if constraints.weights is not None:
+        weights["weights"] = constraints.weights
+    protected = protected_classes(rules.protect, pool.classes)
+    floor = class_floors(rules.floor, np.bincount(label, minlength=count), budget)
+    low = np.zeros(count, np.int64) if floor is None else floor
+    eligible = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
+    causes = _listed_causes(pool, rules, constraints, eligible)
+    ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
+    counted = votes_of(pool, rules) if any(method.quota == "evidence" for method in methods) else None
+    least_odds = float("nan")
+    if gate.width < 1:
+        passing = let_through(gate, eligible, label, low, budget, protected, always, ties)
+        causes["gate"] = eligible & ~passing
+        shut = gate.odds[~passing]
+        most = float(np.nanmax(shut)) if (~np.isnan(shut)).any() else -np.inf
+        inside = gate.odds[passing]
+        least_odds = float(np.min(inside[inside >= most], initial=np.inf))
+        eligible &= passing
+        if counted is not None:
+            counted = counted.through(*(np.bincount(k, minlength=count) for k in (label, label[passing])))
+    if rules.drop_duplicates:
+        copies = eligibility.surplus_copies(eligibility.originals(arrays), eligible, always, ties)
+    elif any(method.without_duplicates for method in methods) and "duplicate_of" in arrays:
+        copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, always, ties)
+        copies = eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
+    else:
+        copies = np.zeros(n, bool)
+    causes["duplicate"] = eligible & copies
+    eligible &= ~copies
+    source = Candidates(
+        label,
+        count,
+        {name[7:]: values for name, values in arrays.items() if name.startswith("sample/")},
+        weights,
+        eligible,
+        always,
+        features,
+        pool.ids,
+        pool.classes,
+        feature_rows,
+        counted,
+    )
+    choose = partial(choose_samples, source, methods[0])
+    if rules.mix is not None:
+        choose = partial(choose_mixed, source, parts)
+    stages: list[Stage] = []
+    choice = choose(
+        budget,
+        floor=floor,
+        protected=protected,
+        cut=rules.cut,
+        complexity=rules.complexity,
+        seed=rules.seed,
+        stages=stages,
+    )
+    return Decision(choice, causes, stages, least_odds)
+
+
+def _listed_causes(pool: Pool, rules: Rules, constraints: Constraints, eligible: np.ndarray) -> dict[str, np.ndarray]:
+    """Samples that lists, suspects and leaks exclude, by the first cause that applies."""
+    out = ~eligible
+    found: dict[str, np.ndarray] = {}
+    if constraints.never is not None:
+        found["never"] = constraints.never.copy()
+    if rules.drop_suspects:
+        found["suspect"] = out & (np.asarray(pool.arrays["looks_like"]) >= 0)
+    if rules.drop_leaks:
+        marks = [np.asarray(values) > 0 for name, values in pool.arrays.items() if name.startswith("leak/")]
+        found["leak"] = out & np.any(marks, axis=0)
+    seen = np.zeros(len(out), bool)
+    for name, mask in found.items():
+        found[name] = mask & ~seen
+        seen |= mask
+    return found

@@ -1,0 +1,105 @@
+"""Makes the selection of an index again, with the reasons: from what the index records, and the files it was made from.
+
+decision, rules = retraced(index, given, lists)     # decision.choice.rows are the index's, or an InputError says why
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune.index.pruned_index import PrunedIndex
+from prune.methods import presets
+from prune.methods.decision import Decision, Rules, decide, gate_of, parts_of, rules_of
+from prune.methods.group_floors import read_groups
+from prune.methods.selection_inputs import (
+    Constraints,
+    SelectionInputs,
+    features_of,
+    file_fingerprint,
+    read_constraints,
+)
+from prune.runs.files import InputError
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Files that the selection was given: the scores, the user's lists of ids and groups, features of other places."""
+
+    scores: Path | None = None
+    never: Path | None = None
+    always: Path | None = None
+    groups: Path | None = None
+    features: Path | None = None
+
+
+def retraced(index: PrunedIndex, given: SelectionInputs, lists: Lists) -> tuple[Decision, Rules]:
+    """The decision behind an index, and its rules.
+
+    Raises
+    ------
+    InputError
+        The index was not made by `prune select` alone, or from other files, or another version of the program keeps
+        other samples.
+    """
+    step = last_selection(index)
+    inputs = step.get("inputs", {})
+    _check("source", "--manifest", given.fingerprints["source"], inputs)
+    _check("scores", f"--scores {lists.scores}", given.fingerprints.get("scores"), inputs)
+    constraints, prints = read_constraints(given, lists.never, lists.always, None)
+    _check("never", "--never", prints["never"], inputs)
+    _check("always", "--always", prints["always"], inputs)
+    _check("groups", "--groups", None if lists.groups is None else file_fingerprint(lists.groups), inputs)
+    if (weights := inputs.get("weights")) is not None:
+        constraints = Constraints(
+            constraints.never, constraints.always, np.array([float(weights[name]) for name in given.classes])
+        )
+    config = step.get("config", {})
+    rules = rules_of(config)
+    n, keep = len(given.manifest), config.get("keep")
+    parts = parts_of(rules, len(index) / n if keep is None else float(keep), given.arrays)
+    needed = any(presets.needs_features(part.method.rank) for part in parts)
+    features = features_of(lists.scores, given, lists.features) if needed else None
+    decision = decide(
+        given.pool,
+        rules,
+        parts,
+        len(index),
+        gate_of(rules, given.arrays, given.meta),
+        constraints,
+        features=features.features if features is not None else None,
+        feature_rows=features.rows if features is not None and features.partial else None,
+        groups=None if lists.groups is None else read_groups(lists.groups, given.manifest.ids),
+    )
+    rows = np.sort(index.rows_in(given.manifest))
+    if not np.array_equal(rows, decision.choice.rows):
+        lost = int((~np.isin(rows, decision.choice.rows)).sum())
+        version = step.get("versions", {}).get("winnow", "another version")
+        raise InputError(
+            f"the index was made by winnow {version}, and this one would keep {lost} other samples from the same "
+            "files: make the index again with `prune select` to have it explained"
+        )
+    return decision, rules
+
+
+def last_selection(index: PrunedIndex) -> dict[str, Any]:
+    """What an index records of `prune select`; `InputError` when another step made it, or changed it since."""
+    if not index.provenance or index.provenance[-1].get("step") != "select":
+        steps = " → ".join(str(entry.get("step")) for entry in index.provenance) or "unknown"
+        raise InputError(f"--index: made by {steps}; only an index as `prune select` wrote it can be explained")
+    return index.provenance[-1]
+
+
+def _check(name: str, flag: str, now: str | None, inputs: dict[str, Any]) -> None:
+    recorded = inputs.get(name)
+    if recorded == now:
+        return
+    file = "the manifest" if name == "source" else "the scores file" if name == "scores" else f"the list of --{name}"
+    if recorded is None:
+        raise InputError(f"{flag}: the index was made without {file}")
+    if now is None:
+        raise InputError(f"the index was made with {file}: give it with --{name}")
+    raise InputError(f"{flag}: not {file} that the index was made from (fingerprint {now}, recorded {recorded})")
