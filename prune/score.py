@@ -86,6 +86,7 @@ def run(config: Config) -> Path:
     from prune.scores.feature_files import content_fingerprint, hashes_of, open_features
     from prune.scores.partial_features import all_labels, spread_rows
     from prune.scores.sample_keys import sample_keys
+    from prune.scores.surrogate_check import guessing_sentence
 
     _check_config(config)
     sources = [open_features(path) for path in config.source]
@@ -110,6 +111,9 @@ def run(config: Config) -> Path:
                 write_findings(config.findings, open_arrays(config.out, FORMAT)[0], sources[0])
             return config.out
         parts, first = [], sources[0]
+        for source in sources:
+            if said := guessing_sentence(source):
+                note(said)
         unseen = folds.unseen_masks(sources)
         keys = sample_keys(config.seed, ids=first.ids(), n=len(first))
         for place, source in enumerate(sources):
