@@ -21,6 +21,7 @@ STEPS = {
     "codecs": "prune.codec_table: rank image codecs by feature error at equal bytes",
     "show": "prune.show: print an index as a sentence and a table, or write a page",
     "explain": "prune.explain: say why images and classes were kept or dropped",
+    "audit": "prune.audit: compare kept shares of groups with chance, and surrogates with each other",
     "combine": "prune.combine: make the union, intersection or difference of indices",
     "export": "prune.export: write an index as .npy, .txt, .csv or .indices",
     "import": "prune.importing: make an index of rows or ids from elsewhere",

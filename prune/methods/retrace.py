@@ -5,7 +5,7 @@ decision, rules = retraced(index, given, lists)     # decision.choice.rows are t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from prune.index.pruned_index import PrunedIndex
 from prune.methods import presets
 from prune.methods.decision import Decision, Rules, decide, gate_of, parts_of, rules_of
-from prune.methods.group_floors import read_groups
+from prune.methods.group_floors import Groups, read_groups
 from prune.methods.selection_inputs import (
     Constraints,
     SelectionInputs,
@@ -57,12 +57,45 @@ def retraced(index: PrunedIndex, given: SelectionInputs, lists: Lists) -> tuple[
         constraints = Constraints(
             constraints.never, constraints.always, np.array([float(weights[name]) for name in given.classes])
         )
-    config = step.get("config", {})
+    groups = None if lists.groups is None else read_groups(lists.groups, given.manifest.ids)
+    decision, rules = _decided(index, given, constraints, groups, lists.scores, lists.features)
+    rows = np.sort(index.rows_in(given.manifest))
+    if not np.array_equal(rows, decision.choice.rows):
+        lost = int((~np.isin(rows, decision.choice.rows)).sum())
+        version = step.get("versions", {}).get("winnow", "another version")
+        raise InputError(
+            f"the index was made by winnow {version}, and this one would keep {lost} other samples from the same "
+            "files: make the index again with `prune select` to have it explained"
+        )
+    return decision, rules
+
+
+def kept_by(index: PrunedIndex, given: SelectionInputs, scores: Path) -> np.ndarray:
+    """What the rules of an index keep by the scores of another surrogate, (n,) bool; lists of ids play no part."""
+    weights = last_selection(index).get("inputs", {}).get("weights")
+    values = None if weights is None else np.array([float(weights[name]) for name in given.classes])
+    decision, _ = _decided(index, given, Constraints(None, None, values), None, scores, None)
+    found = np.zeros(len(given.manifest), bool)
+    found[decision.choice.rows] = True
+    return found
+
+
+def _decided(
+    index: PrunedIndex,
+    given: SelectionInputs,
+    constraints: Constraints,
+    groups: Groups | None,
+    scores: Path | None,
+    place: Path | None,
+) -> tuple[Decision, Rules]:
+    """The decision by the rules that an index records; floors of groups hold where groups are given."""
+    config = last_selection(index).get("config", {})
     rules = rules_of(config)
-    n, keep = len(given.manifest), config.get("keep")
-    parts = parts_of(rules, len(index) / n if keep is None else float(keep), given.arrays)
+    rules = rules if groups is not None else replace(rules, floor_groups=None)
+    keep = config.get("keep")
+    parts = parts_of(rules, len(index) / len(given.manifest) if keep is None else float(keep), given.arrays)
     needed = any(presets.needs_features(part.method.rank) for part in parts)
-    features = features_of(lists.scores, given, lists.features) if needed else None
+    features = features_of(scores, given, place) if needed else None
     decision = decide(
         given.pool,
         rules,
@@ -72,16 +105,8 @@ def retraced(index: PrunedIndex, given: SelectionInputs, lists: Lists) -> tuple[
         constraints,
         features=features.features if features is not None else None,
         feature_rows=features.rows if features is not None and features.partial else None,
-        groups=None if lists.groups is None else read_groups(lists.groups, given.manifest.ids),
+        groups=groups,
     )
-    rows = np.sort(index.rows_in(given.manifest))
-    if not np.array_equal(rows, decision.choice.rows):
-        lost = int((~np.isin(rows, decision.choice.rows)).sum())
-        version = step.get("versions", {}).get("winnow", "another version")
-        raise InputError(
-            f"the index was made by winnow {version}, and this one would keep {lost} other samples from the same "
-            "files: make the index again with `prune select` to have it explained"
-        )
     return decision, rules
 
 

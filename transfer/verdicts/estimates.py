@@ -28,6 +28,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from prune.methods.intervals import holm as holm
+
 DRAWS = 20_000
 OWN_VARIANCE = 5
 """Seeds from which the compared conditions' own variance serves, and is not pooled with that of others."""
@@ -215,20 +217,6 @@ def verdict_against_full(against_full: Estimate | None, margin: float) -> StudyV
     if against_full.low > -margin:
         return "holds"
     return "loses" if against_full.high < -margin else "undecided"
-
-
-def holm(p: list[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979): with a cut at 0.05, the chance of any false claim is at most 5 %.
-
-    A p-value of `DRAWS` draws is 1e-4 at least: among more than 500 none can fall below the cut.
-    """
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    worst = 0.0
-    for rank, place in enumerate(order):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = worst
-    return adjusted.tolist()
 
 
 def _estimate(value: float, drawn: np.ndarray, seeds: int, p: float | None) -> Estimate:

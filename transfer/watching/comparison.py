@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from prune.methods.intervals import wilson as wilson
+
 _DRAWS = 200
-
-
-def wilson(count: int, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval for a share of `count` in `n`; (0, 1) for n = 0.
-
-    Examples
-    --------
-    >>> [round(float(v), 4) for v in wilson(1, 10, 0.95)]
-    [0.0179, 0.4042]
-    """
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, scale = count / n, 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / scale
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def counted_errors(
