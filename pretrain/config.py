@@ -72,5 +72,8 @@ class Config:
     """torch.compile; auto: where the recipe wants it, on a GPU, if this machine has a compiler."""
     deterministic: RunOption[bool] = False
     """On a GPU: only operations that give the same bits each time, at some cost in speed; CPUs need no flag."""
+    sync_bn: bool = False
+    """On several GPUs: batch norm sees a step's images on all processes together, so that the number of processes
+    changes numbers no more than the order of additions does; slower, not compiled. --micro-batch splits the step."""
     tracker: RunOption[Literal["none", "tensorboard", "wandb"]] = "none"
     """Also log each epoch to this tracker."""

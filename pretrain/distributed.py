@@ -21,6 +21,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
+from pretrain import sync_batch_norm
 from pretrain.compiling import CompileFlag, decide
 from prune.models.networks import computes_bf16, pick_precision
 from prune.runs import compute_device, process_group
@@ -54,6 +55,8 @@ class Ranks:
         Type in which autocast computes; None: fp32.
     compile : {"auto", "on", "off"}
         See `pretrain.compiling.decide`.
+    sync_bn : bool
+        Whether batch norm sees the images of all ranks; see `pretrain.sync_batch_norm`.
     """
 
     accelerator: Accelerator
@@ -63,6 +66,7 @@ class Ranks:
     dtype: torch.dtype | None
     _group: Any = None
     compile: CompileFlag = "auto"
+    sync_bn: bool = False
 
     def agree(self, stop: bool, save: bool, bad_step: int, seconds: float) -> Agreement:
         """Exchange a few numbers between all ranks: all stop when one must; saving and the clock are rank 0's.
@@ -98,9 +102,16 @@ class Ranks:
             dist.barrier(group=self._group)
 
     def distribute(self, network: nn.Module) -> nn.Module:
-        """Wrap for gradient averaging when there are several ranks. Batch-norm statistics stay each rank's own."""
+        """Wrap for gradient averaging when there are several ranks.
+
+        Batch-norm statistics stay each rank's own, unless `sync_bn`.
+        """
         if self.world == 1:
             return network
+        if self.sync_bn:
+            if not sync_batch_norm.layers(network):
+                note("--sync-bn: this network has no batch norm, so it changes nothing")
+            network = sync_batch_norm.synchronised(network)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the new name for broadcast_buffers is not in torch 2.6
             found: nn.Module = self.accelerator.prepare(network)
@@ -124,6 +135,8 @@ class Ranks:
             f"{counted(threads, 'decoder thread')} each",
             decide(self.compile, compiled, self.device)[1],
         ]
+        if self.sync_bn and self.world > 1:
+            parts[-1:] = ["not compiled (--sync-bn)", "batch norm over all processes"]
         note(", ".join(parts))
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -139,6 +152,7 @@ def open_ranks(
     project: Path | None = None,
     compile: CompileFlag = "auto",
     deterministic: bool = False,
+    sync_bn: bool = False,
 ) -> Iterator[Ranks]:
     """Join the run's other processes (torchrun, accelerate launch, srun) or be the only one.
 
@@ -157,6 +171,8 @@ def open_ranks(
     compile : {"auto", "on", "off"}
     deterministic : bool
         On CUDA: only operations that give the same bits each time.
+    sync_bn : bool
+        Batch norm sees the images of all ranks; then nothing is compiled.
     """
     cpu = compute_device.current() == "cpu"
     if cpu:
@@ -195,7 +211,9 @@ def open_ranks(
             process_group.patient(group)
         rank, device = accelerator.process_index, accelerator.device
         try:
-            yield Ranks(accelerator, rank, world, device, dtype_of(precision), group, compile)
+            if sync_bn and world > 1:
+                compile = "off"  # torch breaks its graph at every such layer, or fails
+            yield Ranks(accelerator, rank, world, device, dtype_of(precision), group, compile, sync_bn)
         finally:
             if not cpu:
                 torch.use_deterministic_algorithms(False)

@@ -13,11 +13,12 @@ checkpoint and ends with exit code 85.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from pretrain.config import Config
-from prune.runs.compute_device import using
+from prune.runs.compute_device import current, using
 from prune.runs.files import note
 from prune.runs.outputs import claim
 
@@ -31,8 +32,11 @@ def run(config: Config) -> None:
 def _run(config: Config) -> None:
     from pretrain.distributed import dtype_of, open_ranks
     from pretrain.plan import check
+    from pretrain.sync_batch_norm import refuse
 
     dtype_of(config.precision)
+    if config.sync_bn:
+        refuse(config.compile, int(os.environ.get("WORLD_SIZE", "1")), current())
     plan = check(config)
     with claim(config.out, config, plan.fingerprints) as done:
         if done:
@@ -40,7 +44,7 @@ def _run(config: Config) -> None:
             _clear(config.out)
             return
         trackers = () if config.tracker == "none" else (config.tracker,)
-        how = config.compile, config.deterministic
+        how = config.compile, config.deterministic, config.sync_bn
         with open_ranks(config.precision, config.threads, trackers, config.out, *how) as ranks:
             from pretrain import training_run
             from pretrain.peers import ended_with_its_peers

@@ -28,7 +28,7 @@ from pretrain.optimisation import Loss, swapped
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
 from prune.models import networks
-from prune.runs.files import needing, note
+from prune.runs.files import counted, needing, note
 
 _CHECK_EVERY = 20  # steps between checks of a CUDA loss: each check waits for the GPU
 
@@ -67,7 +67,8 @@ def train(
         In grey levels.
     micro_batch : int, optional
         Largest number of images per forward pass; larger steps accumulate gradients. When absent, the rank's part of a
-        step at the start of the run; a resume keeps it, so that on fewer processes batch norm sees parts of equal size.
+        step at the start of the run; a resume keeps it, so that on fewer processes batch norm sees parts of equal size,
+        unless the ranks synchronise batch norm, which then sees the whole step.
     loss : Loss, optional
         Classification when absent.
     checkpoints : Path, optional
@@ -140,6 +141,7 @@ class _Run:
         if step >= 0:
             place = checkpoint.place(self.directory, step)
             shared, others, progress = checkpoint.load(place, ranks.rank, ranks.world)
+            whole = self.progress.micro_batch
             with checkpoint.foreign_content_is_a_mistake(place):
                 self.learner.restore(shared, others)
                 if self.infobatch:
@@ -147,7 +149,7 @@ class _Run:
                 self.progress = Progress.of(progress)
             note(f"resuming from step {step} (epoch {self.progress.epoch + 1})")
             self._note_processes(step, len(others))
-            self.progress.micro_batch = micro_batch or self.progress.micro_batch
+            self.progress.micro_batch = micro_batch or (whole if ranks.sync_bn else self.progress.micro_batch)
         self.hooks.on_lines(self.progress.lines)
 
     def rehearse(self) -> None:
@@ -175,9 +177,12 @@ class _Run:
         if before != self.learner.ranks.world:
             changes = self.progress.processes or [[0, before]]
             self.progress.processes = [*changes, [step, self.learner.ranks.world]]
+            why = "sums are added in another order"
+            if not self.learner.ranks.sync_bn:
+                why = "batch norm sees them in other groups"
             note(
-                f"resuming on {self.learner.ranks.world} processes instead of {before}: the same images in the same "
-                "batches, but batch norm sees them in other groups, so numbers differ from an undisturbed run's"
+                f"resuming on {counted(self.learner.ranks.world, 'process', 'processes')} instead of {before}: the same "
+                f"images in the same batches, but {why}, so numbers differ from an undisturbed run's"
             )
 
     def to_the_end(self) -> None:

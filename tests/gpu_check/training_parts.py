@@ -217,8 +217,11 @@ def resume(c: Setting) -> None:
             c.report.must(f"{name}: exit codes 85 and 0", codes == [85, 0], str(codes))
             one, other = (_weights(c.work / "runs" / place) for place in ("straight", name))
             c.report.must(f"{name}: the weights of the undisturbed run, bit for bit", one == other)
+    flags.remove("--deterministic")
     with c.report.trying("two processes"):
-        _two_processes(c, [flag for flag in flags if flag != "--deterministic"])
+        _two_processes(c, flags)
+    with c.report.trying("two processes: --sync-bn"):
+        _synchronised(c, flags)
 
 
 def _command(c: Setting, flags: list[str], name: str, *, stop: bool = False) -> int:
@@ -268,6 +271,26 @@ def _two_processes(c: Setting, flags: list[str]) -> None:
     if lack:
         c.report.unchecked("two processes: compiled", lack)
     flags += ["--compile", "off" if lack else "on"]
+    codes, said = _pair(c, flags, "two", stop=True)
+    c.report.must("two processes: both end with 85", codes == [85, 85], str(codes))
+    if codes != [85, 85]:
+        print(said, flush=True)
+    c.report.must("two processes: say that they are two", "2 processes" in said)
+    code = _command(c, flags, "two")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    each = {line["samples"] for line in lines}
+    c.report.must("two, then one process: done, every epoch as large", code == 0 and len(each) == 1, str(each))
+    n = c.thumbnails[1]
+    whole = all(abs(line["val_top1"] * n - round(line["val_top1"] * n)) < 1e-3 * n / 100 for line in lines)
+    c.report.must("two, then one process: every test image counts once", whole)
+
+
+def _pair(c: Setting, flags: list[str], name: str, *, stop: bool = False) -> tuple[list[int], str]:
+    """Run `pretrain` on two processes of this machine, on one card over gloo; their exit codes and what they print.
+
+    With `stop` the first gets SIGUSR1 once there are two checkpoints.
+    """
+    out = c.work / "runs" / name
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -277,31 +300,43 @@ def _two_processes(c: Setting, flags: list[str]) -> None:
     for rank in range(2):
         own = {"RANK": str(rank), "LOCAL_RANK": "0" if c.gpu else str(rank)}
         command = [sys.executable, "-m", "pretrain", *flags, "--out", str(out)]
-        environment = {**os.environ, **common, **own}
-        log = open(c.work / f"two-{rank}.log", "w")  # noqa: SIM115 - the process writes into it
-        running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, stdout=log))
-        log.close()
+        with open(c.work / f"{name}-{rank}.log", "w") as log:
+            environment = {**os.environ, **common, **own}
+            running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, stdout=log))
     try:
-        _signal_at(out / "checkpoint", running[0].pid)
+        if stop:
+            _signal_at(out / "checkpoint", running[0].pid)
         codes = [process.wait(100) for process in running]
     finally:
         for process in running:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    said = (c.work / "two-0.log").read_text() + (c.work / "two-1.log").read_text()
-    c.report.must("two processes: both end with 85", codes == [85, 85], str(codes))
-    if codes != [85, 85]:
-        print(said, flush=True)
-    c.report.must("two processes: say that they are two", "2 processes" in said)
-    kept = {key: os.environ.pop(key) for key in common if key in os.environ}
-    try:
-        code = _command(c, flags, "two")
-    finally:
-        os.environ.update(kept)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    each = {line["samples"] for line in lines}
-    c.report.must("two, then one process: done, every epoch as large", code == 0 and len(each) == 1, str(each))
-    n = c.thumbnails[1]
-    whole = all(abs(line["val_top1"] * n - round(line["val_top1"] * n)) < 1e-3 * n / 100 for line in lines)
-    c.report.must("two, then one process: every test image counts once", whole)
+    return codes, "".join((c.work / f"{name}-{rank}.log").read_text() for rank in range(2))
+
+
+def _synchronised(c: Setting, flags: list[str]) -> None:
+    """Two processes whose batch norm is synchronised learn what one learns; others differ by more."""
+    if not c.gpu:
+        c.report.unchecked("two processes: --sync-bn", "needs CUDA")
+        return
+    flags = [*flags, "--epochs", "1", "--precision", "fp32"]
+    losses = {}
+    for name, more in (("sync", ["--sync-bn"]), ("apart", [])):
+        codes, said = _pair(c, [*flags, *more], name)
+        if codes != [0, 0]:
+            print(said, flush=True)
+        c.report.must(f"two processes, {name}: exit codes 0", codes == [0, 0], str(codes))
+        losses[name] = _last_loss(c, name)
+    code = _command(c, [*flags, "--sync-bn"], "alone")
+    c.report.must("one process with --sync-bn: exit code 0", code == 0, str(code))
+    alone = _last_loss(c, "alone")
+    sync, apart = (abs(losses[name] - alone) for name in ("sync", "apart"))
+    c.report.must(
+        "--sync-bn: two processes learn what one does", sync < 1e-2, f"loss {sync:.2g} apart, else {apart:.2g}"
+    )
+
+
+def _last_loss(c: Setting, name: str) -> float:
+    lines = (c.work / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    return float(json.loads(lines[-1])["loss"])

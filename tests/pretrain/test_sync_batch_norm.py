@@ -1,0 +1,88 @@
+"""`--sync-bn`: one network for both kinds of batch norm, a refusal where torch cannot, and nothing changed alone."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from pretrain import train, training_loop
+from pretrain.sync_batch_norm import layers, refuse, synchronised
+from prune.models.networks import load_model
+from prune.runs.files import InputError
+
+
+@pytest.fixture
+def settings(beton, tmp_path) -> train.Config:
+    return train.Config(beton, tmp_path / "run", "tiny", steps=3, loader="torch", workers=1, threads=1)
+
+
+def test_the_synchronised_network_shares_every_tensor_and_name_with_its_original():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4), nn.Flatten(), nn.BatchNorm1d(4))
+    other = synchronised(network)
+    assert layers(network) == layers(other) == 3
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in other.modules()) == 3
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in network.modules())
+    ours, theirs = network.state_dict(keep_vars=True), other.state_dict(keep_vars=True)
+    assert list(ours) == list(theirs)
+    assert all(ours[name] is theirs[name] for name in ours)
+
+
+def test_an_activation_that_is_part_of_a_batch_norm_survives():
+    network = nn.Sequential(BatchNormAct2d(2)).eval()
+    x = torch.tensor([-1.0, 2.0]).view(1, 2, 1, 1)
+    assert synchronised(network)(x).flatten().tolist() == pytest.approx([0.0, 2.0], abs=1e-4)  # ReLU
+
+
+def test_several_processes_on_the_cpu_are_refused_before_they_meet(settings, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        InputError, match=r"^--sync-bn: .*on GPUs alone.* 2 processes .*leave the flag out, or start one"
+    ):
+        train.run(replace(settings, sync_bn=True, device="cpu"))
+    assert not settings.out.exists()
+
+
+def test_gpus_are_accepted_and_compiling_by_hand_is_not():
+    refuse("auto", 8, "cuda")
+    refuse("on", 1, "cpu")
+    with pytest.raises(InputError, match=r"--compile on: .*--sync-bn: give --compile auto"):
+        refuse("on", 8, "cuda")
+
+
+def test_one_process_ends_with_the_same_bits_and_the_flag_belongs_to_the_run(settings):
+    flagged = replace(settings, out=settings.out.with_name("flagged"), sync_bn=True)
+    train.run(settings)
+    train.run(flagged)
+    one, other = (load_model(config.out)[0].state_dict() for config in (settings, flagged))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(InputError, match=re.escape("sync_bn: False -> True")):
+        train.run(replace(settings, sync_bn=True))
+
+
+def test_a_resume_passes_the_whole_step_again_where_batch_norm_is_synchronised(settings, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def killed(run):
+        raise Killed
+
+    sizes = {}
+    for sync_bn in (False, True):
+        config = replace(settings, out=settings.out.with_name(str(sync_bn)), sync_bn=sync_bn, checkpoint_minutes=0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(training_loop._Run, "_finish_epoch", killed)
+            with pytest.raises(Killed):
+                train.run(replace(config, micro_batch=16))
+
+        def seen(run, kept=sync_bn):
+            sizes[kept] = run.progress.micro_batch
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training_loop._Run, "to_the_end", seen)
+            with pytest.raises(Killed):
+                train.run(config)
+    assert sizes == {False: 16, True: 64}
