@@ -181,8 +181,8 @@ class _Run:
             if not self.learner.ranks.sync_bn:
                 why = "batch norm sees them in other groups"
             note(
-                f"resuming on {counted(self.learner.ranks.world, 'process', 'processes')} instead of {before}: the same "
-                f"images in the same batches, but {why}, so numbers differ from an undisturbed run's"
+                f"resuming on {counted(self.learner.ranks.world, 'process', 'processes')} instead of {before}: the "
+                f"same images in the same batches, but {why}, so numbers differ from an undisturbed run's"
             )
 
     def to_the_end(self) -> None:
