@@ -1,4 +1,4 @@
-"""The index file, `winnow-index/1`: its members, its checksum, and every reason to refuse a file.
+"""The index file, `winnow-index/1` and `/2`: its members, its checksum, and every reason to refuse a file.
 
 `prune/README.md` describes the same for readers in other languages.
 """
@@ -15,9 +15,11 @@ import numpy as np
 
 from .matching import first_repeat, shown
 from .npz import open_meta, open_with_text, save_arrays
+from .packed_ids import LARGE, MEMBERS, PackedIds, lengths, pack
 from .whole_files import InputError, counted, need_file
 
-FORMAT = "winnow-index/1"
+FORMAT, PACKED = "winnow-index/1", "winnow-index/2"
+"""Formats of a file with ids as an array, and with packed ids (`prune.index.packed_ids`), as large ones have."""
 MEANING = "The samples listed here are the ones to KEEP; leave out all others."  # part of the format
 COLUMNS = {
     "id": "S",
@@ -42,6 +44,13 @@ FIELDS = {
 }
 """Column of the file to field of `PrunedIndex`."""
 _ROWS = 1 << 20
+_HELD = 1 << 30
+"""Bytes of packed ids that are unpacked at a time, for the fingerprint."""
+
+
+def format_of(kept: int) -> str:
+    """Format in which an index of so many samples is stored, unless another one is asked for."""
+    return PACKED if kept > LARGE else FORMAT
 
 
 def write(path: Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -51,14 +60,17 @@ def write(path: Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]
     ----------
     path : Path
     columns : mapping of str to (k,) array
-        The names of `COLUMNS`.
+        The names of `COLUMNS`; ids may be packed.
     meta : mapping
-        JSON-serialisable, with "format".
+        JSON-serialisable, with "format", which decides how the ids are stored.
     """
     ids = columns["id"]
-    width = max(1, int(np.char.str_len(ids).max(initial=1)))  # from the content alone: equal content, equal bytes
     ready = {name: np.ascontiguousarray(columns[name], dtype=COLUMNS[name]) for name in COLUMNS if name != "id"}
-    ready = {"id": np.ascontiguousarray(ids, dtype=f"S{width}"), **ready}
+    if meta["format"] == PACKED:
+        ready |= (ids if isinstance(ids, PackedIds) else pack([ids])).members
+    else:
+        width = max(1, int(lengths(ids).max(initial=1)))  # from the content alone: equal content, equal bytes
+        ready = {"id": np.ascontiguousarray(ids, dtype=f"S{width}"), **ready}
     save_arrays(path, {**ready, "checksum": _checksum(_text(meta), ready)}, meta)
 
 
@@ -76,25 +88,62 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     InputError
         One line: no such file, not an index, a newer format, damaged, or content that `check` refuses.
     """
+    columns, meta = open_columns(path, mapped=False, verify=True)
+    if isinstance(ids := columns["id"], PackedIds):
+        if (needed := ids.dtype.itemsize * len(ids)) > max(1 << 26, 100 * Path(path).stat().st_size):
+            raise InputError(
+                f"{path}: made to fill the memory: its ids would take {needed / 1e6:,.1f} MB as an array; "
+                "PrunedIndex.open reads them in blocks"
+            )
+        columns["id"] = np.asarray(ids)
+    return columns, meta
+
+
+def open_columns(path: Path, *, mapped: bool, verify: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Open an index file: as `read`, with ids packed where they are stored so.
+
+    Parameters
+    ----------
+    path : Path
+    mapped : bool
+        Map the columns instead of reading them.
+    verify : bool
+        Compare the checksum and check the content, which reads the whole file; without it only the meta and the
+        columns' types and lengths are checked.
+    """
     path = _an_index(path)
-    arrays, text = open_with_text(path, FORMAT, mapped=False)
+    arrays, text = open_with_text(path, PACKED, mapped=mapped)
     meta = json.loads(text)
     stored = arrays.pop("checksum", None)
-    if stored is None or stored.dtype != np.uint8 or not np.array_equal(stored, _checksum(text, arrays)):
+    if stored is None or stored.dtype != np.uint8 or stored.shape != (32,):
+        raise InputError(f"{path}: damaged: the checksum is missing; fetch or make the index again")
+    if verify and not np.array_equal(stored, _checksum(text, arrays)):
         raise InputError(f"{path}: damaged: the checksum does not match the content; fetch or make the index again")
-    for name, kind in COLUMNS.items():
+    try:
+        columns = _columns_of(arrays, packed=meta["format"] == PACKED)
+        if verify:
+            check(columns, meta)
+        else:
+            _check_meta(meta)
+            _check_lengths(columns, meta)
+    except InputError as error:
+        raise InputError(f"{path}: not a valid index: {error}") from None
+    return columns, meta
+
+
+def _columns_of(arrays: Mapping[str, np.ndarray], packed: bool) -> dict[str, Any]:
+    """The columns under the names of `COLUMNS`; `InputError` when one is missing or of another type."""
+    wanted = {name: kind for name, kind in COLUMNS.items() if name != "id" or not packed} | (MEMBERS if packed else {})
+    for name, kind in wanted.items():
         column = arrays.get(name)
         if (
             column is None
             or column.ndim != 1
             or not (column.dtype.kind == "S" if kind == "S" else column.dtype == kind)
         ):
-            raise InputError(f"{path}: not a valid index: column {name!r} is missing or of another type or shape")
-    try:
-        check(arrays, meta)
-    except InputError as error:
-        raise InputError(f"{path}: not a valid index: {error}") from None
-    return {name: arrays[name] for name in COLUMNS}, meta
+            raise InputError(f"column {name!r} is missing or of another type or shape")
+    columns: dict[str, Any] = {name: arrays[name] for name in COLUMNS if name != "id"}
+    return {"id": PackedIds(*(arrays[name] for name in MEMBERS)) if packed else arrays["id"], **columns}
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -106,7 +155,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         No such file, not an index, newer, or a meta that is damaged or that no index can have.
     """
     path = _an_index(path)
-    meta = open_meta(path, FORMAT)
+    meta = open_meta(path, PACKED)
     try:
         _check_meta(meta)
     except InputError as error:
@@ -158,15 +207,20 @@ def fingerprint(source: str, columns: Mapping[str, np.ndarray]) -> str:
     if tied.any():  # images with equal bytes: the id decides
         rows = order[tied]
         order[tied] = rows[np.lexsort((ids[rows], digests[rows]))]
+    del ordered, tied
     sha = hashlib.sha256(source.encode())
-    for begin in range(0, len(order), _ROWS):
-        rows = order[begin : begin + _ROWS]
-        sha.update(digests[rows].astype("<u8").tobytes())
-        sha.update(columns["label"][rows].astype("<i4").tobytes())
-        sha.update(columns["quality"][rows].astype("|u1").tobytes())
-        part = ids[rows]
-        sha.update(np.char.str_len(part).astype("<i4").tobytes())
-        sha.update(b"".join(part.tolist()))
+    # Packed ids are unpacked in whole blocks, each of which holds ids of all digests: many rows are taken at a time.
+    step = _ROWS * max(1, _HELD // ids.dtype.itemsize // _ROWS) if isinstance(ids, PackedIds) else _ROWS
+    for start in range(0, len(order), step):
+        held = ids[order[start : start + step]]
+        for begin in range(start, min(start + step, len(order)), _ROWS):
+            rows = order[begin : min(begin + _ROWS, start + step)]
+            sha.update(digests[rows].astype("<u8").tobytes())
+            sha.update(columns["label"][rows].astype("<i4").tobytes())
+            sha.update(columns["quality"][rows].astype("|u1").tobytes())
+            part = held[begin - start : begin - start + len(rows)]
+            sha.update(np.char.str_len(part).astype("<i4").tobytes())
+            sha.update(b"".join(part.tolist()))
     return sha.hexdigest()[:32]
 
 
@@ -179,12 +233,9 @@ def check(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         One line with the number of offending samples and the first.
     """
     _check_meta(meta)
-    kept, source = len(columns["id"]), meta["source"]
-    if any(len(columns[name]) != kept for name in COLUMNS) or meta["kept"] != kept:
-        raise InputError("the columns differ in length from one another or from the meta's count")
-    if kept > source["samples"]:
-        raise InputError(f"keeps {kept} samples of a source with {source['samples']}")
-    _refuse(columns, np.char.str_len(columns["id"]) == 0, "an empty id", "id")
+    _check_lengths(columns, meta)
+    source = meta["source"]
+    _refuse(columns, lengths(columns["id"]) == 0, "an empty id", "id")
     labels, classes = columns["label"], len(meta["classes"])
     _refuse(columns, (labels < 0) | (labels >= classes), f"a label outside [0, {classes})", "label")
     _refuse(columns, columns["reason"] >= len(meta["reasons"]), "a reason without a name", "reason")
@@ -203,6 +254,14 @@ def check(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         raise InputError("the labels do not add up to the counts per class")
     if any(kept > total for kept, total in zip(meta["class_kept"], meta["class_total"])):
         raise InputError("a class keeps more samples than it has")
+
+
+def _check_lengths(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    kept, source = len(columns["id"]), meta["source"]
+    if any(len(columns[name]) != kept for name in COLUMNS) or meta["kept"] != kept:
+        raise InputError("the columns differ in length from one another or from the meta's count")
+    if kept > source["samples"]:
+        raise InputError(f"keeps {kept} samples of a source with {source['samples']}")
 
 
 def _refuse(columns: Mapping[str, np.ndarray], bad: np.ndarray, what: str, name: str) -> None:
@@ -244,3 +303,14 @@ def _check_meta(meta: Mapping[str, Any]) -> None:
         )
     if wrong := [name for name, fine in wanted.items() if not fine]:
         raise InputError(f"the meta's {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or malformed")
+
+
+def column_of(name: str, rows: np.ndarray, given: Any, default: Any) -> np.ndarray:
+    """A column of an index in the type of the file, (k,), `default` where none is given."""
+    column = np.asarray(given if given is not None else np.broadcast_to(default, rows.shape))
+    if column.shape != rows.shape:
+        raise InputError(f"column {name!r} has the shape {column.shape}; {rows.shape} is expected")
+    stored = column.astype(COLUMNS[name])
+    if name != "score" and (changed := np.flatnonzero(stored != column)).size:
+        raise InputError(f"column {name!r}: {column[changed[0]]} is no value that it can hold ({COLUMNS[name]})")
+    return stored

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .packed_ids import PackedIds
 from .whole_files import InputError, counted
 
-_ROWS = 1 << 16  # rows hashed at a time: the work arrays stay in the cache
+_ROWS = 1 << 16  # rows hashed or compared at a time: the work arrays stay in the cache
+_SOUGHT = 1 << 20  # names that are looked up at a time
 
 
 def as_ids(
@@ -43,8 +45,11 @@ def as_ids(
     TypeError
         An element is not a path.
     """
-    if isinstance(listing, np.ndarray) and listing.dtype.kind == "S" and root is None and separator is None:
-        return listing.reshape(-1)
+    if root is None and separator is None:
+        if isinstance(listing, np.ndarray) and listing.dtype.kind == "S":
+            return listing.reshape(-1)
+        if isinstance(listing, PackedIds):
+            return listing  # type: ignore[return-value]  # read like an array
     if isinstance(listing, (str, bytes)):
         raise TypeError("a listing is a sequence of paths; a single one was given")
     names = [_encoded(path, separator) for path in listing]
@@ -149,11 +154,61 @@ def find(wanted: np.ndarray, listing: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     rows = np.full(len(wanted), -1, np.int64)
     repeated = np.zeros(len(wanted), bool)
-    if not len(wanted) or not len(listing):
+    if not len(wanted) or not len(listing) or _merge(wanted, listing, rows):
         return rows, repeated
+    rows[:] = -1
+    listing = np.asarray(listing)
     keys = hashes(listing)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
+    order = order.astype(np.uint32) if len(order) < 1 << 32 else order
+    for begin in range(0, len(wanted), _SOUGHT):
+        part = slice(begin, begin + _SOUGHT)
+        _look_up(wanted[part], listing, keys, order, rows[part], repeated[part])
+    return rows, repeated
+
+
+def _merge(wanted: np.ndarray, listing: np.ndarray, rows: np.ndarray) -> bool:
+    """Find names where both columns are sorted, reading each once; False, and nothing found, where they are not.
+
+    Sources are sorted by id, and so are the indices made of them: no hash and no sorting of 100 million numbers.
+    """
+    if wanted[0] > wanted[len(wanted) - 1] or listing[0] > listing[len(listing) - 1]:
+        return False
+    held, end = listing[:0], 0  # the part of the listing, ending before row `end`, that may hold the next names
+    last = None
+    for begin in range(0, len(wanted), _ROWS):
+        part = wanted[begin : begin + _ROWS]
+        if np.any(part[1:] < part[:-1]) or (last is not None and part[0] < last):
+            return False
+        last = part[-1]
+        held = held[np.searchsorted(held, part[0]) :]
+        while end < len(listing) and (not len(held) or held[-1] < last):
+            more = listing[end : end + _ROWS]
+            if np.any(more[1:] <= more[:-1]) or (len(held) and more[0] <= held[-1]):
+                return False
+            held, end = np.concatenate([held, more]), end + len(more)
+        at = np.searchsorted(held, part)
+        there = at < len(held)
+        there[there] = held[at[there]] == part[there]
+        rows[begin : begin + len(part)] = np.where(there, at + (end - len(held)), -1)
+    while end < len(listing):  # a name that was found must not come again
+        more = listing[end : end + _ROWS]
+        if np.any(more[1:] <= more[:-1]) or (len(held) and more[0] <= held[-1]):
+            return False
+        held, end = more, end + len(more)
+    return True
+
+
+def _look_up(
+    wanted: np.ndarray,
+    listing: np.ndarray,
+    keys: np.ndarray,
+    order: np.ndarray,
+    rows: np.ndarray,
+    repeated: np.ndarray,
+) -> None:
+    """`find` by sorted hashes of the listing and the rows that they belong to; fills `rows` and `repeated`."""
     sought = hashes(wanted)
     turn = np.argsort(sought, kind="stable")  # in ascending order, searchsorted walks through the cache
     sought = sought[turn]
@@ -169,7 +224,12 @@ def find(wanted: np.ndarray, listing: np.ndarray) -> tuple[np.ndarray, np.ndarra
         new = same & (rows[turn] < 0)
         rows[turn[new]] = candidate[new]
         step += 1
-    return rows, repeated
+
+
+def same_names(ids: np.ndarray, listing: np.ndarray, rows: np.ndarray) -> bool:
+    """Whether the rows of a listing, (k,) int, hold the names `ids`, (k,) bytes, in their order."""
+    parts = (slice(begin, begin + _ROWS) for begin in range(0, len(ids), _ROWS))
+    return len(ids) == len(rows) and all(np.array_equal(listing[rows[part]], ids[part]) for part in parts)
 
 
 def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
@@ -180,11 +240,14 @@ def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
     (count, row) or None
         How many rows repeat an earlier one, and the lowest of them; None when all are different.
     """
-    if len(ids) < 2 or bool(np.all(ids[:-1] < ids[1:])):
+    parts = (ids[max(0, begin - 1) : begin + _ROWS] for begin in range(0, len(ids), _ROWS))
+    if all(bool(np.all(part[:-1] < part[1:])) for part in parts):
         return None
-    keys = np.sort(hashes(ids))
+    keys = hashes(ids)
+    keys.sort()
     if not np.any(keys[1:] == keys[:-1]):
         return None
+    ids = np.asarray(ids)
     _, kept = np.unique(ids, return_index=True)  # the first row of each name
     extra = np.ones(len(ids), bool)
     extra[kept] = False

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from . import index_file
-from .index_file import COLUMNS, FIELDS, FORMAT, MEANING
+from . import composition, index_file
+from .index_file import FIELDS, MEANING, column_of
 from .manifest import Manifest
 from .matching import (
     as_digests,
@@ -31,8 +31,10 @@ from .matching import (
     hashes,
     proportional_order,
     rows_of_ids,
+    same_names,
     shown,
 )
+from .packed_ids import taken
 from .provenance import record
 from .whole_files import InputError
 
@@ -47,7 +49,8 @@ class PrunedIndex:
     Attributes
     ----------
     ids : (k,) bytes
-        Path relative to the source's root, `/` between parts, UTF-8.
+        Path relative to the source's root, `/` between parts, UTF-8. Of `open`, and of more than 16 million samples, an
+        object that is read like an array by slices, rows and masks; `np.asarray` makes the array.
     labels : (k,) int32
     scores : (k,) float32
         The score by which the sample was ranked; NaN where there is none.
@@ -125,12 +128,12 @@ class PrunedIndex:
         """
         rows = checked_rows(rows, len(manifest))
         return cls(
-            ids=np.asarray(manifest.ids[rows]),
+            ids=taken(manifest.ids, rows),  # type: ignore[arg-type]  # packed ids are read like an array
             labels=manifest.labels[rows].astype(np.int32),
-            scores=_column("score", rows, score, np.nan),
-            reasons=_column("reason", rows, reason, 0),
-            quality=_column("quality", rows, quality, 0),
-            nbytes=_column("nbytes", rows, nbytes, manifest.nbytes[rows]),
+            scores=column_of("score", rows, score, np.nan),
+            reasons=column_of("reason", rows, reason, 0),
+            quality=column_of("quality", rows, quality, 0),
+            nbytes=column_of("nbytes", rows, nbytes, manifest.nbytes[rows]),
             positions=rows,
             digests=manifest.digests[rows].astype(np.uint64),
             classes=list(manifest.classes),
@@ -162,7 +165,7 @@ class PrunedIndex:
     def meta(self) -> dict[str, Any]:
         """The meta of the file: everything besides its columns."""
         return {
-            "format": FORMAT,
+            "format": index_file.format_of(len(self)),
             "meaning": MEANING,
             "kept": len(self),
             "source": {"fingerprint": self.source, "samples": self.source_samples, "nbytes": self.source_nbytes},
@@ -183,22 +186,40 @@ class PrunedIndex:
         index_file.check(self.columns, self.meta)
         return self
 
-    def save(self, path: Path) -> None:
-        """Write the index, atomically; equal content gives equal bytes."""
-        index_file.write(path, self.columns, self.meta)
+    def save(self, path: Path, *, packed: bool | None = None) -> None:
+        """Write the index, atomically; equal content gives equal bytes.
+
+        `packed` stores ids in little space (`winnow-index/2`) or as an array (`/1`, which older versions read, too);
+        when absent, those of more than 16 million samples are packed.
+        """
+        named = {} if packed is None else {"format": index_file.PACKED if packed else index_file.FORMAT}
+        index_file.write(path, self.columns, self.meta | named)
 
     @classmethod
     def load(cls, path: Path) -> PrunedIndex:
-        """Read an index and verify its format, checksum and content.
-
-        Raises
-        ------
-        InputError
-            One line with what is wrong with the file.
-        """
+        """Read an index and verify format, checksum and content; `InputError` says in a line what is wrong with it."""
         columns, meta = index_file.read(path)
+        index = cls._of_file(columns, meta)
+        if index.fingerprint != meta["fingerprint"]:
+            raise InputError(f"{path}: not a valid index: the fingerprint does not belong to the samples")
+        return index
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = False) -> PrunedIndex:
+        """Map an index instead of reading it: any number of samples takes little memory.
+
+        Meta and the columns' types and lengths are checked; with `verify` the checksum and the content, too, which
+        reads the file once. `InputError` as of `load`. The file must not change meanwhile.
+        """
+        columns, meta = index_file.open_columns(path, mapped=True, verify=verify)
+        index = cls._of_file(columns, meta)
+        vars(index)["fingerprint"] = meta["fingerprint"]
+        return index
+
+    @classmethod
+    def _of_file(cls, columns: dict[str, Any], meta: dict[str, Any]) -> PrunedIndex:
         source = meta["source"]
-        index = cls(
+        return cls(
             **{FIELDS[name]: column for name, column in columns.items()},
             classes=meta["classes"],
             class_total=np.array(meta["class_total"], np.int64),
@@ -208,9 +229,6 @@ class PrunedIndex:
             provenance=meta["provenance"],
             reason_names=tuple(meta["reasons"]),
         )
-        if index.fingerprint != meta["fingerprint"]:
-            raise InputError(f"{path}: not a valid index: the fingerprint does not belong to the samples")
-        return index
 
     def rows(self, ids: Iterable[Any], *, root: str | Path | None = None, separator: str | None = None) -> np.ndarray:
         """Find the kept samples in a listing of paths.
@@ -272,10 +290,10 @@ class PrunedIndex:
         if manifest.fingerprint == self.source:
             everything, rows = np.arange(len(self)), self.positions
             fits = not len(rows) or (rows.min() >= 0 and rows.max() < len(manifest))
-            if fits and np.array_equal(manifest.ids[rows], self.ids):
-                return everything, rows
-            return everything, rows_of_ids(self.ids, np.asarray(manifest.ids))
-        rows, repeated = find(self.ids, np.asarray(manifest.ids))
+            if fits and same_names(self.ids, manifest.ids, rows):
+                return everything, np.asarray(rows)
+            return everything, rows_of_ids(self.ids, manifest.ids)
+        rows, repeated = find(self.ids, manifest.ids)
         if repeated.any():
             raise InputError(f"{int(repeated.sum())} kept samples are in the source more than once")
         found, lost = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
@@ -319,18 +337,9 @@ class PrunedIndex:
         self._check_same_source(other)
         extra = find(other.ids, self.ids)[0] < 0
         names = self.reason_names + tuple(name for name in other.reason_names if name not in self.reason_names)
-        codes = np.array([names.index(name) for name in other.reason_names], np.uint8)
-        theirs = other.columns | {"reason": codes[other.reasons] if len(codes) else other.reasons}
-        columns = {name: np.concatenate([column, theirs[name][extra]]) for name, column in self.columns.items()}
-        rows = columns["position"]
-        known = len(rows) > 0 and rows.min() >= 0  # the source's order where all rows are known, else the ids' order
-        order = np.argsort(rows if known else columns["id"], kind="stable")
-        columns = {name: column[order] for name, column in columns.items()}
-        rows = columns["position"]
-        if known and np.any(rows[1:] == rows[:-1]):
-            # The two were made from manifests in different orders: no row can be trusted.
-            columns["position"] = np.full(len(rows), -1)
-        return self._derived("union", other, replace(self._with(columns), reason_names=names))
+        codes = [names.index(name) for name in other.reason_names]
+        joined = self._with(composition.union(self.columns, other.columns, extra, codes))
+        return self._derived("union", other, replace(joined, reason_names=names))
 
     def __and__(self, other: PrunedIndex) -> PrunedIndex:
         """Samples that both indices keep, with this index's scores, reasons and qualities."""
@@ -379,21 +388,10 @@ class PrunedIndex:
 
     def _part(self, rows: np.ndarray) -> PrunedIndex:
         """These samples alone, by place or by mask."""
-        return self._with({name: column[rows] for name, column in self.columns.items()})
+        return self._with(composition.part_of(self.columns, rows))
 
     def _derived(self, step: str, other: PrunedIndex, result: PrunedIndex) -> PrunedIndex:
         """Record in `result` how it was made of this index and another."""
         inputs = {"left": self.fingerprint, "right": other.fingerprint}
         entry = record(step, {}, inputs, right=other.provenance)
         return replace(result, provenance=[*self.provenance, entry])
-
-
-def _column(name: str, rows: np.ndarray, given: Any, default: Any) -> np.ndarray:
-    """A column of an index in the type of the file, `default` where none is given."""
-    column = np.asarray(given if given is not None else np.broadcast_to(default, rows.shape))
-    if column.shape != rows.shape:
-        raise InputError(f"column {name!r} has the shape {column.shape}; {rows.shape} is expected")
-    stored = column.astype(COLUMNS[name])
-    if name != "score" and (changed := np.flatnonzero(stored != column)).size:
-        raise InputError(f"column {name!r}: {column[changed[0]]} is no value that it can hold ({COLUMNS[name]})")
-    return stored

@@ -126,8 +126,8 @@ def test_what_is_not_an_index_is_refused_by_name(tmp_path, place):
 
 def test_a_newer_format_is_refused_as_newer(tmp_path):
     index = an_index()
-    index_file.write(tmp_path / "new.index.npz", index.columns, {**index.meta, "format": "winnow-index/2"})
-    with pytest.raises(InputError, match="winnow-index/2 is newer than this program reads"):
+    index_file.write(tmp_path / "new.index.npz", index.columns, {**index.meta, "format": "winnow-index/3"})
+    with pytest.raises(InputError, match="winnow-index/3 is newer than this program reads"):
         PrunedIndex.load(tmp_path / "new.index.npz")
 
 

@@ -24,8 +24,9 @@ def test_every_command_of_the_page_is_understood():
 def test_the_page_lists_the_members_types_and_reasons_of_the_format():
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", TEXT, re.MULTILINE))
     types = {name: kind.replace("\\", "").replace("S<w>", "S") for name, kind in rows.items()}
-    assert types == {"meta": "|u1", **index_file.COLUMNS, "id": "|S", "checksum": "|u1"}
+    assert types == {"meta": "|u1", **index_file.COLUMNS, "id": "|S", "checksum": "|u1", **index_file.MEMBERS}
     assert index_file.FORMAT in TEXT
+    assert index_file.PACKED in TEXT
     assert all(f"`{reason}`" in TEXT for reason in REASONS)
 
 

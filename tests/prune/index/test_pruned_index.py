@@ -263,7 +263,7 @@ def test_the_provenance_of_a_file_is_read_without_its_columns(tmp_path):
         PrunedIndex.load(place)
 
 
-@pytest.mark.parametrize("change", [{"provenance": [1]}, {"kept": -1}, {"format": "winnow-index/2"}])
+@pytest.mark.parametrize("change", [{"provenance": [1]}, {"kept": -1}, {"format": "winnow-index/3"}])
 def test_a_meta_that_no_index_can_have_is_refused_when_it_is_read_alone(tmp_path, change):
     place = tmp_path / "a.index.npz"
     index_file.write(place, kept().columns, {**kept().meta, **change})
