@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from prune.data.beton import BetonWriter
-from prune.data.colour_profiles import UNUSABLE
+from prune.data.colour_profiles import TAKEN_AS_SRGB
 from prune.data.image_listing import list_images
 from prune.data.listing import AS_USUAL, Listing, Reading, shown_bytes
 from prune.data.pixel_values import Unreadable
@@ -156,9 +156,11 @@ def _without_images(images: str, what: str) -> InputError:
 
 def note_profiles(out: Path, profiles: dict[str, int]) -> None:
     """Report how many images carry a colour profile that was not applied, by its name."""
-    if unusable := profiles.get(UNUSABLE, 0):
-        note(f"{out}: {counted(unusable, 'image')} with a colour profile that is {UNUSABLE}: taken as sRGB")
-    if kept := sorted(((name, count) for name, count in profiles.items() if name != UNUSABLE), key=lambda p: -p[1]):
+    for name in TAKEN_AS_SRGB:
+        if count := profiles.get(name, 0):
+            note(f"{out}: {counted(count, 'image')} with a colour profile that is {name}: taken as sRGB")
+    others = [(name, count) for name, count in profiles.items() if name not in TAKEN_AS_SRGB]
+    if kept := sorted(others, key=lambda pair: -pair[1]):
         kinds = ", ".join(f"{count} {ascii(name)[1:-1]}" for name, count in kept[:5])
         total = counted(sum(count for _, count in kept), "JPEG")
         note(

@@ -1,4 +1,4 @@
-"""ICC colour profiles: which of them are not sRGB, and the conversion of pixels to sRGB by Pillow's ImageCms.
+"""Colour profiles: which of them are not sRGB, and the conversion of pixels to sRGB by Pillow's ImageCms.
 
 Networks read numbers. Those of a Display P3 photograph, as phones take them, stand for stronger colours than the same
 numbers in sRGB, so pixels are converted where they are decoded to be stored. The conversion is relative colorimetric
@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from prune.data.declared_colours import HDR, UNKNOWN, code_points, declared
 from prune.data.pixel_values import to_rgb
 
 UNUSABLE = "damaged, or for another kind of colours"
 """Stands for the name of a profile that cannot be applied; decoders take such colours as sRGB, and so does this one."""
+TAKEN_AS_SRGB = (UNUSABLE, HDR, UNKNOWN)
+"""All that stand for the name of a profile which is not applied."""
 _TOLERANCE = 3
 """Grey levels by which a profile that counts as sRGB may differ: the many copies of it are rounded differently."""
 _NAME = 60
@@ -30,7 +33,7 @@ class Profile:
     Attributes
     ----------
     name : str
-        As it calls itself; `UNUSABLE`, or "" where it is sRGB.
+        As it calls itself; one of `TAKEN_AS_SRGB`, or "" where it is sRGB.
     mode : {"RGB", "L", "CMYK"}
         Of the pixels that it describes.
     transform : ImageCmsTransform or None
@@ -52,13 +55,17 @@ def profile_of(image: Image.Image, data: bytes = b"") -> Profile:
     ----------
     image : Image
     data : bytes
-        The file's content, which in JPEG 2000 has a profile that Pillow does not read.
+        The file's content: what it says of colours in JPEG 2000, PNG, AVIF and HEIC is not all read by Pillow.
     """
-    found = image.info.get("icc_profile") or (jp2_profile(data) if image.format == "JPEG2000" else b"")
-    if not found:
-        return _SRGB
     grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-    return _opened(bytes(found), "CMYK" if image.mode == "CMYK" else "L" if grey else "RGB")
+    mode = "CMYK" if image.mode == "CMYK" else "L" if grey else "RGB"
+    found = image.info.get("icc_profile") or (jp2_profile(data) if image.format == "JPEG2000" else b"")
+    if found and not (image.format == "PNG" and code_points("PNG", data)):
+        return _opened(bytes(found), mode)
+    said = declared(image.format, image.info, data)
+    if isinstance(said, str):  # a decoder that cannot apply code points applies the profile beside them
+        return _opened(bytes(found), mode) if found else Profile(said, mode, None)
+    return _opened(said, mode) if said else _SRGB
 
 
 def to_srgb(image: Image.Image, data: bytes = b"", white: float | None = None) -> np.ndarray:

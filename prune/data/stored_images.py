@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from prune.data.colour_profiles import UNUSABLE, profile_of, to_srgb
+from prune.data.colour_profiles import TAKEN_AS_SRGB, profile_of, to_srgb
 from prune.data.crops import render
 from prune.data.foreign_formats import open_image
 from prune.data.image_codecs import encode, unreadable
@@ -35,7 +35,7 @@ _PIXELS, _RATIO = 1 << 26, 256
 class Stored:
     """What a beton stores of an image: JPEG bytes or raw RGB pixels, whose height and width are those of the pixels as
     they are coded: a JPEG may say that they are to be turned (`prune.data.orientation`). `profile` names a colour
-    profile that was not applied: the bytes were kept, or it cannot be (`prune.data.colour_profiles.UNUSABLE`)."""
+    profile that was not applied: the bytes were kept, or it cannot be (`prune.data.colour_profiles.TAKEN_AS_SRGB`)."""
 
     data: bytes
     jpeg: bool
@@ -106,7 +106,7 @@ def prepare(
         raise
     except Exception as error:  # Pillow's plugins raise all kinds of errors for a broken file
         raise unreadable(error) from None
-    left = UNUSABLE if profile.name == UNUSABLE else ""
+    left = profile.name if profile.name in TAKEN_AS_SRGB else ""
     if quality is None and not lossy:
         return Stored(pixels.tobytes(), False, pixels.shape[0], pixels.shape[1], left)
     return replace(encode_jpeg(np.ascontiguousarray(pixels), quality or _DEFAULT_QUALITY), profile=left)
