@@ -10,6 +10,7 @@ from pretrain import preemption
 from prune.runs import command_line
 
 STEPS = {
+    "auto": "transfer.auto: from images to an index in one command, with a page",
     "probe": "transfer.probe: evaluate a model on one target by a linear probe, from all images or a few per class",
     "knn": "transfer.knn: evaluate a model on one target by the nearest neighbours of its features",
     "finetune": "transfer.finetune: fine-tune a model on one target and evaluate it",

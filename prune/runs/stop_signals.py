@@ -18,6 +18,7 @@ _RESUME = {
     "transfer compress": "resumes after the last step of the compression",
     "transfer incremental": "resumes after the last task that is done",
     "transfer stream": "resumes after the last round that is done",
+    "transfer auto": "resumes",
     "transfer study": "resumes",
 }
 
