@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,14 @@ def test_a_block_of_the_readme_finds_the_kept_images(block, folder, monkeypatch)
     assert len(kept) == len(index) == 6
     labels = kept["label"] if hasattr(kept, "features") else [kept[k][1] for k in range(6)]
     assert sorted(labels) == sorted(index.labels.tolist())
+
+
+def test_the_page_of_arrays_runs_and_names_functions_that_exist():
+    text = (README.parent / "docs/python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, {})
+    named = re.findall(r"`(prune(?:\.\w+)+)\.(\w+)`", text)
+    assert len(named) > 12
+    assert [f"{module}.{name}" for module, name in named if not hasattr(import_module(module), name)] == []

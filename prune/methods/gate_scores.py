@@ -18,7 +18,7 @@ from prune.scores.sample_keys import sample_keys
 
 
 def domain_gates(
-    source: Features, targets: Sequence[Features], seed: int, workers: int | None
+    source: Features, targets: Sequence[Features], seed: int, workers: int | None, *, tell: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Score the source by how much its images look like the targets, and find the gates' widths.
 
@@ -40,7 +40,7 @@ def domain_gates(
     for name, odds in found.source.items():
         gate = gate_width(odds, found.targets[name], found.weights[name])
         gates[name] = {key: value for key, value in asdict(gate).items() if key != "odds"}
-        if name == ALL or len(targets) > 1:
+        if tell and (name == ALL or len(targets) > 1):
             note(describe(gate, "the targets" if name == ALL else name.removeprefix(f"{ALL}/")))
     return {f"sample/{name}": values.astype("<f4") for name, values in found.source.items()}, gates
 
