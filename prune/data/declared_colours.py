@@ -42,7 +42,7 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
-def declared(format: str | None, info: Mapping[str, Any], data: bytes) -> bytes | str:
+def declared(format: str | None, info: Mapping[Any, Any], data: bytes) -> bytes | str:
     """The ICC profile of the colours that a file declares without one; `HDR` or `UNKNOWN` where there is none.
 
     Parameters

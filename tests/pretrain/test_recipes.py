@@ -39,8 +39,9 @@ def test_a_recipe_states_cost_and_result_and_ends_at_its_full_resolution(name):
 
 
 # What the sources of quoted figures train with, for all of their processes together.
-# libffcv/ffcv-imagenet, rn50_configs and rn18_configs: lr 1.7 for 8 processes of 512 images, 0.5 for one of 1,024;
-# train_imagenet.py: crops of 0.08 to 1, tests on a central 224/256 at 256 px with the mirror image, a straight fall.
+# libffcv/ffcv-imagenet, rn50_configs and rn18_configs: lr 1.7 for 8 processes of 512 images, 0.5 for one of 1,024, and
+# the epochs between which images grow; train_imagenet.py: crops of 0.08 to 1 (the decoder's own), tests on a central
+# 224/256 at 256 px with the mirror image, a straight fall to 0, warm-up of 2 epochs.
 _FFCV = {
     "resolution": (160, 192),
     "grow": (11 / 16, 13 / 16),
@@ -51,18 +52,24 @@ _FFCV = {
     "fall": "linear",
 }
 _FFCV50 = {**_FFCV, "lr": 1.7 / 4096, "weight_decay": 1e-4}
-# DeiT (arXiv 2012.12877, table 9): 5e-4 for 512 images. ConvNeXt (arXiv 2201.03545, table 5): 4e-3 for 4,096.
+_GROW = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}
+# facebookresearch/deit, main.py: lr 5e-4 for 512 images, warm-up of 5 epochs, a path dropped with 0.1, an average of
+# 0.99996 that is not evaluated; datasets.py: 224 of 256 pixels. facebookresearch/ConvNeXt, TRAINING.md: 4e-3 for 4,096
+# images, a path dropped with 0.1, the average (0.9999, main.py) evaluated; datasets.py: 224 of 256 pixels.
 _ADAMW = {"weight_decay": 0.05, "scale": (0.08, 1.0), "smoothing": 0.1, "test": (224, 0.875, False), "fall": "cosine"}
-_ADAMW |= {"mixup": 0.8, "cutmix": 1.0}
+_ADAMW |= {"mixup": 0.8, "cutmix": 1.0, "optimiser": "adamw", "kwargs": {"drop_path_rate": 0.1}}
 # Deep Learning on a Data Diet (arXiv 2107.07075, appendix B): batches of 128 at 0.1, whose rate falls in steps.
 _CIFAR = {"lr": 0.1 / 128, "weight_decay": 5e-4, "resolution": (32, 32), "smoothing": 0.0, "test": (32, 1.0, False)}
 SOURCES = {
     "rn18-16ep": {**_FFCV, "lr": 0.5 / 1024, "weight_decay": 5e-5, "epochs": 16},
-    **{f"rn50-{epochs}ep": {**_FFCV50, "epochs": epochs} for epochs in (16, 24, 32, 40, 56, 88)},
+    **{
+        f"rn50-{epochs}ep": {**_FFCV50, "epochs": epochs, "grow": (begin / epochs, end / epochs)}
+        for epochs, (begin, end) in _GROW.items()
+    },
     "rn50-robust": {**_FFCV50, "epochs": 16, "smoothing": 0.0},
     "rn101-16ep": {**_FFCV50, "epochs": 16},
     "vit-b16-100ep": {**_ADAMW, "lr": 5e-4 / 512, "resolution": (224, 224), "warmup": 5.0, "epochs": 100},
-    "convnext-t": {**_ADAMW, "lr": 4e-3 / 4096, "epochs": 100},
+    "convnext-t": {**_ADAMW, "lr": 4e-3 / 4096, "epochs": 100, "ema": 0.9999, "clip": 0.0},
     "cifar-rn18-200ep": {**_CIFAR, "epochs": 200},
 }
 
