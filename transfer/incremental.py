@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note, positive, read_json
-from prune.runs.identity import Growing, Location, RunOption, identity
+from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
 from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Config:
     """Side of the images in pixels instead of the recipe's."""
     batch_size: int | None = None
     """Images per step instead of the recipe's; the learning rate follows in proportion."""
-    codec: Literal["jpeg", "webp", "avif"] = "jpeg"
-    """Codec of compressed exemplars."""
+    codec: Recorded[str] = "jpeg"
+    """Codec of compressed exemplars: jpeg, webp, avif, or a file of `prune codecs`."""
     quality: int = 0
     """1 to 100. 0: the quality with the largest effective number of exemplars (their count times the share of their
     value that compression keeps, by the network's features after the first task, for same-codec before it)."""
@@ -101,6 +101,7 @@ def _run(config: Config) -> None:
     )
     init = initial_fingerprint(config.init)
     inputs = {"train": train.manifest.fingerprint, "test": test.manifest.fingerprint, "init": init}
+    inputs["codec"] = setting.codec.fingerprint
     with claim(config.out, config, inputs) as done:
         if done and _finished(config.out) >= {one.name for one in runs}:
             return note(f"{config.out}: up to date")
@@ -112,6 +113,7 @@ def _setting(config: Config) -> IncrementalSetting:
     """Check every flag that can be checked without reading images."""
     from pretrain.distributed import dtype_of
     from pretrain.schedule import Budget
+    from prune.byte_budget.codec_files import need_qualities, open_codec
     from transfer.continual.continual_inputs import learning_recipe
     from transfer.continual.exemplars import need_rank
     from transfer.continual.incremental_setting import IncrementalSetting
@@ -126,6 +128,8 @@ def _setting(config: Config) -> IncrementalSetting:
     at_least(config, 1, "tasks", "per_class", "threads", "workers")
     if not 0 <= config.quality <= 100:
         raise InputError(f"--quality {config.quality}: 1 to 100 is possible, or 0 to have it chosen")
+    codec = open_codec(config.codec)
+    need_qualities(codec, [config.quality] if config.quality else [], "--quality")
     need_rank(config.rank)
     at_least(config, 0, "distillation", "checkpoint_minutes")
     if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
@@ -137,7 +141,7 @@ def _setting(config: Config) -> IncrementalSetting:
         side=side,
         tasks=config.tasks,
         per_class=config.per_class,
-        codec=config.codec,
+        codec=codec,
         quality=config.quality,
         shared=not config.files,
         rank=config.rank,

@@ -55,8 +55,8 @@ class Config:
     """Qualities of `adaptive` after raw pixels, the finest first."""
     quality: int = 20
     """Quality of `uniform`."""
-    codec: Literal["jpeg", "webp", "avif"] = "jpeg"
-    """Codec of compressed samples."""
+    codec: Recorded[str] = "jpeg"
+    """Codec of compressed samples: jpeg, webp, avif, or a file of `prune codecs`."""
     rank: str = "herding"
     """Importance within a class: herding, random, k-center, facility-location, or SCORE:top, SCORE:bottom."""
     recipe: str = "small-rn18"
@@ -101,6 +101,7 @@ def _run(config: Config) -> None:
         "test": test.manifest.fingerprint,
         "init": initial_fingerprint(config.init),
         "memory": setting.memory,
+        "codec": setting.codec.fingerprint,
     }
     places: dict[tuple[str, int], Path] = {
         (policy, seed): config.out / "cells" / f"{policy}-s{seed}"
@@ -117,6 +118,7 @@ def _run(config: Config) -> None:
 def _setting(config: Config) -> StreamSetting:
     """Check every flag that can be checked without reading images."""
     from pretrain.distributed import dtype_of
+    from prune.byte_budget.codec_files import need_qualities, open_codec
     from transfer.continual.continual_inputs import learning_recipe
     from transfer.continual.exemplars import memory_bytes, need_rank
     from transfer.continual.stream_run import StreamSetting
@@ -129,6 +131,11 @@ def _setting(config: Config) -> StreamSetting:
     for quality in (config.quality, *config.ladder):
         if not 1 <= quality <= 100:
             raise InputError(f"quality {quality}: 1 to 100 is possible")
+    codec = open_codec(config.codec)
+    if "uniform" in config.policies:
+        need_qualities(codec, [config.quality], "--quality")
+    if "adaptive" in config.policies:
+        need_qualities(codec, config.ladder, "--ladder")
     if list(config.ladder) != sorted(set(config.ladder), reverse=True):
         raise InputError(f"--ladder {' '.join(map(str, config.ladder))}: qualities from the finest to the coarsest")
     if min(config.seeds, default=-1) < 0 or not config.policies:
@@ -144,7 +151,7 @@ def _setting(config: Config) -> StreamSetting:
         per_class=config.per_class,
         ladder=config.ladder,
         quality=config.quality,
-        codec=config.codec,
+        codec=codec,
         rank=config.rank,
         init=config.init,
         workers=config.workers,

@@ -102,6 +102,9 @@ class Config:
     """Points of accuracy below full data within which a method holds. [0.5]"""
     loader: Literal["ffcv", "torch"] | None = None
     """How images are read."""
+    reuse: tuple[Path, ...] = ()
+    """Other studies: surrogates, features, scores and backbones that they have made by the same commands from the same
+    images are linked into this one instead of being made again."""
     price: float | None = None
     """Price of one hour of this machine: what is still to run, and the speed-up, are then given in money as well."""
     jobs: int = 1
@@ -174,15 +177,15 @@ def _run(config: Config) -> None:
         tasks = _write_study(settings, study, out)
         if cost := forecast(outstanding(tasks, out), study, config.price, config.jobs):
             note(cost.sentence())
-        _run_outstanding(tasks, out, config.jobs)
+        _run_outstanding(tasks, study, out, config.jobs)
         if (text := _surrogate_to_choose(study, out)) is not None:
             settings, study = {**settings, "surrogate": text}, replace(study, surrogate=text)
             tasks = _write_study(settings, study, out)
-            _run_outstanding(tasks, out, config.jobs)
+            _run_outstanding(tasks, study, out, config.jobs)
         while (keep := next_keep(study, out, settings["margin"])) is not None:
             settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
-            _run_outstanding(tasks, out, config.jobs)
+            _run_outstanding(tasks, study, out, config.jobs)
     _print_verdict(out, len(tasks), config.price)
 
 
@@ -235,8 +238,9 @@ def _with_keep(keep: float, settings: dict[str, Any], study: Study) -> tuple[dic
     return {**settings, "keeps": [*settings["keeps"], keep]}, replace(study, keeps=(*study.keeps, keep))
 
 
-def _run_outstanding(tasks: list[Task], out: Path, jobs: int) -> None:
+def _run_outstanding(tasks: list[Task], study: Study, out: Path, jobs: int) -> None:
     from transfer.studies.plan_progress import StudyDisplay
+    from transfer.studies.reuse import take_over
     from transfer.studies.runner import outstanding, run_tasks
     from transfer.studies.task import write_plan
     from transfer.studies.task_costs import resolved
@@ -246,9 +250,16 @@ def _run_outstanding(tasks: list[Task], out: Path, jobs: int) -> None:
     if not todo:
         return
     jobs = min(jobs, len(todo))
+    by_name, others = {task.name: task for task in tasks}, [out / place for place in study.reuse]
+
+    def complete(task: Task) -> Task:
+        task = resolved(task, out)
+        take_over(task, by_name, out, others)
+        return task
+
     with StudyDisplay(tasks, todo) as display:
         pool = InProcess(out) if jobs == 1 else WorkerProcesses(out, jobs)
-        ran = run_tasks(tasks, out, pool, display, lambda task: resolved(task, out))
+        ran = run_tasks(tasks, out, pool, display, complete)
     write_plan(ran, out)
 
 
@@ -272,7 +283,9 @@ def _run_one(out: Path, number: int) -> None:
     """Run one task of the plan in this process, and end with its exit code."""
     import contextlib
 
+    from transfer.studies.reuse import take_over
     from transfer.studies.runner import is_done, remember
+    from transfer.studies.study_checks import read_settings
     from transfer.studies.task_costs import read_resolved_plan
     from transfer.studies.worker import execute
 
@@ -286,6 +299,8 @@ def _run_one(out: Path, number: int) -> None:
             raise InputError(f"--task {number} ({task.name}) needs task {numbers[need]} ({need}), which is not done")
     if is_done(task, out):
         return note(f"{task.name}: up to date")
+    others = [out / place for place in read_settings(out).get("reuse", [])]
+    take_over(task, {one.name: one for one in tasks}, out, others)
     with contextlib.chdir(out):
         code, seconds = execute(task.command)
     if code:

@@ -15,6 +15,8 @@ import numpy as np
 from prune.runs.files import InputError
 
 COMBINATIONS = ("mean", "max", "min")
+_CELLS = 1 << 22
+"""Preferences that are computed at once: 32 MiB, and several times that on the way."""
 _KEPT = 1 << 23
 """Largest number of preferences (64 MiB) that `streamed_votes` keeps instead of computing them twice."""
 
@@ -56,7 +58,7 @@ def votes(scores: np.ndarray, temperature: float | None = None) -> np.ndarray:
         first = scores == scores.max(axis=1, keepdims=True)
         equal = np.count_nonzero(first, axis=1)
         found = np.bincount(scores[equal == 1].argmax(axis=1), minlength=scores.shape[1]).astype(np.float64)
-        return found + (first[equal > 1] / equal[equal > 1, None]).sum(axis=0)
+        return np.asarray(found + (first[equal > 1] / equal[equal > 1, None]).sum(axis=0))
     if not temperature > 0:
         raise InputError(f"temperature {temperature} must be above 0")
     shifted = (scores - scores.max(axis=1, keepdims=True)) / temperature
@@ -83,6 +85,8 @@ def streamed_votes(
     hard, soft : (c,) float64
         Each sums to m.
     """
+    classes = preference(slice(0, 1)).shape[1] if m else 1
+    rows = min(rows, max(64, _CELLS // max(1, classes)))
     parts = [slice(begin, min(m, begin + rows)) for begin in range(0, m, rows)]
     hard, width = np.zeros(()), 0.0
     kept: list[np.ndarray] = []

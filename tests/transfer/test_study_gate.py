@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import read_json
 from prune.scores.feature_files import open_features
 from transfer.__main__ import main
+from transfer.studies.reuse import take_over
+from transfer.studies.task import read_plan
+from transfer.studies.worker import execute
 
 pytestmark = pytest.mark.slow
 
@@ -132,3 +137,40 @@ def test_a_dry_run_shows_the_gate_before_every_network(lamps, tmp_path, capsys):
     (index,) = (line["command"] for line in shown["lines"] if line["name"] == "gate/index")
     assert index[-4:] == ["--gate", "domain:0.25", "--out", "indices/gate.index.npz"]
     assert not (tmp_path / "out").exists()
+
+
+def test_another_study_takes_over_what_the_same_commands_made(lamps, gated, tmp_path, capsys):
+    first = gated[0]
+    out = tmp_path / "second"
+    flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "dp4tl-lm", "--reuse", str(first))
+    assert study(lamps, out, *flags) == 0
+    said = capsys.readouterr().err
+    over = {line.split(":")[0] for line in said.splitlines() if "taken over from" in line}
+    assert {"surrogate/s0", "features/s0", "gate/thumbnails", "pretrain/full-s0", "pretrain/winnow-k0.1-s0"} <= over
+    assert not {name for name in over if "dp4tl-lm" in name or name.startswith(("write/", "probe/"))}
+    for name in ("surrogates/s0", "backbones/full-s0", "backbones/winnow-k0.1-s0"):
+        assert (out / name / "model.safetensors").samefile(first / name / "model.safetensors")
+    assert not (out / "backbones/dp4tl-lm-k0.1-s0/model.safetensors").stat().st_nlink > 1
+    rows = {(row["method"], row["keep"]): row["value"] for row in read_json(out / "results.json")["cells"]}
+    before = {(row["method"], row["keep"]): row["value"] for row in read_json(first / "results.json")["cells"]}
+    assert rows["full", 1.0] == before["full", 1.0]
+    assert rows["winnow", 0.1] == before["winnow", 0.1]
+    seconds = [read_json(place / "done/surrogate/s0.json")["seconds"] for place in (first, out)]
+    assert seconds[0] == seconds[1]  # what it took is the first study's cost
+
+
+def test_nothing_is_taken_over_where_other_images_were_read(lamps, gated, tmp_path, capsys):
+    first = gated[0]
+    flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "--reuse", str(first))
+    assert study(lamps, tmp_path / "new", *flags, "--plan-only", target="alike") == 0
+    settings = read_json(tmp_path / "new/study.json")
+    assert settings["reuse"] == [os.path.relpath(first, tmp_path / "new")]
+    tasks = {task.name: task for task in read_plan(tmp_path / "new")}
+    for name in ("write/source", "write/alike.train", "write/alike.test"):
+        with contextlib.chdir(tmp_path / "new"):
+            assert execute(tasks[name].command)[0] == 0
+    assert take_over(tasks["gate/thumbnails"], tasks, tmp_path / "new", [first]) is None  # another target's images
+    assert study(lamps, first, "--reuse", str(first)) == 2
+    assert "is the study itself" in capsys.readouterr().err
+    assert study(lamps, tmp_path / "third", "--reuse", str(tmp_path)) == 2
+    assert "the plan of another study" in capsys.readouterr().err

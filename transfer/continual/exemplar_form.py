@@ -7,11 +7,13 @@ Each compressed exemplar takes one more 32-bit word, for its length and kind.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from prune.byte_budget.codec_files import FITTED, ImageCodec, StandardCodec
 from prune.data import image_codecs
 
 WORD = 4
@@ -27,33 +29,46 @@ class Form:
 
     Attributes
     ----------
-    codec : {"raw", "jpeg", "webp", "avif"}
+    codec : str
+        "raw", or the name of a codec.
     quality : int
         1 to 100; 0 for raw.
     side : int
         Height and width of the images in pixels.
     shared : bool
         Headers that all JPEGs of this size and quality have in common are stored once; otherwise each is a file.
+    coder : ImageCodec, optional
+        The codec; the standard one of this name when absent.
     """
 
     codec: str
     quality: int
     side: int
     shared: bool = True
+    coder: ImageCodec | None = None
+
+    @property
+    def _coder(self) -> ImageCodec:
+        return self.coder or StandardCodec(self.codec)  # type: ignore[arg-type]
 
     @cached_property
     def headers(self) -> tuple[bytes, ...]:
         """Headers that are stored once: those of a coloured and of a grey JPEG with the standard Huffman tables."""
-        if self.codec != "jpeg" or not self.shared:
+        if not self.is_jpeg or not self.shared:
             return ()
         flat = np.zeros((2, self.side, self.side, 3), np.uint8)
         flat[0, ..., 0] = 255
-        return tuple(_split(image_codecs.encode(one, "jpeg", self.quality))[0] for one in flat)
+        return tuple(_split(self._coder.encode(one, self.quality))[0] for one in flat)
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether it stores JPEGs, with the standard's tables or fitted ones."""
+        return self.codec in ("jpeg", FITTED)
 
     @property
     def fixed(self) -> int:
-        """Bytes that a memory of this form takes before it contains anything."""
-        return sum(len(header) for header in self.headers)
+        """Bytes that a memory of this form takes before it contains anything: shared headers, and a codec's own."""
+        return fixed_bytes([self])
 
     @property
     def word(self) -> int:
@@ -64,7 +79,7 @@ class Form:
         """Encode (side, side, 3) uint8: the number of its shared headers (or `OWN_HEADERS`), and the bytes to store."""
         if self.codec == RAW:
             return OWN_HEADERS, pixels.tobytes()
-        data = image_codecs.encode(pixels, self.codec, self.quality)  # type: ignore[arg-type]
+        data = self._coder.encode(pixels, self.quality)
         if self.headers:
             header, scan = _split(data)
             if header in self.headers:
@@ -75,14 +90,26 @@ class Form:
         """Decode to (side, side, 3) uint8."""
         if self.codec == RAW:
             return np.frombuffer(data, np.uint8).reshape(self.side, self.side, 3)
-        return image_codecs.decode(data if kind == OWN_HEADERS else self.headers[kind] + data + b"\xff\xd9")
+        return self._coder.decode(data if kind == OWN_HEADERS else self.headers[kind] + data + b"\xff\xd9")
 
     def round_trip(self, images: np.ndarray) -> np.ndarray:
         """Encode and decode (n, side, side, 3) uint8 images; in raw form they do not change."""
         if self.codec == RAW or not len(images):
             return images
-        codec: image_codecs.Codec = self.codec  # type: ignore[assignment]
-        return np.stack([image_codecs.decode(image_codecs.encode(one, codec, self.quality)) for one in images])
+        return np.stack([self._coder.decode(self._coder.encode(one, self.quality)) for one in images])
+
+
+def form_of(codec: ImageCodec, quality: int, side: int, shared: bool = True) -> Form:
+    """The form of a codec at a quality; a standard codec is known by its name alone."""
+    standard = codec.fingerprint == codec.name
+    return Form(codec.name, quality, side, shared, None if standard else codec)
+
+
+def fixed_bytes(forms: Iterable[Form]) -> int:
+    """Bytes that a memory of several forms takes before it contains anything; a codec's own bytes count once."""
+    forms = list(forms)
+    own = {form.coder.fingerprint: form.coder.fixed for form in forms if form.coder is not None}
+    return sum(len(header) for form in forms for header in form.headers) + sum(own.values())
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

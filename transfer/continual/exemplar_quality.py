@@ -9,16 +9,24 @@ from torch import nn
 
 from pretrain.distributed import Ranks
 from prune.byte_budget import distortion
+from prune.byte_budget.codec_files import ImageCodec
 from transfer.continual import exemplars
 from transfer.continual.class_learner import outputs
-from transfer.continual.exemplar_form import Form
+from transfer.continual.exemplar_form import Form, form_of
 
 QUALITIES = (90, 75, 60, 45, 30, 20, 10, 5)
 SAMPLE = 512
 
 
 def best_quality(
-    codec: str, side: int, shared: bool, network: nn.Module, images: np.ndarray, budget: int, tasks: int, ranks: Ranks
+    codec: ImageCodec,
+    side: int,
+    shared: bool,
+    network: nn.Module,
+    images: np.ndarray,
+    budget: int,
+    tasks: int,
+    ranks: Ranks,
 ) -> tuple[Form, list[dict[str, Any]]]:
     """Choose the quality with the largest effective number of exemplars; of equal ones the finest.
 
@@ -44,8 +52,8 @@ def best_quality(
     sample = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)]
     exact, dropped = loss_of_dropping(network, sample, ranks)
     best, table = None, []
-    for quality in QUALITIES:
-        form = Form(codec, quality, side, shared)
+    for quality in sorted(codec.qualities, reverse=True) or QUALITIES:
+        form = form_of(codec, quality, side, shared)
         none = np.zeros(len(sample), np.int64)
         packed = exemplars.pack(form, sample, none, none, none)
         distortion = distortions(network, packed.images(), exact, ranks)

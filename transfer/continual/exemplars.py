@@ -15,6 +15,7 @@ import numpy as np
 
 from prune.byte_budget import allocation
 from prune.byte_budget.budget_inputs import budget_of
+from prune.byte_budget.codec_files import ImageCodec
 from prune.data import image_codecs
 from prune.index.npz import open_arrays, save_arrays
 from prune.methods import coverage
@@ -22,7 +23,7 @@ from prune.runs.files import InputError
 from prune.scores import score_table
 from prune.scores.clusters import unit
 from prune.scores.difficulty import difficulty
-from transfer.continual.exemplar_form import OWN_HEADERS, RAW, Form
+from transfer.continual.exemplar_form import OWN_HEADERS, RAW, Form, fixed_bytes
 
 FORMAT = "winnow-exemplars/1"
 RANKS = ("herding", "random", "k-center", "facility-location")
@@ -70,7 +71,7 @@ class Exemplars:
     @property
     def pixel_bytes(self) -> int:
         """Bytes that encode pixels: no shared headers, no own headers, no words."""
-        if self.form.codec != "jpeg":
+        if not self.form.is_jpeg:
             return sum(map(len, self.data))
         return sum(
             len(one) - (image_codecs.fixed_bytes(one) if kind == OWN_HEADERS else 0)
@@ -105,16 +106,21 @@ class Exemplars:
         sizes = np.array([len(one) for one in self.data], np.int64)
         columns = {"kind": self.kind, "label": self.label, "place": self.place, "row": self.row}
         form = {key: getattr(self.form, key) for key in ("codec", "quality", "side", "shared")}
+        form |= {} if self.form.coder is None else {"coder": self.form.coder.fingerprint}
         data = np.frombuffer(b"".join(self.data), np.uint8)
         save_arrays(path, {"data": data, "sizes": sizes, **columns}, {"format": FORMAT, "form": form})
 
     @staticmethod
-    def load(path: Path) -> Exemplars:
-        """Read what `save` wrote."""
+    def load(path: Path, coder: ImageCodec | None = None) -> Exemplars:
+        """Read what `save` wrote; with a codec that is no standard one it must be the same again."""
         arrays, meta = open_arrays(path, FORMAT, mapped=False)
+        wanted = meta["form"].pop("coder", None)
+        if wanted is not None and (coder is None or coder.fingerprint != wanted):
+            raise InputError(f"{path}: written with another codec ({wanted})")
         data, ends = arrays["data"].tobytes(), np.cumsum(arrays["sizes"])
         parts = [data[end - size : end] for end, size in zip(ends.tolist(), arrays["sizes"].tolist())]
-        return Exemplars(Form(**meta["form"]), parts, *(arrays[k] for k in ("kind", "label", "place", "row")))
+        form = Form(**meta["form"], coder=coder if wanted else None)
+        return Exemplars(form, parts, *(arrays[k] for k in ("kind", "label", "place", "row")))
 
 
 def pack(form: Form, images: np.ndarray, label: np.ndarray, place: np.ndarray, row: np.ndarray) -> Exemplars:
@@ -212,9 +218,9 @@ def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]]) -> None:
     InputError
         The shared headers leave no room, or a memory of raw pixels has no room for one image.
     """
-    fixed = max(sum(form.fixed for form in forms) for forms in runs)
+    fixed = max(fixed_bytes(forms) for forms in runs)
     if memory <= fixed:
-        raise InputError(f"--memory {text}: shared headers alone take {fixed} bytes")
+        raise InputError(f"--memory {text}: shared headers, and the codec's own bytes, alone take {fixed} bytes")
     image = max((3 * forms[0].side ** 2 for forms in runs if {form.codec for form in forms} == {RAW}), default=0)
     if memory < image:
         raise InputError(f"--memory {text}: one raw image takes {image} bytes")

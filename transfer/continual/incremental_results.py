@@ -74,7 +74,7 @@ def run_result(
         "form": run.form,
         "memory": run.memory,
         "seed": run.seed,
-        "codec": None if run.form == RAW else setting.codec,
+        "codec": None if run.form == RAW else setting.codec.name,
         "quality": records[-1]["quality"],
         "heads": heads,
         "records": [{k: v for k, v in r.items() if k not in ("accuracy", "test_images")} for r in records],

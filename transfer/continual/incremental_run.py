@@ -218,7 +218,7 @@ def _resume(out: Path, setting: IncrementalSetting, first: list[str], run: Incre
     """State after the last finished task, or a new network."""
     done = sorted(place.parent for place in out.glob("task-*/records.json"))
     if done:
-        memory, records = Exemplars.load(done[-1] / "memory.npz"), read_json(done[-1] / "records.json")
+        memory, records = Exemplars.load(done[-1] / "memory.npz", setting.codec), read_json(done[-1] / "records.json")
         note(f"{out}: resuming after task {len(records)}")
         return _State(class_learner.saved_network(done[-1], ranks), memory, records)
     spec = class_learner.specification(setting.recipe_name, setting.recipe, first, setting.side)

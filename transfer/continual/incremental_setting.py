@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
-from transfer.continual.exemplar_form import RAW, Form
+from prune.byte_budget.codec_files import ImageCodec
+from transfer.continual.exemplar_form import RAW, Form, form_of
 
 HEADS = ("linear", "nearest-mean")
 """The two classifiers that predict: the network's own head, and the nearest mean of exemplars (iCaRL)."""
@@ -33,7 +34,7 @@ class IncrementalSetting:
     side: int
     tasks: int
     per_class: int | None
-    codec: str
+    codec: ImageCodec
     quality: int
     shared: bool
     rank: str
@@ -44,7 +45,9 @@ class IncrementalSetting:
 
     def form(self, name: str) -> Form:
         """How exemplars of "raw", "compressed" or "same-codec" are stored, once the quality is known."""
-        return Form(RAW, 0, self.side) if name == RAW else Form(self.codec, self.quality, self.side, self.shared)
+        if name == RAW:
+            return Form(RAW, 0, self.side)
+        return form_of(self.codec, self.quality, self.side, self.shared)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from prune.index.npz import open_arrays, save_arrays
-from transfer.continual.exemplar_form import WORD, Form
+from transfer.continual.exemplar_form import WORD, Form, fixed_bytes
 
 FORMAT = "winnow-stream/1"
 PRIOR = 0.75
@@ -44,7 +44,7 @@ class StreamMemory:
 
     def __init__(self, ladder: Sequence[Form], budget: int, seed: int) -> None:
         self.ladder, self.budget, self.seed = tuple(ladder), budget, seed
-        self.fixed = sum(form.fixed for form in self.ladder)
+        self.fixed = fixed_bytes(self.ladder)
         self.word = WORD if len(self.ladder) > 1 else self.ladder[0].word
         self.kept = np.append(1.0 - 0.5 * np.arange(len(self.ladder)) / len(self.ladder), 0.0)
         self.data: list[bytes] = []
@@ -61,7 +61,7 @@ class StreamMemory:
         self.typical = np.zeros((len(self.ladder), 2))  # for each level: bytes and number of the samples encoded
         self.used = self.peak = self.fixed
         if self.fixed > budget:
-            raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers")
+            raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers and codec")
 
     def __len__(self) -> int:
         return len(self.data)

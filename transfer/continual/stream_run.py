@@ -18,12 +18,13 @@ from pretrain import preemption
 from pretrain.distributed import Ranks
 from pretrain.recipe import Recipe
 from pretrain.schedule import Budget
+from prune.byte_budget.codec_files import ImageCodec
 from prune.data.dataset import Dataset
 from prune.models import networks
 from prune.runs.files import note, read_json, write_json
 from prune.runs.progress import track
 from transfer.continual import class_learner, exemplars, stream_memory
-from transfer.continual.exemplar_form import RAW, Form
+from transfer.continual.exemplar_form import RAW, Form, form_of
 from transfer.continual.exemplar_quality import distortions, loss_of_dropping
 from transfer.continual.incremental_setting import HEADS
 from transfer.continual.memory_loader import LabelledImages, read_squares
@@ -47,7 +48,7 @@ class StreamSetting:
     per_class: int | None
     ladder: tuple[int, ...]
     quality: int
-    codec: str
+    codec: ImageCodec
     rank: str
     init: Path | None
     workers: int | None
@@ -59,8 +60,8 @@ def ladder(setting: StreamSetting, policy: str) -> list[Form]:
     if policy == "raw":
         return [fine]
     if policy == "uniform":
-        return [Form(setting.codec, setting.quality, setting.side)]
-    return [fine, *(Form(setting.codec, quality, setting.side) for quality in setting.ladder)]
+        return [form_of(setting.codec, setting.quality, setting.side)]
+    return [fine, *(form_of(setting.codec, quality, setting.side) for quality in setting.ladder)]
 
 
 def arrivals(labels: np.ndarray, order: str, per_class: int | None, seed: int) -> np.ndarray:

@@ -1,10 +1,10 @@
 "use strict";
-// Charts, sorting, filtering. The tables are complete without this script.
+// Zooming, saving, sorting, filtering. The figures and tables are complete without this script.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const PAPER = { ink: "#1c1e21", grid: "#e6e8eb", line: "#9aa0a6", panel: "#ffffff" };
+  const PAPER = { ink: "#1c1e21", soft: "#5a6068", grid: "#e6e8eb", line: "#9aa0a6", panel: "#ffffff" };
 
   function colors() {
     const style = getComputedStyle(document.documentElement);
@@ -23,21 +23,127 @@
     };
   }
 
-  function draw(place) {
-    if (place.dataset.drawn || place.closest("[hidden]")) return;
-    place.dataset.drawn = "yes";
-    const { data, layout } = figures[place.dataset.figure];
-    layout.height = place.clientHeight;
-    Plotly.newPlot(place, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
-    Plotly.relayout(place, themed(colors()));
+  // Plotly is packed in the page and unpacked once, when a reader first asks to zoom.
+  let unpacked = null;
+  function plotly() {
+    unpacked ??= (async () => {
+      const bytes = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+      const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+      const script = document.createElement("script");
+      script.textContent = await new Response(text).text();
+      document.head.append(script);
+      return window.Plotly;
+    })();
+    return unpacked;
   }
 
-  const drawn = () => all(".chart[data-drawn]");
-  const paint = (c) => drawn().forEach((place) => Plotly.relayout(place, themed(c)));
-  const drawAll = () => all(".chart").forEach(draw);
+  async function zoom(place, button) {
+    const picture = place.querySelector("svg");
+    const open = place.querySelector(".zoomed");
+    if (open) {
+      Plotly.purge(open);
+      open.remove();
+      picture.style.display = "";
+    } else {
+      const ground = document.createElement("div");
+      ground.className = "zoomed";
+      ground.setAttribute("role", "img");
+      ground.setAttribute("aria-label", picture.getAttribute("aria-label"));
+      const height = picture.getBoundingClientRect().height;
+      const library = await plotly();
+      picture.style.display = "none";
+      place.append(ground);
+      const { data, layout } = figures[place.dataset.figure];
+      const options = { responsive: true, displaylogo: false, displayModeBar: false };
+      await library.newPlot(ground, data, { ...layout, height }, options);
+      await library.relayout(ground, themed(colors()));
+    }
+    button.setAttribute("aria-pressed", String(!open));
+  }
+
+  const zoomed = () => all(".zoomed");
+  const paint = (c) => zoomed().forEach((ground) => Plotly.relayout(ground, themed(c)));
   dark.addEventListener("change", () => paint(colors()));
-  addEventListener("beforeprint", () => { paint(PAPER); drawn().forEach((place) => Plotly.Plots.resize(place)); });
-  addEventListener("afterprint", () => { paint(colors()); drawn().forEach((place) => Plotly.Plots.resize(place)); });
+  addEventListener("beforeprint", () => { paint(PAPER); zoomed().forEach((ground) => Plotly.Plots.resize(ground)); });
+  addEventListener("afterprint", () => { paint(colors()); zoomed().forEach((ground) => Plotly.Plots.resize(ground)); });
+
+  // Saving: figures with the colours of paper, tables as they are sorted and filtered.
+  function save(name, blob) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  }
+  const fileName = (text) => text.trim().toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60);
+
+  function paperSvg(picture) {
+    const copy = picture.cloneNode(true);
+    const [, , width, height] = copy.getAttribute("viewBox").split(" ").map(Number);
+    copy.setAttribute("width", width);
+    copy.setAttribute("height", height);
+    copy.removeAttribute("style");
+    const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
+    style.textContent = `.wf-ground { fill: ${PAPER.panel}; } .wf-ink { fill: ${PAPER.ink}; } ` +
+      `.wf-soft { fill: ${PAPER.soft}; } .wf-grid { stroke: ${PAPER.grid}; } .wf-axis { stroke: ${PAPER.soft}; }`;
+    const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [key, value] of [["width", width], ["height", height], ["fill", PAPER.panel]]) ground.setAttribute(key, value);
+    copy.prepend(style, ground);
+    return { text: new XMLSerializer().serializeToString(copy), width, height };
+  }
+
+  async function pngOf({ text, width, height }) {
+    const image = new Image();
+    image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [2 * width, 2 * height];
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
+  }
+
+  function tool(row, text, about, action) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.setAttribute("aria-label", `${text}: ${about}`);
+    button.addEventListener("click", () => action(button));
+    row.append(button);
+    return button;
+  }
+
+  all("main figure, figure.compute").forEach((figure) => {
+    if (!figure.querySelector("svg")) return;
+    const caption = figure.querySelector("figcaption");
+    const about = caption.firstChild.textContent.trim();
+    const picture = () => all("svg", figure).find((one) => one.closest("div").offsetParent || one.parentElement.dataset.figure);
+    const row = document.createElement("p");
+    row.className = "tools";
+    const place = figure.querySelector(".chart");
+    if (place) tool(row, "Zoom", about, (button) => zoom(place, button)).setAttribute("aria-pressed", "false");
+    tool(row, "SVG", about, () => {
+      save(fileName(about) + ".svg", new Blob([paperSvg(picture()).text], { type: "image/svg+xml" }));
+    });
+    tool(row, "PNG", about, async () => save(fileName(about) + ".png", await pngOf(paperSvg(picture()))));
+    figure.append(row);
+  });
+
+  // As in the tables that the commands write: `'` before what a spreadsheet would take for a formula.
+  function csvCell(text) {
+    const guarded = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text;
+    return /[",\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
+  }
+  function csvOf(table) {
+    const rows = [table.tHead.rows[0], ...table.tBodies[0].rows].filter((row) => !row.classList.contains("out"));
+    return rows.map((row) => [...row.cells].map((cell) => csvCell(cell.textContent.trim())).join(",")).join("\n") + "\n";
+  }
+  all("main table").forEach((table) => {
+    const about = table.caption.textContent.trim();
+    const row = document.createElement("p");
+    row.className = "tools";
+    tool(row, "CSV", about, () => save(fileName(about) + ".csv", new Blob([csvOf(table)], { type: "text/csv" })));
+    table.closest(".scroll").after(row);
+  });
 
   // Sorting: empty cells last, in both directions; equal ones keep their order.
   const value = (row, column) => {
@@ -83,12 +189,10 @@
   function switches(id, selector, key) {
     document.getElementById(id)?.addEventListener("change", (event) => {
       all(selector).forEach((part) => { part.hidden = part.dataset[key] !== event.target.value; });
-      drawAll();
     });
   }
   switches("evaluation", ".charts", "evaluation");
   switches("selection", ".selection", "selection");
 
-  drawAll();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "compute": None,
     "surrogates": [],
     "init": None,
+    "reuse": [],
 }
 
 
@@ -104,6 +105,7 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     asked["gate"] = gate_setting(flags["gate"])
     asked["ladder"] = _ladder(flags, out)
     asked["init"] = _model_place(flags["init"], out)
+    asked["reuse"] = [_study_place(place, out) for place in flags["reuse"]] or None
     asked["surrogates"] = asked["surrogates"] and [placed(text, here, out) for text in asked["surrogates"]]
     asked["source"] = source_splits(flags["source"]).moved(here, out) if flags["source"] else None
     places = parse_targets(flags["targets"])
@@ -121,6 +123,14 @@ def _model_place(place: Path | None, out: Path) -> str | None:
     if place is None:
         return None
     need_file(place / "model.json", "a model of `pretrain` or `prune surrogate`")
+    return moved(str(place), Path(), out)
+
+
+def _study_place(place: Path, out: Path) -> str:
+    """Another study's directory relative to the study's."""
+    need_file(place / "plan.jsonl", "the plan of another study")
+    if place.resolve() == out.resolve():
+        raise InputError(f"--reuse {place}: is the study itself")
     return moved(str(place), Path(), out)
 
 

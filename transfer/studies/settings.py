@@ -23,7 +23,7 @@ from transfer.verdicts.controls import (
     needs_surrogate,
 )
 
-GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths")
+GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths", "reuse")
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change the verdicts and not the results."""
@@ -65,6 +65,8 @@ class Study:
         The one that was chosen.
     surrogate_model : (str, str) or None
         A timm model as surrogate, and its file of weights or ""; with None the surrogate is trained.
+    reuse : tuple of str
+        Directories of other studies, whose outputs are taken over where the same commands made them (`reuse`).
     epochs, surrogate_epochs : float or None
         With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
@@ -95,6 +97,7 @@ class Study:
     surrogates: tuple[str, ...] = ()
     surrogate: str | None = None
     surrogate_model: tuple[str, str] | None = None
+    reuse: tuple[str, ...] = ()
 
     @property
     def prunes(self) -> bool:

@@ -113,7 +113,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     known = {each.name for each in fields(Study)} - {"sizes", "recipe_epochs"} | {"format", "margin"}
     if unknown := sorted(settings.keys() - known):
         raise InputError(f"{_shown(unknown[0])} is not a setting of a study of this version")
-    texts = ("methods", "guides", "evaluations", "surrogates")
+    texts = ("methods", "guides", "evaluations", "surrogates", "reuse")
     numbers = ("keeps", "ladder", "full_lengths")
     for name in (*texts, *numbers, "seeds"):
         kind = "texts" if name in texts else "numbers"
