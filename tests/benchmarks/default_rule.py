@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import mixed_pool as pool
@@ -102,6 +103,7 @@ def split(images: Path, parts: Path, name: str) -> None:
     part.rename(parts)
 
 
+@cache
 def scores_of(seed: int, out: Path) -> Path:
     """Scores by a surrogate of what passes the gate, with all that the methods need."""
     pool.scores_of("cascade", seed, out)

@@ -23,6 +23,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,7 @@ def trained(out: Path, name: str, seed: int, epochs: float, *flags: object, reci
     return place
 
 
+@cache  # each command takes seconds to say that it is up to date
 def scores_of(kind: str, seed: int, out: Path) -> Path:
     """The scores file that an arm selects by."""
     place = out / f"scores/{kind}-s{seed}.npz"
