@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prune.byte_budget.allocation import Allocation
     from prune.byte_budget.budget_inputs import Curves
     from prune.data.dataset import Dataset
+    from prune.data.jpeg_tables import JpegTables
     from prune.index.pruned_index import PrunedIndex
 
 
@@ -65,6 +66,8 @@ class Config:
     """Feature error that counts as losing a sample: the mean over the set, or the sample's own distance from it."""
     source: Location[Path | None] = None
     """Beton of the source; needed where curves were predicted."""
+    tables: Location[Path | None] = None
+    """JPEG tables that the curves were measured with; needed with --source."""
     seed: int = 0
     """Decides which of several samples with equal value per byte comes first."""
     json: RunOption[bool] = False
@@ -95,6 +98,10 @@ def run(config: Config) -> Path:
         if config.source is None:
             raise InputError(f"{config.curves}: measured in part: give --source, so that what is chosen can be counted")
         source = budget_inputs.open_source(config.source, index)
+    tables = None
+    if source is not None or config.tables is not None:
+        tables = budget_inputs.fitted_tables(config.tables, curves.tables, config.curves)
+    inputs |= {} if curves.tables is None else {"tables": curves.tables}
     step = record("budget", {**identity(config), "budget": budget}, inputs)
     with claim_file(config.out, index_record, config, {"step": "budget", "budget": budget, **inputs}) as done:
         if done:
@@ -103,7 +110,7 @@ def run(config: Config) -> Path:
             return config.out
         left = budget
         while True:
-            allocation, level, nbytes = _allocated(config, index, curves, score, left, source)
+            allocation, level, nbytes = _allocated(config, index, curves, score, left, source, tables)
             chosen = budgeted_index(index, allocation, level, nbytes, step)
             file = beton_bytes(chosen.nbytes, best_page(chosen.nbytes)) if len(chosen) else 0
             over = file - budget - max(budget // 100, _PAGES)
@@ -141,7 +148,13 @@ def _check(config: Config) -> None:
 
 
 def _allocated(
-    config: Config, index: PrunedIndex, curves: Curves, score: np.ndarray | None, budget: int, source: Dataset | None
+    config: Config,
+    index: PrunedIndex,
+    curves: Curves,
+    score: np.ndarray | None,
+    budget: int,
+    source: Dataset | None,
+    tables: JpegTables | None,
 ) -> tuple[Allocation, np.ndarray, np.ndarray]:
     """The allocation, and levels and bytes of the columns that it counts in."""
     import numpy as np
@@ -172,7 +185,7 @@ def _allocated(
         config.policy,
         config.quality,
         known,
-        lambda chosen, levels: true_bytes(source, rows[chosen], levels),
+        lambda chosen, levels: true_bytes(source, rows[chosen], levels, tables),
     )
     return allocation, curves.level[columns], nbytes[:, columns]
 

@@ -1,10 +1,14 @@
-"""Rank image codecs by the error of the surrogate's features at equal bytes.
+"""Compare image codecs for this data and this network: bytes, feature error, time, terms; recommend one.
 
-    prune codecs runs/photos.beton --model runs/surrogate --sample 500 --json
+    prune codecs runs/photos.beton --model runs/surrogate
+    prune codecs runs/photos.beton --model runs/surrogate --fit runs/photos.tables.npz --html codecs.html
+    prune codecs runs/photos.beton --model runs/surrogate --bytes 200 --pilot pilot.csv --json
 
-A sample of the images is encoded by each codec at each quality. Mean FMSE (mean squared error of the features) and PSNR
-are interpolated, over the logarithm of the mean bytes, at sizes that all codecs reach. The codec with the smallest FMSE
-comes first.
+A sample of the images is encoded by each codec at each quality. FMSE is the mean squared error of the network's
+features, `worth` what is left of an image: 1 - FMSE / FMSE of dropping it. --fit fits JPEG quantisation tables to the
+network first: any decoder reads them, and `prune curves --tables`, `prune budget`, `prune materialize` and
+`transfer incremental --codec` take them. --pilot gives a few trainings at known qualities; a line of accuracy over FMSE
+then says what accuracy to expect, with a 95 % interval. The last line recommends a codec and a quality.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.runs.files import InputError, at_least
+from prune.runs.files import InputError, at_least, need_file, positive
 
 if TYPE_CHECKING:
-    import numpy as np
+    from prune.byte_budget.codec_files import ImageCodec
+    from prune.byte_budget.feature_error import Judge
+    from prune.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,27 @@ class Config:
     model: Path
     """Surrogate: directory of a `pretrain` run."""
     codecs: tuple[str, ...] = ("jpeg", "webp", "avif")
-    """Codecs to compare."""
+    """Codecs to compare: names, or files of an earlier --fit."""
     qualities: tuple[int, ...] = (95, 75, 45, 20, 10)
     """Qualities, each on the codec's own scale."""
     sample: int = 200
     """Images to encode."""
     seed: int = 0
     """Decides which images are encoded."""
+    fit: Path | None = None
+    """Fit JPEG tables to the network, write them to this file (.npz), and compare them too. About a minute."""
+    pilot: Path | None = None
+    """CSV of trainings: `accuracy` in percent with `codec` and `quality`, or with `fmse`; a line for each training."""
+    bytes: float | None = None
+    """Recommend the smallest feature error within so many bytes an image."""
+    within: float = 1.0
+    """With --pilot: recommend the fewest bytes that cost at most so many points of accuracy."""
+    worth: float = 0.95
+    """Without: recommend the fewest bytes that keep this share of an image's worth, in (0, 1]."""
+    html: Path | None = None
+    """Page to write: figure, table, recommendation."""
+    figure: Path | None = None
+    """SVG file to write: feature error against bytes."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -44,98 +64,73 @@ def run(config: Config) -> dict[str, Any]:
     """Print the table; returns its numbers."""
     import json
 
-    from prune.data.image_codecs import CODECS
+    from prune.byte_budget import codec_comparison, codec_report
+    from prune.byte_budget.codec_files import open_codec
+    from prune.byte_budget.feature_error import open_judge, sampled
+    from prune.data.dataset import open_dataset
+    from prune.runs.files import atomic
 
-    if wrong := [name for name in config.codecs if name not in CODECS]:
-        raise InputError(f"--codecs {wrong[0]}: {', '.join(CODECS)} are possible")
+    _check(config)
+    codecs = [open_codec(name, "--codecs") for name in config.codecs]
+    pilot = codec_report.read_pilot(config.pilot) if config.pilot else []
+    judge, source = open_judge(config.model), open_dataset(config.beton)
+    if config.fit is not None:
+        codecs.append(_fitted(config.fit, source, judge))
+    _, images = sampled(source, config.sample, config.seed)
+    points = codec_comparison.compared(images, codecs, config.qualities, judge)
+    line = None
+    if pilot:
+        line = codec_report.pilot_line(pilot, points, config.pilot)
+        codec_report.add_expected(points, line)
+    chosen, why = codec_comparison.recommended(
+        points,
+        len(source),
+        size=config.bytes,
+        value=config.worth,
+        within=config.within,
+        best=line["intercept"] if line else None,
+    )
+    result = {
+        **codec_comparison.ranked(points),
+        "pilot": line,
+        "images": len(images),
+        "recommended": chosen and {**chosen, "why": why},
+    }
+    if config.figure is not None:
+        with atomic(config.figure) as partial:
+            partial.write_text(codec_report.figure(points) + "\n", encoding="utf-8")
+    if config.html is not None:
+        with atomic(config.html) as partial:
+            partial.write_text(codec_report.page(result, why, source.name), encoding="utf-8")
+    if config.json:
+        json.dump(result, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        codec_report.show(result, why)
+    return result
+
+
+def _check(config: Config) -> None:
+    """Refuse wrong settings before anything is read."""
     if config.sample < 1 or not config.codecs:
         raise InputError("--sample of 1 or more and at least one codec are needed")
     if not config.qualities or any(not 1 <= q <= 100 for q in config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: at least one, from 1 to 100, is needed")
-    at_least(config, 0, "seed")
-    result = ranked(_measured(config))
-    if config.json:
-        json.dump(result, sys.stdout, indent=1)
-        sys.stdout.write("\n")
-        return result
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("bytes", "rank", "codec", "FMSE", "PSNR, dB")
-    for size in result["at"]:
-        for place, row in enumerate(size["codecs"]):
-            table.add_row(
-                f"{size['bytes']:,.0f}" if not place else "", str(place + 1), row["codec"], f"{row['fmse']:.5g}",
-                f"{row['psnr']:.2f}",
-            )  # fmt: skip
-    Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
-    return result
+    at_least(config, 0, "seed", "within")
+    positive(config, "bytes")
+    if not 0 < config.worth <= 1:
+        raise InputError(f"--worth {config.worth} is outside (0, 1]")
+    for flag, suffix in (("fit", ".npz"), ("figure", ".svg"), ("html", ".html")):
+        path = getattr(config, flag)
+        if path is not None and path.suffix != suffix:
+            raise InputError(f"--{flag} {path}: the name must end in {suffix}")
+    if config.pilot is not None:
+        need_file(config.pilot, "a CSV of trainings: codec, quality, accuracy")
 
 
-def ranked(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """Interpolate each codec's points at five sizes that all reach and sort by FMSE.
+def _fitted(out: Path, source: Dataset, judge: Judge) -> ImageCodec:
+    from prune.byte_budget.codec_files import StandardCodec
+    from prune.byte_budget.table_fitting import FittingSettings, fit_to_file
 
-    Parameters
-    ----------
-    points : list of dict
-        codec, quality, bytes, fmse, psnr (means).
-    """
-    import numpy as np
-
-    by_codec: dict[str, list[dict[str, Any]]] = {}
-    for point in sorted(points, key=lambda p: p["bytes"]):
-        by_codec.setdefault(point["codec"], []).append(point)
-    low = max(rows[0]["bytes"] for rows in by_codec.values())
-    high = min(rows[-1]["bytes"] for rows in by_codec.values())
-    at = []
-    for size in np.geomspace(low, high, 5) if high > low else ():
-        rows: list[dict[str, Any]] = []
-        for codec, curve in by_codec.items():
-            x = np.log([p["bytes"] for p in curve])
-            y = {key: float(np.interp(np.log(size), x, [p[key] for p in curve])) for key in ("fmse", "psnr")}
-            rows.append({"codec": codec, **y})
-        at.append({"bytes": float(size), "codecs": sorted(rows, key=lambda row: row["fmse"])})
-    return {"points": points, "at": at}
-
-
-def _measured(config: Config) -> list[dict[str, Any]]:
-    import numpy as np
-    import torch
-
-    from prune.byte_budget.distortion import fmse, psnr
-    from prune.data import image_codecs
-    from prune.data.dataset import open_dataset, stored_image
-    from prune.data.stored_images import decode
-    from prune.models import evaluation_view, networks
-
-    model, spec = networks.load_model(config.model)
-    source = open_dataset(config.beton)
-    rows = np.random.default_rng(config.seed).permutation(len(source))[: config.sample]
-    pixels = [decode(stored_image(source, int(row))) for row in rows]
-
-    def features(images: list[np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            flat = torch.from_numpy(_shown(images, spec)).permute(0, 3, 1, 2)
-            parts = [networks.normalise(part, spec["mean"], spec["std"]) for part in flat.split(256)]
-            return np.concatenate([evaluation_view.outputs(model, part, spec)[0].numpy() for part in parts])
-
-    original, points = features(pixels), []
-    for codec in config.codecs:
-        for quality in config.qualities:
-            datas = [image_codecs.encode(image, codec, quality) for image in pixels]  # type: ignore[arg-type]
-            images = [image_codecs.decode(data) for data in datas]
-            error = fmse(features(images), original)
-            noise = [min(99.0, float(psnr(one, image))) for one, image in zip(images, pixels)]
-            mean = {"bytes": float(np.mean([len(data) for data in datas])), "fmse": float(error.mean())}
-            points.append({"codec": codec, "quality": quality, **mean, "psnr": float(np.mean(noise))})
-    return points
-
-
-def _shown(images: list[np.ndarray], spec: dict[str, Any]) -> np.ndarray:
-    import numpy as np
-
-    from prune.data.crops import render
-    from prune.models.evaluation_view import central_box, crop_ratio
-
-    side, ratio = spec["resolution"], crop_ratio(spec)
-    return np.stack([render(image, central_box(image, ratio), False, side) for image in images])
+    # Images of another draw than those that are compared: a table is not judged on what it was fitted to.
+    return StandardCodec("jpeg", fit_to_file(FittingSettings(sample=128, seed=0xF17), source, judge, out))

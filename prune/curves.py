@@ -2,6 +2,7 @@
 
     prune curves runs/photos.beton --model runs/surrogate --out runs/photos.curves.npz
     prune curves runs/photos.beton --model runs/surrogate --out runs/photos.curves.npz --sample 0.1 --half
+    prune curves runs/photos.beton --model runs/surrogate --out runs/fitted.curves.npz --tables runs/photos.tables.npz
 
 For every image and level: bytes, mean squared error of the surrogate's features against the original (FMSE), PSNR at
 the surrogate's resolution. With --sample a part is measured and the rest predicted from one encoding each; the error of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from prune.data.dataset import Dataset
+    from prune.data.jpeg_tables import JpegTables
 
 FORMAT = "winnow-curves/1"
 BLOCK = 1024
@@ -46,6 +48,8 @@ class Config:
     """JPEG qualities to measure."""
     half: bool = False
     """Also measure every quality at half the height and width."""
+    tables: Location[Path | None] = None
+    """JPEG tables fitted to the network, of `prune codecs --fit`; the standard's when absent."""
     sample: float = 1.0
     """Fraction of the images to measure, in (0, 1]; the curves of the others are predicted."""
     resolution: int | None = None
@@ -71,6 +75,7 @@ def _run(config: Config) -> Path:
     import PIL
     from PIL import features as pillow
 
+    from prune.byte_budget.codec_files import open_tables
     from prune.data.dataset import open_dataset
     from prune.index.manifest import manifest_path
     from prune.index.npz import open_meta, save_arrays
@@ -80,7 +85,9 @@ def _run(config: Config) -> Path:
     levels = _levels(config)
     model, spec = networks.load_model(config.model)
     source = open_dataset(config.beton)
+    tables = open_tables(config.tables)
     inputs = {"model": networks.fingerprint(config.model), "source": source.manifest.fingerprint}
+    inputs |= {} if tables is None else {"tables": tables.fingerprint}
     made = identity(config) | inputs
     manifest = manifest_path(source.beton.path)
     order = order_fingerprint(manifest)
@@ -95,8 +102,8 @@ def _run(config: Config) -> Path:
             count = min(n, max(10, round(config.sample * n)))
             rows = np.sort(np.random.default_rng(config.seed).permutation(n)[:count])
         place = config.out.with_name(f".{config.out.name}.blocks")
-        parts = _blocks(config, place, {"made": made, "order": order}, source, rows, levels, model, spec)
-        arrays, errors = _joined(parts, source, rows, levels, config)
+        parts = _blocks(config, place, {"made": made, "order": order}, source, rows, levels, model, spec, tables)
+        arrays, errors = _joined(parts, source, rows, levels, config, tables)
         meta = {
             "format": FORMAT,
             "fingerprint": source.manifest.fingerprint,
@@ -106,6 +113,7 @@ def _run(config: Config) -> Path:
             "prediction": errors,
             "made": made,
             "order": order,
+            "tables": None if tables is None else tables.fingerprint,
         }
         save_arrays(config.out, arrays, meta)
         shutil.rmtree(place)
@@ -140,6 +148,7 @@ def _blocks(
     levels: list[int],
     model: Any,
     spec: dict[str, Any],
+    tables: JpegTables | None,
 ) -> list[Path]:
     """Measure block by block; blocks of an earlier run are kept where their meta agrees with `same`."""
     from prune.index.npz import open_arrays, save_arrays
@@ -155,13 +164,19 @@ def _blocks(
                 continue
         except InputError:  # missing, or not whole
             pass
-        arrays = measure(source, rows[begin : begin + BLOCK], levels, model, spec, config)
+        arrays = measure(source, rows[begin : begin + BLOCK], levels, model, spec, config, tables)
         save_arrays(path, arrays, {"format": "winnow-curve-block/1", **same})
     return paths
 
 
 def measure(
-    source: Dataset, rows: np.ndarray, levels: list[int], model: Any, spec: dict[str, Any], config: Config
+    source: Dataset,
+    rows: np.ndarray,
+    levels: list[int],
+    model: Any,
+    spec: dict[str, Any],
+    config: Config,
+    tables: JpegTables | None = None,
 ) -> dict[str, np.ndarray]:
     """Bytes, FMSE and PSNR of `rows` at every level, and the features of the originals."""
     import numpy as np
@@ -177,7 +192,8 @@ def measure(
     # In fp32: the error of high qualities is smaller than what bf16 rounds away.
     model = model.to(device, memory_format=torch.channels_last).eval()
     ratio = evaluation_view.crop_ratio(spec)
-    sizes, images = zip(*in_order(lambda row: renditions(source, int(row), levels, side, ratio), rows, config.workers))
+    every = in_order(lambda row: renditions(source, int(row), levels, side, ratio, tables), rows, config.workers)
+    sizes, images = zip(*every)
     stack = np.stack(images)
     flat = torch.from_numpy(stack.reshape(-1, side, side, 3)).permute(0, 3, 1, 2)
     found = []
@@ -197,7 +213,7 @@ def measure(
 
 
 def renditions(
-    source: Dataset, row: int, levels: list[int], side: int, ratio: float = 1.0
+    source: Dataset, row: int, levels: list[int], side: int, ratio: float = 1.0, tables: JpegTables | None = None
 ) -> tuple[list[int], np.ndarray]:
     """Stored bytes of one image at every level, and (levels, side, side, 3) uint8 as the loaders would yield it."""
     import numpy as np
@@ -210,7 +226,7 @@ def renditions(
 
     stored = stored_image(source, row)
     pixels = decode(stored)
-    datas = [image_codecs.encode_level(pixels, level) if level else stored.data for level in levels]
+    datas = [image_codecs.encode_level(pixels, level, tables) if level else stored.data for level in levels]
     shown = []
     for level, data in zip(levels, datas):
         image = image_codecs.decode(data) if level else pixels
@@ -219,7 +235,12 @@ def renditions(
 
 
 def _joined(
-    parts: list[Path], source: Dataset, rows: np.ndarray, levels: list[int], config: Config
+    parts: list[Path],
+    source: Dataset,
+    rows: np.ndarray,
+    levels: list[int],
+    config: Config,
+    tables: JpegTables | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, float] | None]:
     """The blocks joined into columns; rows that were not measured are predicted."""
     import numpy as np
@@ -249,7 +270,7 @@ def _joined(
     from prune.byte_budget.curve_prediction import predict
 
     rest = np.flatnonzero(~measured)
-    facts = _facts(source, levels, config.workers)
+    facts = _facts(source, levels, config.workers, tables)
     guess = predict(
         facts[rows], nbytes[:, 1:], np.column_stack([distortion[:, 1:], lost]), facts[rest], seed=config.seed
     )
@@ -263,7 +284,7 @@ def _joined(
     return {"nbytes": sizes, "fmse": losses, "dropped": left_out, "label": labels, **everywhere}, errors
 
 
-def _facts(source: Dataset, levels: list[int], workers: int | None) -> np.ndarray:
+def _facts(source: Dataset, levels: list[int], workers: int | None, tables: JpegTables | None) -> np.ndarray:
     """Facts to predict curves from, (n, 3) float64: pixels, stored bytes, bytes at a middle level."""
     import numpy as np
 
@@ -276,7 +297,7 @@ def _facts(source: Dataset, levels: list[int], workers: int | None) -> np.ndarra
     middle = levels[(len(levels) + 1) // 2]
 
     def size(row: int) -> int:
-        return len(encode_level(decode(stored_image(source, row)), middle))
+        return len(encode_level(decode(stored_image(source, row)), middle, tables))
 
     sizes = in_order(size, range(len(source)), workers)
     pixels = source.manifest.width.astype(np.float64) * source.manifest.height

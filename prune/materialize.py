@@ -22,6 +22,7 @@ from prune.runs.outputs import claim_file
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
+    from prune.data.jpeg_tables import JpegTables
     from prune.data.stored_images import Stored
     from prune.index.pruned_index import PrunedIndex
 
@@ -34,6 +35,8 @@ class Config:
     """Beton that the index was made from, X.beton, or the folder or pattern of several."""
     out: Location[Path]
     """Beton to write; its manifest goes beside it."""
+    tables: Location[Path | None] = None
+    """JPEG tables of `prune codecs --fit`, where the index was planned with them."""
     allow_changed: bool = False
     """Accept another source if it has at least some of the samples; recorded in the manifest."""
     workers: RunOption[int | None] = None
@@ -44,6 +47,7 @@ def run(config: Config) -> Path:
     """Write the beton and its manifest; returns the beton's path."""
     import json
 
+    from prune.byte_budget.budget_inputs import fitted_tables
     from prune.data.dataset import open_dataset
     from prune.data.resumable_beton import ResumableBeton
     from prune.index.manifest import manifest_path
@@ -58,7 +62,11 @@ def run(config: Config) -> Path:
     if config.out.resolve() == config.source.resolve():
         raise InputError(f"--out {config.out}: is the source itself")
     index, source = PrunedIndex.load(config.index), open_dataset(config.source)
+    planned: dict[str, Any] = next((s for s in reversed(index.provenance) if s.get("step") == "budget"), {})
+    wanted = planned.get("inputs", {}).get("tables")
+    tables = fitted_tables(config.tables, wanted, config.index) if wanted or config.tables else None
     inputs = {"index": index.fingerprint, "source": source.manifest.fingerprint}
+    inputs |= {} if tables is None else {"tables": tables.fingerprint}
     step = record("materialize", identity(config), inputs)
     index = index.rebased(source.manifest, allow_changed=config.allow_changed)
     place, work = manifest_path(config.out), {**step["config"], **step["inputs"]}
@@ -70,7 +78,7 @@ def run(config: Config) -> Path:
         _check_space(config.out, index, source)
         with ResumableBeton(config.out, json.dumps(work, sort_keys=True)) as files:
             try:
-                manifest = _copy(files, index, source, config.workers)
+                manifest = _copy(files, index, source, config.workers, tables)
             except InputError:
                 files.discard()
                 raise
@@ -114,7 +122,7 @@ def _check_space(out: Path, index: PrunedIndex, source: Dataset) -> None:
         raise InputError(f"{out}: needs {needed / 1e6:,.1f} MB, and {folder} has {free / 1e6:,.1f} MB free")
 
 
-def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) -> Any:
+def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None, tables: JpegTables | None) -> Any:
     """Write the images that are still missing; returns the manifest, not yet saved."""
     import numpy as np
 
@@ -147,7 +155,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
         begin = writer.count
         if begin:
             note(f"{files.out}: resumes after {counted(begin, 'image')}")
-        images = in_order(lambda row: _image(index, source, row), range(begin, k), workers)
+        images = in_order(lambda row: _image(index, source, row, tables), range(begin, k), workers)
         for row, image in zip(range(begin, k), track(images, k - begin, "copying")):
             _check_allocated(index, row, len(image.data))
             writer.add(
@@ -162,7 +170,7 @@ def _copy(files: Any, index: PrunedIndex, source: Dataset, workers: int | None) 
     return Manifest(index.ids, index.labels, sizes, width, height, digests, checks, index.classes, {})
 
 
-def _image(index: PrunedIndex, source: Dataset, row: int) -> Stored:
+def _image(index: PrunedIndex, source: Dataset, row: int, tables: JpegTables | None) -> Stored:
     """One image in the form in which it is stored; `InputError` when its bytes are damaged."""
     from prune.data.dataset import stored_image
     from prune.data.image_codecs import HALF, encode_level, halved
@@ -173,7 +181,7 @@ def _image(index: PrunedIndex, source: Dataset, row: int) -> Stored:
         return stored
     pixels = decode(stored)
     height, width = (halved(pixels) if level > HALF else pixels).shape[:2]
-    return Stored(encode_level(pixels, level), True, height, width)
+    return Stored(encode_level(pixels, level, tables) if tables else encode_level(pixels, level), True, height, width)
 
 
 def _check_allocated(index: PrunedIndex, row: int, size: int) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from prune.byte_budget.codec_files import open_tables
 from prune.data.dataset import Dataset, open_dataset, stored_image
 from prune.data.image_codecs import encode_level
+from prune.data.jpeg_tables import JpegTables
 from prune.data.stored_images import decode
 from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
@@ -38,6 +40,8 @@ class Curves:
         Of levels, bytes and FMSE.
     order : str, optional
         `order_fingerprint` of the source; older files lack it.
+    tables : str, optional
+        Fingerprint of the fitted JPEG tables that were measured; None for the standard's.
     """
 
     level: np.ndarray
@@ -47,6 +51,7 @@ class Curves:
     measured: np.ndarray
     digest: str
     order: str | None
+    tables: str | None = None
 
 
 def budget_of(amount: str | None, ratio: float | None, total: int) -> int:
@@ -82,7 +87,8 @@ def read_curves(path: Path, index: PrunedIndex) -> Curves:
     for name in ("level", "nbytes", "fmse", "dropped"):
         sha.update(np.ascontiguousarray(arrays[name]).data)
     names = ("level", "nbytes", "fmse", "dropped", "measured")
-    return Curves(**{name: arrays[name] for name in names}, digest=sha.hexdigest()[:32], order=meta.get("order"))
+    columns = {name: arrays[name] for name in names}
+    return Curves(**columns, digest=sha.hexdigest()[:32], order=meta.get("order"), tables=meta.get("tables"))
 
 
 def read_score(path: Path, name: str, index: PrunedIndex, curves_path: Path, curves: Curves) -> tuple[np.ndarray, str]:
@@ -98,6 +104,23 @@ def read_score(path: Path, name: str, index: PrunedIndex, curves_path: Path, cur
         raise InputError(f"--value {name}: the scores file holds {names or 'none'}")
     fingerprint = hashlib.sha256(np.ascontiguousarray(score).data).hexdigest()[:32]
     return np.asarray(score, np.float64)[index.positions], fingerprint
+
+
+def fitted_tables(path: Path | None, wanted: str | None, maker: object) -> JpegTables | None:
+    """The fitted tables of `--tables` where `maker`, a file, was measured or planned with them.
+
+    Raises
+    ------
+    InputError
+        It was made with tables and none are given, with others, or with none.
+    """
+    tables = open_tables(path)
+    if tables is None and wanted is not None:
+        raise InputError(f"{maker}: made with fitted JPEG tables ({wanted}): give their file with --tables")
+    if tables is not None and tables.fingerprint != wanted:
+        known = "the standard's tables" if wanted is None else f"tables {wanted}"
+        raise InputError(f"--tables {path}: are tables {tables.fingerprint}, and {maker} was made with {known}")
+    return tables
 
 
 def weights(score: np.ndarray, *, lowest: bool) -> np.ndarray:
@@ -129,7 +152,7 @@ def open_source(path: Path, index: PrunedIndex) -> Dataset:
     return source
 
 
-def true_bytes(source: Dataset, rows: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def true_bytes(source: Dataset, rows: np.ndarray, levels: np.ndarray, tables: JpegTables | None) -> np.ndarray:
     """Encode images of a source and count: (m,) int64.
 
     Parameters
@@ -137,12 +160,13 @@ def true_bytes(source: Dataset, rows: np.ndarray, levels: np.ndarray) -> np.ndar
     rows : (m,) int
     levels : (m,) int
         Of the quality column; 0 for the stored bytes.
+    tables : JpegTables, optional
     """
 
     def size(item: tuple[int, int]) -> int:
         row, level = item
         stored = stored_image(source, row)
-        return len(encode_level(decode(stored), level)) if level else len(stored.data)
+        return len(encode_level(decode(stored), level, tables)) if level else len(stored.data)
 
     items = list(zip(rows.tolist(), levels.tolist()))
     return np.array(list(track(in_order(size, items), len(items), "counting")), np.int64)

@@ -1,7 +1,7 @@
 """Encodes one image: short JPEGs for betons and replay memories, WebP and AVIF for comparison.
 
 A 32-pixel JPEG as libjpeg writes it has 625 bytes of headers. Three changes leave 106; decoders built on libjpeg-turbo
-accept them all (tests check Pillow, OpenCV, torchvision and FFCV):
+accept them all (tests check Pillow, OpenCV, torchvision and FFCV; `jpeg_tables.py` has fitted tables):
 
 - the Huffman tables are the image's own or, where that is shorter, the standard's, which need not be in the file
   (libjpeg and libjpeg-turbo 2.0 or later assume them, as for Motion JPEG);
@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from prune.data.jpeg_tables import JpegTables
 from prune.data.pixel_values import Unreadable, to_rgb
 
 Codec = Literal["jpeg", "webp", "avif"]
@@ -43,7 +44,7 @@ _LUMINANCE = (  # ITU-T T.81, table K.1
 _DQT, _DHT, _SOS, _FRAMES = 0xDB, 0xC4, 0xDA, range(0xC0, 0xC3)
 
 
-def encode(pixels: np.ndarray, codec: Codec = "jpeg", quality: int = 75) -> bytes:
+def encode(pixels: np.ndarray, codec: Codec = "jpeg", quality: int = 75, tables: JpegTables | None = None) -> bytes:
     """Encode one image, colour at half the resolution (4:2:0); equal pixels give equal bytes.
 
     Parameters
@@ -53,6 +54,8 @@ def encode(pixels: np.ndarray, codec: Codec = "jpeg", quality: int = 75) -> byte
     codec : {"jpeg", "webp", "avif"}
     quality : int
         1 to 100, on the codec's own scale.
+    tables : JpegTables, optional
+        Fitted tables for a JPEG, in place of the standard's; they also decide the resolution of the colours.
 
     Raises
     ------
@@ -62,16 +65,20 @@ def encode(pixels: np.ndarray, codec: Codec = "jpeg", quality: int = 75) -> byte
     if not 1 <= quality <= 100:
         raise ValueError(f"quality {quality}: 1 to 100 is possible")
     if codec == "jpeg":
-        return _jpeg(pixels, quality)
+        return _jpeg(
+            pixels, *(tables.at(quality) if tables else (standard_table(quality), standard_table(quality), "4:2:0"))
+        )
     if codec not in CODECS:
         raise ValueError(f"codec {codec!r}: {', '.join(CODECS)} are possible")
     options = {"speed": 6, "max_threads": 1, "subsampling": "4:2:0"} if codec == "avif" else {"method": 4}
     return _save(Image.fromarray(pixels), codec.upper(), quality=quality, **options)
 
 
-def encode_level(pixels: np.ndarray, level: int) -> bytes:
+def encode_level(pixels: np.ndarray, level: int, tables: JpegTables | None = None) -> bytes:
     """Encode at a level of an index's quality column: a JPEG quality, above `HALF` at half the resolution."""
-    return encode(halved(pixels), "jpeg", level - HALF) if level > HALF else encode(pixels, "jpeg", level)
+    if level > HALF:
+        return encode(halved(pixels), "jpeg", level - HALF, tables)
+    return encode(pixels, "jpeg", level, tables)
 
 
 def halved(pixels: np.ndarray) -> np.ndarray:
@@ -109,19 +116,20 @@ def fixed_bytes(data: bytes) -> int:
     return len(data) - len(_segments(data)[1]) + 2  # the last two bytes end the image
 
 
-def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
+def _jpeg(pixels: np.ndarray, luminance: list[int], colour: list[int], subsampling: str) -> bytes:
     grey = bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
-    # Pillow uses the second of two tables for the colours; with equal tables the second can be removed.
-    options = {"qtables": [_table(quality)] * (1 if grey else 2), "subsampling": "4:2:0"}
-    own = _short(_save(image, "JPEG", optimize=True, **options), tables=True)
+    # Pillow uses the second of two tables for the colours; when both are equal the second can be removed.
+    options = {"qtables": [luminance] if grey else [luminance, colour], "subsampling": subsampling}
+    both = not grey and luminance != colour
+    own = _short(_save(image, "JPEG", optimize=True, **options), tables=True, both=both)
     if pixels.shape[0] * pixels.shape[1] > _BOTH_TABLES:
         return own
-    return min(own, _short(_save(image, "JPEG", **options), tables=False), key=len)
+    return min(own, _short(_save(image, "JPEG", **options), tables=False, both=both), key=len)
 
 
 @cache
-def _table(quality: int) -> list[int]:
+def standard_table(quality: int) -> list[int]:
     """The luminance table at a quality of 1 to 100, as libjpeg scales it (Independent JPEG Group)."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return [min(255, max(1, (value * scale + 50) // 100)) for value in _LUMINANCE]
@@ -144,14 +152,19 @@ def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
             return segments, data[at:]
 
 
-def _short(data: bytes, *, tables: bool) -> bytes:
-    """Rewrite a JPEG of `_jpeg` with the fewest header bytes; with `tables` the Huffman tables stay, in one segment."""
+def _short(data: bytes, *, tables: bool, both: bool) -> bytes:
+    """Rewrite a JPEG of `_jpeg` with the fewest header bytes.
+
+    With `tables` the Huffman tables stay, in one segment; with `both` the quantisation table of the colours does, too.
+    """
     segments, scan = _segments(data)
-    parts = [(_DQT, next(body for marker, body in segments if marker == _DQT)[:65])]
+    quantisation = b"".join(body for marker, body in segments if marker == _DQT)
+    parts = [(_DQT, quantisation if both else quantisation[:65])]
     for marker, body in segments:
         if marker in _FRAMES:
             frame = bytearray(body)
-            frame[8::3] = bytes(frame[5])  # every component uses table 0
+            if not both:
+                frame[8::3] = bytes(frame[5])  # every component uses table 0
             parts.append((marker, bytes(frame)))
     if tables:
         parts.append((_DHT, b"".join(body for marker, body in segments if marker == _DHT)))

@@ -14,6 +14,7 @@ from PIL import Image
 from prune import budget, codec_table, curves, materialize, write
 from prune.__main__ import main
 from prune.byte_budget.budget_inputs import budget_of, floors
+from prune.byte_budget.codec_comparison import ranked
 from prune.byte_budget.curve_prediction import predict
 from prune.byte_budget.distortion import dropped, fmse, psnr
 from prune.data import image_codecs
@@ -351,7 +352,7 @@ def test_codecs_are_ranked_at_equal_bytes(made, capsys):
         {"codec": name, "quality": q, "bytes": size, "fmse": error, "psnr": 30}
         for name, q, size, error in (("a", 1, 10, 4), ("a", 2, 22.5, 2), ("b", 1, 10, 6), ("b", 2, 22.5, 2))
     ]
-    middle = codec_table.ranked(points)["at"][2]
+    middle = ranked(points)["at"][2]
     assert middle["bytes"] == pytest.approx(15)
     assert [(row["codec"], round(row["fmse"], 6)) for row in middle["codecs"]] == [("a", 3), ("b", 4)]
     command = ["codecs", str(made.root / "s.beton"), "--model", str(made.root / "model"), "--sample", "6", "--json"]

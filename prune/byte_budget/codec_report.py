@@ -1,0 +1,168 @@
+"""What `prune codecs` shows: the pilot that it reads, the table, the figure, the page, the recommended line."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune.byte_budget.codec_comparison import Point, expected, fitted_line
+from prune.pages.frame import escaped, framed
+from prune.pages.line_chart import Curve, line_chart
+from prune.runs.files import InputError
+
+_HEADS = ("codec", "quality", "bytes", "FMSE", "worth %", "PSNR, dB", "encode, ms", "decode, ms")
+
+
+def read_pilot(path: Path) -> list[dict[str, Any]]:
+    """Read the trainings of a pilot, each with `accuracy` (percent) and `fmse`, or `codec` and `quality`.
+
+    Raises
+    ------
+    InputError
+        Not a CSV in UTF-8, a column is missing, or a value is no number in its range.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--pilot {path}: not a CSV file in UTF-8 ({error})") from None
+    if "accuracy" not in columns or not ("fmse" in columns or {"codec", "quality"} <= set(columns)):
+        raise InputError(f"--pilot {path}: columns codec, quality, accuracy (or fmse, accuracy) are needed")
+    found = []
+    for number, row in enumerate(rows, 2):
+        try:
+            one: dict[str, Any] = {"accuracy": float(row["accuracy"])}
+            if "fmse" in columns:
+                one["fmse"] = float(row["fmse"])
+            else:
+                one |= {"codec": row["codec"], "quality": int(row["quality"])}
+        except (TypeError, ValueError):
+            raise InputError(f"--pilot {path}: line {number}: numbers are needed") from None
+        if not 0 <= one["accuracy"] <= 100 or not 0 <= one.get("fmse", 0) < float("inf"):
+            raise InputError(f"--pilot {path}: line {number}: accuracy from 0 to 100 %, FMSE from 0 are needed")
+        found.append(one)
+    if found and max(one["accuracy"] for one in found) <= 1:
+        raise InputError(f"--pilot {path}: accuracy in percent is needed, all of these are at most 1")
+    return found
+
+
+def pilot_line(pilot: Sequence[Mapping[str, Any]], points: Sequence[Point], path: Path | None) -> dict[str, float]:
+    """The line of accuracy over FMSE; trainings named by codec and quality have the FMSE measured here."""
+    known = {(p["codec"], p["quality"]): p["fmse"] for p in points}
+    errors = []
+    for one in pilot:
+        key = (one.get("codec"), one.get("quality"))
+        if "fmse" not in one and key not in known:
+            raise InputError(
+                f"--pilot {path}: {key[0]} at quality {key[1]} is not measured here; add it to --qualities"
+            )
+        errors.append(one["fmse"] if "fmse" in one else known[key])
+    try:
+        return fitted_line(np.array(errors), np.array([one["accuracy"] for one in pilot]))
+    except InputError as error:
+        raise InputError(f"--pilot {path}: {error}") from None
+
+
+def add_expected(points: Sequence[Point], line: Mapping[str, float]) -> None:
+    """Give every point its expected accuracy and half of the 95 % interval, or None for both."""
+    for point in points:
+        found = expected(line, point["fmse"])
+        point["accuracy"], point["accuracy_within"] = found or (None, None)
+
+
+def heads_and_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+    """The table as texts."""
+    pilot = any("accuracy" in point for point in points)
+    once = any(point["once"] for point in points)
+    heads = [*_HEADS, *(["accuracy %"] if pilot else []), *(["bytes, once"] if once else []), "terms"]
+    rows = []
+    for p in points:
+        row = [
+            p["codec"], str(p["quality"]), f"{p['bytes']:,.0f}", f"{p['fmse']:.4g}", f"{100 * p['value']:.1f}",
+            f"{p['psnr']:.1f}", f"{p['encode_ms']:.2f}", f"{p['decode_ms']:.2f}",
+        ]  # fmt: skip
+        if pilot:
+            known = p.get("accuracy") is not None
+            row.append(f"{p['accuracy']:.1f} ± {p['accuracy_within']:.1f}" if known else "beyond the pilot")
+        if once:
+            row.append(f"{p['once']:,}")
+        rows.append([*row, p["terms"]])
+    return heads, rows
+
+
+def recommended_line(result: Mapping[str, Any], why: str) -> str:
+    """The last line."""
+    chosen = result["recommended"]
+    if chosen is None:
+        return f"recommended: none of these ({why}); try other --qualities"
+    more = ""
+    if chosen.get("accuracy") is not None:
+        more = f", expected accuracy {chosen['accuracy']:.1f} ± {chosen['accuracy_within']:.1f} %"
+    once = f" and {chosen['once']:,} once" if chosen["once"] else ""
+    return (
+        f"recommended: {chosen['codec']} at quality {chosen['quality']}, {chosen['bytes']:,.0f} bytes an image{once}, "
+        f"{chosen['value']:.1%} of an image's worth{more} ({why})"
+    )
+
+
+def show(result: Mapping[str, Any], why: str) -> None:
+    """Print the points, the ranks at equal bytes, and the recommended line."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    heads, rows = heads_and_rows(result["points"])
+    every = Table(*heads[:-1])
+    for row in rows:
+        every.add_row(*row[:-1])
+    console.print(every)
+    terms = {point["codec"]: point["terms"] for point in result["points"]}
+    console.print("terms: " + "; ".join(f"{name}: {text}" for name, text in terms.items()))
+    ranks = Table("bytes", "rank", "codec", "FMSE", "PSNR, dB")
+    for size in result["at"]:
+        for place, row in enumerate(size["codecs"]):
+            bytes_of = f"{size['bytes']:,.0f}" if not place else ""
+            ranks.add_row(bytes_of, str(place + 1), row["codec"], f"{row['fmse']:.5g}", f"{row['psnr']:.2f}")
+    if result["at"]:
+        console.print("At equal bytes, the smallest feature error first:")
+        console.print(ranks)
+    if result["pilot"]:
+        line = result["pilot"]
+        console.print(
+            f"pilot: accuracy = {line['intercept']:.2f} {line['slope']:+.4g} FMSE, ± {line['error']:.2f} points, "
+            f"{line['n']} trainings"
+        )
+    console.print(recommended_line(result, why))
+
+
+def figure(points: Sequence[Point]) -> str:
+    """Feature error against bytes, a curve for each codec, as SVG."""
+    least = min((p["fmse"] for p in points if p["fmse"] > 0), default=1e-9)  # a logarithm needs values above 0
+    curves = []
+    for codec in dict.fromkeys(p["codec"] for p in points):
+        mine = sorted((p for p in points if p["codec"] == codec), key=lambda p: p["bytes"])
+        curves.append(Curve(codec, [p["bytes"] for p in mine], [max(p["fmse"], least) for p in mine]))
+    return line_chart(
+        curves, title="Feature error of image codecs", across="bytes an image", upwards="FMSE (less is better)"
+    )
+
+
+def page(result: Mapping[str, Any], why: str, source: str) -> str:
+    """One page: the recommended line, the figure, the table."""
+    heads, rows = heads_and_rows(result["points"])
+    table = "<table><tr>" + "".join(f"<th>{escaped(head)}</th>" for head in heads) + "</tr>"
+    table += "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    line = recommended_line(result, why)
+    body = (
+        f"<header><h1>Codecs for {escaped(source)}: {escaped(line)}</h1></header><main>{figure(result['points'])}"
+        f"{table}</table><p>FMSE: mean squared error of the network's features, over {result['images']} images. Worth: "
+        "1 - FMSE / FMSE of dropping the image. Times: one image after the other, this machine, one process. Terms: "
+        "licence and patents in a few words, no legal advice.</p></main>"
+    )
+    return framed(f"Codecs for {source}", body, generator="prune codecs")

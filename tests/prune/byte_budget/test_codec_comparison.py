@@ -1,0 +1,103 @@
+"""Which codec at which bytes: the pilot's line by hand, the recommendation, what a pilot file must hold."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from prune.byte_budget import codec_comparison, codec_report
+from prune.byte_budget.codec_comparison import expected, fitted_line, ranked, recommended
+from prune.pages.line_chart import Curve, line_chart
+from prune.runs.files import InputError
+
+
+def point(codec, size, value, **more):
+    return {"codec": codec, "quality": 9, "bytes": size, "fmse": 1 - value, "value": value, "once": 0, **more}
+
+
+def test_the_line_of_a_pilot_and_its_prediction_interval_are_those_worked_out_by_hand():
+    # Accuracy 50, 46, 46, 42 at FMSE 0, 1, 1, 2: slope -4, intercept 50, no residual.
+    line = fitted_line(np.array([0, 1, 1, 2]), np.array([50, 46, 46, 42]))
+    assert (line["intercept"], line["slope"], line["error"]) == (50, -4, 0)
+    # 47 and 45 at FMSE 1: residuals +1 and -1, error sqrt(2 / 2) = 1; at the mean the interval is t(2) x sqrt(1 + 1/4).
+    line = fitted_line(np.array([0, 1, 1, 2]), np.array([50, 47, 45, 42]))
+    assert line["error"] == pytest.approx(1)
+    assert expected(line, 1.0) == pytest.approx((46, 4.302653 * 1.25**0.5))
+    assert expected(line, 2.0)[1] > expected(line, 1.0)[1]
+    assert expected(line, 2.3) is None  # further than a tenth of the range beyond it
+    with pytest.raises(InputError, match="3 different"):
+        fitted_line(np.array([0, 0, 1, 1]), np.array([50, 51, 46, 47]))
+
+
+def test_the_interval_of_the_pilot_covers_what_a_known_world_draws():
+    rng, hits, errors = np.random.default_rng(0), 0, np.linspace(0, 2, 8)
+    for _ in range(400):
+        line = fitted_line(errors, 60 - 5 * errors + rng.normal(0, 1.5, 8))
+        found = expected(line, 1.0)
+        assert found is not None
+        hits += abs(55 + rng.normal(0, 1.5) - found[0]) < found[1]
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_the_recommendation_counts_a_codecs_own_bytes_once():
+    # For 10 images the learned codec takes 60 + 1000 / 10 = 160 bytes an image, for 1,000 images 61.
+    points = [point("jpeg", 100, 0.96), point("webp", 90, 0.9), point("learned", 60, 0.97, once=1000)]
+    options = {"size": None, "value": 0.95, "within": 1.0, "best": None}
+    assert recommended(points, 10, **options)[0]["codec"] == "jpeg"
+    assert recommended(points, 1000, **options)[0]["codec"] == "learned"
+    assert recommended(points, 1000, **options | {"value": 0.99})[0] is None
+    assert recommended(points, 10, **options | {"size": 95})[0]["codec"] == "webp"
+    known = [p | {"accuracy": a} for p, a in zip(points, (49.5, 48.0, None))]
+    assert recommended(known, 1000, **options | {"best": 50.0})[0]["codec"] == "jpeg"
+
+
+def test_codecs_are_ranked_only_at_sizes_that_all_reach():
+    low = [{"codec": "a", "bytes": b, "fmse": 1, "psnr": 1} for b in (10, 20)]
+    high = [{"codec": "b", "bytes": b, "fmse": 1, "psnr": 1} for b in (30, 40)]
+    assert ranked(low + high)["at"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("codec,accuracy\njpeg,3\n", "columns codec, quality, accuracy"),
+        ("codec,quality,accuracy\njpeg,x,30\n", "line 2: numbers are needed"),
+        ("fmse,accuracy\n0.1,130\n", "line 2: accuracy from 0 to 100"),
+        ("fmse,accuracy\nnan,30\n", "line 2: accuracy from 0 to 100"),
+        ("fmse,accuracy\n0.1,0.3\n0.2,0.2\n", "in percent"),
+    ],
+)
+def test_a_pilot_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, message):
+    place = tmp_path / "p.csv"
+    place.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        codec_report.read_pilot(place)
+    assert "\n" not in str(error.value)
+
+
+def test_a_training_at_a_quality_that_is_not_measured_is_named():
+    pilot = [{"accuracy": 40.0, "codec": "jpeg", "quality": 33}]
+    with pytest.raises(InputError, match="jpeg at quality 33 is not measured here; add it to --qualities"):
+        codec_report.pilot_line(pilot, [point("jpeg", 100, 0.9)], None)
+
+
+def test_the_figure_has_a_curve_for_each_name_and_escapes_names():
+    text = line_chart([Curve("<a>", [1, 10], [2, 20]), Curve("b", [5], [5])], title="t", across="x", upwards="y")
+    root = ElementTree.fromstring(text)
+    assert len(root.findall("{http://www.w3.org/2000/svg}polyline")) == 2
+    assert "● <a>" in [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    # 1 and 10 are the ends of the axis, 80 and 570.
+    assert root.find("{http://www.w3.org/2000/svg}polyline").get("points").startswith("80.0,")
+
+
+def test_the_last_line_names_codec_quality_bytes_and_reason():
+    chosen = point("jpeg", 230, 0.982, accuracy=29.3, accuracy_within=2.9)
+    line = codec_report.recommended_line({"recommended": chosen}, "fewest bytes")
+    assert line == (
+        "recommended: jpeg at quality 9, 230 bytes an image, 98.2% of an image's worth, expected accuracy "
+        "29.3 ± 2.9 % (fewest bytes)"
+    )
+    assert json.dumps(codec_comparison.TERMS)  # every codec has its terms as plain text
