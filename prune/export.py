@@ -4,11 +4,13 @@
     prune export pets.index.npz --out flm_top300.indices --source runs/imagenet.beton
     prune export pets.index.npz --out rows.npy --listing files.txt
     prune export datacomp.index.npz --out subset.npy --uids names
+    prune export pets.index.npz --fiftyone pets-fo --images photos --source runs/photos.beton --scores runs/scores.npz
 
 The suffix of --out decides: .npy int64 rows; .txt ids, one a line; .csv all columns; .indices rows as a torch tensor,
 as DP4TL's trainer reads them; .json rows for `datasets.Dataset.select`. With --shards, --out is a folder for the kept
-part of WebDataset shards. All forms list samples to KEEP. Rows ascend; they are positions in the source's manifest, or
-in --listing.
+part of WebDataset shards. --fiftyone writes a folder that FiftyOne opens: every image of the source with the tag kept
+or dropped, its class and its scores. All other forms list samples to KEEP. Rows ascend; they are positions in the
+source's manifest, or in --listing.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 class Config:
     index: Annotated[Path, tyro.conf.Positional]
     """Index file, NAME.index.npz."""
-    out: Path
-    """File to write: .npy, .txt, .csv, .indices or .json; a folder with --shards."""
+    out: Path | None = None
+    """File to write: .npy, .txt, .csv, .indices or .json; a folder with --shards. Needed but for --fiftyone."""
     source: Path | None = None
     """Beton or manifest: rows are positions in it. The rows stored in the index when absent."""
     listing: Path | None = None
@@ -47,6 +49,12 @@ class Config:
     with columns id and uid."""
     shards: tuple[Path, ...] = ()
     """WebDataset shards (.tar) of the whole source."""
+    fiftyone: Path | None = None
+    """Folder to write in FiftyOne's JSON format; needs --images and --source."""
+    images: Path | None = None
+    """With --fiftyone: the folder that the ids are paths below, as it was given to `prune write`."""
+    scores: Path | None = None
+    """With --fiftyone: scores.npz of `prune score`; each sample score becomes a field."""
     for_spreadsheets: bool = False
     """With a .csv: put ' before cells that a spreadsheet would take for a formula. Other programs need them exact."""
     allow_changed: bool = False
@@ -55,15 +63,26 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the file; returns its path."""
+    need_file(config.index, "an index of `prune select`")
+    if config.fiftyone is not None:
+        return _fiftyone(config, config.fiftyone)
+    if config.images is not None or config.scores is not None:
+        raise InputError("--images and --scores go with --fiftyone")
+    if config.out is None:
+        raise InputError(f"give --out, a file that ends in one of {', '.join(_WRITERS)}; or --fiftyone FOLDER")
+    return _one_file(config, config.out)
+
+
+def _one_file(config: Config, out: Path) -> Path:
+    """Write --out; returns its path."""
     from prune.index.manifest import open_manifest
     from prune.index.pruned_index import PrunedIndex
 
-    need_file(config.index, "an index of `prune select`")
-    suffix = config.out.suffix.lower()
+    suffix = out.suffix.lower()
     if not config.shards and suffix not in _WRITERS:
-        raise InputError(f"--out {config.out}: the name must end in one of {', '.join(_WRITERS)}")
-    if not config.shards and config.out.is_dir():
-        raise InputError(f"--out {config.out}: is a directory")
+        raise InputError(f"--out {out}: the name must end in one of {', '.join(_WRITERS)}")
+    if not config.shards and out.is_dir():
+        raise InputError(f"--out {out}: is a directory")
     if config.source is not None and config.listing is not None:
         raise InputError("rows are positions either in --source or in --listing: give one of them")
     if config.allow_changed and config.source is None:
@@ -73,27 +92,66 @@ def run(config: Config) -> Path:
         from prune.index.tar_shards import write_kept
 
         source = None if config.source is None else open_manifest(config.source)
-        write_kept(index, config.shards, config.out, source)
-        note(f"{config.out}: {counted(len(index), 'sample')} to keep, {counted(len(config.shards), 'shard')}")
-        return config.out
+        write_kept(index, config.shards, out, source)
+        note(f"{out}: {counted(len(index), 'sample')} to keep, {counted(len(config.shards), 'shard')}")
+        return out
     index, rows = _rows(config, index)
     if config.uids is not None:
         if suffix != ".npy":
-            raise InputError(f"--uids: is for a .npy, not for {config.out}")
-        _write(config.out, partial(_datacomp, table=config.uids), index, rows)
-        return config.out
+            raise InputError(f"--uids: is for a .npy, not for {out}")
+        _write(out, partial(_datacomp, table=config.uids), index, rows)
+        return out
     if config.for_spreadsheets:
         if suffix != ".csv":
-            raise InputError(f"--for-spreadsheets: is for a .csv, not for {config.out}")
-        _write(config.out, partial(_csv, guarded=True), index, rows)
-        return config.out
+            raise InputError(f"--for-spreadsheets: is for a .csv, not for {out}")
+        _write(out, partial(_csv, guarded=True), index, rows)
+        return out
     if suffix == ".csv" and (count := _formulas(index)):
         note(
-            f"{config.out}: {counted(count, 'cell begins', 'cells begin')} as a formula does; an export is exact, for "
+            f"{out}: {counted(count, 'cell begins', 'cells begin')} as a formula does; an export is exact, for "
             "programs: --for-spreadsheets writes a table that is safe to open in one"
         )
-    _write(config.out, _WRITERS[suffix], index, rows)
-    return config.out
+    _write(out, _WRITERS[suffix], index, rows)
+    return out
+
+
+def _fiftyone(config: Config, folder: Path) -> Path:
+    """Write the source as FiftyOne's dataset; returns its folder."""
+    import numpy as np
+
+    from prune.data.fiftyone_format import write_dataset
+    from prune.index.manifest import open_manifest
+    from prune.index.pruned_index import PrunedIndex
+    from prune.methods.selection_inputs import open_inputs
+
+    if config.images is None or config.source is None:
+        raise InputError("--fiftyone needs --images, the folder of the images, and --source, its beton or manifest")
+    for flag in ("out", "listing", "uids", "shards", "for_spreadsheets"):
+        if getattr(config, flag):
+            raise InputError(f"--fiftyone stands alone: give no --{flag.replace('_', '-')}")
+    index, manifest = PrunedIndex.load(config.index), open_manifest(config.source)
+    rows = index.rebased(manifest, allow_changed=config.allow_changed)
+    kept = np.zeros(len(manifest), bool)
+    kept[rows.positions] = True
+    scores: dict[str, np.ndarray] = {}
+    if config.scores is not None:
+        arrays = open_inputs(config.scores, config.source).arrays
+        scores = {name[7:]: np.asarray(values) for name, values in arrays.items() if name.startswith("sample/")}
+    names = dict(zip(rows.positions.tolist(), (rows.reason_names[code] for code in rows.reasons.tolist())))
+    write_dataset(
+        folder,
+        config.index.name.removesuffix(".npz").removesuffix(".index"),
+        np.asarray(manifest.ids),
+        manifest.classes,
+        np.asarray(manifest.labels),
+        kept,
+        names,
+        scores,
+        config.images,
+        {"index": index.fingerprint, "source": manifest.fingerprint, "kept": int(kept.sum()), "samples": len(manifest)},
+    )
+    note(f"{folder}: {int(kept.sum())} kept and {int((~kept).sum())} dropped images for FiftyOne")
+    return folder
 
 
 def _rows(config: Config, index: PrunedIndex) -> tuple[PrunedIndex, np.ndarray | None]:

@@ -14,6 +14,7 @@ from prune.export import Config, run
 from prune.importing import Config as Import
 from prune.importing import run as bring
 from prune.index.manifest import Manifest
+from prune.index.npz import save_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.index.tar_shards import key_of
 from prune.runs.files import InputError
@@ -192,3 +193,69 @@ def test_webdataset_reads_the_shards_and_finds_the_kept_samples_alone(place, tmp
     assert [sample["__key__"] for sample in found] == ["ant/2,5", "bee/ü", "bee/9"]
     assert [sample["jpg"].decode() for sample in found] == ["ant/2,5", "bee/ü", "bee/9"]
     assert all(sample["cls"] == sample["jpg"] for sample in found)
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in IDS:
+        path = tmp_path / "photos" / name.decode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path / "photos"
+
+
+def test_fiftyone_gets_every_image_with_its_tag_class_reason_and_scores(place, source, tmp_path, images):
+    meta = {"format": "winnow-scores/1", "fingerprint": Manifest.load(source).fingerprint}
+    scores = {"sample/el2n": np.array([0.5, 1, 2, np.nan, 4], "<f4"), "sample/domain/pets": np.arange(5, dtype="<f4")}
+    save_arrays(tmp_path / "scores.npz", scores, meta)
+    config = Config(place, fiftyone=tmp_path / "fo", images=images, source=source, scores=tmp_path / "scores.npz")
+    assert run(config) == tmp_path / "fo"
+    samples = json.loads((tmp_path / "fo/samples.json").read_text())["samples"]
+    assert [sample["tags"] for sample in samples] == [["dropped"], ["kept"], ["dropped"], ["kept"], ["kept"]]
+    assert samples[3] == {
+        "filepath": str(images / "bee/ü.jpg"),
+        "tags": ["kept"],
+        "metadata": None,
+        "ground_truth": {"_cls": "Classification", "label": "<bee>"},
+        "kept": True,
+        "reason": "floor",
+        "el2n": None,
+        "domain_pets": 3.0,
+    }
+    assert all(Path(sample["filepath"]).is_file() for sample in samples)
+    about = json.loads((tmp_path / "fo/metadata.json").read_text())
+    assert "version" not in about  # FiftyOne reads it as plain samples, not as a dump of its database
+    assert (about["name"], about["media_type"], about["info"]["kept"]) == ("x", "image", 3)
+    before = (tmp_path / "fo/samples.json").read_bytes()
+    run(config)
+    assert (tmp_path / "fo/samples.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": None}, "--fiftyone needs --images"),
+        ({"source": None}, "--fiftyone needs --images"),
+        ({"out": Path("x.npy")}, "give no --out"),
+        ({"images": Path("nothing")}, "no such folder"),
+        ({"fiftyone": None}, "--images and --scores go with --fiftyone"),
+        ({"fiftyone": None, "images": None}, "give --out, a file that ends in one of .npy"),
+    ],
+)
+def test_a_wrong_call_for_fiftyone_writes_nothing(place, source, tmp_path, images, change, words):
+    given = {"fiftyone": tmp_path / "fo", "images": images, "source": source} | change
+    with pytest.raises(InputError, match=words):
+        run(Config(place, **given))
+    assert not (tmp_path / "fo").exists()
+
+
+def test_images_that_are_missing_are_counted_and_another_folder_is_not_overwritten(place, source, tmp_path, images):
+    config = Config(place, fiftyone=tmp_path / "fo", images=images, source=source)
+    (images / "bee/3.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 image is not in it \(first: 'bee/3.jpg'\)"):
+        run(config)
+    (images / "bee/3.jpg").write_bytes(b"x")
+    (tmp_path / "fo").mkdir()
+    (tmp_path / "fo/mine.txt").write_text("")
+    with pytest.raises(InputError, match="holds something else"):
+        run(config)
