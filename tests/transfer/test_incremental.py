@@ -86,7 +86,7 @@ def test_the_page_shows_every_run_and_asks_for_nothing(done, browser):
     assert [address for address in browser.requests() if not address.startswith("data:")] == [
         (done / "report.html").resolve().as_uri()
     ]
-    assert browser.run("document.querySelectorAll('.chart .main-svg').length > 0")
+    assert browser.run("document.querySelectorAll('.chart svg').length > 0")
     text = browser.run("document.querySelector('table').innerText")
     assert "raw" in text
     assert "same-codec" in text
