@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prune.scores.class_votes import votes
+from prune.scores.class_votes import rows_at_once, votes
 from prune.scores.streaming import blocks
 
 ROUNDS = 8
 IMAGES = 8192
 """Images of a target that are shuffled; of a larger target a sample."""
-_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ def linear_head(features: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _votes(x: np.ndarray, preference: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    return np.asarray(sum(votes(preference(x[rows])) for rows in blocks(len(x), _ROWS)))
+    height = rows_at_once(preference(x[:1]).shape[1])
+    return np.asarray(sum(votes(preference(x[rows])) for rows in blocks(len(x), height)))
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

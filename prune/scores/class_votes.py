@@ -66,6 +66,11 @@ def votes(scores: np.ndarray, temperature: float | None = None) -> np.ndarray:
     return np.asarray((share / share.sum(axis=1, keepdims=True)).sum(axis=0))
 
 
+def rows_at_once(classes: int) -> int:
+    """Images whose preferences among so many classes are computed at once."""
+    return min(2048, max(64, _CELLS // max(1, classes)))
+
+
 def streamed_votes(
     preference: Callable[[slice], np.ndarray], m: int, temperature: float, rows: int = 2048
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +90,6 @@ def streamed_votes(
     hard, soft : (c,) float64
         Each sums to m.
     """
-    classes = preference(slice(0, 1)).shape[1] if m else 1
-    rows = min(rows, max(64, _CELLS // max(1, classes)))
     parts = [slice(begin, min(m, begin + rows)) for begin in range(0, m, rows)]
     hard, width = np.zeros(()), 0.0
     kept: list[np.ndarray] = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from prune.runs.progress import track
 from prune.scores.sample_keys import for_purpose, sample_keys
-from prune.scores.streaming import ROWS, blocks, read_rows, release_pages, widen
+from prune.scores.streaming import ROWS, blocks, read_rows, read_scattered, widen
 
 _STARTS = 16
 """Samples per centre from which k-means++ draws the first centres."""
@@ -135,9 +135,7 @@ def gather(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Rows of (memory-mapped) features, float32; consecutive rows are read at once."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and np.all(np.diff(rows) == 1):
         return widen(read_rows(features, slice(int(rows[0]), int(rows[-1]) + 1)))
-    found = widen(np.asarray(features[rows]))
-    release_pages(features)
-    return found
+    return widen(read_scattered(features, rows))
 
 
 _MARGIN = 1e-5

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import mmap
+import os
 from collections.abc import Iterator
 
 import numpy as np
+
+from prune.index.joined_rows import JoinedRows
 
 ROWS = 1024
 """Rows read at a time: their features stay in a core's cache while they are used."""
@@ -32,14 +36,65 @@ def read_rows(array: np.ndarray, rows: slice) -> np.ndarray:
     A mapped file is read with file operations: the pages that a map touches count as this process's memory until the
     kernel reclaims them, and a source of 14 million images has more of them than a machine has memory.
     """
-    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or array.ndim == 0:
+    if isinstance(array, JoinedRows):
+        return array.read(rows, _read)
+    if (mapped := _mapped(array)) is None:
         return np.asarray(array[rows])
+    name, place = mapped
     block = array[rows]
+    at = place + (block.__array_interface__["data"][0] - array.__array_interface__["data"][0])
+    return np.fromfile(name, array.dtype, block.size, offset=at).reshape(block.shape)
+
+
+def read_scattered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Read some rows, (k,) int, of an array, which may be a memory-mapped file; in ascending order they come fastest.
+
+    With file operations, as `read_rows`: for one row that a map touches, the kernel maps the fifteen pages around it,
+    too, and ten thousand rows of a large file become gigabytes of this process.
+    """
+    if isinstance(array, JoinedRows):
+        return array.read(rows, _read)
+    if (mapped := _mapped(array)) is None or not len(rows):
+        return np.asarray(array[rows])
+    name, place = mapped
+    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    step, flat = array.strides[0], found.reshape(len(rows), -1).view(np.uint8)
+    # Consecutive rows are read at once.
+    ends = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
+    descriptor = os.open(name, os.O_RDONLY)
+    try:
+        begin = 0
+        for end in ends.tolist():
+            _fill(descriptor, flat[begin:end].reshape(-1), place + step * int(rows[begin]))
+            begin = end
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def _read(array: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
+    return read_rows(array, rows) if isinstance(rows, slice) else read_scattered(array, rows)
+
+
+def _mapped(array: np.ndarray) -> tuple[str, int] | None:
+    """The file of a mapped array, and where its rows begin; None for an array that has to be read by its own means."""
+    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or array.ndim == 0 or not array.size:
+        return None
     mapped: mmap.mmap = array._mmap  # type: ignore[attr-defined]
     begin = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
     # A view keeps the offset of the map that it was cut from, so its place in the file follows from its address.
-    at = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY + block.__array_interface__["data"][0] - begin
-    return np.fromfile(str(array.filename), array.dtype, block.size, offset=at).reshape(block.shape)
+    start: int = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    return str(array.filename), start + int(array.__array_interface__["data"][0]) - int(begin)
+
+
+def _fill(descriptor: int, into: np.ndarray, at: int) -> None:
+    """Read bytes of a file from a place on; `OSError` where the file ends before."""
+    done = 0
+    while done < len(into):
+        got = os.preadv(descriptor, [into[done:].data], at + done)
+        if got == 0:
+            raise OSError(errno.EIO, "the file has become shorter")
+        done += got
 
 
 @functools.cache
