@@ -41,7 +41,8 @@ FORMAT = "winnow-scores/1"
 @dataclass(frozen=True)
 class Config:
     source: Location[tuple[Path, ...]]
-    """Features of the source, from `prune features`; one file for each surrogate."""
+    """Features of the source, from `prune features`; one file for each surrogate, or a folder or a pattern in quotes
+    that names those of all shards."""
     out: Location[Path]
     """Scores file to write (.npz)."""
     targets: Location[tuple[Path, ...]] = ()
@@ -85,7 +86,6 @@ def run(config: Config) -> Path:
     from prune.scores.chance_votes import take_facts
     from prune.scores.feature_files import content_fingerprint, hashes_of, open_features
     from prune.scores.partial_features import all_labels, spread_rows
-    from prune.scores.sample_keys import sample_keys
     from prune.scores.surrogate_check import guessing_sentence
 
     _check_config(config)
@@ -115,7 +115,7 @@ def run(config: Config) -> Path:
             if said := guessing_sentence(source):
                 note(said)
         unseen = folds.unseen_masks(sources)
-        keys = sample_keys(config.seed, ids=first.ids(), n=len(first))
+        keys = first.keys(config.seed)
         for place, source in enumerate(sources):
             arrays, centre = score_source.score_source(
                 source,
@@ -173,11 +173,12 @@ def run(config: Config) -> Path:
 
 def _check_config(config: Config) -> None:
     from prune.index.npz import open_arrays
+    from prune.scores.feature_files import features_at
 
     if not config.source:
         raise InputError("--source: name at least one features file")
     for path in (*config.source, *config.targets, *config.leaks):
-        need_file(path, "a features file of `prune features`")
+        features_at(path)
     for path in config.dynamics:
         open_arrays(need_file(path, "dynamics.npz of `pretrain --dynamics`"), "winnow-dynamics/1")
     if not config.temperature > 0:

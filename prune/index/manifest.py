@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .matching import shown
+from .joined_rows import JoinedRows
+from .matching import ascending, shown
 from .npz import open_arrays, save_arrays
+from .packed_ids import LARGE
 from .whole_files import InputError, need_file
 
 FORMAT = "winnow-manifest/1"
@@ -43,8 +45,7 @@ def fingerprint(ids: np.ndarray, labels: np.ndarray, digests: np.ndarray) -> str
     str
         32 hexadecimal digits.
     """
-    ordered = len(ids) < 2 or bool(np.all(ids[:-1] <= ids[1:]))
-    order = None if ordered else np.argsort(ids, kind="stable")
+    order = None if ascending(ids) else np.argsort(ids, kind="stable")
     sha = hashlib.sha256()
     for begin in range(0, len(ids), _ROWS):
         rows = slice(begin, begin + _ROWS) if order is None else order[begin : begin + _ROWS]
@@ -230,11 +231,13 @@ def merged(parts: Sequence[Manifest], places: Sequence[Path]) -> tuple[Manifest,
     _check_complete(parts, places)
     if len(parts) == 1:
         return parts[0], None
-    ids = np.concatenate([part.ids for part in parts])
-    order = None if np.all(ids[:-1] < ids[1:]) else np.argsort(ids, kind="stable")
-    ids = ids if order is None else ids[order]
-    if len(again := np.flatnonzero(ids[:-1] == ids[1:])):
-        raise InputError(f"{places[0].parent}: {len(again)} images are in two betons, first {shown(ids[again[0]])}")
+    ids, order = _sorted_together(parts)
+    if ids is None:
+        ids = np.concatenate([part.ids for part in parts])
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        if len(again := np.flatnonzero(ids[:-1] == ids[1:])):
+            raise InputError(f"{places[0].parent}: {len(again)} images are in two betons, first {shown(ids[again[0]])}")
 
     def column(name: str) -> np.ndarray:
         whole = np.concatenate([getattr(part, name) for part in parts])
@@ -251,6 +254,23 @@ def merged(parts: Sequence[Manifest], places: Sequence[Path]) -> tuple[Manifest,
     }
     nbytes, width, height, crc32 = map(column, ("nbytes", "width", "height", "crc32"))
     return Manifest(ids, labels, nbytes, width, height, digests, crc32, parts[0].classes, meta), order
+
+
+def _sorted_together(parts: Sequence[Manifest]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Ids and order of `merged` where the parts, one after another in some order, are sorted, as shards are.
+
+    Without sorting or, of many millions, joining the ids; None for the ids where an image comes before one of an
+    earlier part.
+    """
+    turn = sorted(range(len(parts)), key=lambda k: bytes(parts[k].ids[0]) if len(parts[k]) else b"")
+    ids = JoinedRows([parts[k].ids for k in turn])
+    if not ascending(ids):  # type: ignore[arg-type]  # joined rows are read like an array
+        return None, None
+    begins = np.cumsum([0, *map(len, parts)])
+    order = None
+    if any(turn[k] > turn[k + 1] for k in range(len(turn) - 1)):
+        order = np.concatenate([np.arange(begins[k], begins[k + 1]) for k in turn])
+    return ids if len(ids) > LARGE else np.asarray(ids), order  # type: ignore[return-value]
 
 
 def _check_complete(parts: Sequence[Manifest], places: Sequence[Path]) -> None:

@@ -232,6 +232,12 @@ def same_names(ids: np.ndarray, listing: np.ndarray, rows: np.ndarray) -> bool:
     return len(ids) == len(rows) and all(np.array_equal(listing[rows[part]], ids[part]) for part in parts)
 
 
+def ascending(ids: np.ndarray) -> bool:
+    """Whether each of the names, (n,) bytes, comes after the one before it; read in blocks."""
+    parts = (ids[max(0, begin - 1) : begin + _ROWS] for begin in range(0, len(ids), _ROWS))
+    return all(bool(np.all(part[:-1] < part[1:])) for part in parts)
+
+
 def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
     """Count the rows of `ids` that repeat an earlier name, and find the first of them.
 
@@ -240,8 +246,7 @@ def first_repeat(ids: np.ndarray) -> tuple[int, int] | None:
     (count, row) or None
         How many rows repeat an earlier one, and the lowest of them; None when all are different.
     """
-    parts = (ids[max(0, begin - 1) : begin + _ROWS] for begin in range(0, len(ids), _ROWS))
-    if all(bool(np.all(part[:-1] < part[1:])) for part in parts):
+    if ascending(ids):
         return None
     keys = hashes(ids)
     keys.sort()

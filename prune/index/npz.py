@@ -59,10 +59,16 @@ def _json(meta: Mapping[str, Any]) -> bytes:
 
 
 def array_crc32(array: np.ndarray) -> int:
-    """CRC-32 that the array has as a member of a file that `save_arrays` writes."""
+    """CRC-32 that the array has as a member of a file that `save_arrays` writes; read in pieces."""
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, zlib.crc32(head.getvalue()))
+    descr = np.lib.format.dtype_to_descr(array.dtype)
+    np.lib.format.write_array_header_1_0(head, {"descr": descr, "fortran_order": False, "shape": tuple(array.shape)})
+    found = zlib.crc32(head.getvalue())
+    step = max(1, _CHUNK // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
+    for begin in range(0, len(array), step):
+        part = np.ascontiguousarray(array[begin : begin + step], array.dtype)
+        found = zlib.crc32(part.reshape(-1).view(np.uint8).data, found)
+    return found
 
 
 def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:

@@ -14,7 +14,6 @@ from prune.methods.gate import describe, gate_width, hold_open, passes
 from prune.runs.files import InputError, note, share_of
 from prune.scores.domain import ALL, domain_scores
 from prune.scores.feature_files import Features, check_order
-from prune.scores.sample_keys import sample_keys
 
 
 def domain_gates(
@@ -32,8 +31,8 @@ def domain_gates(
     found = domain_scores(
         source.features,
         {target.name: np.asarray(target.features) for target in targets},
-        keys=sample_keys(seed, ids=source.ids(), n=len(source)),
-        target_keys={target.name: sample_keys(seed, ids=target.ids(), n=len(target)) for target in targets},
+        keys=source.keys(seed),
+        target_keys={target.name: target.keys(seed) for target in targets},
         workers=workers,
     )
     gates = {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prune.data.text_lists import read_lines
-from prune.index.manifest import Manifest, manifest_at, manifest_exists
+from prune.index.manifest import Manifest, manifest_at, manifest_exists, several
 from prune.index.npz import open_arrays
 from prune.methods.quota import floors_of, largest_floor
 from prune.runs.files import InputError, counted, need_file, read_json
@@ -126,13 +126,17 @@ def _path_of(scores: Path | None, meta: Mapping[str, Any], what: str, given: Pat
     if given is not None or scores is None:
         return Path(given or "")
     place = _recorded_path(scores, meta, what)
-    if not manifest_exists(place):
+    if not (manifest_exists(place) or (what == "features" and several(place))):
         raise InputError(f"{scores}: no {what} of its source at {place}; give the path with --{what}")
     return place
 
 
 def _recorded_path(scores: Path, meta: Mapping[str, Any], what: str) -> Path:
     return scores.resolve().parent / str(meta.get(what, ""))
+
+
+def _exists(place: Path) -> bool:
+    return place.is_file() or several(place)
 
 
 def _open_manifest(scores: Path | None, meta: Mapping[str, Any], place: Path) -> Manifest:
@@ -175,7 +179,7 @@ def features_of(scores: Path | None, given: SelectionInputs, place: Path | None)
 
 def features_fingerprint(scores: Path | None, given: SelectionInputs, place: Path | None) -> str | None:
     """Fingerprint of the features that a rank uses; None for those that the fingerprint of the scores covers."""
-    if place is None and (scores is None or not _recorded_path(scores, given.meta, "features").is_file()):
+    if place is None and (scores is None or not _exists(_recorded_path(scores, given.meta, "features"))):
         return None  # an index that is up to date does not need them; where it has to be made, `features_of` complains
     content = features_of(scores, given, place).content
     return None if [content] == given.meta.get("inputs", {}).get("source", [])[:1] else content

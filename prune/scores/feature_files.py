@@ -1,24 +1,32 @@
-"""Features files: open and check them, compare which source and order of images they belong to, write them."""
+"""Features files: open and check them, compare which source and order of images they belong to, write them.
+
+A folder or a pattern names the features of several betons that are one source; they are read as one, not joined.
+"""
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prune.index.manifest import Manifest, manifest_exists, several
+from prune.index.joined_rows import JoinedRows
+from prune.index.manifest import Manifest, manifest_exists, merged, several
 from prune.index.npz import array_crc32, open_arrays, save_arrays
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted, need_file
 from prune.scores.class_votes import columns_of
+from prune.scores.sample_keys import sample_keys
 
 FORMAT = "winnow-features/1"
+_SUFFIX = ".features.npz"
 
 
 def content_fingerprint(path: Path) -> str:
@@ -113,7 +121,13 @@ class Features:
             return None
         held = Manifest.load(self.manifest)
         ours = held.fingerprint == self.source if self.order is None else self.order == order_fingerprint(self.manifest)
-        return held.ids[self.rows] if ours and len(held) == self.total else None
+        if not ours or len(held) != self.total:
+            return None
+        return held.ids[self.rows] if self.partial else held.ids
+
+    def keys(self, seed: int) -> np.ndarray:
+        """Keys of the images (`prune.scores.sample_keys`), (n,) uint64, from their ids where the manifest has them."""
+        return sample_keys(seed, ids=self.ids(), n=len(self))
 
     @property
     def partial(self) -> bool:
@@ -126,14 +140,98 @@ class Features:
 
 
 def open_features(path: Path) -> Features:
-    """Map a features file.
+    """Map a features file, or those of a folder or a pattern as one (`prune features` of each beton of a source).
 
     Raises
     ------
     InputError
-        Missing, damaged, of inconsistent shapes, or not one row per row of the manifest.
+        Missing, damaged, of inconsistent shapes, or not one row per row of the manifest; of several files also: shards
+        that are missing, or files that are not of one source and one surrogate.
     """
     path = Path(path)
+    if several(path):
+        return _joined(path, [_open_one(place) for place in features_at(path)])
+    return _open_one(path)
+
+
+def features_at(path: Path) -> list[Path]:
+    """The features files at a path, in a folder, or of a pattern such as `runs/photos/*.features.npz`.
+
+    Raises
+    ------
+    InputError
+        Nothing there.
+    """
+    path = Path(path)
+    if not several(path):
+        return [need_file(path, "a features file of `prune features`")]
+    pattern = os.path.join(glob.escape(str(path)), f"*{_SUFFIX}") if path.is_dir() else str(path)
+    if not (found := sorted(Path(name) for name in glob.glob(pattern) if name.endswith(_SUFFIX))):
+        what = "no features in it" if path.is_dir() else "no file matches"
+        raise InputError(f"{path}: {what}; features files of `prune features` are expected")
+    return found
+
+
+def _joined(path: Path, parts: Sequence[Features]) -> Features:
+    """Features of the betons of one source as one, in the order of the ids."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.model != first.model:
+            raise InputError(f"{part.path}: another surrogate than {first.path}'s made these features")
+        if part.features.shape[1] != first.features.shape[1] or (part.hashes is None) != (first.hashes is None):
+            raise InputError(f"{part.path}: other arrays than in {first.path}: they are not one source")
+    manifests = []
+    for part in parts:
+        if part.partial:
+            raise InputError(f"{part.path}: holds a part of its beton's images: make it again without --index")
+        if not part.manifest.is_file():
+            raise InputError(f"{part.path}: its manifest is not at {part.manifest}; several files need theirs")
+        manifests.append(Manifest.load(part.manifest))
+        way_out = "run `prune features` again with this beton"
+        check_order(part.path, part.order, part.manifest, order_fingerprint(part.manifest), way_out)
+        if manifests[-1].fingerprint != part.source:
+            raise InputError(f"{part.path}: features of other images than those of {part.manifest}: {way_out}")
+    manifest = _common_manifest(path, [part.manifest for part in parts])
+    whole, order = merged(manifests, [part.path for part in parts])
+    hashes = None if first.hashes is None else JoinedRows([part.hashes for part in parts], order)
+    name = path.name.split("*")[0].split("?")[0].split("[")[0].rstrip("-_.") or path.absolute().parent.resolve().name
+    content = hashlib.sha256(json.dumps([part.content for part in parts]).encode()).hexdigest()[:32]
+    return Features(
+        path=path,
+        features=JoinedRows([part.features for part in parts], order),  # type: ignore[arg-type]
+        logits=JoinedRows([part.logits for part in parts], order),  # type: ignore[arg-type]
+        label=np.asarray(whole.labels, np.int32),
+        classes=first.classes,
+        model=first.model,
+        name=name,
+        source=whole.fingerprint,
+        manifest=manifest,
+        content=content,
+        rows=np.arange(len(whole)),
+        total=len(whole),
+        order=f"{array_crc32(whole.ids):08x}",
+        hashes=hashes,  # type: ignore[arg-type]
+    )
+
+
+def _common_manifest(path: Path, places: Sequence[Path]) -> Path:
+    """The pattern that names these manifests and no others; `InputError` where betons beside them have no features."""
+    if len(folders := sorted({place.parent for place in places})) > 1:
+        raise InputError(f"{path}: the betons are in {folders[0]} and {folders[1]}: one source lies in one folder")
+    begin = os.path.commonprefix([place.name for place in places])  # noqa: RUF071
+    for pattern in (f"{glob.escape(begin)}*.manifest.npz", "*.manifest.npz"):
+        found = {place for place in folders[0].glob("*.manifest.npz") if fnmatch.fnmatchcase(place.name, pattern)}
+        if len(places) > 1 and found == set(places):
+            return folders[0] / pattern
+    lost = sorted(set(folders[0].glob("*.manifest.npz")) - set(places))
+    beton = lost[0].name.replace(".manifest.npz", ".beton") if lost else places[0].name
+    raise InputError(
+        f"{path}: {counted(len(lost), 'beton')} of {folders[0]} without features, first {beton}: run `prune features` "
+        "for it, or name one file"
+    )
+
+
+def _open_one(path: Path) -> Features:
     arrays, meta = open_arrays(path, FORMAT)
     for name, ndim, kinds in (("label", 1, "iu"), ("position", 1, "iu"), ("features", 2, "f"), ("logits", 2, "f")):
         if name not in arrays or arrays[name].ndim != ndim or arrays[name].dtype.kind not in kinds:

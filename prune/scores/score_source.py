@@ -29,7 +29,7 @@ from prune.scores.label_errors import suspects
 from prune.scores.one_pass import Pass, one_pass
 from prune.scores.pair_check import Check, checker, copies_by_hash
 from prune.scores.sample_keys import for_purpose, sample_keys
-from prune.scores.streaming import read_rows, release_pages
+from prune.scores.streaming import read_rows, read_scattered
 
 _SAMPLES = 65_536
 _HEAD_ROWS = 10_000
@@ -133,7 +133,8 @@ def class_weights(
 
         rules = {"fm": near} if columns is None else {"fm": near, "lm": similar}
         for rule, preference in rules.items():
-            hard, soft = class_votes.streamed_votes(preference, len(target), temperature)
+            rows = class_votes.rows_at_once(len(found.sizes))
+            hard, soft = class_votes.streamed_votes(preference, len(target), temperature, rows)
             if not np.isfinite(soft).all():
                 raise InputError(f"{target.path}: features or logits that are not finite; the surrogate has diverged")
             weights[f"{rule}/{target.name}"] = hard.astype(np.float32)
@@ -159,9 +160,7 @@ def chance_weights(
     rules = {"fm": lambda x: -class_votes.squared_distances(x, found.means)}
     if columns is not None and targets:
         rows = np.argsort(for_purpose(keys, "head"))[:_HEAD_ROWS]
-        known = np.asarray(source.features[rows]), np.asarray(source.logits[rows])[:, columns]
-        release_pages(source.features)
-        release_pages(source.logits)
+        known = read_scattered(source.features, rows), read_scattered(source.logits, rows)[:, columns]
         head, constant = linear_head(*known)
         rules["lm"] = lambda x: x @ head + constant + absent
     for target in targets:
@@ -196,8 +195,8 @@ def seed_agreement(
         "self-prototype", "balance": Spearman's correlation of the ranks. "clusters": adjusted Rand index.
     """
     found = {}
-    ids, other = source.ids(), seed + 1
-    keys = sample_keys(other, ids=ids, n=len(source))
+    other = seed + 1
+    keys = source.keys(other)
     if "self-prototype" in also:
         count = int(arrays["group"].max()) + 1 if clusters else len(source.classes)
         again = geometry.self_prototype(source.features, count, other, keys)
