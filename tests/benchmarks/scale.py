@@ -1,0 +1,317 @@
+"""Time and memory of every step from features to an index, at 100 thousand to 100 million images.
+
+    nice python tests/benchmarks/scale.py --samples 100000 1000000 10000000 --work /scratch/scale \
+        --results tests/benchmarks/results/scale.md
+
+Features, labels and ids are generated: clustered by class, a quarter of the classes in the target's domain, the largest
+class a hundred times the smallest, ids of 52 bytes, copies among the images. Each measurement is a process of its own:
+wall seconds, the peak of its memory with mapped files (ru_maxrss) and without them (RssAnon, which is what a machine
+must have). Measurements are kept in WORK/measured.jsonl, and the same command makes only what is missing; --forget
+STEP removes those of a step. Inputs of each size are deleted once the next size begins, unless --keep-inputs is given.
+100 million images of 64 half-float features need 45 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+DIMENSIONS, BLOCK = 64, 1 << 17
+STEPS = {
+    "manifest: open and check": "manifest",
+    "score: one pass, domain": "score",
+    "score: the same, with near-duplicates": "duplicates",
+    "select: winnow, keep 0.2": "select",
+    "index: save all": "save",
+    "index: load": "load",
+    "index: open": "open",
+    "index: rows of a sorted listing": "rows",
+    "index: rows of a shuffled listing": "shuffled",
+    "index: a & b": "and",
+    "index: a | b": "or",
+    "index: a without b": "without",
+}
+"""Row of the table to the name of the measurement."""
+
+
+def classes_of(n: int) -> int:
+    """Number of classes of a source of n images."""
+    return max(100, min(10_000, n // 100))
+
+
+def labels_of(n: int):
+    """Ascending labels whose classes' sizes fall from 100 to 1, as a Zipf law with a long head: (n,) int32."""
+    import numpy as np
+
+    c = classes_of(n)
+    weight = 1.0 / (np.arange(c) + c / 99)
+    ends = np.round(np.cumsum(weight) / weight.sum() * n).astype(np.int64)
+    return np.repeat(np.arange(c, dtype=np.int32), np.diff(ends, prepend=0))
+
+
+def fill_ids(ids, labels) -> None:
+    """Write sorted ids of 52 bytes, as web pools have them: folder, class, number, hash."""
+    import numpy as np
+
+    from prune.index.matching import mixed
+
+    for begin in range(0, len(ids), BLOCK):
+        part = labels[begin : begin + BLOCK].tolist()
+        marks = mixed(np.arange(begin, begin + len(part), dtype=np.uint64) + np.uint64(1)).tolist()
+        ids[begin : begin + len(part)] = [
+            b"part-%04d/class-%05d/%09d-%016x.jpg" % (k // 100, k, begin + i, mark)
+            for i, (k, mark) in enumerate(zip(part, marks))
+        ]
+
+
+def make(n: int, place: Path) -> None:
+    """Write the source's and the target's manifests and features."""
+    import numpy as np
+
+    from prune.index.manifest import Manifest
+    from prune.index.matching import mixed
+    from prune.scores.feature_files import write_features
+
+    rng = np.random.default_rng(0)
+    labels, c = labels_of(n), classes_of(n)
+    ids = np.lib.format.open_memmap(place / "ids.npy", "w+", "S52", (n,))
+    fill_ids(ids, labels)
+    numbers = np.arange(n, dtype=np.uint64)
+    small = np.full(n, 224, np.int32)
+    names = [f"class-{k:05d}" for k in range(c)]
+    source = Manifest(ids, labels, small + 20_000, small, small, mixed(numbers), mixed(numbers).astype("u4"), names)
+    source.save(place / "source.manifest.npz")
+    domains = 2.0 * rng.normal(size=(4, DIMENSIONS))
+    centres = (domains[np.arange(c) % 4] + rng.normal(size=(c, DIMENSIONS))).astype(np.float32)
+    features = np.lib.format.open_memmap(place / "features.npy", "w+", np.float16, (n, DIMENSIONS))
+    for begin in range(0, n, BLOCK):
+        x = centres[labels[begin : begin + BLOCK]]
+        x = x + rng.standard_normal(x.shape, np.float32)
+        copies = np.arange(50, len(x), 50)
+        x[copies] = x[copies - 1] + 0.001  # near-duplicates: 2 in 100
+        features[begin : begin + len(x)] = x
+    held = Manifest.load(place / "source.manifest.npz")
+    model = {"arch": "generated", "classes": [], "fingerprint": "generated"}
+    empty = np.empty((n, 0), np.float16)
+    write_features(place / "source.features.npz", features, empty, held, place / "source.manifest.npz", model)
+    m, of = 5_000, np.arange(0, min(c, 80), 4)
+    wanted = rng.integers(0, len(of), m)
+    ids = np.array([b"class/%05d.jpg" % i for i in range(m)])
+    small = np.full(m, 224, np.int32)
+    target = Manifest(ids, wanted.astype("i4"), small, small, small, np.arange(m, dtype="u8"), small.astype("u4"),
+                      [f"t{k}" for k in range(len(of))])  # fmt: skip
+    target.save(place / "target.train.manifest.npz")
+    x = (centres[of[wanted]] + rng.normal(size=(m, DIMENSIONS))).astype(np.float16)
+    empty = np.empty((m, 0), np.float16)
+    held = Manifest.load(place / "target.train.manifest.npz")
+    write_features(place / "target.train.features.npz", x, empty, held, place / "target.train.manifest.npz", model)
+    for name in ("ids.npy", "features.npy"):
+        (place / name).unlink()
+
+
+def work_of(step: str, place: Path):
+    """The work of a step as a function; what it needs besides is done here, before the clock starts."""
+    import numpy as np
+
+    from prune import score, selection
+    from prune.index.manifest import Manifest
+    from prune.index.pruned_index import PrunedIndex
+
+    files = place / "source.features.npz", place / "target.train.features.npz"
+    opened = getattr(PrunedIndex, "open", PrunedIndex.load)
+    whole, left, right = (place / f"{name}.index.npz" for name in ("whole", "left", "right"))
+    if step == "manifest":
+        return lambda: Manifest.load(place / "source.manifest.npz")
+    if step in ("score", "duplicates"):
+        also = ("domain", "duplicates") if step == "duplicates" else ("domain",)
+        out = place / f"{step}.scores.npz"
+        out.unlink(missing_ok=True)
+        return lambda: score.run(score.Config((files[0],), out, (files[1],), also=also, workers=2))
+    if step == "select":
+        out = place / "winnow.index.npz"
+        out.unlink(missing_ok=True)
+        return lambda: selection.run(selection.Config(out, place / "score.scores.npz", keep=(0.2,)))
+    if step == "save":
+        from prune.index.provenance import record
+
+        manifest = Manifest.load(place / "source.manifest.npz")
+        n = len(manifest)
+        score_of = np.random.default_rng(0).random(n, np.float32)
+        made = [record("benchmark", {"n": n}, {})]
+        for file, rows in ((left, np.flatnonzero(score_of < 0.5)), (right, np.flatnonzero(score_of > 0.25))):
+            PrunedIndex.from_rows(manifest, rows, provenance=made).save(file)
+        index = PrunedIndex.from_rows(manifest, np.arange(n), score=score_of, provenance=made)
+        return lambda: index.save(whole)
+    if step == "load":
+        return lambda: PrunedIndex.load(whole)
+    if step == "open":
+        return lambda: opened(whole)
+    if step in ("rows", "shuffled"):
+        index, listing = opened(whole), Manifest.load(place / "source.manifest.npz").ids
+        order = None if step == "rows" else np.random.default_rng(1).permutation(len(listing))
+        listing = listing if order is None else listing[order]
+
+        def rows() -> None:
+            found = index.rows(listing)
+            assert (found == np.arange(len(found)) if order is None else order[found] == np.arange(len(found))).all()
+
+        return rows
+    a, b = opened(left), opened(right)
+    return {"and": lambda: a & b, "or": lambda: a | b, "without": lambda: a.without(b)}[step]
+
+
+class Watch:
+    """The largest RssAnon of this process while it works, in KiB; sampled fifty times a second."""
+
+    def __init__(self) -> None:
+        self.most, self.over = 0, threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while True:
+            with open("/proc/self/status") as file:
+                here = next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+            self.most = max(self.most, here)
+            if self.over.wait(0.02):
+                return
+
+
+def measure(step: str, n: int, place: Path) -> None:
+    """Do one step and print its wall and processor seconds, and the process's peaks in GiB."""
+    if step == "make":
+        make(n, place)
+        return
+    with Watch() as watch:
+        work = work_of(step, place)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begin, spent = time.perf_counter(), time.process_time()
+        work()
+        seconds, busy = time.perf_counter() - begin, time.process_time() - spent
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"seconds": seconds, "processor": busy, "peak": peak / 2**20, "anonymous": watch.most / 2**20}
+    print(json.dumps({name: round(value, 3) for name, value in found.items()} | {"before": round(before / 2**20, 3)}))
+
+
+def measured(place: Path) -> dict[tuple[str, int], dict[str, float]]:
+    """What was measured before."""
+    lines = place.read_text().splitlines() if place.exists() else []
+    return {(one["step"], one["n"]): one for one in map(json.loads, lines)}
+
+
+def measure_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, float]]:
+    """Measure what has not been measured yet, in order of size."""
+    options.work.mkdir(parents=True, exist_ok=True)
+    notes = options.work / "measured.jsonl"
+    found = measured(notes)
+    if options.forget:
+        found = {key: one for key, one in found.items() if key[0] not in options.forget}
+        notes.write_text("".join(json.dumps(one) + "\n" for one in found.values()))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RANK": "1"}  # rank 1 prints no notes
+    for n in sorted(options.samples):
+        wanted = [name for name in STEPS.values() if name not in options.omit and (name, n) not in found]
+        place = options.work / str(n)
+        if not wanted:
+            continue
+        command = [sys.executable, __file__, "--one"]
+        if not (place / "target.train.features.npz").exists():
+            for old in options.work.glob("[0-9]*"):
+                if not options.keep_inputs:
+                    shutil.rmtree(old)
+            place.mkdir(parents=True, exist_ok=True)
+            subprocess.run([*command, "make", str(n), str(place)], env=environment, check=True)
+        for name in wanted:
+            done = subprocess.run(
+                [*command, name, str(n), str(place)], env=environment, check=True, stdout=subprocess.PIPE, text=True
+            )
+            one = {"step": name, "n": n, **json.loads(done.stdout.splitlines()[-1])}
+            if name == "save":
+                one["bytes"] = (place / "whole.index.npz").stat().st_size
+            found[name, n] = one
+            with open(notes, "a") as file:
+                file.write(json.dumps(one) + "\n")
+            print(json.dumps(one), flush=True)
+    return found
+
+
+def table(found: dict[tuple[str, int], dict[str, float]]) -> list[str]:
+    """The table: a row for each step, sizes beside each other, with the growth from one size to the next."""
+    sizes = sorted({n for _, n in found})
+    head = ["step", *(f"{n:,}: s" for n in sizes), "growth", *(f"{n:,}: GiB (mapped too)" for n in sizes)]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    for title, name in STEPS.items():
+        mine = [found.get((name, n)) for n in sizes]
+        cells = [f"{one['processor']:.2f}" if one else "" for one in mine]
+        factors = [
+            f"{b['processor'] / a['processor'] / (b['n'] / a['n']):.2f}" if a and b and a["processor"] >= 0.2 else "-"
+            for a, b in zip(mine, mine[1:])
+        ]
+        memory = [f"{one['anonymous']:.2f} ({one['peak']:.2f})" if one else "" for one in mine]
+        lines.append(f"| {' | '.join([title, *cells, ', '.join(factors), *memory])} |")
+    for n in sizes:
+        if (one := found.get(("save", n))) and "bytes" in one:
+            lines.append("")
+            lines.append(f"The index of all {n:,} images takes {one['bytes'] / n:.1f} bytes an image.")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--work", type=Path, default=Path("runs/scale"))
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--omit", nargs="*", default=[], choices=list(STEPS.values()), help="steps to leave out")
+    parser.add_argument("--forget", nargs="*", default=[], choices=list(STEPS.values()), help="steps to measure again")
+    parser.add_argument("--keep-inputs", action="store_true", help="do not delete the inputs of other sizes")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        measure(options.one[0], int(options.one[1]), Path(options.one[2]))
+        return 0
+    found = measure_all(options)
+    if not options.results:
+        print("\n".join(table(found)))
+        return 0
+    from published import END, REMARKS, made_here, publish
+
+    command = " ".join(str(part) for part in ["python", *sys.argv]).replace(str(options.work), "WORK")
+    text = [
+        "# Time and memory up to a hundred million images",
+        "",
+        f"`{command}`, {made_here()}.",
+        "",
+        f"Generated sources: {DIMENSIONS} half-float features, ids of 52 bytes, up to 10,000 classes of which the "
+        "largest has a hundred times the images of the smallest, one target of 5,000 images. Seconds are processor "
+        "seconds, which other work on the same cores hardly changes: with two free cores the scores take about half "
+        "as many on the clock, all other steps as many. Growth is the factor of the time over the factor of the size, "
+        "from each size to the next: 1 is linear (a step of less than 0.2 s has none). GiB is the anonymous memory of "
+        "the process at its peak, which a machine must have; in brackets the peak with the pages of mapped files, "
+        "which the system takes back when it needs them.",
+        "",
+        *table(found),
+        "",
+        REMARKS,
+        END,
+        "",
+    ]
+    publish(options.results, "\n".join(text))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
