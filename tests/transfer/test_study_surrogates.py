@@ -13,18 +13,27 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def root(tmp_path_factory):
     from prune.__main__ import main as prune
 
     root = tmp_path_factory.mktemp("choice")
     few = ["--per-class", "12", "--irrelevant", "2", "--target-train", "8", "--target-test", "8"]
     assert prune(["generate", "--world", "lamps", *few, "--duplicates", "0", "--out", str(root / "lamps")]) == 0
+    return root
+
+
+def study(root, out, *surrogates):
     flags = ["--source", str(root / "lamps/source/train"), "--targets", f"signs={root / 'lamps/signs'}"]
-    flags += ["--methods", "full", "winnow", "--keeps", "0.5", "--seeds", "0", "--surrogates", "none", "0.5"]
+    flags += ["--methods", "full", "winnow", "--keeps", "0.5", "--seeds", "0", "--surrogates", *surrogates]
     flags += ["--recipe", "lamps", "--surrogate-recipe", "lamps", "--epochs", "2", "--surrogate-epochs", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        assert main(["study", *flags, "--loader", "torch", "--out", str(root / "study")]) == 0
+        assert main(["study", *flags, "--loader", "torch", "--out", str(out)]) == 0
+
+
+@pytest.fixture(scope="module")
+def done(root):
+    study(root, root / "study", "none", "0.5")
     return root / "study"
 
 
@@ -58,3 +67,19 @@ def test_a_study_that_has_chosen_repeats_nothing(done, capsys):
     assert main(["study", "--out", str(done)]) == 0
     assert "Still to run" not in capsys.readouterr().err
     assert (done / "results.json").read_bytes() == before
+
+
+def test_a_model_of_timm_is_a_surrogate_that_costs_its_pass_alone(root, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
+    text = f"timm:test_resnet:{tmp_path / 'w.safetensors'}"
+    study(root, tmp_path / "study", "none", text)
+    found = {one["surrogate"]: one for one in read_json(tmp_path / "study/results.json")["surrogates"]}
+    (by_timm,) = (one for name, one in found.items() if name.startswith("timm:test_resnet:"))
+    assert by_timm["preparation"] > 0
+    assert found["none"]["preparation"] == 0
+    surrogate = next((tmp_path / "study/candidates").glob("timm-*")) / "surrogates/s0"
+    assert read_json(surrogate / "model.json")["arch"] == "test_resnet"
+    assert not (surrogate / "metrics.jsonl").exists()  # nothing was trained

@@ -9,6 +9,7 @@ timm:resnet18.a1_in1k, timm:resnet18:weights.pth     a model of timm with its we
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from transfer.verdicts.controls import needs_surrogate
 
 NONE = "none"
 TIMM = "timm:"
+_LONGEST = 100
+"""Characters of a candidate that its directory is named by."""
 
 
 class Candidate(NamedTuple):
@@ -71,7 +74,8 @@ def folder_of(text: str) -> str:
     >>> folder_of("timm:resnet18:../w.pth")
     'candidates/timm-resnet18-..-w.pth'
     """
-    return "candidates/" + re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    return "candidates/" + (name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{zlib.crc32(text.encode()):08x}")
 
 
 def with_surrogate(study: Study, text: str | None) -> Study:

@@ -19,7 +19,7 @@ from transfer.studies.settings import Study
 
 SETTINGS_FORMAT = "winnow-study-settings/1"
 STEPS = {
-    "prune": ("write", "features", "score", "select", "leaks"),
+    "prune": ("write", "surrogate", "features", "score", "select", "leaks"),
     "pretrain": (),
     "transfer": ("probe", "knn", "finetune", "study", "report"),
 }

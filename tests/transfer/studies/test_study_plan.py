@@ -481,8 +481,22 @@ def test_more_seeds_keeps_and_targets_leave_every_old_task_but_the_last_as_it_wa
     assert changed == ["collect"]
 
 
-def test_a_plan_reads_back_as_it_was_written(tmp_path):
-    tasks = plan_of(STUDY)
+LONG = f"timm:resnet18:../{'folder/' * 40}w.pth"
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        STUDY,
+        CHOOSING,
+        replace(CHOOSING, surrogates=("none", LONG)),
+        replace(CHOOSING, surrogate="timm:resnet18:../w.pth", gate="auto"),
+        replace(STUDY, gate="0.3", compute=0.25, ladder=(0.1, 0.2), full_lengths=(0.5,), init="../weights"),
+        replace(STUDY, evaluations=("probe", "knn", "few-shot-5", "probe-finetune-3")),
+    ],
+)
+def test_a_plan_reads_back_as_it_was_written(study, tmp_path):
+    tasks = plan_of(study)
     write_plan(tasks, tmp_path)
     assert [task.record() for task in read_plan(tmp_path)] == [task.record() for task in tasks]
 
