@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.runs.files import InputError, atomic, need_file, note, printable
+from prune.runs.files import InputError, need_file, note, printable
+from prune.runs.outputs import write_text
 
 if TYPE_CHECKING:
     from prune.index.pruned_index import PrunedIndex
@@ -78,8 +79,7 @@ def run(config: Config) -> None:
     if config.out is None:
         sys.stdout.write(text)
         return
-    with atomic(config.out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(config.out, text)
     flagged = sum(bool(row["beyond_doubt"]) for rows in report["groups"].values() for row in rows)
     note(f"{config.out}: {flagged} groups differ from chance beyond doubt")
 

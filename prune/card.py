@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from prune.runs.files import InputError, atomic, need_file, note
+from prune.runs.files import need_file, note
+from prune.runs.outputs import write_text
 
 if TYPE_CHECKING:
     from prune.pages.index_card import CardFacts
@@ -47,10 +48,5 @@ def run(config: Config) -> None:
     if config.out is None:
         sys.stdout.write(text)
         return
-    if config.out.is_dir():
-        raise InputError(f"--out {config.out}: is a directory")
-    if config.out.exists() and config.out.read_text(encoding="utf-8", errors="replace") != text:
-        raise InputError(f"--out {config.out}: exists with other content: give another --out, or remove it")
-    with atomic(config.out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(config.out, text)
     note(f"{config.out}: the card of {config.index}")

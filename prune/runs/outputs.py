@@ -160,6 +160,25 @@ def scratch(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_text(out: Path, text: str) -> None:
+    """Write a text file, whole; one of the same content stays as it is.
+
+    Raises
+    ------
+    InputError
+        A directory, or a file of other content: it may be somebody's own.
+    """
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a directory")
+    if out.exists():
+        if out.read_text(encoding="utf-8", errors="replace") != text:
+            raise InputError(f"--out {out}: exists with other content: give another --out, or remove it")
+        note(f"{out}: up to date")
+        return
+    with atomic(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def index_record(path: Path) -> dict[str, Any]:
     """The last step in an index file's provenance, for `claim_file`: its name, settings and inputs."""
     from prune.index.pruned_index import PrunedIndex
