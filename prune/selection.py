@@ -80,6 +80,9 @@ class Config:
     """Text file of ids, one per line: samples that are kept whatever their score."""
     never: Location[Path | None] = None
     """Text file of ids, one per line: samples that are not kept."""
+    like: Location[Path | None] = None
+    """An earlier index, of this source or of an earlier state of it: its samples are kept where the quotas allow it, so
+    that as little as possible changes."""
     drop_duplicates: bool = False
     """Keep no near-duplicates."""
     drop_leaks: bool = False
@@ -173,6 +176,8 @@ def _check(config: Config) -> None:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:
         raise InputError(f"--complexity {config.complexity} must be above 0")
+    if config.like is not None and config.floor_groups is not None:
+        raise InputError("--like and --floor-groups: give one, earlier samples could take the places of a group's")
     at_least(config, 0, "seed")
     at_least(config, 1, "floor_groups")
     if (config.groups is None) != (config.floor_groups is None):
@@ -204,6 +209,7 @@ def _planned(
     config: Config, keep: float | None, given: SelectionInputs, gate: OpenGate, lists: Mapping[str, Any]
 ) -> _Selection:
     """The selection for one keep."""
+    from prune.index.index_file import read_meta
     from prune.index.provenance import record
     from prune.methods import selection_inputs
 
@@ -213,6 +219,8 @@ def _planned(
     inputs = {**given.fingerprints, **lists}
     if config.groups is not None:
         inputs["groups"] = selection_inputs.file_fingerprint(config.groups)
+    if config.like is not None:
+        inputs["like"] = str(read_meta(config.like)["fingerprint"])
     if any(presets.needs_features(part.method.rank) for part in parts):
         inputs["features"] = selection_inputs.features_fingerprint(config.scores, given, config.features)
     settings = [
@@ -279,7 +287,7 @@ def _choice(
     needed = any(presets.needs_features(part.method.rank) for part in one.parts)
     features = features_of(config.scores, given, config.features) if needed else None
     groups = None if config.groups is None else read_groups(config.groups, given.manifest.ids)
-    return decide(
+    decision = decide(
         given.pool,
         rules_of(config),
         one.parts,
@@ -289,7 +297,14 @@ def _choice(
         features=features.features if features is not None else None,
         feature_rows=features.rows if features is not None and features.partial else None,
         groups=groups,
-    ).choice
+    )
+    if config.like is None:
+        return decision.choice
+    from prune.methods.continuity import rows_like, stay_close
+
+    scores = {name[7:]: values for name, values in given.arrays.items() if name.startswith("sample/")}
+    like = rows_like(config.like, given.manifest.ids)
+    return stay_close(decision, like, given.pool.label, one.parts[0].method.rank, scores)
 
 
 def _budget(config: Config, keep: float | None, n: int, width: float) -> int:

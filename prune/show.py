@@ -1,6 +1,7 @@
 """Print what an index keeps, as a sentence and a table; with --html, write a page of kept and dropped images.
 
     prune show runs/winnow-20.index.npz
+    prune show runs/winnow-20.index.npz --against runs/yesterday.index.npz
     prune show runs/winnow-20.index.npz --html winnow-20.html --source runs/photos.beton --scores runs/scores.npz
 
 An index lists the samples to KEEP. The page is one file that opens without a network.
@@ -33,6 +34,8 @@ class Config:
     """Print JSON instead of a sentence and a table."""
     all: bool = False
     """Print every class; without it, of more than 40, those with the largest and the smallest kept shares."""
+    against: Path | None = None
+    """Another index: also print what this one keeps beyond it, and no more, in all and by class."""
     html: Path | None = None
     """Page to write; needs --source."""
     source: Path | None = None
@@ -51,6 +54,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Print the index; write the page when --html is given."""
+    from prune.index.index_difference import difference, told
     from prune.index.index_summary import summary
     from prune.index.pruned_index import PrunedIndex
 
@@ -62,15 +66,18 @@ def run(config: Config) -> None:
     at_least(config, 1, "pictures")
     index = PrunedIndex.load(config.index)
     numbers = summary(index)
+    change = None if config.against is None else difference(index, PrunedIndex.load(config.against))
     if config.html is not None:
         _write_page(config, index, numbers)
     if config.json:
         import json
 
-        json.dump(numbers, sys.stdout, indent=1, ensure_ascii=True)
+        json.dump(numbers if change is None else numbers | {"against": change}, sys.stdout, indent=1, ensure_ascii=True)
         sys.stdout.write("\n")
     else:
         _print(index, numbers, config.all)
+        for line in [] if change is None else told(change):
+            print(printable(line))
 
 
 def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> None:

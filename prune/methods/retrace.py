@@ -47,6 +47,11 @@ def retraced(index: PrunedIndex, given: SelectionInputs, lists: Lists) -> tuple[
     """
     step = last_selection(index)
     inputs = step.get("inputs", {})
+    if inputs.get("like") is not None:
+        raise InputError(
+            "the index was made with --like, so that an earlier index decided with the rules: `prune show --against` "
+            "tells how the two differ"
+        )
     _check("source", "--manifest", given.fingerprints["source"], inputs)
     _check("scores", f"--scores {lists.scores}", given.fingerprints.get("scores"), inputs)
     constraints, prints = read_constraints(given, lists.never, lists.always, None)
