@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pretrain import optimisation, schedule
+from pretrain import optimisation, sampling_order, schedule
 from pretrain.adversarial import FreeNoise, perturb
 from pretrain.compiling import decide
 from pretrain.distributed import Ranks
@@ -144,7 +144,9 @@ class Learner:
             group["lr"] = rate * group.get("scale", 1.0)
         images, labels, rows = (sent(v, ranks.device) for v in (images, labels, rows))
         counts = None if counts is None else sent(counts, ranks.device)
-        places = torch.arange(len(images)).tensor_split(-(-len(images) // micro_batch))
+        most = sampling_order.rank_batch(batch, 0, ranks.world) if ranks.sync_bn else len(images)
+        # Ranks that synchronise batch norm pass equally often, or one would wait for the others for ever.
+        places = torch.arange(len(images)).tensor_split(-(-most // micro_batch))
         strength = schedule.ramp(share, recipe.attack.ramp) if recipe.attack else 0.0
         if self.noise:
             self.noise.fit(images.shape)

@@ -1,6 +1,7 @@
 """`--sync-bn`: one network for both kinds of batch norm, a refusal where torch cannot, and nothing changed alone."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from pretrain import train, training_loop
+from pretrain import optimisation, train, training_loop
+from pretrain.distributed import open_ranks
+from pretrain.learner import Learner
+from pretrain.recipes import RECIPES
 from pretrain.sync_batch_norm import layers, refuse, synchronised
-from prune.models.networks import load_model
+from prune.models.networks import MEAN, STD, load_model
 from prune.runs.files import InputError
 
 
@@ -86,3 +90,28 @@ def test_a_resume_passes_the_whole_step_again_where_batch_norm_is_synchronised(s
             with pytest.raises(Killed):
                 train.run(config)
     assert sizes == {False: 16, True: 64}
+
+
+@pytest.mark.parametrize(("sync_bn", "passes"), [(True, [2, 2]), (False, [2, 1])])
+def test_processes_pass_equally_often_where_batch_norm_waits_for_all_of_them(sync_bn, passes):
+    # 65 images on 2 processes are 33 and 32, of which --micro-batch 32 alone would make 2 passes and 1.
+    class Counting(nn.Linear):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x.flatten(1))
+
+    found = []
+    for images in (33, 32):
+        sizes = []
+        with open_ranks("fp32") as ranks:
+            recipe = RECIPES["tiny"]
+            loss = optimisation.classification(recipe, 0, 0)
+            learner = Learner(Counting(3 * 4, 2), recipe, ranks, loss, MEAN, STD, 0, None)
+            ranks.world, ranks.sync_bn = 2, sync_bn
+            x, y = torch.zeros(images, 3, 2, 2, dtype=torch.uint8), torch.zeros(images, dtype=torch.int64)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ranks, "without_sync", lambda model: nullcontext(), raising=False)
+                learner.step(x, y, y, batch=65, micro_batch=32, number=0, share=0.5, rate=0.1)
+        assert sum(sizes) == images
+        found.append(len(sizes))
+    assert found == passes
