@@ -130,9 +130,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("margin", "surrogate_sample"):
         if not _is_number(settings.get(name)):
             raise InputError(f"{name} {_shown(settings.get(name))}: a number is expected")
-    for name in ("side", "floor", "epochs", "surrogate_epochs", "uses", "compute"):
+    for name in ("side", "floor", "epochs", "surrogate_epochs", "compute"):
         if settings.get(name) is not None and not _is_number(settings[name]):
             raise InputError(f"{name} {_shown(settings[name])}: a number is expected")
+    if not _is_number(settings.get("uses", 1)):
+        raise InputError(f"uses {_shown(settings['uses'])}: a number is expected")
     if missing := {"methods", "keeps", "seeds", "guides", "side"} - settings.keys():
         raise InputError(f"{min(missing)!r} is missing")
     gate = settings.get("gate", OPEN)

@@ -104,6 +104,7 @@ def test_an_output_behind_a_link_that_leaves_the_study_is_refused(tmp_path):
         ({"targets": {"pets": "photos"}}, "pets: the places of its train and test split"),
         ({"methods": "full"}, "methods 'full': a list of texts"),
         ({"margin": "x"}, "margin 'x': a number"),
+        ({"uses": None}, "uses None: a number"),
         ({"recipe": ["tiny"]}, r"recipe \['tiny'\]"),
         ({"source": None}, "source: the places"),
         ({"format": "winnow-study-settings/9"}, "is not a study's settings file"),
