@@ -2,13 +2,16 @@
 
     prune codecs runs/photos.beton --model runs/surrogate
     prune codecs runs/photos.beton --model runs/surrogate --fit runs/photos.tables.npz --html codecs.html
+    prune codecs runs/photos.beton --model runs/surrogate --train runs/photos.safetensors
     prune codecs runs/photos.beton --model runs/surrogate --bytes 200 --pilot pilot.csv --json
 
 A sample of the images is encoded by each codec at each quality. FMSE is the mean squared error of the network's
 features, `worth` what is left of an image: 1 - FMSE / FMSE of dropping it. --fit fits JPEG quantisation tables to the
 network first: any decoder reads them, and `prune curves --tables`, `prune budget`, `prune materialize` and
-`transfer incremental --codec` take them. --pilot gives a few trainings at known qualities; a line of accuracy over FMSE
-then says what accuracy to expect, with a 95 % interval. The last line recommends a codec and a quality.
+`transfer incremental --codec` take them. --train learns a codec (extra `codecs`), which `transfer incremental` and
+`transfer stream` take; whoever decodes its images needs the file. Both learn from three quarters of the source and are
+compared on the rest. --pilot gives a few trainings at known qualities; a line of accuracy over FMSE then says what
+accuracy to expect, with a 95 % interval. The last line recommends a codec and a quality.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -35,7 +38,7 @@ class Config:
     model: Path
     """Surrogate: directory of a `pretrain` run."""
     codecs: tuple[str, ...] = ("jpeg", "webp", "avif")
-    """Codecs to compare: names, or files of an earlier --fit."""
+    """Codecs to compare: names, or files of an earlier --fit or --train."""
     qualities: tuple[int, ...] = (95, 75, 45, 20, 10)
     """Qualities, each on the codec's own scale."""
     sample: int = 200
@@ -44,6 +47,12 @@ class Config:
     """Decides which images are encoded."""
     fit: Path | None = None
     """Fit JPEG tables to the network, write them to this file (.npz), and compare them too. About a minute."""
+    train: Path | None = None
+    """Train a codec on the source, write it to this file (.safetensors), and compare it too. Minutes; resumes."""
+    train_steps: int = 1500
+    """Steps of --train."""
+    distortion: Literal["features", "pixels"] = "features"
+    """What --train keeps small at a given size: the error of the network's features, or of the pixels."""
     pilot: Path | None = None
     """CSV of trainings: `accuracy` in percent with `codec` and `quality`, or with `fmse`; a line for each training."""
     bytes: float | None = None
@@ -76,7 +85,10 @@ def run(config: Config) -> dict[str, Any]:
     judge, source = open_judge(config.model), open_dataset(config.beton)
     if config.fit is not None:
         codecs.append(_fitted(config.fit, source, judge))
-    _, images = sampled(source, config.sample, config.seed)
+    if config.train is not None:
+        codecs.append(_trained(config, config.train, source, judge))
+    learned = any(codec.fingerprint != codec.name for codec in codecs)
+    _, images = sampled(source, config.sample, config.seed, "judged" if learned else "all")
     points = codec_comparison.compared(images, codecs, config.qualities, judge)
     line = None
     if pilot:
@@ -117,10 +129,11 @@ def _check(config: Config) -> None:
     if not config.qualities or any(not 1 <= q <= 100 for q in config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: at least one, from 1 to 100, is needed")
     at_least(config, 0, "seed", "within")
+    at_least(config, 1, "train_steps")
     positive(config, "bytes")
     if not 0 < config.worth <= 1:
         raise InputError(f"--worth {config.worth} is outside (0, 1]")
-    for flag, suffix in (("fit", ".npz"), ("figure", ".svg"), ("html", ".html")):
+    for flag, suffix in (("fit", ".npz"), ("train", ".safetensors"), ("figure", ".svg"), ("html", ".html")):
         path = getattr(config, flag)
         if path is not None and path.suffix != suffix:
             raise InputError(f"--{flag} {path}: the name must end in {suffix}")
@@ -132,5 +145,11 @@ def _fitted(out: Path, source: Dataset, judge: Judge) -> ImageCodec:
     from prune.byte_budget.codec_files import StandardCodec
     from prune.byte_budget.table_fitting import FittingSettings, fit_to_file
 
-    # Images of another draw than those that are compared: a table is not judged on what it was fitted to.
     return StandardCodec("jpeg", fit_to_file(FittingSettings(sample=128, seed=0xF17), source, judge, out))
+
+
+def _trained(config: Config, out: Path, source: Dataset, judge: Judge) -> ImageCodec:
+    from prune.byte_budget.codec_training import TrainingSettings, train_to_file
+
+    settings = TrainingSettings(steps=config.train_steps, distortion=config.distortion, seed=0x7EA)
+    return train_to_file(settings, source, judge, out)

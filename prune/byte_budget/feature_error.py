@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,7 +62,15 @@ def open_judge(directory: Path) -> Judge:
     return Judge(model.eval().requires_grad_(False), spec, networks.fingerprint(directory))
 
 
-def sampled(source: Dataset, count: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Rows of `count` images drawn from a source, and their pixels, each (h, w, 3) uint8."""
-    rows = np.random.default_rng(seed).permutation(len(source))[:count]
+def sampled(
+    source: Dataset, count: int, seed: int, part: Literal["all", "learned", "judged"] = "all"
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Rows of at most `count` images drawn from a source, and their pixels, each (h, w, 3) uint8.
+
+    Every fourth image is "judged", the others are "learned": a codec is not judged by what it was fitted to.
+    """
+    rows = np.random.default_rng(seed).permutation(len(source))
+    if part != "all":
+        rows = rows[(rows % 4 == 0) == (part == "judged")]
+    rows = rows[:count]
     return rows, [decode(stored_image(source, int(row))) for row in rows]

@@ -265,7 +265,7 @@ def fit_to_file(settings: FittingSettings, source: Dataset, judge: Judge, out: P
     inputs = {"model": judge.fingerprint, "source": source.manifest.fingerprint}
     with claim_file(out, lambda path: open_meta(path, FORMAT).get("made", {}), settings, inputs) as done:
         if not done:
-            tables, facts = fit_tables(sampled(source, settings.sample, settings.seed)[1], judge)
+            tables, facts = fit_tables(sampled(source, settings.sample, settings.seed, "learned")[1], judge)
             tables.save(out, **facts, made=identity(settings) | inputs)
             low = {int(q): gain for q, gain in facts["gain"].items()}
             note(f"{out}: at the bytes of quality 20 the fitted table has {low[20]:.2f} times the standard's FMSE")
