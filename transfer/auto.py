@@ -97,19 +97,20 @@ def _execute(config: Config, made: AutoPlan) -> None:
     """Run the commands in order; the first that fails ends the program with its exit code."""
     import shlex
 
+    from prune.runs.run_lock import directory_lock
     from transfer.studies.worker import execute
 
-    config.out.mkdir(parents=True, exist_ok=True)
-    with atomic(config.out / "commands.sh") as partial:
-        partial.write_text(made.script(), encoding="utf-8")
-    for line in made.why:
-        note(line)
-    for number, command in enumerate(made.commands, 1):
-        note(f"{number}/{len(made.commands)}: {shlex.join(command)}")
-        with contextlib.redirect_stdout(sys.stderr if config.json else sys.stdout):
-            code, _ = execute(["python", "-m", *command])
-        if code:
-            raise SystemExit(code)
+    with directory_lock(config.out):
+        with atomic(config.out / "commands.sh") as partial:
+            partial.write_text(made.script(), encoding="utf-8")
+        for line in made.why:
+            note(line)
+        for number, command in enumerate(made.commands, 1):
+            note(f"{number}/{len(made.commands)}: {shlex.join(command)}")
+            with contextlib.redirect_stdout(sys.stderr if config.json else sys.stdout):
+                code, _ = execute(["python", "-m", *command])
+            if code:
+                raise SystemExit(code)
     note(f"{made.index}: done; the commands are in {config.out / 'commands.sh'}. What to type next:")
     for line in made.next:
         note(line)

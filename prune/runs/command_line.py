@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prune.index.version import VERSION
+from prune.runs.console_log import HELP, say, variables, without_flags
 from prune.runs.disk_errors import in_words
 from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
@@ -59,6 +60,13 @@ def run_step(program: str, module: str, argv: Sequence[str]) -> int:
     """Parse `argv` for the step in `module` and run it; the exit code."""
     drop_unread_output()
     warn_in_one_line()
+    own, flags = without_flags(argv)
+    with variables({**flags}):
+        return _run(program, module, own)
+
+
+def _run(program: str, module: str, argv: Sequence[str]) -> int:
+    """`run_step` without the flags of every step."""
     config: Any = None
     try:
         with ended_by_signals():
@@ -126,9 +134,9 @@ def _report(program: str, mistake: str) -> None:
     rank, mistake = os.environ.get("RANK", "0"), _cut(printable(mistake))
     distributed = sys.modules.get("torch.distributed")
     if rank == "0":
-        print(f"{program}: {mistake}", file=sys.stderr)
+        say("error", f"{program}: {mistake}")
     elif distributed and distributed.is_available() and distributed.is_initialized():
-        print(f"{program}, process {rank}: {mistake}", file=sys.stderr)
+        say("error", f"{program}, process {rank}: {mistake}")
 
 
 def _cut(line: str, most: int = 2000) -> str:
@@ -139,8 +147,8 @@ def parse(program: str, step: Any, argv: Sequence[str]) -> Any:
     """Parse `argv` into the step's `Config`; exits with code 2 on a wrong flag or value."""
     import tyro
 
-    about = f"{step.__doc__}\nExit codes:\n\n{table()}"
-    return tyro.cli(step.Config, prog=program, description=about, args=list(argv))
+    about = f"{step.__doc__}\n{HELP}\nExit codes:\n\n{table()}"
+    return tyro.cli(step.Config, prog=program, description=about, args=without_flags(argv)[0])
 
 
 def _overview(program: str, summary: str, steps: Mapping[str, str]) -> str:

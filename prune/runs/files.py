@@ -7,10 +7,10 @@ Nothing here imports more than the standard library, so that `--help` stays quic
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any, Literal
 
 from prune.index.whole_files import InputError, atomic, counted, need_file, needing, read_json, write_json
+from prune.runs.console_log import say
 
 __all__ = [
     "InputError",
@@ -31,9 +31,9 @@ __all__ = [
 
 
 def note(text: str) -> None:
-    """Print a line on standard error, once: from rank 0 alone."""
+    """Print a line on standard error, once: from rank 0 alone; with --log-json as JSON, with --quiet not at all."""
     if os.environ.get("RANK", "0") == "0":
-        print(printable(text), file=sys.stderr, flush=True)
+        say("note", printable(text))
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 
+from prune.runs.console_log import plain_lines, say
 from transfer.studies.forecast import Forecast
 from transfer.studies.task import Task
 
@@ -77,7 +78,8 @@ class StudyDisplay:
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
         )
-        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._shown = self._console.is_terminal and plain_lines()
+        self._progress = Progress(*columns, console=self._console, disable=not self._shown)
         cost = {task.name: task.cost + 1 for task in todo}  # every task takes some time
         self._cost = cost
         self._bar = self._progress.add_task("", total=sum(cost.values()), done=self._done, all=self._all)
@@ -101,8 +103,10 @@ class StudyDisplay:
         self._done += 1
         self._progress.advance(self._bar, self._cost[task.name])
         self._update()
-        if not self._console.is_terminal:
-            print(f"[{self._done}/{self._all}] {task.name} {seconds:.1f} s", file=self._stream, flush=True)
+        if not self._shown:
+            facts = {"what": task.name, "done": self._done, "total": self._all, "seconds": round(seconds, 1)}
+            text = f"[{self._done}/{self._all}] {task.name} {seconds:.1f} s"
+            say("progress", text, self._stream, **facts)
 
     def _update(self) -> None:
         self._progress.update(self._bar, description=", ".join(self._running), done=self._done)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs import compute_device
+from prune.runs.console_log import LOG_JSON, QUIET, variables
 from prune.runs.exit_codes import ExitCode
 
 _PROGRAMS = ("prune", "pretrain", "transfer")
@@ -49,7 +50,9 @@ def execute(command: Sequence[str], log: Path | None = None) -> tuple[int, float
         Seconds.
     """
     begin = time.monotonic()
-    with _logged(log, " ".join(command)) if log else contextlib.nullcontext(), _own_signals():
+    # What --quiet and --log-json ask for is about the study's own output; a task's log is for people.
+    plain = variables({QUIET: None, LOG_JSON: None}) if log else contextlib.nullcontext()
+    with plain, _logged(log, " ".join(command)) if log else contextlib.nullcontext(), _own_signals():
         code = _call(command)
     _clean()
     return code, time.monotonic() - begin
