@@ -124,7 +124,10 @@ def _check_table(path: Path, name: str, array: np.ndarray | None, n: int) -> Non
     from prune.scores.streaming import blocks, read_rows
 
     if array is None or array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: {name!r} is missing, or not a table of numbers")
+        raise InputError(
+            f"{path}: {name!r} is missing, or not a table of numbers; numpy.savez({path.name!r}, {name}=ARRAY) writes "
+            "one, a row for each image"
+        )
     if len(array) != n:
         raise InputError(f"{path}: {name!r} has {len(array)} rows, and the manifest lists {n} images")
     for rows in blocks(n):

@@ -52,10 +52,12 @@ class Config:
 
 def run(config: Config) -> None:
     """Draw the data set, unless it is up to date."""
-    if config.per_class < 8 or config.rare < 2 or config.target_train < 2 or config.target_test < 1:
-        raise InputError("at least 8 images a class, 2 of a rare one, 2 target images for training and 1 for testing")
-    if not (0 <= config.duplicates < 0.5 and 0 <= config.mislabelled < 0.5):
-        raise InputError("--duplicates and --mislabelled must lie in [0, 0.5)")
+    for flag, least in {"per_class": 8, "rare": 2, "target_train": 2, "target_test": 1}.items():
+        if getattr(config, flag) < least:
+            raise InputError(f"--{flag.replace('_', '-')} {getattr(config, flag)}: at least {least} is needed")
+    for flag in ("duplicates", "mislabelled"):
+        if not 0 <= getattr(config, flag) < 0.5:
+            raise InputError(f"--{flag} {getattr(config, flag)}: a share from 0 to less than 0.5 is needed")
     if not 1 <= config.irrelevant <= 24:
         raise InputError(f"--irrelevant {config.irrelevant}: 1 to 24 patterns are possible")
     at_least(config, 0, "seed")

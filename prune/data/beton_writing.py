@@ -138,7 +138,10 @@ def need_two_classes(images: str, listing: Listing) -> None:
     if len(listing.classes) < 2:
         inside = all(one.count("/") > 1 for one in listing.ids) and Path(images).is_dir()
         deeper = f"; where its own folders are the classes, give {Path(images) / listing.classes[0]}" if inside else ""
-        raise InputError(f"{images}: holds one class, {listing.classes[0]!r}; at least two are needed{deeper}")
+        without = "; images without labels: divide them among two folders, and give `prune score --clusters 100`"
+        raise InputError(
+            f"{images}: holds one class, {listing.classes[0]!r}; at least two are needed{deeper or without}"
+        )
 
 
 def need_images(images: str, listing: Listing) -> None:

@@ -56,7 +56,9 @@ class JpegTables:
         steps, full = arrays.get("steps"), arrays.get("full_colour")
         shapes = steps is not None and full is not None and steps.shape == (100, 2, 64) and full.shape == (100,)
         if steps is None or full is None or not shapes or steps.dtype != np.uint8 or (steps == 0).any():
-            raise InputError(f"{path}: not whole: 100 pairs of 64 steps from 1 to 255 are expected")
+            raise InputError(
+                f"{path}: not whole: 100 pairs of 64 steps from 1 to 255 are expected; `prune codecs --fit` writes them"
+            )
         pairs = tuple((tuple(map(int, one[0])), tuple(map(int, one[1]))) for one in steps)
         return JpegTables(pairs, tuple(bool(value) for value in full))
 

@@ -57,7 +57,7 @@ def list_of_labels(file: Path, reading: Reading) -> Listing:
     named = [name.lower() for name in (reading.path_column, reading.label_column) if name and not name.isdigit()]
     table = read_table(file, (*_PATHS, *_CLASSES, _BOXES, *named), reading.delimiter)
     if not table.rows:
-        raise InputError(f"{file}: lists no images")
+        raise InputError(f"{file}: lists no images; a line has the path of an image and its class")
     at, by, remarks = _columns(file, table, reading)
     if table.header is None and len(table.rows) > 1 and [_is_image(row[at]) for row in table.rows[:2]] == [False, True]:
         table = Table(table.rows[0], table.rows[1:])  # a header of words that are not known here
@@ -95,7 +95,7 @@ def paths_and_classes(file: Path) -> tuple[list[str], list[str] | None]:
         return read_lines(file), None
     table = read_table(file, (*_PATHS, *_CLASSES, _BOXES))
     if not table.rows:
-        raise InputError(f"{file}: lists no images")
+        raise InputError(f"{file}: lists no images; a line has the path of an image and its class")
     if table.header is None or len(table.header) == 1:
         at, by = 0, 1 if len(table.rows[0]) == 2 else None
     else:
@@ -220,7 +220,7 @@ def _check_meaning(file: Path, names: Sequence[str], numbered: bool) -> None:
 def _ids(file: Path, root: Path, paths: Sequence[str]) -> list[str]:
     """Paths relative to the root, `/` between parts."""
     ids = []
-    for path in paths:
+    for number, path in enumerate(paths, 1):
         name = path
         if "\\" in name and not os.path.exists(root / name):
             name = name.replace("\\", "/")
@@ -230,7 +230,9 @@ def _ids(file: Path, root: Path, paths: Sequence[str]) -> list[str]:
             name = PurePosixPath(name).relative_to(root.absolute().as_posix()).as_posix()
         parts = PurePosixPath(name).parts
         if not parts:
-            raise InputError(f"{file}: a line has a class and no path")
+            raise InputError(
+                f"{file}: image {number} of the list has a class and no path: write its path, or remove the line"
+            )
         if ".." in parts:
             raise InputError(f"{file}: {path!r} leads out of {root}; give --root the folder that holds all images")
         ids.append("/".join(parts))

@@ -255,7 +255,8 @@ def plain_ids(ids: np.ndarray, root: str | None, separator: str | None) -> np.nd
 def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
     if (repeat := first_repeat(ids)) is not None:
         raise InputError(
-            f"{given.path}: {counted(repeat[0], 'id is', 'ids are')} repeated (first: {shown(ids[repeat[1]])})"
+            f"{given.path}: {counted(repeat[0], 'id is', 'ids are')} repeated (first: {shown(ids[repeat[1]])}); "
+            "list each once"
         )
     rows, twice = find(ids, np.asarray(manifest.ids))
     if twice.any():
@@ -275,7 +276,7 @@ def _by_digest(given: Given, manifest: Manifest, allow_changed: bool) -> tuple[n
     if len(again := np.flatnonzero(np.diff(np.sort(digests)) == 0)):
         raise InputError(
             f"{given.path}: {counted(len(again), 'digest is', 'digests are')} repeated "
-            f"(first: {np.sort(digests)[again[0]]:016x})"
+            f"(first: {np.sort(digests)[again[0]]:016x}); list each once"
         )
     listed = np.isin(manifest.digests, digests)  # all images with these bytes
     lost = digests[~np.isin(digests, manifest.digests)]

@@ -52,7 +52,9 @@ def find_columns(schema: pa.Schema, place: str | Path, reading: Reading = AS_USU
     if not (_is_bytes(kind) or _is_text(kind) or (pa.types.is_struct(kind) and {"bytes", "path"} & _fields(kind))):
         raise InputError(f"{place}: column {image} holds {kind}; encoded images or paths to them are expected")
     if pa.types.is_nested(schema.field(label).type):
-        raise InputError(f"{place}: column {label} gives several labels an image; one is supported")
+        raise InputError(
+            f"{place}: column {label} gives several labels an image; one is supported: name another by --label-column"
+        )
     names = features.get(label, {}).get("names")
     return Columns(image, label, tuple(map(str, names)) if isinstance(names, list) else None)
 

@@ -105,10 +105,18 @@ def read_table(path: Path, header_words: Sequence[str], delimiter: str | None = 
 
 
 def _csv_rows(path: Path, text: str, delimiter: str) -> list[list[str]]:
+    rows: list[list[str]] = []
+    begun = 1  # the line at which the next row begins; a row with quotation marks may have several lines
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except (csv.Error, TypeError) as error:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        for row in reader:
+            rows.append(row)
+            begun = reader.line_num + 1
+    except TypeError as error:  # the delimiter is no single character
         raise InputError(f"{path}: not a table ({error})") from None
+    except csv.Error as error:
+        way_out = 'a cell that begins with " has to end with one, and a " inside it is written twice'
+        raise InputError(f"{path}: not a table from line {begun} on ({error}): {way_out}") from None
     return [row for row in rows if any(cell.strip() for cell in row) and not _COMMENT.match(row[0])]
 
 

@@ -127,7 +127,7 @@ def open_columns(path: Path, *, mapped: bool, verify: bool) -> tuple[dict[str, A
             _check_meta(meta)
             _check_lengths(columns, meta)
     except InputError as error:
-        raise InputError(f"{path}: not a valid index: {error}") from None
+        raise InputError(f"{path}: not a valid index: {error}; fetch or make the index again") from None
     return columns, meta
 
 
@@ -159,7 +159,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         _check_meta(meta)
     except InputError as error:
-        raise InputError(f"{path}: not a valid index: {error}") from None
+        raise InputError(f"{path}: not a valid index: {error}; fetch or make the index again") from None
     return meta
 
 

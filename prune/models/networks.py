@@ -132,6 +132,9 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
         model.load_state_dict(load_file(str(directory / "model.safetensors")))
     except (KeyError, TypeError) as error:
         raise InputError(f"{directory}/model.json: incomplete ({error})") from None
+    except InputError as error:
+        here = "" if str(directory) in str(error) else f"{directory}/model.json: "
+        raise InputError(f"{here}{error}") from None
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(
             f"{directory}/model.safetensors: damaged or of another network ({str(error).splitlines()[0]})"

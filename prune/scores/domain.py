@@ -105,7 +105,9 @@ def domain_scores(
     fold = _folds(keys, folds)
     rows = _sample(source, keys, sample)
     if len(rows) < 2 * folds:
-        raise InputError(f"domain scores need at least {2 * folds} source images with finite features")
+        raise InputError(
+            f"domain scores need at least {2 * folds} source images with finite features; take 'domain' off --also"
+        )
     mine = _Side(gather(source, rows), fold[rows])
     theirs, their_folds = {}, {}
     for name, features in targets.items():
@@ -114,7 +116,10 @@ def domain_scores(
         picked = _sample(features, their_keys, sample)
         theirs[name] = _Side(gather(features, picked), their_folds[name][picked])
         if len(picked) < 2 * folds:
-            raise InputError(f"target {name}: {len(picked)} images with finite features; at least {2 * folds} needed")
+            raise InputError(
+                f"target {name}: {len(picked)} images with finite features; domain scores need at least {2 * folds}: "
+                "add images to the target, or take 'domain' off --also"
+            )
     basis = _basis([mine, *theirs.values()])
     mine = basis.rotated(mine)
     fits = {name: _fit(mine, basis.rotated(side), basis.spread, folds) for name, side in theirs.items()}
