@@ -20,6 +20,7 @@ STEPS = {
     "compress-report": "transfer.compress_report: write a page about compressions",
     "export": "transfer.export: write a model as ONNX files for a device, fp32 and int8, compared and measured",
     "watch": "transfer.watch: compare a compressed model with its original on new images",
+    "watch-codec": "transfer.watch_codec: watch the feature error and bytes of compressed images as they come",
     "study": "transfer.study: compare backbones trained on all, random and selected images, on the same targets",
     "report": "transfer.report: write a study's page: verdicts, charts and costs",
     "incremental": "transfer.incremental: learn classes in tasks, with a memory of raw or compressed exemplars",
