@@ -80,7 +80,7 @@ class Decision:
     choice : Choice
     excluded : dict of str to (n,) bool
         Samples that could not be kept, by the first cause that applies: "never", "suspect", "leak", "gate",
-        "duplicate".
+        "duplicate". This and the next two are empty unless the decision is traced.
     stages : list of Stage
         The orders in which the others were taken.
     least_odds : float
@@ -150,6 +150,7 @@ def decide(
     features: np.ndarray | None = None,
     feature_rows: np.ndarray | None = None,
     groups: Groups | None = None,
+    trace: bool = False,
 ) -> Decision:
     """Keep `budget` samples of a pool.
 
@@ -170,13 +171,25 @@ def decide(
         The samples whose features these are; all when absent.
     groups : Groups, optional
         For `rules.floor_groups`.
+    trace : bool
+        Also keep what explains the decision: causes and orders, some arrays over all samples.
 
     Raises
     ------
     InputError
         Constraints that the budget cannot meet, or scores or votes that the method needs and the pool lacks.
     """
-    whole = partial(_decide, pool, rules, parts, budget, gate, features=features, feature_rows=feature_rows)
+    whole = partial(
+        _decide,
+        pool,
+        rules,
+        parts,
+        budget,
+        gate,
+        features=features,
+        feature_rows=feature_rows,
+        trace=trace or rules.floor_groups is not None,
+    )
     first = whole(constraints)
     if rules.floor_groups is None:
         return first
@@ -219,6 +232,7 @@ def _decide(
     *,
     features: np.ndarray | None,
     feature_rows: np.ndarray | None,
+    trace: bool,
 ) -> Decision:
     arrays, label, count, always = pool.arrays, pool.label, len(pool.classes), constraints.always
     n, methods = len(label), [part.method for part in parts]
@@ -229,17 +243,15 @@ def _decide(
     floor = class_floors(rules.floor, np.bincount(label, minlength=count), budget)
     low = np.zeros(count, np.int64) if floor is None else floor
     eligible = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
-    causes = _listed_causes(pool, rules, constraints, eligible)
+    causes = _listed_causes(pool, rules, constraints, eligible) if trace else {}
     ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
     counted = votes_of(pool, rules) if any(method.quota == "evidence" for method in methods) else None
     least_odds = float("nan")
     if gate.width < 1:
         passing = let_through(gate, eligible, label, low, budget, protected, always, ties)
-        causes["gate"] = eligible & ~passing
-        shut = gate.odds[~passing]
-        most = float(np.nanmax(shut)) if (~np.isnan(shut)).any() else -np.inf
-        inside = gate.odds[passing]
-        least_odds = float(np.min(inside[inside >= most], initial=np.inf))
+        if trace:
+            causes["gate"] = eligible & ~passing
+            least_odds = _least_odds(gate.odds, passing)
         eligible &= passing
         if counted is not None:
             counted = counted.through(*(np.bincount(k, minlength=count) for k in (label, label[passing])))
@@ -250,7 +262,8 @@ def _decide(
         copies = eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
     else:
         copies = np.zeros(n, bool)
-    causes["duplicate"] = eligible & copies
+    if trace:
+        causes["duplicate"] = eligible & copies
     eligible &= ~copies
     source = Candidates(
         label,
@@ -276,9 +289,16 @@ def _decide(
         cut=rules.cut,
         complexity=rules.complexity,
         seed=rules.seed,
-        stages=stages,
+        stages=stages if trace else None,
     )
     return Decision(choice, causes, stages, least_odds)
+
+
+def _least_odds(odds: np.ndarray, passing: np.ndarray) -> float:
+    """The least odds that pass by themselves: what floors hold open lies below the best that is shut out."""
+    shut, inside = odds[~passing], odds[passing]
+    most = float(np.nanmax(shut)) if (~np.isnan(shut)).any() else -np.inf
+    return float(np.min(inside[inside >= most], initial=np.inf))
 
 
 def _listed_causes(pool: Pool, rules: Rules, constraints: Constraints, eligible: np.ndarray) -> dict[str, np.ndarray]:

@@ -111,6 +111,7 @@ def _decided(
         features=features.features if features is not None else None,
         feature_rows=features.rows if features is not None and features.partial else None,
         groups=groups,
+        trace=True,
     )
     return decision, rules
 
