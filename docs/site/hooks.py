@@ -36,6 +36,7 @@ OUTSIDE = {
 }
 """Markdown files outside docs/ and the pages that they become."""
 _LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
+_INDENTED = re.compile(r"^( {1,3})```\w*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"(^[ ]*```.*?^[ ]*```)", re.MULTILINE | re.DOTALL)
 
 
@@ -103,8 +104,13 @@ def relinked(markdown: str, source: str, page: str, where: dict[str, str]) -> st
         place = where.get(target, f"files/{target}")
         return match[1] + posixpath.relpath(place, posixpath.dirname(page) or ".") + match[3]
 
-    parts = _FENCE.split(markdown)
+    parts = _FENCE.split(_INDENTED.sub(_in_item, markdown))
     return "".join(part if place % 2 else _LINK.sub(link, part) for place, part in enumerate(parts))
+
+
+def _in_item(match: re.Match[str]) -> str:
+    """A fenced block inside an item of a list as the indented block that Markdown's library reads there."""
+    return "".join(f"{' ' * 8}{line[len(match[1]) :]}" for line in match[2].splitlines(keepends=True)) + "\n"
 
 
 def _target(source: str, link: str) -> str:

@@ -11,6 +11,7 @@ import select
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,14 @@ class Browser:
         """Addresses that the page asked for."""
         sent = [event for event in self.events if event["method"] == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in sent]
+
+    def serious(self) -> list[str]:
+        """What axe-core calls serious or critical on the page, with the first element of each."""
+        (folder,) = find_spec("axe_playwright_python").submodule_search_locations
+        self.run((Path(folder) / "axe.min.js").read_text(encoding="utf-8") + "; 1")
+        found = self.run("axe.run(document, { resultTypes: ['violations'] }).then((r) => r.violations)")
+        worst = [one for one in found if one["impact"] in ("serious", "critical")]
+        return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in worst]
 
     def screenshot(self, *, whole: bool = False) -> bytes:
         """PNG of the window, or of the whole page."""

@@ -5,7 +5,6 @@ import csv
 import io
 import itertools
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
@@ -146,17 +145,8 @@ def test_a_table_can_be_saved_as_csv_as_it_is_filtered_and_formulas_are_guarded(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(big, browser, scheme: str):
     browser.open(big, prefers_color_scheme=scheme)
-    assert serious(browser) == []
+    assert browser.serious() == []
     assert browser.run("document.querySelectorAll('nav a[href=\"#commands\"]').length") == 1
-
-
-def serious(browser) -> list[str]:
-    """What axe-core calls serious or critical, with the first element of each."""
-    (folder,) = find_spec("axe_playwright_python").submodule_search_locations
-    browser.run((Path(folder) / "axe.min.js").read_text(encoding="utf-8") + "; 1")
-    found = browser.run("axe.run(document, { resultTypes: ['violations'] }).then((r) => r.violations)")
-    worst = [one for one in found if one["impact"] in ("serious", "critical")]
-    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in worst]
 
 
 def test_every_chart_is_drawn_for_the_evaluation_that_is_chosen(big, browser):

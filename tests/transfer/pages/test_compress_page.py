@@ -81,6 +81,7 @@ def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
     assert browser.run("document.querySelectorAll('table b, table i, h1 i, td i').length") == 0
     assert browser.run("document.querySelectorAll('.chart svg').length") >= 5
     assert browser.run("document.querySelectorAll('tbody tr').length") == len(LINES)
+    assert browser.serious() == []
 
 
 def test_several_runs_share_the_charts_and_a_run_without_latencies_is_not_in_that_chart(run, tmp_path, capsys):
