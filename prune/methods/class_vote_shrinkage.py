@@ -196,11 +196,11 @@ def fill_rest(
     >>> fill_rest(np.array([True, False, False]), np.array([0.0, 1.0, 2.0]), 2)
     array([ True, False,  True])
     """
-    n = len(kept)
-    order = np.lexsort((np.arange(n) if keys is None else keys, -np.asarray(criterion, np.float64)))
-    free = ~kept if may is None else may & ~kept
+    free = np.flatnonzero(~kept if may is None else may & ~kept)  # a gate leaves few of many millions
+    worst_last = -np.asarray(criterion[free], np.float64)
+    order = np.argsort(worst_last, kind="stable") if keys is None else np.lexsort((keys[free], worst_last))
     found = kept.copy()
-    found[order[free[order]][: budget - int(kept.sum())]] = True
+    found[free[order[: budget - int(kept.sum())]]] = True
     return found
 
 

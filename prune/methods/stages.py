@@ -20,7 +20,7 @@ class Stage:
     ----------
     rank : str
         "random", "el2n:top", ...; with alternatives, the one that was used.
-    place : (n,) int64
+    place : (n,) int32
         Place in the order, from 0: inside the class, or over all samples. -1 for samples that were not to choose from:
         they may not be kept, are always kept, or an earlier stage kept them.
     quotas : (c,) or (1,) int64
@@ -50,7 +50,7 @@ class Stage:
 
 
 def whole_places(n: int, rows: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Places of `rows`, (m,) int, as an array over all n samples, -1 for the others; (n,) int64."""
-    found = np.full(n, -1, np.int64)
+    """Places of `rows`, (m,) int, as an array over all n samples, -1 for the others; (n,) int32."""
+    found = np.full(n, -1, np.int32)
     found[rows] = place
     return found
