@@ -51,7 +51,7 @@ gpu-check: .venv/ready
 
 docs: .venv/ready
 	@$(BIN)/properdocs build --strict --quiet --config-file mkdocs.yml --site-dir $(DOCS)
-	@echo "$(DOCS)/index.html"
+	@echo "$(DOCS)/index.html (to search all pages: python3 -m http.server --directory $(DOCS))"
 
 test: .venv/ready
 	@PYTHON=$(PYTHON) install/system.sh test

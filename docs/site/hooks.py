@@ -70,7 +70,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
             place = f"files/{target}"
             if target not in where and (ROOT / target).is_file() and not files.get_file_from_path(place):
                 files.append(File.generated(config, place, abs_src_path=str(ROOT / target)))
-    colours = [HtmlFormatter(style="friendly").get_style_defs(".codehilite")]
+    colours = [HtmlFormatter(style="default").get_style_defs(".codehilite")]
     colours.append(HtmlFormatter(style="github-dark").get_style_defs("[data-bs-theme=dark] .codehilite"))
     files.append(File.generated(config, "css/code.css", content="\n".join(colours)))
     return files
