@@ -108,14 +108,17 @@ class Ranks:
         """
         if self.world == 1:
             return network
+        spread = network
         if self.sync_bn:
             if not sync_batch_norm.layers(network):
                 note("--sync-bn: this network has no batch norm, so it changes nothing")
-            network = sync_batch_norm.synchronised(network)
+            spread = sync_batch_norm.synchronised(network)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the new name for broadcast_buffers is not in torch 2.6
-            found: nn.Module = self.accelerator.prepare(network)
-            return found
+            found: nn.Module = self.accelerator.prepare(spread)
+        if self.sync_bn:
+            sync_batch_norm.share_buffers(network, spread)
+        return found
 
     def without_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Accumulate gradients without averaging them yet."""

@@ -47,6 +47,12 @@ def synchronised(network: nn.Module) -> nn.Module:
     return converted
 
 
+def share_buffers(network: nn.Module, converted: nn.Module) -> None:
+    """Give `network` the buffers of its converted form, which are others where that was moved to a device since."""
+    for name, module in converted.named_modules():
+        network.get_submodule(name)._buffers.update(module._buffers)
+
+
 def layers(network: nn.Module) -> int:
     """How many batch norms a network has."""
     return sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules())

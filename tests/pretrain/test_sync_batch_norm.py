@@ -13,7 +13,7 @@ from pretrain import optimisation, train, training_loop
 from pretrain.distributed import open_ranks
 from pretrain.learner import Learner
 from pretrain.recipes import RECIPES
-from pretrain.sync_batch_norm import layers, refuse, synchronised
+from pretrain.sync_batch_norm import layers, refuse, share_buffers, synchronised
 from prune.models.networks import MEAN, STD, load_model
 from prune.runs.files import InputError
 
@@ -115,3 +115,15 @@ def test_processes_pass_equally_often_where_batch_norm_waits_for_all_of_them(syn
         assert sum(sizes) == images
         found.append(len(sizes))
     assert found == passes
+
+
+def test_statistics_stay_shared_when_the_synchronised_network_has_moved():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4))
+    other = synchronised(network)
+    for module in other.modules():  # as a move to another device does
+        module._buffers.update({name: buffer.clone() for name, buffer in module._buffers.items()})
+    share_buffers(network, other)
+    with torch.no_grad():
+        dict(other.named_buffers())["1.running_mean"].fill_(7)
+    assert network[1].running_mean.tolist() == [7, 7, 7, 7]
+    assert [name for name, _ in network.named_buffers()] == [name for name, _ in other.named_buffers()]
