@@ -14,7 +14,9 @@ import numpy as np
 from prune.index.pruned_index import PrunedIndex
 from prune.methods import presets
 from prune.methods.decision import Decision, Rules, decide, gate_of, parts_of, rules_of
+from prune.methods.gate_scores import OpenGate, chosen_gate
 from prune.methods.group_floors import Groups, read_groups
+from prune.methods.mixing import Part
 from prune.methods.selection_inputs import (
     Constraints,
     SelectionInputs,
@@ -79,7 +81,7 @@ def kept_by(index: PrunedIndex, given: SelectionInputs, scores: Path) -> np.ndar
     """What the rules of an index keep by the scores of another surrogate, (n,) bool; lists of ids play no part."""
     weights = last_selection(index).get("inputs", {}).get("weights")
     values = None if weights is None else np.array([float(weights[name]) for name in given.classes])
-    decision, _ = _decided(index, given, Constraints(None, None, values), None, scores, None)
+    decision, _ = _decided(index, given, Constraints(None, None, values), None, scores, None, as_recorded=False)
     found = np.zeros(len(given.manifest), bool)
     found[decision.choice.rows] = True
     return found
@@ -92,6 +94,8 @@ def _decided(
     groups: Groups | None,
     scores: Path | None,
     place: Path | None,
+    *,
+    as_recorded: bool = True,
 ) -> tuple[Decision, Rules]:
     """The decision by the rules that an index records; floors of groups hold where groups are given."""
     config = last_selection(index).get("config", {})
@@ -99,6 +103,9 @@ def _decided(
     rules = rules if groups is not None else replace(rules, floor_groups=None)
     keep = config.get("keep")
     parts = parts_of(rules, len(index) / len(given.manifest) if keep is None else float(keep), given.arrays)
+    gate = gate_of(rules, given.arrays, given.meta)
+    if as_recorded:
+        parts, gate = _recorded(last_selection(index), parts, gate, given)
     needed = any(presets.needs_features(part.method.rank) for part in parts)
     features = features_of(scores, given, place) if needed else None
     decision = decide(
@@ -106,7 +113,7 @@ def _decided(
         rules,
         parts,
         len(index),
-        gate_of(rules, given.arrays, given.meta),
+        gate,
         constraints,
         features=features.features if features is not None else None,
         feature_rows=features.rows if features is not None and features.partial else None,
@@ -114,6 +121,21 @@ def _decided(
         trace=True,
     )
     return decision, rules
+
+
+def _recorded(
+    step: dict[str, Any], parts: list[Part], gate: OpenGate, given: SelectionInputs
+) -> tuple[list[Part], OpenGate]:
+    """Methods and gate as the index records them: what a name such as winnow stands for may have changed since."""
+    pairs = step.get("parts") or [step.get("method")]
+    if len(pairs) == len(parts) and all(isinstance(pair, dict) for pair in pairs):
+        settings = [{name: pair[name] for name in ("quota", "rank", "base", "trim") if name in pair} for pair in pairs]
+        parts = [replace(part, method=replace(part.method, **own)) for part, own in zip(parts, settings)]
+    width = (step.get("gate") or {}).get("width", 1.0)
+    if width != gate.width:
+        wanted = "open" if width == 1 else f"{step['gate']['score']}:{width}"
+        gate = chosen_gate(wanted, given.arrays, given.meta)
+    return parts, gate
 
 
 def last_selection(index: PrunedIndex) -> dict[str, Any]:
@@ -130,7 +152,8 @@ def _check(name: str, flag: str, now: str | None, inputs: dict[str, Any]) -> Non
         return
     file = "the manifest" if name == "source" else "the scores file" if name == "scores" else f"the list of --{name}"
     if recorded is None:
-        raise InputError(f"{flag}: the index was made without {file}")
+        way = ", and name the source with --manifest" if name == "scores" else ""
+        raise InputError(f"{flag}: the index was made without {file}: leave it out{way}")
     if now is None:
         raise InputError(f"the index was made with {file}: give it with --{name}")
     raise InputError(f"{flag}: not {file} that the index was made from (fingerprint {now}, recorded {recorded})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,6 +191,20 @@ def test_an_index_that_was_changed_since_or_needs_a_list_is_refused(case):
     PrunedIndex.load(out).sample(0.5).save(part)
     with pytest.raises(InputError, match="made by select → sample"):
         explain.run(explain.Config(index=part, scores=case.scores, classes=("ant",)))
+
+
+def test_an_index_of_a_version_in_which_the_method_meant_something_else_is_explained_as_it_was_made(case, capsys):
+    out = case.folder / "old.index.npz"
+    selection.run(
+        selection.Config(scores=case.scores, out=out, keep=0.3, quota="size", rank="el2n:bottom", gate="open")
+    )
+    index = PrunedIndex.load(out)
+    step = index.provenance[-1]
+    config = {key: value for key, value in step["config"].items() if key != "gate"}  # an older version had no gate
+    replace(index, provenance=[{**step, "config": {**config, "quota": None, "rank": None}}]).save(out)
+    found = explained(case, out, capsys, id=tuple(i.decode() for i in case.manifest.ids))
+    assert [one["kept"] for one in found] == [row in index.positions for row in range(60)]
+    assert {order["rank"] for one in found for order in one["orders"]} == {"el2n:bottom"}
 
 
 def test_floors_of_groups_hold_within_the_budget_and_name_the_largest_that_fits(case):

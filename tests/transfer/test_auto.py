@@ -66,6 +66,7 @@ def test_a_named_surrogate_is_taken_and_floors_take_no_more_than_a_tenth_of_the_
     assert any("No class has a floor" in line for line in made.why)
 
 
+@pytest.mark.slow
 def test_one_command_gives_what_its_printed_commands_give_byte_for_byte_and_resumes(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = toy.root / "data"
