@@ -8,7 +8,7 @@ and drops samples; `adaptive` stores pixels while there is room, then re-compres
 for the bytes that it frees. After every --every samples the network learns from the memory, the importance of its
 samples and the share that each quality keeps of them are updated, and the accuracy on the classes so far is measured.
 Writes OUT/result.json, OUT/report.html (the curve) and OUT/cells/<run>/. The same command resumes a run that was
-stopped.
+stopped. The budget may change meanwhile (--budget-schedule, --budget-file): a smaller one holds at once.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class Config:
     """Run directory."""
     memory: Recorded[str]
     """Size of the memory: bytes (6MB, 500kB, 6144000), or the bytes of N raw images (400raw)."""
+    budget_schedule: tuple[str, ...] = ()
+    """Sizes from a number of arrived samples on, such as 1000:500kB 3000:2MB; --memory until the first."""
+    budget_file: Location[Path | None] = None
+    """File with one size, read again before every round; while it has none the last good one holds."""
+    write_limit: str | None = None
+    """Most bytes written to the memory in a round, such as 200kB: new samples and re-compressed ones."""
     policies: Growing[tuple[Literal["raw", "uniform", "adaptive"], ...]] = ("raw", "uniform", "adaptive")
     """How room is made in the memory."""
     seeds: Growing[tuple[int, ...]] = (0, 1, 2)
@@ -92,7 +98,10 @@ def _run(config: Config) -> None:
 
     need_one_process()
     setting = _setting(config)
-    need_room(config.memory, setting.memory, [ladder(setting, policy) for policy in config.policies])
+    ladders = [ladder(setting, policy) for policy in config.policies]
+    need_room(config.memory, setting.memory, ladders)
+    for step, (_, size) in zip(config.budget_schedule, setting.budget.schedule):
+        need_room(step, size, ladders, "--budget-schedule")
     train, test = open_splits(
         config.train, config.test, config.out, lambda here, there: need_same_classes(here, there, 1)
     )
@@ -119,6 +128,7 @@ def _setting(config: Config) -> StreamSetting:
     """Check every flag that can be checked without reading images."""
     from pretrain.distributed import dtype_of
     from prune.byte_budget.codec_files import need_qualities, open_codec
+    from transfer.continual.changing_budget import ChangingBudget, read_schedule
     from transfer.continual.continual_inputs import learning_recipe
     from transfer.continual.exemplars import memory_bytes, need_rank
     from transfer.continual.stream_run import StreamSetting
@@ -155,6 +165,8 @@ def _setting(config: Config) -> StreamSetting:
         rank=config.rank,
         init=config.init,
         workers=config.workers,
+        budget=ChangingBudget(read_schedule(config.budget_schedule, side), config.budget_file, side),
+        write_limit=None if config.write_limit is None else memory_bytes(config.write_limit, side, "--write-limit"),
     )
 
 

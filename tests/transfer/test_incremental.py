@@ -12,6 +12,7 @@ import pytest
 from pretrain import preemption
 from pretrain.learner import Learner
 from prune.data.dataset import open_dataset
+from prune.data.jpeg_tables import JpegTables
 from prune.runs.files import InputError, read_json
 from transfer import incremental, stream
 from transfer.continual import class_learner, exemplars, stream_memory, stream_run
@@ -288,12 +289,57 @@ def test_a_killed_stream_resumes_to_the_same_end(toy, streamed, tmp_path, monkey
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"memory": "300"}, "shared headers"), ({"memory": "700", "policies": ("raw",)}, "one raw image takes 768"),
-     ({"ladder": (10, 50)}, "--ladder 10 50"), ({"every": 0}, "--every 0")],
+     ({"ladder": (10, 50)}, "--ladder 10 50"), ({"every": 0}, "--every 0"),
+     ({"budget_schedule": ("9:300",)}, "--budget-schedule 9:300: shared headers"),
+     ({"write_limit": "-3"}, "--write-limit -3"), ({"codec": "heic"}, "--codec heic")],
 )  # fmt: skip
 def test_mistakes_of_a_stream_are_named_before_anything_is_written(toy, tmp_path, change, words):
     with pytest.raises(InputError, match=words):
         stream.run(replace(stream_settings(toy, tmp_path / "out"), **change))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduled_budget_shrinks_and_grows_and_a_killed_stream_resumes_to_the_same_end(toy, tmp_path, monkeypatch):
+    config = replace(
+        stream_settings(toy, tmp_path / "whole"), policies=("adaptive",), budget_schedule=("12:3kB", "24:5kB")
+    )
+    stream.run(config)
+    records = read_json(config.out / "result.json")["cells"][0]["records"]
+    assert [one["budget"] for one in records] == [8000, 3000, 5000]
+    assert all(one["bytes"] <= one["budget"] for one in records)
+    assert records[0]["bytes"] > 3000
+    assert "changed between 3,000 and 8,000 bytes" in (config.out / "report.html").read_text()
+    other = replace(config, out=tmp_path / "killed")
+    saved = stream_run._save
+
+    def save_and_stop(*given):
+        saved(*given)
+        if given[2] == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_run, "_save", save_and_stop)
+        with pytest.raises(Killed):
+            stream.run(other)
+    stream.run(other)
+    name = "cells/adaptive-s0/result.json"
+    assert (other.out / name).read_bytes() == (config.out / name).read_bytes()
+    with pytest.raises(InputError, match="budget_schedule"):
+        stream.run(replace(config, budget_schedule=("12:4kB",)))
+
+
+def test_a_codec_from_a_file_is_part_of_what_identifies_a_run(toy, tmp_path):
+    steps = ((tuple([20] * 64), tuple([10] * 64)),) * 100
+    JpegTables(steps, (True,) * 100).save(tmp_path / "t.npz")
+    JpegTables(steps, (False,) * 100).save(tmp_path / "other.npz")
+    config = replace(settings(toy, tmp_path / "run"), forms=("same-codec",), codec=str(tmp_path / "t.npz"))
+    incremental.run(config)
+    result = read_json(config.out / "result.json")
+    assert result["cells"][0]["codec"] == "jpeg-fitted"
+    (tmp_path / "t.npz").rename(tmp_path / "moved.npz")
+    incremental.run(replace(config, codec=str(tmp_path / "moved.npz")))  # up to date, wherever the file lies
+    with pytest.raises(InputError, match="codec: "):
+        incremental.run(replace(config, codec=str(tmp_path / "other.npz")))
 
 
 def test_arrivals_are_all_of_the_images_once_in_the_order_of_the_flag():

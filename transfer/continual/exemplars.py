@@ -185,7 +185,7 @@ def exemplar_order(rank: str, features: np.ndarray, logits: np.ndarray, labels: 
     return place
 
 
-def memory_bytes(text: str, side: int) -> int:
+def memory_bytes(text: str, side: int, flag: str = "--memory") -> int:
     """Convert `6MB`, `500kB`, `6144000` or `2000raw` (the bytes of 2,000 raw exemplars) to bytes.
 
     Raises
@@ -199,11 +199,11 @@ def memory_bytes(text: str, side: int) -> int:
     except InputError:
         value = 0
     if value < 1:
-        raise InputError(f"--memory {text}: bytes (6MB, 500kB, 6144000) or raw exemplars (2000raw) are expected")
+        raise InputError(f"{flag} {text}: bytes (6MB, 500kB, 6144000) or raw exemplars (2000raw) are expected")
     return value
 
 
-def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]]) -> None:
+def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]], flag: str = "--memory") -> None:
     """Check that `memory` bytes (given as `text`) hold more than the shared headers.
 
     Parameters
@@ -220,10 +220,10 @@ def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]]) -> None:
     """
     fixed = max(fixed_bytes(forms) for forms in runs)
     if memory <= fixed:
-        raise InputError(f"--memory {text}: shared headers, and the codec's own bytes, alone take {fixed} bytes")
+        raise InputError(f"{flag} {text}: shared headers, and the codec's own bytes, alone take {fixed} bytes")
     image = max((3 * forms[0].side ** 2 for forms in runs if {form.codec for form in forms} == {RAW}), default=0)
     if memory < image:
-        raise InputError(f"--memory {text}: one raw image takes {image} bytes")
+        raise InputError(f"{flag} {text}: one raw image takes {image} bytes")
 
 
 def need_rank(rank: str) -> None:

@@ -40,6 +40,8 @@ class StreamMemory:
         Share of a sample's value that each level keeps; the last one, dropped, keeps 0.
     peak : int
         The largest number of bytes ever held.
+    write_left : int or None
+        Bytes that may still be written before `begin_round` is called again; None without a limit.
     """
 
     def __init__(self, ladder: Sequence[Form], budget: int, seed: int) -> None:
@@ -60,6 +62,7 @@ class StreamMemory:
         }
         self.typical = np.zeros((len(self.ladder), 2))  # for each level: bytes and number of the samples encoded
         self.used = self.peak = self.fixed
+        self.write_left: int | None = None
         if self.fixed > budget:
             raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers and codec")
 
@@ -87,15 +90,34 @@ class StreamMemory:
         pixels = [self._pixels(i) for i in range(len(self))]
         return np.stack(pixels) if pixels else np.zeros((0, side, side, 3), np.uint8)
 
+    def begin_round(self, budget: int, write_limit: int | None = None) -> None:
+        """Set the budget from now on, and the bytes that may be written until the next call.
+
+        A smaller budget holds at once: samples are re-compressed while bytes may be written, or dropped. A larger one
+        is for what arrives.
+        """
+        if self.fixed > budget:
+            raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers and codec")
+        self.write_left = write_limit
+        while self.used > budget:
+            self._make_room(None)
+        self.budget = budget
+
     def offer(self, pixels: np.ndarray, label: int, row: int) -> bool:
         """Offer one sample, (side, side, 3) uint8; room is made first. False when the sample itself is dropped."""
         chance = float(np.random.default_rng((self.seed, row)).random())
-        kind, data = self.ladder[0].pack(pixels)
-        self._count_size(0, len(data))
-        newcomer = (kind, 0, 0, label, row, PRIOR, chance, len(data) + self.word)
+        for level, form in enumerate(self.ladder):
+            kind, data = form.pack(pixels)
+            self._count_size(level, len(data))
+            if self._may_write(len(data) + self.word):
+                break
+        else:
+            return False
+        newcomer = (kind, level, level, label, row, PRIOR, chance, len(data) + self.word)
         for name, value in zip(self.columns, newcomer):
             self.columns[name] = np.append(self.columns[name], np.asarray(value, self.columns[name].dtype))
         self.data.append(data)  # not counted as held yet
+        self._write(len(data) + self.word)
         while self.used + self.columns["size"][-1] > self.budget:
             if self._make_room(pixels) == "newcomer":
                 return False
@@ -115,17 +137,20 @@ class StreamMemory:
         self.columns["importance"] = np.asarray(importance, float)
         self.kept = np.append(np.minimum.accumulate(np.clip(kept, 0.0, 1.0)), 0.0)
 
-    def _make_room(self, pixels: np.ndarray) -> str:
-        """Make the cheapest change; the new sample is the last one, and `pixels` are its pixels."""
-        which, level = self._cheapest()
-        last = which == len(self) - 1
+    def _make_room(self, pixels: np.ndarray | None, only_drop: bool = False) -> str:
+        """Make the cheapest change; with `pixels` the last sample is new, and these are its pixels."""
+        which, level = self._cheapest(only_drop)
+        last = pixels is not None and which == len(self) - 1
         before = int(self.columns["size"][which])
         if level == len(self.ladder):
             self._remove(which)
             self._hold(0 if last else -before)
+            self._write(-before if last else 0)
             return "newcomer" if last else "older"
-        kind, data = self.ladder[level].pack(pixels if last else self._pixels(which))
+        kind, data = self.ladder[level].pack(pixels if last and pixels is not None else self._pixels(which))
         self._count_size(level, len(data))
+        if not last and not self._may_write(len(data) + self.word):
+            return self._make_room(pixels, only_drop=True)
         self.columns["tried"][which] = level
         after = len(data) + self.word
         if after < before:  # else it does not change, and the next cheapest change is tried
@@ -133,9 +158,17 @@ class StreamMemory:
             for name, value in (("kind", kind), ("size", after), ("rung", level)):
                 self.columns[name][which] = value
             self._hold(0 if last else after - before)
+            self._write(after - before if last else after)
         return "older"
 
-    def _cheapest(self) -> tuple[int, int]:
+    def _may_write(self, size: int) -> bool:
+        return self.write_left is None or size <= self.write_left
+
+    def _write(self, size: int) -> None:
+        if self.write_left is not None:
+            self.write_left -= size
+
+    def _cheapest(self, only_drop: bool = False) -> tuple[int, int]:
         """The sample and the level that lose the least value for each byte freed."""
         c, levels = self.columns, len(self.ladder)
         worth = c["importance"] * (1 + c["chance"]) / np.bincount(c["label"])[c["label"]]
@@ -143,7 +176,7 @@ class StreamMemory:
         typical[:-1] = np.where(self.typical[:, 1] > 0, typical[:-1], typical[0] * 0.7 ** np.arange(levels))
         own = np.maximum(typical[c["rung"]], 1.0)
         best_rate, best = np.inf, (0, levels)
-        for level in range(1, levels + 1):
+        for level in range(levels if only_drop else 1, levels + 1):
             # Bytes of the sample at that level: as much larger or smaller than others as it is at its own level.
             there = (
                 typical[level] * (c["size"] - self.word) / own + self.word if level < levels else np.zeros(len(self))
@@ -172,13 +205,13 @@ class StreamMemory:
     def _hold(self, more: int) -> None:
         self.used += more
         self.peak = max(self.peak, self.used)
-        assert self.used <= self.budget
+        assert self.used <= self.budget  # of the moment: `begin_round` lowers it once everything fits
 
     def save(self, path: Path) -> None:
         """Write the memory, without its ladder, to an .npz file."""
         arrays = {"data": np.frombuffer(b"".join(self.data), np.uint8), "kept": self.kept, "typical": self.typical}
         lengths = np.array([len(one) for one in self.data], np.int64)
-        counts = {"used": self.used, "peak": self.peak}
+        counts = {"used": self.used, "peak": self.peak, "budget": self.budget}
         save_arrays(path, {**arrays, "lengths": lengths, **self.columns}, {"format": FORMAT, **counts})
 
     def restore(self, path: Path) -> None:
@@ -189,6 +222,7 @@ class StreamMemory:
         self.columns = {name: np.array(arrays[name]) for name in self.columns}
         self.kept, self.typical = np.array(arrays["kept"]), np.array(arrays["typical"])
         self.used, self.peak = meta["used"], meta["peak"]
+        self.budget = meta.get("budget", self.budget)  # older files: it never changed
 
 
 def importance_of(place: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from prune.models import networks
 from prune.runs.files import note, read_json, write_json
 from prune.runs.progress import track
 from transfer.continual import class_learner, exemplars, stream_memory
+from transfer.continual.changing_budget import ChangingBudget
 from transfer.continual.exemplar_form import RAW, Form, form_of
 from transfer.continual.exemplar_quality import distortions, loss_of_dropping
 from transfer.continual.incremental_setting import HEADS
@@ -52,6 +53,8 @@ class StreamSetting:
     rank: str
     init: Path | None
     workers: int | None
+    budget: ChangingBudget
+    write_limit: int | None
 
 
 def ladder(setting: StreamSetting, policy: str) -> list[Form]:
@@ -153,6 +156,7 @@ def _round(
 ) -> None:
     """Offer the samples to the memory, learn from it, and update its values."""
     memory = state.memory
+    memory.begin_round(setting.budget.at(number * setting.every, memory.budget, memory.fixed), setting.write_limit)
     images = read_squares(train, rows, setting.side, setting.workers)
     for label in dict.fromkeys(labels[rows].tolist()):
         if label not in state.seen:
@@ -178,6 +182,7 @@ def _round(
             "held": len(memory),
             "fewest": int(counts.min()),
             "bytes": memory.used,
+            "budget": memory.budget,
             "peak": memory.peak,
             "rungs": np.bincount(memory.levels, minlength=len(memory.ladder)).tolist(),
             "kept": [round(float(k), 6) for k in memory.kept],

@@ -78,7 +78,7 @@ def stream_html(result: Mapping[str, Any]) -> str:
         Section("Accuracy on the classes so far", "Bars are one standard deviation over seeds.", accuracy),
         Section(
             "Memory",
-            f"The memory never exceeds its budget of {result['config']['memory']:,} bytes, not even between rounds.",
+            f"The memory never exceeds its budget, {_budgets(result)}, not even between rounds.",
             [Chart("After each round", "samples seen", "kB stored", held)],
         ),
     ]
@@ -92,6 +92,15 @@ def stream_html(result: Mapping[str, Any]) -> str:
     return curves_page.curves_html(
         "stream", line, sections, (HEADER, [policy_texts(e) for e in entries]), note, result["config"]
     )
+
+
+def _budgets(result: Mapping[str, Any]) -> str:
+    """The budget in words: it may have changed."""
+    sizes = {r.get("budget") for cell in result.get("cells", ()) for r in cell["records"]} - {None}
+    first = result["config"]["memory"]
+    if sizes <= {first}:
+        return f"{first:,} bytes"
+    return f"which changed between {min(sizes):,} and {max(sizes):,} bytes, at any moment"
 
 
 def policy_texts(entry: Mapping[str, Any]) -> list[str]:
