@@ -156,7 +156,8 @@ def _opened(path: Path, format: str) -> Iterator[zipfile.ZipFile]:
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise all kinds of errors
-        raise InputError(f"{path}: damaged, or not a {kind} file ({type(error).__name__}: {error})") from None
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: damaged, or not a {kind} file ({why}); fetch or make it again") from None
 
 
 def refuse_bomb(path: Path, archive: zipfile.ZipFile) -> None:
