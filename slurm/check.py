@@ -4,9 +4,9 @@
     transfer study ... --dry-run --json | python slurm/check.py --plan
 
 Reads one command a line: `prune`, `pretrain` and `transfer` with or without `python -m`, `accelerate launch` or
-`torchrun`, and `slurm/STAGE.sh`, `slurm/submit.sh`, `slurm/study.sh` with or without `sbatch`. --plan reads a study's
-plan, checks its commands, and prints `number level stage out name` for each task. The first command that does not parse
-is printed with the reason, and the exit code is 2.
+`torchrun`, and with or without `sbatch` the scripts of the stages, `slurm/submit.sh`, `slurm/study.sh` and
+`slurm/shards.sh`. --plan reads a study's plan, checks its commands, and prints `number level stage out name` for each
+task. The first command that does not parse is printed with the reason, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def check(words: Sequence[str]) -> None:
 def _script(name: str, arguments: list[str]) -> None:
     if name == "scaling":
         return None  # no parser: one directory
+    if name == "shards":
+        return _program("prune", _without_own_flags(name, arguments))
     if name in ("submit", "study"):
         arguments = _without_own_flags(name, arguments)
         if name == "study" or arguments[:1] == [] or arguments[0] not in STAGES:
@@ -75,10 +77,11 @@ def _script(name: str, arguments: list[str]) -> None:
 
 
 def _without_own_flags(name: str, arguments: list[str]) -> list[str]:
-    words = [word for word in arguments if word != "--dry-run"]
-    if name == "study" and "--limit" in words:
-        place = words.index("--limit")
-        del words[place : place + 2]
+    words = [word for word in arguments if word not in ("--dry-run", *(("--here",) if name == "shards" else ()))]
+    for flag in {"study": ("--limit",), "shards": ("--limit", "--shards")}.get(name, ()):
+        if flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
     return words
 
 

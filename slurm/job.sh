@@ -16,14 +16,16 @@ say() { echo "winnow: $*" >&2; }
 usage() { sed -nE '2,$ { /^(# shellcheck|#SBATCH|[^#]|$)/q; s/^# ?//; p; }' "$0"; }
 
 # stage STAGES PROGRAM STUDY: run the tasks of these stages of the study's plan; in an array job, one of them.
-# stage STAGES PROGRAM FLAGS...: run that program with these flags.
+# stage STAGES PROGRAM FLAGS...: run that program with these flags; {shard} in them is the number of the array's task.
 stage() {
-    local stages=$1 program=$2 number kind out name rows outs=()
+    local stages=$1 program=$2 number kind out name rows outs=() shard=${WINNOW_SHARD:-}
     shift 2
     case ${1:-} in -h | --help) usage && return ;; esac
     if [ $# -ne 1 ] || [ ! -f "$1/plan.jsonl" ]; then
+        [ -n "$shard" ] || [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || shard=$((${WINNOW_OFFSET:-0} + SLURM_ARRAY_TASK_ID))
+        [ -z "$shard" ] || set -- "${@//\{shard\}/$shard}"
         out=$(flag --out runs/job "$@")
-        need_progress "$out.slurm" "$out"
+        need_progress "${out%"/$shard.beton"}.slurm" "$out"
         # shellcheck disable=SC2086 # `prune write` is two words
         run "$program ${1:-}" $program "$@"
         return

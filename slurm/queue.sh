@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What submit.sh and study.sh share: one sbatch line, printed or run, and the checks before the first one.
+# What submit.sh, study.sh and shards.sh share: one sbatch line, printed or run, and the checks before the first one.
 WINNOW=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export WINNOW
 # shellcheck source=slurm/job.sh
@@ -7,15 +7,22 @@ export WINNOW
 JOBS=0
 JOB= # id of the job that `submit` made last
 DRY=
+export SHARDS='' HERE='' # shards.sh's --shards and --here
 
-# own WORDS...: handle the script's own flags (--dry-run, --help, study.sh's --limit); REST gets all other words.
+# own WORDS...: handle the script's own flags (--dry-run, --help, --limit, shards.sh's --shards and --here); REST gets all other words.
 own() {
     REST=()
     while [ $# -gt 0 ]; do
         case ${0##*/}:$1 in
             *:-h | *:--help) usage && exit ;;
             *:--dry-run | *:--dry_run) DRY=yes ;;
-            study.sh:--limit | study.sh:--limit=*)
+            shards.sh:--here) HERE=yes ;;
+            shards.sh:--shards | shards.sh:--shards=*)
+                SHARDS=$(flag --shards "" "${@:1:2}")
+                case $SHARDS in '' | 0* | *[!0-9]*) fail "--shards needs a number: how many parts the source has" ;; esac
+                [ "$1" != --shards ] || shift
+                ;;
+            study.sh:--limit | study.sh:--limit=* | shards.sh:--limit | shards.sh:--limit=*)
                 LIMIT=$(flag --limit "" "${@:1:2}")
                 case $LIMIT in '' | 0* | *[!0-9]*) fail "--limit needs a number: how many tasks run at the same time" ;; esac
                 [ "$1" != --limit ] || shift
