@@ -79,14 +79,18 @@ class _Convolution(nn.Module):
         super().__init__()
         side = 5 if shape == "down" else 3
         self.convolution = nn.Conv2d(inside, outside * (4 if shape == "up" else 1), side)
+        nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu" if positive else "linear")
+        assert self.convolution.bias is not None
+        nn.init.zeros_(self.convolution.bias)
         self.shape, self.positive = shape, positive
+        self.middle = 0.0  # is subtracted from the values and from the zeros around them
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         weight = self.convolution.weight
         whole, step = integer_network.int8_weight(weight.detach())
         weight = weight + (whole * step[:, None, None, None] - weight).detach()
         stride = 2 if self.shape == "down" else 1
-        values = integer_network.padded(values, weight.shape[2], stride)
+        values = integer_network.padded(values, weight.shape[2], stride) - self.middle
         values = functional.conv2d(values, weight, self.convolution.bias, stride=stride)
         values = values.relu() if self.positive else values
         return functional.pixel_shuffle(values, 2) if self.shape == "up" else values
@@ -100,11 +104,16 @@ class TrainedCodec(nn.Module):
         wide, deep = settings.width, settings.channels
         self.encoder = _network(ENCODER, (3, wide, wide, deep))
         self.decoder = _network(DECODER, (deep, wide, wide, 3))
-        last = self.decoder[-1]
+        first, last = self.encoder[0], self.decoder[-1]
+        assert isinstance(first, _Convolution)
         assert isinstance(last, _Convolution)
         assert last.convolution.bias is not None
+        first.middle = 0.5
+        with torch.no_grad():
+            first.convolution.weight *= 2  # the values are half as large as those of the layers after it
+            last.convolution.weight *= 0.3
         nn.init.constant_(last.convolution.bias, 0.5)  # middle grey
-        gains = torch.tensor([[1.0], [0.6], [0.35], [0.2]]).expand(-1, deep) * 4
+        gains = torch.tensor([[1.0], [0.6], [0.35], [0.2]]).expand(-1, deep) * 8
         self.gain = nn.Parameter(gains.log().clone())
         self.spread = nn.Parameter(torch.zeros(len(QUALITIES), deep))
         self.middle = nn.Parameter(torch.zeros(len(QUALITIES), deep))
@@ -151,7 +160,8 @@ def _whole(network: nn.Sequential, *, first: float, last: float) -> tuple[Layer,
         inside = first if number == 0 else 1 / FIXED
         outside = last if number == len(network) - 1 else float(FIXED)
         assert layer.convolution.bias is not None
-        bias = layer.convolution.bias.detach().double() * outside
+        moved = layer.convolution.bias.detach().double() - layer.middle * weight.sum((1, 2, 3)) * step
+        bias = moved * outside
         layers.append(Layer(weight.to(torch.int8), step * inside * outside, bias, layer.shape, layer.positive))
     return tuple(layers)
 
@@ -195,7 +205,9 @@ def train_codec(
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, 4 * (1 - step / settings.steps) + 0.02)
         decoded, bits = model(pixels, at, random)
-        error = _PIXELS * functional.mse_loss(decoded, pixels)
+        # Pixels first: features of an image that nothing resembles yet give no direction.
+        pixel_weight = _PIXELS * (1 + 20 * max(0.0, 1 - 3 * step / settings.steps))
+        error = pixel_weight * functional.mse_loss(decoded, pixels)
         if settings.distortion == "features":
             gap = judge.of_pixels(255 * decoded.clamp(0, 1)) - torch.from_numpy(exact[rows])
             error = error + gap.square().mean() / worth

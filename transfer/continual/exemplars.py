@@ -220,7 +220,9 @@ def need_room(text: str, memory: int, runs: Sequence[Sequence[Form]], flag: str 
     """
     fixed = max(fixed_bytes(forms) for forms in runs)
     if memory <= fixed:
-        raise InputError(f"{flag} {text}: shared headers, and the codec's own bytes, alone take {fixed} bytes")
+        own = any(form.coder is not None and form.coder.fixed for forms in runs for form in forms)
+        what = "shared headers and the codec itself" if own else "shared headers"
+        raise InputError(f"{flag} {text}: {what} alone take {fixed} bytes")
     image = max((3 * forms[0].side ** 2 for forms in runs if {form.codec for form in forms} == {RAW}), default=0)
     if memory < image:
         raise InputError(f"{flag} {text}: one raw image takes {image} bytes")

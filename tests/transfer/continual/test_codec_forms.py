@@ -79,5 +79,5 @@ def test_a_memory_is_read_again_by_the_same_codec_alone(tmp_path):
 
 
 def test_a_memory_smaller_than_the_codec_itself_is_refused():
-    with pytest.raises(InputError, match="the codec's own bytes, alone take 1000 bytes"):
+    with pytest.raises(InputError, match="shared headers and the codec itself alone take 1000 bytes"):
         exemplars.need_room("900", 900, [[form_of(Means(), 10, SIDE)]])
