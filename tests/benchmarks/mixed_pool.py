@@ -117,6 +117,8 @@ ARMS = {
     "gate-0.1": Arm("gate, random inside", 0.1, 1, _INSIDE, "gate"),
     "gate-0.1x2": Arm("gate, random inside", 0.1, 2, _INSIDE, "gate"),
     "gate-0.15x2": Arm("gate, random inside", 0.15, 2, _INSIDE, "gate"),
+    "gate-0.2": Arm("gate, random inside", 0.2, 1, _INSIDE, "gate"),
+    "gate-0.07x3": Arm("gate, random inside", 0.07, 3, _INSIDE, "gate"),
     "gate-0.25x2": Arm("gate, random inside", 0.25, 2, _INSIDE, "gate"),
     "gate-0.1x3": Arm("gate, random inside", 0.1, 3, _INSIDE, "gate"),
     "influence-0.15": Arm("gate, `influence` inside", 0.15, 1, ("--gate", "auto", "--method", "influence"), "cascade"),
