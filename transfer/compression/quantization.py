@@ -8,7 +8,10 @@ int8.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnxruntime import quantization as ort
 from onnxruntime.quantization import CalibrationMethod, QuantType
 
@@ -88,10 +92,11 @@ class Quantizer:
         nodes = list(only) or [name for name in (*self.layers, *self._sums) if name not in keep_float]
         if not set(nodes) & set(self.layers):
             raise InputError(f"{self.path}: every layer would stay in fp32: there is nothing to quantise")
-        with tempfile.TemporaryDirectory() as scratch, _quiet():
-            made = Path(scratch) / "int8.onnx"
+        with tempfile.TemporaryDirectory() as scratch, _quiet(), _full_disk(scratch):
+            made, given = Path(scratch) / "int8.onnx", Path(scratch) / "fp32.onnx"
+            shutil.copyfile(self.path, given)  # ONNX Runtime writes another file beside the one that it is given
             ort.quantize_static(
-                self.path,
+                given,
                 made,
                 None if self._cache.exists() else _Reader(self.images),
                 quant_format=ort.QuantFormat.QDQ,
@@ -111,6 +116,15 @@ class Quantizer:
         described = onnx_model.facts(onnx_model.session(self.path), self.path)
         onnx_model.set_metadata(proto, described, "int8", keep_float=list(keep_float))
         return onnx_model.save(proto, out)
+
+
+@contextmanager
+def _full_disk(scratch: str) -> Iterator[None]:
+    """Name a full disk: ONNX writes files without a look at whether they fitted, and then cannot read them."""
+    try:
+        yield
+    except DecodeError:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch) from None
 
 
 def residual_sums(proto: onnx.ModelProto) -> list[str]:

@@ -146,6 +146,17 @@ def test_int8_files_are_small_and_agree_with_fp32(trained, capsys):
     assert max(np.abs(w.astype(int)).max() for w in weights) <= 64  # 7 bits: two products fit into 16 bits
 
 
+def test_quantising_writes_nothing_beside_the_model_and_a_file_cut_by_a_full_disk_is_named(trained, tmp_path):
+    path = trained[3]
+    before = path.parent.stat().st_mtime_ns
+    with quantization.Quantizer(path, pictures(32, 3)[0]) as quantizer:
+        quantizer.write(tmp_path / "int8.onnx")
+    assert path.parent.stat().st_mtime_ns == before
+    (tmp_path / "torn.onnx").write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(OSError, match="No space left on device"), quantization._full_disk(str(tmp_path)):
+        onnx.load(str(tmp_path / "torn.onnx"))
+
+
 def test_layers_kept_in_fp32_stay_so_and_bring_the_answers_nearer(trained):
     folder, _, _, path = trained
     images = pictures(128, 4)[0]
