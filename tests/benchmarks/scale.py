@@ -36,7 +36,7 @@ STEPS = {
     "index: rows of a sorted listing": "rows",
     "index: rows of a shuffled listing": "shuffled",
     "index: a & b": "and",
-    "index: a | b": "or",
+    "index: a \\| b": "or",
     "index: a without b": "without",
 }
 """Row of the table to the name of the measurement."""
@@ -288,7 +288,8 @@ def main() -> int:
         return 0
     from published import END, REMARKS, made_here, publish
 
-    command = " ".join(str(part) for part in ["python", *sys.argv]).replace(str(options.work), "WORK")
+    sizes = " ".join(str(n) for n in sorted({n for _, n in found}))
+    command = f"python tests/benchmarks/scale.py --samples {sizes} --work WORK --results {options.results}"
     text = [
         "# Time and memory up to a hundred million images",
         "",
