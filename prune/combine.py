@@ -50,7 +50,7 @@ def run(config: Config) -> Path:
         raise InputError("combine needs at least two indices")
     if config.allow_changed and config.source is None:
         raise InputError("--allow-changed needs --source: the beton or manifest to which the samples are matched")
-    indices = [PrunedIndex.load(path) for path in config.indices]
+    indices = [PrunedIndex.open(path, verify=True) for path in config.indices]  # mapped: they may be large
     inputs = {str(place): index.fingerprint for place, index in enumerate(indices)}
     if config.source is not None:
         manifest = open_manifest(config.source)
