@@ -43,11 +43,6 @@ class Stage:
         """Quota that holds for samples of these classes."""
         return np.asarray(self.quotas[0 if self.over_all else label])
 
-    def takes(self, label: np.ndarray) -> np.ndarray:
-        """Mark the samples that this stage keeps, (n,) bool; `label` is (n,) int."""
-        found: np.ndarray = (self.place >= 0) & (self.place < self.quota_of(label))
-        return found
-
 
 def whole_places(n: int, rows: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Places of `rows`, (m,) int, as an array over all n samples, -1 for the others; (n,) int32."""
