@@ -320,7 +320,8 @@ def _synchronised(c: Setting, flags: list[str]) -> None:
     if not c.gpu:
         c.report.unchecked("two processes: --sync-bn", "needs CUDA")
         return
-    flags = [*flags, "--epochs", "1", "--precision", "fp32"]
+    at = flags.index("--epochs")  # three steps: later ones enlarge any rounding
+    flags = [*flags[:at], *flags[at + 2 :], "--steps", "3", "--precision", "fp32"]
     losses = {}
     for name, more in (("sync", ["--sync-bn"]), ("apart", [])):
         codes, said = _pair(c, [*flags, *more], name)
@@ -333,7 +334,7 @@ def _synchronised(c: Setting, flags: list[str]) -> None:
     alone = _last_loss(c, "alone")
     sync, apart = (abs(losses[name] - alone) for name in ("sync", "apart"))
     c.report.must(
-        "--sync-bn: two processes learn what one does", sync < 1e-2, f"loss {sync:.2g} apart, else {apart:.2g}"
+        "--sync-bn: two processes learn what one does", sync < 1e-3, f"loss {sync:.2g} apart, else {apart:.2g}"
     )
 
 
