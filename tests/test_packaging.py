@@ -30,6 +30,7 @@ DISTRIBUTION_OF = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
+    "google": "onnx",  # which brings protobuf
     "llvmlite": "numba",  # numba pins the llvmlite that goes with it
     "markupsafe": "jinja2",  # which returns its strings
     "torch_pruning": "torch-pruning",

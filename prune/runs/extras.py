@@ -32,6 +32,7 @@ EXTRA = {
     "markupsafe": "report",
     "plotly": "report",
     "constriction": "codecs",
+    "google": "device",
     "onnx": "device",
     "onnxruntime": "device",
     "onnxscript": "device",
