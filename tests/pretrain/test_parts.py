@@ -143,7 +143,12 @@ def test_free_training_replays_each_batch_and_carries_the_noise_on_to_the_next()
     network.register_forward_pre_hook(lambda _, x: seen.append((x[0] * 60 + 120)[0, 0, 0, 0].item()))
     recipe = replace(RECIPES["tiny"], attack=Attack("free", epsilon=4.0, steps=2), lr=0.0, weight_decay=0.0)
     ranks = SimpleNamespace(
-        **vars(ALONE), device=torch.device("cpu"), dtype=None, autocast=nullcontext, distribute=lambda net: net
+        sync_bn=False,
+        **vars(ALONE),
+        device=torch.device("cpu"),
+        dtype=None,
+        autocast=nullcontext,
+        distribute=lambda net: net,
     )
     learner = Learner(network, recipe, ranks, classification(recipe, 0, 0), [120.0] * 3, [60.0] * 3, 0, None)
     learner.optimiser.register_step_pre_hook(lambda *_: updates.append(1))
