@@ -17,7 +17,7 @@ from transfer.__main__ import STEPS as TRANSFER
 HOLDING = r"\b(claim|claim_file|directory_lock|file_lock|write_beton|extract_to_file|thumbnails_to_file)\("
 ONE_FILE = {"prune.audit", "prune.card", "prune.explain", "prune.pull", "prune.push",
             "prune.export", "prune.show", "prune.verify", "prune.codec_table", "transfer.report",
-            "transfer.compress_report", "transfer.watch", "transfer.show"}  # fmt: skip
+            "transfer.compress_report", "transfer.watch", "transfer.show", "transfer.explain"}  # fmt: skip
 """Steps that print, or write one file from what they hold in memory: two of them rename equal files into place."""
 HOLDER = """
 import socket, sys, time

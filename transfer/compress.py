@@ -8,7 +8,8 @@ A step removes channels (or quantises), trains shortly on the target's other ima
 preservation set, overall and in each class, against the original. Within the margins it is accepted; otherwise it is
 rolled back and tried with half the ratio, and then the next kind of step follows. OUT holds the current model
 (model.safetensors, model.json), original/, steps/NN/ (each accepted step, complete), journal.jsonl (one line per step)
-and result.json. The same command resumes a run that was killed. Minutes for ResNet-18 on 32 px and two cores.
+and result.json. The same command resumes a run that was killed. With --approve each step that passed waits for a person
+(exit code 75, `transfer approve`). Minutes for ResNet-18 on 32 px and two cores.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, counted, note, write_json
+from prune.runs.files import InputError, at_least, counted, need_file, note, write_json
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from prune.models.networks import TrainedModel
     from transfer.compression.compression_loop import Compression
     from transfer.compression.journal import Entry
+    from transfer.compression.wider_tests import WiderTests
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,28 @@ class Config:
     importance: Literal["data", "magnitude", "random"] = "data"
     """How channels are ranked: gradients and activations on the target's images, norms of weights, or at random."""
     importance_images: int = 512
-    """Images, balanced over the classes, that `data` uses; never of the preservation set."""
+    """Images, balanced over the classes, by which `data` ranks, and by which the journal names the classes that a
+    channel served; never of the preservation set."""
+    protect: tuple[str, ...] = ()
+    """Layers that no step may touch, with all that is in them (`layer4 conv1`): their channels stay, training leaves
+    their weights as they are, and int8 keeps them in fp32."""
     margin: float | None = 1.0
     """Points of accuracy that may be lost on the preservation set; None: any loss is allowed."""
     class_margin: float | None = 10.0
     """Points that each class may lose; None: any loss is allowed."""
+    groups: Location[Path | None] = None
+    """Table of groups (CSV: id and one or more columns): each is tested like a class."""
+    group_margin: float | None = 10.0
+    """Points that each group may lose; None: any loss is allowed."""
+    group_margins: tuple[str, ...] = ()
+    """Margins of single groups, COLUMN=GROUP=POINTS (camera=front=2)."""
+    ece_margin: float | None = None
+    """Points by which the expected calibration error may rise; None: it is not tested."""
+    metric: str | None = None
+    """Your own metric, MODULE:FUNCTION, called with labels (n,) and logits (n, classes); larger is better. Importing it
+    runs its code, so that only this command line can name it, never a plan or a stored configuration."""
+    metric_margin: float = 0.0
+    """By how much your metric may fall, in its unit."""
     slack: float = 0.0
     """Standard errors allowed in addition to each margin: with few images per class, an equally good network loses some
     points by chance. 0 rejects at the first image too many."""
@@ -82,6 +101,8 @@ class Config:
     """Weight of the original's predictions in the loss, in [0, 1]."""
     seed: int = 0
     """Decides order, augmentation and random draws."""
+    approve: RunOption[bool] = False
+    """Stop before a step is accepted, with exit code 75, until a person answers by `transfer approve`."""
     latency: RunOption[Literal["onnx", "none"]] = "onnx"
     """Measure batch-1 latency of each accepted step in ONNX Runtime on one thread."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -98,7 +119,7 @@ class Config:
     """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
-_WRITTEN = ("original", "steps", "work")  # directories of OUT
+_WRITTEN = ("original", "steps", "waiting", "work")  # directories of OUT
 
 
 def run(config: Config) -> None:
@@ -112,17 +133,19 @@ def _run(config: Config) -> None:
     from prune.data.dataset import open_dataset
     from prune.data.loader import open_loader
     from prune.models.networks import open_model
-    from transfer.compression import compression_loop, journal
+    from transfer.compression import approval, compression_loop, journal
     from transfer.evaluation.target_splits import loader_for
 
     _check(config)
     dataset, model = open_dataset(config.train), open_model(config.model)
     recipe, last_recipe = _recipes(config, dataset, model)
+    _check_protected(config, model)
     preserved, rows, inputs = _rows(config, dataset, model)
     with claim(config.out, config, inputs) as done:
         if done:
             step = journal.current_step(journal.read_journal(config.out))
             return note(f"{config.out}: up to date, its model is that of step {step}")
+        approval.need_answer(config.out, journal.read_journal(config.out))
         if model.spec.get("source") == dataset.manifest.fingerprint and model.spec.get("index") is None:
             note(
                 f"{config.model}: was trained on the preservation set too, so steps will look worse than they are. "
@@ -164,13 +187,39 @@ def _recipes(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[Rec
     return first, last
 
 
+def _check_protected(config: Config, model: TrainedModel) -> None:
+    """Check the names of the protected layers, and that every kind of step has something left."""
+    from torch import nn
+
+    from transfer.compression import channel_pruning, rewinding
+    from transfer.compression.protected_layers import check_names, is_protected
+
+    if not config.protect:
+        return
+    network, protect = model.network, config.protect
+    check_names(network, protect)
+    if {"channels", "inner"} & set(config.kinds):
+        channel_pruning.groups(network, int(model.spec["resolution"]), protect)
+    layers = [name for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    spared = [name for name in layers if is_protected(name, protect)]
+    if len(spared) == len(layers) or ("rewind" in config.kinds and not rewinding.prunable(network, protect)):
+        raise InputError(f"--protect {' '.join(protect)}: no layer is left that a step may touch; protect fewer")
+
+
 def _rows(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Rows of the preservation set, rows to train on, and the fingerprints of all inputs."""
+    import hashlib
+
     import numpy as np
 
+    from transfer.compression.wider_tests import open_metric
     from transfer.evaluation.target_splits import kept_rows
 
     inputs: dict[str, Any] = {"model": model.fingerprint, "train": dataset.manifest.fingerprint}
+    if config.groups is not None:
+        inputs["groups"] = hashlib.sha256(need_file(config.groups, "a table of groups").read_bytes()).hexdigest()[:32]
+    if config.metric is not None:
+        inputs["metric_source"] = open_metric(config.metric)[1]
     preserved, inputs["preserve"] = kept_rows(dataset.manifest, config.preserve)
     rows, inputs["index"] = kept_rows(dataset.manifest, config.index)
     rows = np.setdiff1d(rows, preserved)
@@ -205,7 +254,9 @@ def _compression(
     classes = tuple(model.spec["classes"])
     ratio = crop_ratio(model.spec)
     images, labels = read_with(loader, preserved, ratio)
-    original = predicted_classes(predictor(model.network, model.spec, ranks.device)(images))
+    logits = predictor(model.network, model.spec, ranks.device)(images)
+    original = predicted_classes(logits)
+    wider = _wider_tests(config, dataset, preserved)
     if few := too_small_classes(labels, classes, config.class_margin):
         name, count = few[0]
         note(
@@ -213,7 +264,7 @@ def _compression(
             f"first {name} ({count})"
         )
     sample = rows[:0]
-    if config.importance == "data":
+    if config.importance == "data" or {"channels", "inner"} & set(config.kinds):
         known = np.asarray(dataset.manifest.labels)[rows]
         sample = balanced_rows(rows, known, config.importance_images, config.seed)
     ranked = read_with(loader, sample, ratio) if len(sample) else (images[:0], labels[:0])
@@ -224,11 +275,28 @@ def _compression(
         model.network,
         model.spec,
         plan=CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps),
-        test=AcceptanceTest(images, labels, original, classes, margins),
+        test=AcceptanceTest(images, labels, original, classes, margins, wider, wider.values(labels, logits)),
         importance=Importance(config.importance, *ranked, model.spec, config.seed, ranks.device),
-        recovery=Recovery(loader, rows, ranks, model.network, *recipes, config.distil, config.seed, seconds),
+        recovery=Recovery(
+            loader, rows, ranks, model.network, *recipes, config.distil, config.seed, seconds, config.protect
+        ),
         measure_latency=config.latency == "onnx",
+        approve=config.approve,
     )
+
+
+def _wider_tests(config: Config, dataset: Dataset, preserved: np.ndarray) -> WiderTests:
+    """The tests beside accuracy overall and by class."""
+    import numpy as np
+
+    from transfer.compression.wider_tests import WiderTests, groups_of, open_metric
+
+    groups: list[Any] = []
+    if config.groups is not None:
+        ids = np.asarray(dataset.manifest.ids)
+        groups = groups_of(config.groups, ids, preserved, config.group_margins, config.group_margin)
+    metric = None if config.metric is None else open_metric(config.metric)[0]
+    return WiderTests(tuple(groups), config.ece_margin, metric, config.metric or "", config.metric_margin)
 
 
 def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str, Any], images: int) -> None:
@@ -259,6 +327,9 @@ def _check(config: Config) -> None:
             raise InputError(f"--{name} {value}: a share in ({low:g}, {high:g}] is needed")
     if not 0 <= config.distil <= 1:
         raise InputError(f"--distil {config.distil}: a weight in [0, 1] is needed")
+    if config.group_margins and config.groups is None:
+        raise InputError("--group-margins: needs --groups, the table of the groups")
+    at_least(config, 0, "group_margin", "ece_margin", "metric_margin")
     at_least(
         config, 0, "margin", "class_margin", "slack", "recovery_epochs", "last_epochs", "checkpoint_minutes", "seed"
     )

@@ -36,3 +36,10 @@ class AnswerIsNo(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(int(ExitCode.ANSWER_IS_NO))
+
+
+class NeedsApproval(SystemExit):
+    """A step waits for a person's answer; what it waits for is printed already."""
+
+    def __init__(self) -> None:
+        super().__init__(int(ExitCode.NEEDS_APPROVAL))

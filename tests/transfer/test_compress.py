@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,44 @@ def test_the_same_command_again_returns_at_once_and_another_is_refused(case, don
     with pytest.raises(InputError, match=r"size: 0\.4 -> 0\.5"):
         compress.run(config(case, done, size=0.5))
     assert {p: p.stat().st_mtime_ns for p in done.rglob("*")} == before
+
+
+def test_removing_the_most_important_channels_hurts_and_removing_the_least_important_does_not(case):
+    from prune.data.loader import open_loader
+    from transfer.compression import channel_pruning, importance
+    from transfer.evaluation.image_arrays import normalised_batches, predictor, read_with
+
+    model, spec = networks.load_model(case / "model")
+    dataset = open_dataset(case / "pets.train.beton")
+    with closing(open_loader(dataset, resolution=16, batch_size=16, workers=1, loader="torch")) as loader:
+        images, labels = read_with(loader, np.arange(len(dataset)), 1.0)
+    found = channel_pruning.groups(model, 16)
+    values = importance.taylor(model, found, normalised_batches(images, labels, spec))
+
+    def accuracy(network, described):
+        return (predictor(network, described, torch.device("cpu"))(images).argmax(1) == labels).mean()
+
+    def without_a_quarter(ranked):
+        stays = channel_pruning.most_important(found, ranked, 0.25)
+        return accuracy(*channel_pruning.prune_channels(model, spec, found, stays))
+
+    least, most = without_a_quarter(values), without_a_quarter([-v for v in values])
+    assert least >= accuracy(model, spec) - 0.15
+    assert most <= least - 0.25
+
+
+def test_the_journal_says_why_each_channel_went(done):
+    lines = journal.read_journal(done)
+    for line in lines[1:]:
+        removed = line["what"]["removed"]
+        assert {one["layer"]: len(one["channels"]) for one in removed} == line["what"]["layers"]
+        for one in removed:
+            count = len(one["channels"])
+            assert one["rank"] == list(range(one["of"], one["of"] - count, -1))  # the least important ones
+            assert one["importance"] == sorted(one["importance"])
+            assert set(one["classes"]) <= set(COUNTS)
+            assert set(one["serves"]) <= {None, *COUNTS}
+    assert any(one["classes"] for line in lines[1:] for one in line["what"]["removed"])
 
 
 def spoiler(rare):

@@ -5,11 +5,13 @@ It compares predictions with labels, whether a torch network, an int8 file or a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from transfer.compression.wider_tests import Group, WiderTests
 from transfer.evaluation.metrics import per_class
 
 _NO_MARGIN = 1000.0  # points, more than can be lost
@@ -53,7 +55,10 @@ class Decision:
         The class that came closest to its margin, or exceeds it most.
     beyond : float or None
         Standard errors by which a loss exceeds its margin, the largest of those that led to the rejection; None when
-        accepted.
+        accepted, and where a test without a standard error does not hold.
+    tests : tuple of dict
+        Every test: "test", "original" and "value" (what was measured), "lost", "margin", "holds"; "error" and "allowed"
+        (with the slack) for accuracies, in points.
     """
 
     accepted: bool
@@ -64,6 +69,7 @@ class Decision:
     class_used: float | None
     nearest: str
     beyond: float | None
+    tests: tuple[dict[str, Any], ...] = ()
 
 
 def predicted_classes(logits: np.ndarray) -> np.ndarray:
@@ -83,6 +89,10 @@ class AcceptanceTest:
         True classes, and those that the original predicts.
     classes : tuple of str
     margins : Margins
+    wider : WiderTests
+        Tests beside accuracy overall and by class.
+    before : mapping of str to float
+        What `wider` measures of the original.
     """
 
     images: np.ndarray
@@ -90,14 +100,32 @@ class AcceptanceTest:
     original: np.ndarray
     classes: tuple[str, ...]
     margins: Margins
+    wider: WiderTests = field(default_factory=WiderTests)
+    before: Mapping[str, float] = field(default_factory=dict)
 
     def decide(self, predict: Callable[[np.ndarray], np.ndarray]) -> Decision:
         """Test a candidate, given as a function from images to logits (n, c)."""
-        return decide(self.labels, self.original, predicted_classes(predict(self.images)), self.classes, self.margins)
+        logits = predict(self.images)
+        return self._decide(predicted_classes(logits), self.wider.values(self.labels, logits))
+
+    def decide_original(self) -> Decision:
+        """The original compared with itself."""
+        return self._decide(self.original, self.before)
+
+    def _decide(self, candidate: np.ndarray, values: Mapping[str, float]) -> Decision:
+        more = self.wider.losses(self.before, values)
+        groups = self.wider.groups
+        return decide(self.labels, self.original, candidate, self.classes, self.margins, groups, more)
 
 
 def decide(
-    labels: np.ndarray, original: np.ndarray, candidate: np.ndarray, classes: Sequence[str], margins: Margins
+    labels: np.ndarray,
+    original: np.ndarray,
+    candidate: np.ndarray,
+    classes: Sequence[str],
+    margins: Margins,
+    groups: Sequence[Group] = (),
+    more: Sequence[Mapping[str, Any]] = (),
 ) -> Decision:
     """Compare a candidate with the original on the preservation set.
 
@@ -110,6 +138,10 @@ def decide(
         True classes, and those that the two networks predict.
     classes : sequence of str
     margins : Margins
+    groups : sequence of Group
+        Each is tested like a class, with its own margin.
+    more : sequence of mapping
+        Other tests, from `WiderTests.losses`.
 
     Examples
     --------
@@ -123,21 +155,36 @@ def decide(
     each = [_Loss.of(n, lost, gained, margins.per_class, margins.slack) for n, lost, gained in zip(*counts)]
     # A class without images has nothing to lose.
     worst = max(range(len(classes)), key=lambda c: each[c].excess if counts[0][c] else -np.inf)
-    tested = (("overall", whole), (classes[worst], each[worst]))
+    tested = [("overall", whole), (classes[worst], each[worst])]
+    inside = [np.ones(len(labels), bool), labels == worst, *(group.rows for group in groups)]
+    for group in groups:
+        lost, gained = (int((mask & group.rows).sum()) for mask in (wrong, corrected))
+        tested.append((group.name, _Loss.of(int(group.rows.sum()), lost, gained, group.margin, margins.slack)))
+    tests = [
+        loss.record(name, float(np.mean((original == labels)[rows])), float(np.mean((candidate == labels)[rows])))
+        for (name, loss), rows in zip(tested, inside, strict=True)
+        if loss.margin is not None and rows.any()
+    ]
+    broken = [one for one in more if not one["holds"]]
     exceeded = [(name, loss) for name, loss in tested if loss.excess > 1e-9]
     reasons = [
         f"{name}: {loss.points:.1f} ± {loss.error:.1f} points lost, {loss.allowed:.3g} are allowed"
         for name, loss in exceeded
     ]
+    reasons += [
+        f"{one['test']}: {one['original']} became {one['value']}, by {one['margin']:g} it may get worse"
+        for one in broken
+    ]
     return Decision(
-        accepted=not exceeded,
+        accepted=not exceeded and not broken,
         reason="; ".join(reasons) or "within the margins",
         accuracy=float(np.mean(candidate == labels)),
         per_class=tuple(None if np.isnan(a) else float(a) for a in per_class(labels, candidate, len(classes))),
         overall_used=whole.used,
         class_used=each[worst].used,
         nearest=classes[worst],
-        beyond=max((loss.beyond for _, loss in exceeded), default=None),
+        beyond=None if broken else max((loss.beyond for _, loss in exceeded), default=None),
+        tests=(*tests, *map(dict, more)),
     )
 
 
@@ -182,6 +229,19 @@ class _Loss:
         if self.margin is None:
             return None
         return round(self.points / self.allowed if self.allowed > 0 else self.points, 6)
+
+    def record(self, name: str, original: float, value: float) -> dict[str, Any]:
+        """For the journal; the accuracies and all else in points."""
+        return {
+            "test": name,
+            "original": round(100 * original, 6),
+            "value": round(100 * value, 6),
+            "lost": round(self.points, 6),
+            "error": round(self.error, 6),
+            "margin": self.margin,
+            "allowed": round(self.allowed, 6),
+            "holds": self.excess <= 1e-9,
+        }
 
     @property
     def beyond(self) -> float:

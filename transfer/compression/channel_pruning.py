@@ -21,6 +21,7 @@ from torch import nn
 from prune.models import networks
 from prune.models.pruned_widths import is_attention, widths_of
 from prune.runs.files import InputError
+from transfer.compression.protected_layers import is_protected
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class Channels:
     inner: bool
 
 
-def groups(model: nn.Module, resolution: int) -> list[Channels]:
+def groups(model: nn.Module, resolution: int, protect: Sequence[str] = ()) -> list[Channels]:
     """Find all groups of channels of a network, in the order of its layers.
 
     The classifier's outputs stay. Attention loses channels within its heads, equally many in every head; query and key
-    of a head lose the same channels, its values others.
+    of a head lose the same channels, its values others. Channels that a layer of `protect` computes or reads stay.
 
     Raises
     ------
     InputError
-        The network's channels cannot be traced, or none of them can be removed.
+        The network's channels cannot be traced, or none of them can be removed, or only those of protected layers.
     """
     import torch_pruning
 
@@ -80,7 +81,28 @@ def groups(model: nn.Module, resolution: int) -> list[Channels]:
     found += [one for name, m in model.named_modules() if is_attention(m) for one in _heads(name, m)]
     if not found:
         raise InputError(f"{type(model).__name__} has no channels that can be removed")
-    return found
+    free_groups = _without_protected(model, found, protect)
+    if not free_groups:
+        raise InputError(
+            f"--protect {' '.join(protect)}: no channel is left that a step may remove; protect fewer layers, or give "
+            "--kinds int8"
+        )
+    return free_groups
+
+
+def _without_protected(model: nn.Module, found: Sequence[Channels], protect: Sequence[str]) -> list[Channels]:
+    """Groups of which no tensor is protected; all heads of an attention have the same width and stay together."""
+    whole = [
+        f"{name}."
+        for name, module in model.named_modules()
+        if is_attention(module) and any(is_protected(f"{name}.{own}", protect) for own, _ in module.named_parameters())
+    ]
+    return [
+        group
+        for group in found
+        if not any(is_protected(name, protect) for name, _, _ in group.tensors)
+        and not any(group.name.startswith((f"{name}query-key.", f"{name}value.")) for name in whole)
+    ]
 
 
 def _bare(model: nn.Module) -> list[nn.Parameter]:

@@ -21,8 +21,8 @@ from prune.models.evaluation_view import passes
 from prune.models.forward_flops import multiply_adds
 from prune.runs.files import note, read_json, write_json
 from prune.runs.identity import plain
-from transfer.compression import journal
-from transfer.compression.acceptance import AcceptanceTest, Decision, decide
+from transfer.compression import approval, journal
+from transfer.compression.acceptance import AcceptanceTest, Decision
 from transfer.compression.importance import Importance
 from transfer.compression.journal import ACCEPTED, INT8, ROLLED_BACK, SPEC, WEIGHTS, CompressionPlan, Entry, Trial
 from transfer.compression.recovery_training import Recovery
@@ -46,6 +46,8 @@ class Compression:
     recovery : Recovery
     measure_latency : bool
         Of accepted steps, in ONNX Runtime.
+    approve : bool
+        Every step that passes the test waits for a person's yes.
     """
 
     out: Path
@@ -56,6 +58,7 @@ class Compression:
     importance: Importance
     recovery: Recovery
     measure_latency: bool
+    approve: bool = False
 
 
 def compress(compression: Compression, original: Path) -> list[Entry]:
@@ -71,12 +74,16 @@ def compress(compression: Compression, original: Path) -> list[Entry]:
     ------
     Requeue
         A signal came; the journal has all finished steps.
+    NeedsApproval
+        A step waits for a person's answer.
     """
     out = compression.out
     entries = _resume(out) or [_record_original(compression, original)]
     while (trial := journal.next_trial(entries, compression.plan)) is not None:
         journal.verified_directory(out, entries[trial.base])
-        entries.append(_try(compression, trial))
+        entry = _try(compression, trial)
+        approval.need_answer(out, entries)
+        entries.append(entry)
         journal.write_journal(out, entries)
         note(journal.describe(entries[-1]))
         if preemption.stop_requested():
@@ -94,6 +101,8 @@ def _resume(out: Path) -> list[Entry]:
         entries.append(read_json(directory / "step.json"))
         journal.write_journal(out, entries)
     if entries:
+        approval.need_answer(out, entries)
+        entries = approval.settle(out, entries)
         journal.make_current(out, journal.step_directory(out, journal.current_step(entries)))
         note(f"{out}: resuming after step {entries[-1]['step']}")
     return entries
@@ -105,8 +114,7 @@ def _record_original(compression: Compression, original: Path) -> Entry:
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, SPEC):
         shutil.copyfile(original / name, target / name)
-    test = compression.test
-    decision = decide(test.labels, test.original, test.original, test.classes, test.margins)
+    decision = compression.test.decide_original()
     trial = Trial(0, 0, "original", None)
     entry = _entry(compression, trial, target, compression.model, compression.spec, decision, {}, 0.0)
     journal.make_current(compression.out, target)
@@ -142,10 +150,13 @@ def _try(compression: Compression, trial: Trial) -> Entry:
     entry = _entry(compression, trial, final, model, spec, decision, what, time.perf_counter() - begin)
     if decision.accepted:
         write_json(final / "step.json", entry)
-        place = journal.step_directory(compression.out, trial.step)
-        place.parent.mkdir(exist_ok=True)
-        os.replace(final, place)
-        journal.make_current(compression.out, place)
+        if compression.approve:
+            approval.hold(compression.out, final)
+        else:
+            place = journal.step_directory(compression.out, trial.step)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(final, place)
+            journal.make_current(compression.out, place)
     shutil.rmtree(work)
     return entry
 
@@ -178,6 +189,7 @@ def _entry(
         "class_used": decision.class_used,
         "nearest": decision.nearest,
         "beyond": decision.beyond,
+        "tests": list(decision.tests),
         "verdict": ACCEPTED if decision.accepted else ROLLED_BACK,
         "reason": decision.reason,
         "files": journal.file_digests(directory),

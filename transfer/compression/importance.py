@@ -29,7 +29,8 @@ class Importance:
     ----------
     criterion : {"data", "magnitude", "random"}
     images : (n, r, r, 3) uint8
-        Balanced over the classes, never of the preservation set; empty where the criterion needs none.
+        Balanced over the classes, never of the preservation set. Where there are none, "data" cannot be used, and
+        nothing is known about the classes that a channel serves.
     labels : (n,) int64
     spec : dict
         Content of the original's model.json: "mean" and "std" are read.
@@ -48,12 +49,31 @@ class Importance:
 
     def of_channels(self, model: nn.Module, found: Sequence[Channels], step: int) -> list[np.ndarray]:
         """Importance of every channel of these groups, one (size,) float64 for each."""
+        return self.by_class(model, found, step)[0]
+
+    def by_class(
+        self, model: nn.Module, found: Sequence[Channels], step: int
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Importance of every channel, and how much each class's loss rises without it.
+
+        Returns
+        -------
+        importance : list of (size,) float64
+            One for each group.
+        rises : list of (c, size) float64, or None
+            From `taylor_by_class`, whatever the criterion is; None where there are no images.
+        """
+        values, rises = None, None
+        if len(self.images):
+            with moved(model, self.device), safe_memory_format(model):
+                values, rises = taylor_by_class(model, found, self._batches(), len(self.spec["classes"]))
         if self.criterion == "random":
-            return chance(found, self.seed * 1000 + step)
+            return chance(found, self.seed * 1000 + step), rises
         if self.criterion == "magnitude":
-            return magnitude(model, found)
-        with moved(model, self.device), safe_memory_format(model):
-            return taylor(model, found, self._batches())
+            return magnitude(model, found), rises
+        if values is None:
+            raise ValueError("no images")
+        return values, rises
 
     def of_weights(self, model: nn.Module, names: list[str], step: int) -> dict[str, torch.Tensor]:
         """Importance of every single weight of these parameters, in their shapes."""
@@ -92,9 +112,35 @@ def taylor(
     -------
     list of (size,) float64
     """
+    return taylor_by_class(model, found, batches, 0)[0]
+
+
+def taylor_by_class(
+    model: nn.Module, found: Sequence[Channels], batches: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The importance of `taylor`, and to first order how much the loss of each class's images rises without a channel.
+
+    The rise of an image's loss is minus the sum over positions of activation x gradient: the same product as in
+    equation 8, with its sign, so that a channel that speaks against a class has a negative rise there.
+
+    Parameters
+    ----------
+    model, found, batches
+        As in `taylor`.
+    classes : int
+        Labels are below it; 0: nothing is found for classes.
+
+    Returns
+    -------
+    importance : list of (size,) float64
+    rises : list of (classes, size) float64
+        Mean over the images of a class; 0 for a class without images.
+    """
     taps = sorted({name for group in found for name, _ in group.taps})
     sums: dict[str, torch.Tensor] = {}
-    count = 0
+    rises: dict[str, torch.Tensor] = {}
+    known: list[torch.Tensor] = []  # of the batch at work: which image is of which class, (classes, b)
+    count, images_of = 0, torch.zeros(classes, dtype=torch.float64)
 
     def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], torch.Tensor]:
         def hook(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
@@ -108,6 +154,9 @@ def taylor(
                 by_image = product.flatten(2).sum(2) if product.ndim == 4 else product.flatten(1, -2).sum(1)
                 total = by_image.abs().double().sum(0)
                 sums[name] = sums[name] + total if name in sums else total
+                if classes:
+                    rise = -(known[-1].to(by_image.device) @ by_image.double())
+                    rises[name] = rises[name] + rise if name in rises else rise
 
             copy.register_hook(on_gradient)
             return copy
@@ -118,6 +167,9 @@ def taylor(
     try:
         with torch.enable_grad():
             for images, labels in batches:
+                if classes:
+                    known[:] = [functional.one_hot(labels.long(), classes).T.double()]
+                    images_of += known[-1].sum(1).cpu()
                 images = images.clone().requires_grad_()  # gradients flow although no weight requires one
                 loss = functional.cross_entropy(model(images).float(), labels, reduction="sum")
                 torch.autograd.grad(loss, images)
@@ -128,7 +180,15 @@ def taylor(
     if not count:
         raise ValueError("no images")
     parts = [torch.stack([sums[name][at : at + group.size] for name, at in group.taps]) for group in found]
-    return [part.sum(0).cpu().numpy() / count for part in parts]
+    importance = [part.sum(0).cpu().numpy() / count for part in parts]
+    each = images_of.clamp_min(1).numpy()[:, None]
+    by_class = [
+        sum((rises[name][:, at : at + group.size].cpu().numpy() for name, at in group.taps), np.zeros((classes, 1)))
+        / each
+        for group in found
+        if classes
+    ]
+    return importance, by_class
 
 
 def magnitude(model: nn.Module, found: Sequence[Channels]) -> list[np.ndarray]:

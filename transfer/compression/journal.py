@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, atomic
+from transfer.compression import removed_parts
 
 ACCEPTED, ROLLED_BACK = "accepted", "rolled-back"
 SHRINKING = ("channels", "inner", "rewind")
@@ -128,13 +129,21 @@ def read_journal(run: Path) -> list[Entry]:
     for number, text in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
             entry = json.loads(text)
-            sound = entry["step"] == number and _is_sound(entry)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            sound = is_entry(entry) and entry["step"] == number
+        except (ValueError, RecursionError):
             sound = False
         if not sound:
             raise InputError(f"{place}: line {number + 1} is damaged or not of a compression journal")
         entries.append(entry)
     return entries
+
+
+def is_entry(entry: Any) -> bool:
+    """Whether this is an entry that a run writes, and not a damaged one."""
+    try:
+        return _is_sound(entry)
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _is_sound(entry: Entry) -> bool:
@@ -149,7 +158,19 @@ def _is_sound(entry: Entry) -> bool:
         and isinstance(entry["reason"], str)
         and all(type(n) in (int, float) and -1e18 < n < 1e18 for n in numbers)
         and all(type(n) is int and 0 <= n < max(step, 1) for n in (entry["base"], what["to"] if by_hand else 0))
+        and removed_parts.is_sound(what.get("removed", []))
+        and isinstance(entry.get("approved"), bool | None)
+        and all(_is_test(one) for one in entry.get("tests", ()))
         and all(name in (WEIGHTS, SPEC, INT8) and isinstance(digest, str) for name, digest in files.items())
+    )
+
+
+def _is_test(one: Mapping[str, Any]) -> bool:
+    numbers = [one[key] for key in ("original", "value", "lost", "margin")]
+    return (
+        isinstance(one["test"], str)
+        and isinstance(one["holds"], bool)
+        and all(n is None or (type(n) in (int, float) and -1e18 < n < 1e18) for n in numbers)
     )
 
 
@@ -179,7 +200,12 @@ def describe(entry: Entry) -> str:
     """One tried step in words."""
     size = f"{entry['params']:,} parameters, {entry['bytes'] / 1e6:.2f} MB, accuracy {entry['accuracy']:.4f}"
     ratio = f" {entry['what']['ratio']:.3g}" if entry["what"].get("ratio") else ""
-    return f"step {entry['step']} {entry['kind']}{ratio}: {size}: {entry['verdict']}, {entry['reason']}"
+    return f"step {entry['step']} {entry['kind']}{ratio}: {size}: {entry['verdict']}, {reason(entry)}"
+
+
+def reason(entry: Entry) -> str:
+    """Why a step was accepted or rolled back, and whether a person approved it."""
+    return str(entry["reason"]) + ("; approved by a person" if entry.get("approved") is True else "")
 
 
 def step_directory(run: Path, step: int) -> Path:
@@ -217,10 +243,15 @@ def verified_directory(run: Path, entry: Entry) -> Path:
         A file is missing, or is not the one that was accepted.
     """
     directory = step_directory(run, entry["step"])
+    verify(directory, entry)
+    return directory
+
+
+def verify(directory: Path, entry: Entry) -> None:
+    """Compare the files of a step's model directory with the digests in its entry; `InputError` where one differs."""
     found = file_digests(directory)
     for name, digest in entry["files"].items():
         if name not in found:
             raise InputError(f"{directory / name}: no such file: step {entry['step']} is incomplete")
         if found[name] != digest:
             raise InputError(f"{directory / name}: damaged or replaced: it is not the file that was accepted")
-    return directory

@@ -22,6 +22,7 @@ from pretrain.schedule import Budget
 from pretrain.training_run import augmented
 from prune.data.batches import Loader
 from prune.runs.files import InputError
+from transfer.compression.protected_layers import frozen
 from transfer.evaluation import finetune_recipes
 
 _TEMPERATURE = 2.0
@@ -120,6 +121,8 @@ class Recovery:
         Weight of the distillation in the loss.
     seed : int
     checkpoint_seconds : float
+    protect : tuple of str
+        Layers whose weights no step may change.
     """
 
     loader: Loader
@@ -131,6 +134,7 @@ class Recovery:
     distil: float
     seed: int
     checkpoint_seconds: float
+    protect: tuple[str, ...] = ()
 
     def train(self, network: nn.Module, spec: dict[str, Any], step: int, scratch: Path, *, last: bool) -> nn.Module:
         """Train a network in place, from a checkpoint in `scratch` where there is one.
@@ -157,7 +161,7 @@ class Recovery:
         original = self.original.to(self.ranks.device)
         if recipe.epochs > 0:
             network = network.to(self.ranks.device)
-            with bar(f"step {step}") as on_step:
+            with frozen(network, self.protect), bar(f"step {step}") as on_step:
                 training_loop.train(
                     network,
                     augmented(self.loader, recipe, seed),

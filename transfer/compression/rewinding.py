@@ -7,7 +7,7 @@ shape, so the file's size and the latency do not change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -15,15 +15,17 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from prune.models.networks import classifier_of
+from transfer.compression.protected_layers import is_protected
 
 Weights = Mapping[str, torch.Tensor]
 
 
-def prunable(model: nn.Module) -> list[str]:
-    """Names of the weights of convolutions and linear layers, without the classifier."""
+def prunable(model: nn.Module, protect: Sequence[str] = ()) -> list[str]:
+    """Names of the weights of convolutions and linear layers, without the classifier and the layers of `protect`."""
     last = {id(p) for p in classifier_of(model).parameters()}
     owners = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-    return [f"{name}.weight" for name, m in owners.items() if id(m.weight) not in last]
+    names = [f"{name}.weight" for name, m in owners.items() if id(m.weight) not in last]
+    return [name for name in names if not is_protected(name, protect)]
 
 
 def saliency(

@@ -13,6 +13,7 @@ from transfer.compression import channel_pruning, rewinding
 from transfer.compression.importance import Importance
 from transfer.compression.journal import Trial
 from transfer.compression.recovery_training import Recovery
+from transfer.compression.removed_parts import removed_channels, removed_weights
 
 Shrunk = tuple[nn.Module, dict[str, Any], dict[str, Any]]
 """A network, its description (model.json), and what was done, for the journal."""
@@ -44,11 +45,14 @@ def shrink(
     assert trial.ratio is not None
     if trial.kind == "rewind":
         return _rewind(trial, model, spec, scratch, goal, importance, recovery)
-    found, inner = channel_pruning.groups(model, int(spec["resolution"])), trial.kind == "inner"
+    found = channel_pruning.groups(model, int(spec["resolution"]), recovery.protect)
+    inner = trial.kind == "inner"
     ratio = channel_pruning.ratio_for(model, found, int(goal), trial.ratio, inner)
-    stays = channel_pruning.most_important(found, importance.of_channels(model, found, trial.step), ratio, inner=inner)
+    values, rises = importance.by_class(model, found, trial.step)
+    stays = channel_pruning.most_important(found, values, ratio, inner=inner)
     lost = {g.name: g.size - len(s) for g, s in zip(found, stays) if len(s) < g.size}
-    what = {"ratio": ratio, "importance": importance.criterion, "layers": lost}
+    what: dict[str, Any] = {"ratio": ratio, "importance": importance.criterion, "layers": lost}
+    what["removed"] = removed_channels(found, stays, values, rises, spec["classes"])
     if not lost:
         return model, spec, what
     model, spec = channel_pruning.prune_channels(model, spec, found, stays)
@@ -66,13 +70,15 @@ def _rewind(
 ) -> Shrunk:
     """Remove single weights, set the others back to the original's, and train from there."""
     assert trial.ratio is not None
-    names = rewinding.prunable(model)
+    names = rewinding.prunable(model, recovery.protect)
     weights = {name: model.get_parameter(name).detach() for name in names}
     live = sum(int(torch.count_nonzero(weight)) for weight in weights.values())
     ratio = min(trial.ratio, (parameters(model) - goal) / live)
-    masks = rewinding.masks(weights, importance.of_weights(model, names, trial.step), ratio)
+    scores = importance.of_weights(model, names, trial.step)
+    masks = rewinding.masks(weights, scores, ratio)
     left = int(sum(mask.sum() for mask in masks.values()))
-    what = {"ratio": ratio, "importance": importance.criterion, "weights": left}
+    what: dict[str, Any] = {"ratio": ratio, "importance": importance.criterion, "weights": left}
+    what["removed"] = removed_weights(weights, scores, masks)
     model = networks.build(spec)
     model.load_state_dict(rewinding.rewound(recovery.original.state_dict(), masks))
     handle = rewinding.mask_before_forward(model, masks)

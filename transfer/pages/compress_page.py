@@ -8,6 +8,7 @@ from typing import Any
 
 from transfer.compression import journal
 from transfer.compression.journal import ACCEPTED, ROLLED_BACK, Entry
+from transfer.compression.removed_parts import layer_texts
 from transfer.pages import curves_page
 from transfer.pages.curves_page import Chart, Curve, Section
 
@@ -25,6 +26,8 @@ HEADER = (
     "verdict",
     "reason",
 )
+REMOVED_HEADER = ("run and step", "layer", "removed", "importance", "rank", "classes served most", "channels")
+TESTS_HEADER = ("run and step", "test", "original", "measured", "lost", "may be lost", "holds")
 _NEAREST = 5
 _GAP = math.nan
 
@@ -72,9 +75,31 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]
     note = "Classes nearest to their margin at the last step that was kept. " + " ".join(
         f"{name}: {nearest_text(lines, config)}." for name, (lines, config) in runs.items()
     )
+    removed = [row for name, (lines, _) in runs.items() for line in lines for row in removed_texts(name, line)]
+    more = (
+        "What each step removed",
+        "Of each layer: how much of it, with the importance and the rank there from the least important on (rank 1 is "
+        "the most important channel), and the classes whose loss rises most without it, to first order on the target's "
+        "training images. `transfer explain` lists single channels.",
+        REMOVED_HEADER,
+        removed,
+    )
+    tests = (
+        "The tests of each step",
+        "Accuracies and calibration errors in points, a metric of your own in its unit. A step is accepted when all "
+        "hold.",
+        TESTS_HEADER,
+        [row for name, (lines, _) in runs.items() for line in lines for row in test_texts(name, line)],
+    )
     title = "compression" if len(runs) > 1 else f"compression, {next(iter(runs))}"
     return curves_page.curves_html(
-        title, outcome_sentences(runs), sections, table, note, {name: config for name, (_, config) in runs.items()}
+        title,
+        outcome_sentences(runs),
+        sections,
+        table,
+        note,
+        {name: config for name, (_, config) in runs.items()},
+        more=[table for table in (tests, more) if table[-1]],
     )
 
 
@@ -147,7 +172,35 @@ def step_texts(name: str, line: Entry, lines: Sequence[Entry]) -> list[str]:
         line["nearest"] if line["step"] else "",
         f"{100 * used:.0f}" if used is not None and line["step"] else "",
         line["verdict"],
-        line["reason"] if line["step"] else "",
+        journal.reason(line) if line["step"] else "",
+    ]
+
+
+def test_texts(name: str, line: Entry) -> list[list[str]]:
+    """Texts of the tests of one step, for the columns of `TESTS_HEADER`; none of the original and of older versions."""
+
+    def number(value: float | None) -> str:
+        return "not finite" if value is None else f"{value:.4g}"
+
+    if not line["step"] or line["kind"] == "rollback":
+        return []
+    return [
+        [
+            f"{name} {line['step']}",
+            one["test"],
+            *(number(one[key]) for key in ("original", "value", "lost")),
+            number(one.get("allowed", one["margin"])),
+            "yes" if one["holds"] else "no",
+        ]
+        for one in line.get("tests", ())
+    ]
+
+
+def removed_texts(name: str, line: Entry) -> list[list[str]]:
+    """Texts of what one step removed, a row per layer, for the columns of `REMOVED_HEADER`."""
+    return [
+        [f"{name} {line['step']}", *layer_texts(one), ", ".join(map(str, one.get("channels", ())))]
+        for one in line["what"].get("removed", ())
     ]
 
 

@@ -46,6 +46,7 @@ def curves_html(
     note: str,
     config: Mapping[str, Any],
     pictures: Sequence[Mapping[str, Any]] = (),
+    more: Sequence[tuple[str, str, Sequence[str], Sequence[Sequence[str]]]] = (),
 ) -> str:
     """The page as text.
 
@@ -62,6 +63,8 @@ def curves_html(
         Settings, shown at the end.
     pictures : sequence of mapping
         Groups of images: {"title", "rows": [{"name", "images": [{"src", "text"}]}]}.
+    more : sequence of (title, note, header, rows)
+        Tables that follow.
     """
     names = [curve.name for section in sections for chart in section.charts for curve in chart.curves]
     style = looks(list(dict.fromkeys(names)))
@@ -82,9 +85,8 @@ def curves_html(
         line=line,
         sections=shown,
         looks=style,
-        table=table,
-        note=note,
         pictures=pictures,
+        tables=[("All figures", note, *table), *more],
         config=json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False),
     )
 

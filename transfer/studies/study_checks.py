@@ -76,6 +76,10 @@ def _check_command(command: Any) -> None:
     if step == "study" and command[4:] != ["--out", ".", "--collect"]:
         raise InputError(f"command {_shown(' '.join(command))} is not a step that a plan has")
     for flag, value in _values(command):
+        if flag == "--metric":  # its value is code that would be imported
+            raise InputError(
+                f"--metric {_shown(value)}: a metric is taken from the command line only, never from a plan"
+            )
         if flag in _OUTPUTS and not (is_inside(value) or (whole_study and value == ".")):
             raise InputError(f"{flag} {_shown(value)} of its command is not a path of plain names inside the study")
 

@@ -84,6 +84,22 @@ def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
     assert browser.serious() == []
 
 
+def test_the_page_lists_what_each_step_removed(tmp_path):
+    removed = [
+        {"layer": "conv1", "of": 8, "channels": [2, 5], "importance": [0.1, 0.25], "rank": [8, 7],
+         "serves": [EVIL, None], "rise": [0.1, None], "classes": {EVIL: 0.08}},
+    ]  # fmt: skip
+    step = line(1, 0, "channels", 600, "accepted", 0.8, what={"ratio": 0.2, "removed": removed})
+    wanted = ["pets 1", "conv1", "2 of 8", "0.1 to 0.25", "8 to 7", f"{EVIL} +0.08", "2, 5"]
+    assert compress_page.removed_texts("pets", step) == [wanted]
+    assert compress_page.removed_texts("pets", LINES[1]) == []  # of an older version
+    text = compress_page.compression_html({"pets": ([LINES[0], step], {})})
+    assert text.count("<tbody>") == 2
+    assert "What each step removed" in text
+    assert EVIL not in text
+    assert "What each step removed" not in compress_page.compression_html({"pets": (LINES, {})})
+
+
 def test_several_runs_share_the_charts_and_a_run_without_latencies_is_not_in_that_chart(run, tmp_path, capsys):
     other = tmp_path / "unguarded"
     other.mkdir()
