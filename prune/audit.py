@@ -63,6 +63,9 @@ def run(config: Config) -> None:
     label = np.asarray(manifest.labels, np.int64)
     groups = Groups({}, {}) if config.groups is None else read_groups(config.groups, np.asarray(manifest.ids))
     classes = list(manifest.classes)
+    for column, number in groups.columns.items():
+        if lost := int((number < 0).sum()):
+            note(f"{column}: {lost:,} of {len(manifest):,} images are in no group and count nowhere")
     report: dict[str, Any] = {
         "index": index.fingerprint,
         "kept": int(kept.sum()),

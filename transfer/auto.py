@@ -98,10 +98,14 @@ def _execute(config: Config, made: AutoPlan) -> None:
     import shlex
 
     from prune.runs.run_lock import directory_lock
+    from transfer.studies.auto_plan import SCRIPT_BEGIN
     from transfer.studies.worker import execute
 
     with directory_lock(config.out):
-        with atomic(config.out / "commands.sh") as partial:
+        script = config.out / "commands.sh"
+        if script.exists() and not script.read_text(encoding="utf-8", errors="replace").startswith(SCRIPT_BEGIN):
+            raise InputError(f"{script}: is not one of `transfer auto`; give another --out, or move it")
+        with atomic(script) as partial:
             partial.write_text(made.script(), encoding="utf-8")
         for line in made.why:
             note(line)

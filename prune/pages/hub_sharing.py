@@ -95,6 +95,11 @@ def _one_line(repo: str) -> Iterator[None]:
             reason = "no such revision"
         elif isinstance(error, errors.RepositoryNotFoundError):
             reason = "no such repository, or a private one for which HF_TOKEN gives no access"
+        elif type(error).__name__ in ("ConnectError", "ConnectionError", "ConnectTimeout", "LocalEntryNotFoundError"):
+            reason = (
+                "the hub cannot be reached; try again with a connection, set HF_ENDPOINT to a mirror, or copy the "
+                "index by hand: it is one file"
+            )
         else:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

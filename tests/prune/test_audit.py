@@ -122,3 +122,14 @@ def test_a_wrong_table_of_groups_gets_one_line(case, monkeypatch, capsys, text, 
     said = capsys.readouterr()
     assert words in said.err
     assert said.out == ""
+
+
+def test_images_without_a_group_are_counted_and_said_so(case, monkeypatch, capsys):
+    folder, select = case
+    monkeypatch.chdir(folder)
+    assert prune.main(["select", *select]) == 0
+    lines = (folder / "groups.csv").read_text().splitlines()
+    (folder / "groups.csv").write_text("\n".join(lines[:151]) + "\n")
+    capsys.readouterr()
+    assert prune.main(["audit", "--index", "x.index.npz", "--groups", "groups.csv", "--scores", "a.npz"]) == 0
+    assert "camera: 50 of 200 images are in no group and count nowhere" in capsys.readouterr().err

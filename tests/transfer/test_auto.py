@@ -110,3 +110,13 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(toy, tmp_path, capsys, f
     assert words in said.err
     assert said.out == ""
     assert not out.exists()
+
+
+def test_a_script_of_the_users_own_is_not_overwritten(toy, tmp_path, capsys):
+    data, out = toy.root / "data", tmp_path / "out"
+    out.mkdir()
+    (out / "commands.sh").write_text("echo mine\n")
+    flags = ["--source", str(data / "source/train"), "--targets", f"signs={data}/signs", "--out", str(out)]
+    assert transfer.main(["auto", *flags]) == 2
+    assert "is not one of `transfer auto`" in capsys.readouterr().err
+    assert (out / "commands.sh").read_text() == "echo mine\n"

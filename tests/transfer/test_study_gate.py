@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -174,3 +175,29 @@ def test_nothing_is_taken_over_where_other_images_were_read(lamps, gated, tmp_pa
     assert "is the study itself" in capsys.readouterr().err
     assert study(lamps, tmp_path / "third", "--reuse", str(tmp_path)) == 2
     assert "the plan of another study" in capsys.readouterr().err
+
+
+def test_a_damaged_or_lost_study_is_passed_over_and_said_so(lamps, gated, tmp_path, capsys):
+    first, out = gated[0], tmp_path / "new"
+    flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "--reuse", str(first), "--plan-only")
+    assert study(lamps, out, *flags) == 0
+    shutil.copytree(first / "data", out / "data")
+    tasks = {task.name: task for task in read_plan(out)}
+    cut, flipped, lost = tmp_path / "cut", tmp_path / "flipped", tmp_path / "lost"
+    for place in (cut, flipped):
+        shutil.copytree(first, place)
+    (cut / "plan.jsonl").write_text((cut / "plan.jsonl").read_text()[:-50])
+    weights = flipped / "backbones/full-s0/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    assert take_over(tasks["pretrain/full-s0"], tasks, out, [cut, flipped, lost]) is None
+    said = capsys.readouterr().err
+    assert "is damaged" in said
+    assert "its weights are not those that the task wrote" in said
+    assert not (out / "backbones").exists()
+    thumbnails = next((flipped / "features/thumbnails").glob("source*.features.npz"))
+    thumbnails.write_bytes(thumbnails.read_bytes()[:-200])
+    assert take_over(tasks["gate/thumbnails"], tasks, out, [flipped]) is None
+    assert take_over(tasks["gate/thumbnails"], tasks, out, [flipped, first]) == first
+    assert take_over(tasks["pretrain/full-s0"], tasks, out, [first]) == first

@@ -21,6 +21,7 @@ FEW = 20_000
 """Images below which a smaller network is trained, with small batches."""
 ENOUGH = 50_000
 """Images on which a surrogate is trained: of a larger source that many, or a quarter."""
+SCRIPT_BEGIN = "# The commands of `transfer auto`"
 _LOOKED_AT = 64
 _FLOOR, _FLOOR_SHARE = 20, 0.1
 
@@ -56,7 +57,7 @@ class AutoPlan:
 
     def script(self) -> str:
         """The plan as a shell script."""
-        lines = ["# The commands of `transfer auto`, from images to an index. Why they are what they are:"]
+        lines = [f"{SCRIPT_BEGIN}, from images to an index. Why they are what they are:"]
         lines += [f"# - {line}" for line in self.why]
         return "\n".join([*lines, "set -e", *map(shlex.join, self.commands)]) + "\n"
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prune.runs.files import note, write_json
-from transfer.studies.runner import is_done
+from prune.runs.files import InputError, note, write_json
+from transfer.studies.runner import is_done, weights_checksum
 from transfer.studies.study_checks import read_record
 from transfer.studies.task import Task, read_plan
 
@@ -34,16 +35,21 @@ def take_over(task: Task, tasks: Mapping[str, Task], out: Path, others: Sequence
     out : Path
         The study's directory.
     others : sequence of Path
-        Directories of other studies; one whose plan cannot be read is passed over with a note.
+        Directories of other studies; one that is gone or damaged is passed over with a note.
     """
     if task.stage not in STAGES or (out / task.out).exists():
         return None
     for other in others:
-        if _made_the_same(task, tasks, out, other):
+        try:
+            same = _made_the_same(task, tasks, out, other)
+        except InputError as error:
+            note(f"--reuse {os.path.relpath(other)}: nothing is taken over from it for {task.name}: {error}")
+            continue
+        if same:
             _link(other / task.out, out / task.out)
             record = read_record(other / "done" / f"{task.name}.json")
             write_json(out / "done" / f"{task.name}.json", {**record, "command": None})  # its seconds stay known
-            note(f"{task.name}: taken over from {other}")
+            note(f"{task.name}: taken over from {os.path.relpath(other)}")
             return other
     return None
 
@@ -54,9 +60,27 @@ def _made_the_same(task: Task, tasks: Mapping[str, Task], out: Path, other: Path
     twin = theirs.get(task.name)
     if twin is None or _command(task, out) != _command(twin, other) or not is_done(twin, other):
         return False
+    _check_whole(twin, other)
     return all(
         need in theirs and _same(out / tasks[need].out, other / theirs[need].out) for need in _all_needs(task, tasks)
     )
+
+
+def _check_whole(task: Task, study: Path) -> None:
+    """Refuse an output that is damaged: weights by the checksum in the task's record, arrays by those in their file."""
+    recorded = read_record(study / "done" / f"{task.name}.json").get("weights")
+    if recorded is not None and recorded != weights_checksum(study / task.out):
+        raise InputError(f"{study / task.out}: its weights are not those that the task wrote")
+    place = study / task.out
+    for path in [place] if place.is_file() else [place / name for name in _files(place)]:
+        if path.suffix == ".npz":
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    damaged = archive.testzip()
+            except (zipfile.BadZipFile, OSError):
+                damaged = path.name
+            if damaged:
+                raise InputError(f"{path}: damaged")
 
 
 def _all_needs(task: Task, tasks: Mapping[str, Task]) -> list[str]:

@@ -7,6 +7,7 @@ steps can be repeated: where nothing changed they return at once.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -64,7 +65,20 @@ def remember(task: Task, out: Path, seconds: float) -> None:
     place = out / "done" / f"{task.name}.json"
     before = read_record(place)["seconds"] if place.exists() else 0.0
     facts = {"command": list(task.command), "needs": list(task.needs), "seconds": round(max(before, seconds), 3)}
-    write_json(place, facts)
+    weights = weights_checksum(out / task.out)
+    write_json(place, facts if weights is None else {**facts, "weights": weights})
+
+
+def weights_checksum(made: Path) -> str | None:
+    """CRC-32 of a model directory's weights, by which another study knows that they are whole; None without weights."""
+    place = made / "model.safetensors"
+    if not place.is_file():
+        return None
+    found = 0
+    with open(place, "rb") as file:
+        while block := file.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return f"{found:08x}"
 
 
 def run_tasks(
