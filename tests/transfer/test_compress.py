@@ -274,7 +274,7 @@ sys.exit(main(["compress", *sys.argv[1:]]))
 
 def test_a_signal_ends_a_recovery_at_a_checkpoint_with_code_85(case, done, tmp_path):
     asked = config(case, tmp_path / "run", checkpoint_minutes=0.0)
-    names = [name for name in vars(asked) if name != "kinds" and getattr(asked, name) is not None]
+    names = [name for name in vars(asked) if name != "kinds" and getattr(asked, name) not in (None, False, ())]
     flags = [f"--{name.replace('_', '-')}={getattr(asked, name)}" for name in names] + ["--kinds", "channels"]
     here = Path(__file__).parents[2]
     ended = subprocess.run(
