@@ -274,7 +274,8 @@ sys.exit(main(["compress", *sys.argv[1:]]))
 
 def test_a_signal_ends_a_recovery_at_a_checkpoint_with_code_85(case, done, tmp_path):
     asked = config(case, tmp_path / "run", checkpoint_minutes=0.0)
-    names = [name for name in vars(asked) if name != "kinds" and getattr(asked, name) not in (None, False, ())]
+    unset = {name for name, value in vars(asked).items() if value is None or value is False or value == ()}
+    names = [name for name in vars(asked) if name != "kinds" and name not in unset]
     flags = [f"--{name.replace('_', '-')}={getattr(asked, name)}" for name in names] + ["--kinds", "channels"]
     here = Path(__file__).parents[2]
     ended = subprocess.run(
