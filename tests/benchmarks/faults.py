@@ -114,6 +114,8 @@ def run(command: Sequence[str], folder: Path, disturb: Any = None, limit: int | 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 
     def limited() -> None:
+        for name in SIGNALS:  # a shell starts what runs in the background with SIGINT ignored
+            signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
