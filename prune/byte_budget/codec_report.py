@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from prune.byte_budget.codec_comparison import Point, expected, fitted_line
 from prune.pages.frame import escaped, framed
 from prune.pages.line_chart import Curve, line_chart
+from prune.runs.csv_table import read_table
 from prune.runs.files import InputError
 
 _HEADS = ("codec", "quality", "bytes", "FMSE", "worth %", "PSNR, dB", "encode, ms", "decode, ms")
@@ -26,12 +26,7 @@ def read_pilot(path: Path) -> list[dict[str, Any]]:
     InputError
         Not a CSV in UTF-8, a column is missing, or a value is no number in its range.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--pilot {path}: not a CSV file in UTF-8 ({error})") from None
+    rows, columns = read_table(path, "--pilot ")
     if "accuracy" not in columns or not ("fmse" in columns or {"codec", "quality"} <= set(columns)):
         raise InputError(f"--pilot {path}: columns codec, quality, accuracy (or fmse, accuracy) are needed")
     found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from prune.data.crops import render
 from prune.data.listing import read_regular
 from prune.data.stored_images import decode, prepare
 from prune.models.evaluation_view import central_box
+from prune.runs.csv_table import read_table
 from prune.runs.files import InputError, note
 
 
@@ -35,13 +35,7 @@ def read_incoming(place: Path, classes: list[str], side: int, ratio: float = 1.0
     """
     if not place.is_file():
         raise InputError(f"--images {place}: no such file; a CSV with a column `path` is expected")
-    try:
-        with open(place, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{place}: not a CSV file in UTF-8 ({error})") from None
+    rows, columns = read_table(place)
     if "path" not in columns:
         raise InputError(f"{place}: has no column `path`; its columns are {', '.join(columns) or 'none'}")
     known = {name: label for label, name in enumerate(classes)}

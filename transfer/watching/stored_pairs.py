@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from prune.byte_budget.codec_files import ImageCodec
 from prune.data.listing import read_regular
 from prune.data.stored_images import decode, prepare
+from prune.runs.csv_table import read_table
 from prune.runs.files import InputError
 
 Pair = tuple[np.ndarray, np.ndarray, int]
@@ -32,12 +32,7 @@ def read_pairs(place: Path, newest: int | None, codec: ImageCodec, quality: int)
     InputError
         No such column, too few lines, or an image or copy that cannot be read.
     """
-    try:
-        with open(place, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{place}: not a CSV file in UTF-8 ({error})") from None
+    rows, columns = read_table(place)
     if "path" not in columns:
         raise InputError(f"{place}: has no column `path`; its columns are {', '.join(columns) or 'none'}")
     if newest is not None and len(rows) < newest:
