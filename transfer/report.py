@@ -2,6 +2,7 @@
 
     python -m transfer report --study runs/pets                      # runs/pets/report.html and results.csv
     python -m transfer report --study runs/pets --price 2.5 --markdown docs/pets.md
+    python -m transfer report --study runs/pets --groups cameras.csv
 
 Reads results.json, and beside it predictions, indices, scores and the source's beton (for pictures). The page opens
 without a network. A study that is still running is reported as far as it is done.
@@ -31,6 +32,8 @@ class Config:
     """Price of one hour of the machine; adds the costs in money."""
     source: Path | None = None
     """Beton of the source, for the pictures; by default the one that the study wrote or used."""
+    groups: Path | None = None
+    """Table of ids and groups (camera, site, ...) of images of the source; adds what is kept of each."""
     markdown: Path | None = None
     """Write the tables as Markdown to this file as well."""
 
@@ -56,11 +59,19 @@ def run(config: Config) -> Path:
     results = load_results(config.study)
     analysis = analyse(results, config.study, margin=config.margin, price=config.price)
     selections, pictures = _selections(config, results, analysis)
+    audit = _audit(config, results, analysis, selections)
     line, date = verdict_line(analysis), _date(config.study)
     table = results_csv(analysis)
     calibration = reliability_by_evaluation(results, config.study, shown_conditions(analysis))
     text = report_html(
-        analysis, line=line, date=date, table=table, selections=selections, pictures=pictures, calibration=calibration
+        analysis,
+        line=line,
+        date=date,
+        table=table,
+        selections=selections,
+        pictures=pictures,
+        calibration=calibration,
+        audit=audit,
     )
     made = {out: text, table_place: table}
     if config.markdown is not None:
@@ -92,6 +103,30 @@ def _selections(
             raise
         note(f"no pictures: {error}")
         return selections, None
+
+
+def _audit(
+    config: Config, results: dict[str, Any], analysis: dict[str, Any], selections: list[Selection]
+) -> dict[str, Any] | None:
+    """The audit of the selection that the verdict is about."""
+    from transfer.pages.kept_audit import audit_of, source_manifest
+    from transfer.pages.kept_images import source_beton
+    from transfer.pages.report_page import selection_shown_first
+
+    beton = config.source or source_beton(results, config.study)
+    manifest = source_manifest(config.study, beton) if selections else None
+    if manifest is None:
+        if config.groups is not None:
+            raise InputError(f"--groups {config.groups}: the study's indices or its source are gone; give --source")
+        return None
+    best = selections[selection_shown_first(analysis, selections)]
+    try:
+        return audit_of(results, config.study, manifest, best, config.groups)
+    except InputError as error:
+        if config.groups is not None:
+            raise
+        note(f"no audit: {error}")
+        return None
 
 
 def _date(study: Path) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from prune.runs.files import csv_cell
 from transfer.pages import kept_images, plots, tables
 from transfer.pages.chart_page import chart_page
+from transfer.pages.kept_audit import audit_tables
 from transfer.pages.kept_images import CLASSES, Selection
 from transfer.pages.looks import looks
 from transfer.pages.reproduce import study_command
@@ -43,6 +44,7 @@ def report_html(
     selections: Sequence[Selection] = (),
     pictures: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as text.
 
@@ -61,6 +63,8 @@ def report_html(
         {"title": of the selection, "groups": from `kept_images.picture_groups`}.
     calibration : mapping, optional
         From `reliability.reliability_by_evaluation`.
+    audit : mapping, optional
+        From `kept_audit.audit_of`.
     """
     figures: list[dict[str, Any]] = []
     charts = [
@@ -93,6 +97,8 @@ def report_html(
         selections=[_class_table(one) for one in selections],
         shown_first=selection_shown_first(analysis, selections),
         pictures=pictures,
+        audit=audit,
+        audit_tables=audit_tables(audit) if audit else [],
         command=study_command(analysis["config"]),
         config=json.dumps(analysis["config"], indent=1, sort_keys=True, ensure_ascii=False),
         csv=_data_uri(table),
