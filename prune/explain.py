@@ -51,7 +51,7 @@ def run(config: Config) -> None:
     from prune.index.matching import find, shown
     from prune.index.pruned_index import PrunedIndex
     from prune.methods.explanation import Explainer
-    from prune.methods.retrace import Lists, last_selection, retraced
+    from prune.methods.retrace import Lists, check_source, last_selection, retraced
     from prune.methods.selection_inputs import open_inputs
 
     if not config.id and not config.classes:
@@ -59,6 +59,7 @@ def run(config: Config) -> None:
     index = PrunedIndex.load(need_file(config.index, "an index of `prune select`"))
     last_selection(index)
     given = open_inputs(config.scores, config.manifest)
+    check_source(index, given, config.scores)
     wanted = np.array([name.encode("utf-8", "surrogateescape") for name in config.id], np.bytes_)
     rows = find(wanted, given.manifest.ids)[0] if config.id else np.empty(0, np.int64)
     if len(lost := np.flatnonzero(rows < 0)):

@@ -129,12 +129,16 @@ class Explainer:
             for rule in ("lm", "lm-chance", "fm", "fm-chance"):
                 if (name := f"class/{rule}/{target}") in arrays:
                     votes.setdefault(target, {})[rule] = round(float(arrays[name][label]), 4)
+        ahead = choice.weight > choice.weight[label]
         return {
             "size": int(self._size[label]),
             "available": int(choice.available[label]),
             "quota": int(choice.quotas[label]),
             "kept": int(self._kept[label]),
             "weight": float(choice.weight[label]),
+            "place": int(ahead.sum()) + 1 if np.ptp(choice.weight) else None,
+            "whole": int(((choice.quotas >= choice.available) & (choice.available > 0)).sum()),
+            "classes": len(choice.weight),
             "votes": votes,
         }
 
@@ -186,7 +190,7 @@ class Explainer:
                 passed = "it passed all the same, for a floor, a protected class or --always"
             lines.append(f"Its odds of looking like the targets ({gate['score']}) are {odds}; the gate is at "
                          f"{gate['least']:.4g}: {passed}.")  # fmt: skip
-        lines.append(_class_line(found["class"], counts))
+        lines += _class_lines(found["class"], counts)
         for order in found["orders"]:
             lines.append(_order_line(order, found["class"]))
         copies = [copy["id"] for copy in found["duplicates"] if copy["kept"]]
@@ -196,7 +200,7 @@ class Explainer:
         return lines
 
     def _class_sentences(self, found: dict[str, Any]) -> list[str]:
-        lines = [_class_line(found["class"], found["of_class"])]
+        lines = _class_lines(found["class"], found["of_class"])
         if found["reasons"]:
             lines.append("Kept for: " + ", ".join(f"{name} {count}" for name, count in found["reasons"].items()) + ".")
         if found["causes"]:
@@ -204,10 +208,7 @@ class Explainer:
             parts = (f"{words.get(name, name)} {count}" for name, count in found["causes"].items())
             lines.append("Dropped for: " + ", ".join(parts) + ".")
         for order in found["orders"]:
-            limit = "" if order["threshold"] is None else f", as far as {order['threshold']:.4g}"
-            lines.append(
-                f"{_which(order, found['class'])}, the first {order['quota']} of {order['of']} are kept{limit}."
-            )
+            lines.append(f"{_which(order, found['class'])}, {_taken(order)}.")
         return lines
 
 
@@ -220,7 +221,8 @@ def _missed(orders: list[dict[str, Any]]) -> str:
     return "its place in the order was not reached"
 
 
-def _class_line(name: str, counts: dict[str, Any]) -> str:
+def _class_lines(name: str, counts: dict[str, Any]) -> list[str]:
+    """What a class keeps, with its votes; what these are; and its place among the classes."""
     votes = []
     for target, by_rule in counts["votes"].items():
         for rule in ("lm", "fm"):
@@ -229,7 +231,19 @@ def _class_line(name: str, counts: dict[str, Any]) -> str:
                 votes.append(f"{by_rule[rule]:g} {rule.upper()} votes of {target}{chance}")
     told = f"; it has {', '.join(votes)}" if votes else ""
     kept = f"Class {name} keeps {counts['kept']} of {counts['size']} images"
-    return f"{kept}, of which {counts['available']} may be kept{told}."
+    lines = [f"{kept}, of which {counts['available']} may be kept{told}."]
+    if votes:
+        lines.append(
+            "LM votes: target images that the surrogate takes for this class; FM votes: those whose features are "
+            "nearest to its mean."
+        )
+    if counts["place"] is not None:
+        lines.append(
+            f"The quota gives it {100 * counts['weight']:.2g} % of the weight, place {counts['place']} of "
+            f"{counts['classes']} classes; the budget lasts for {counts['whole']} whole "
+            f"{'class' if counts['whole'] == 1 else 'classes'}."
+        )
+    return lines
 
 
 def _which(order: dict[str, Any], name: str) -> str:
@@ -242,11 +256,14 @@ def _which(order: dict[str, Any], name: str) -> str:
     return f"{by[0].upper()}{by[1:]} {where}{part}"
 
 
+def _taken(order: dict[str, Any]) -> str:
+    """How many of an order are kept, and as far as which score."""
+    limit = "" if order["threshold"] is None else f", as far as {order['threshold']:.4g}"
+    count = f"none of {order['of']} is" if order["quota"] == 0 else f"the first {order['quota']} of {order['of']} are"
+    return f"{count} kept{limit}"
+
+
 def _order_line(order: dict[str, Any], name: str) -> str:
     own = "" if order["score"] is None else f" ({order['score']:.4g})"
-    limit = "" if order["threshold"] is None else f", as far as {order['threshold']:.4g}"
     met = "reached" if order["taken"] else "not reached"
-    return (
-        f"{_which(order, name)} it is number {order['place']} of {order['of']}{own}; the first {order['quota']} are "
-        f"kept{limit}: {met}."
-    )
+    return f"{_which(order, name)} it is number {order['place']}{own}; {_taken(order)}: {met}."

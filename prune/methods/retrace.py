@@ -54,7 +54,7 @@ def retraced(index: PrunedIndex, given: SelectionInputs, lists: Lists) -> tuple[
             "the index was made with --like, so that an earlier index decided with the rules: `prune show --against` "
             "tells how the two differ"
         )
-    _check("source", "--manifest", given.fingerprints["source"], inputs)
+    check_source(index, given, lists.scores)
     _check("scores", f"--scores {lists.scores}", given.fingerprints.get("scores"), inputs)
     constraints, prints = read_constraints(given, lists.never, lists.always, None)
     _check("never", "--never", prints["never"], inputs)
@@ -146,11 +146,21 @@ def last_selection(index: PrunedIndex) -> dict[str, Any]:
     return index.provenance[-1]
 
 
+def check_source(index: PrunedIndex, given: SelectionInputs, scores: Path | None) -> None:
+    """`InputError` when an index was made from another source than that of the scores or the manifest."""
+    recorded, now = last_selection(index).get("inputs", {}).get("source"), given.fingerprints["source"]
+    if recorded != now:
+        named = "--manifest" if scores is None else f"--scores {scores}"
+        raise InputError(
+            f"{named}: of another source (fingerprint {now}) than the index was made from (fingerprint {recorded})"
+        )
+
+
 def _check(name: str, flag: str, now: str | None, inputs: dict[str, Any]) -> None:
     recorded = inputs.get(name)
     if recorded == now:
         return
-    file = "the manifest" if name == "source" else "the scores file" if name == "scores" else f"the list of --{name}"
+    file = "the scores file" if name == "scores" else f"the list of --{name}"
     if recorded is None:
         way = ", and name the source with --manifest" if name == "scores" else ""
         raise InputError(f"{flag}: the index was made without {file}: leave it out{way}")

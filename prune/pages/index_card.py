@@ -178,7 +178,7 @@ def _facts(index: PrunedIndex, facts: CardFacts, numbers: Mapping[str, Any]) -> 
         ("kept", f"{numbers['kept']:,} ({100 * numbers['keep']:.2f} %, {numbers['nbytes'] / 1e6:,.1f} MB)"),
         ("fingerprint of the index", numbers["fingerprint"]),
         ("method", _method(step, config)),
-        ("gate", f"{gate['score']}, open to {gate['width']:.1%}" if isinstance(gate, dict) else "none"),
+        ("gate", f"{gate['score']}, open to {gate['width']:.1%}" if isinstance(gate, dict) else "open to all"),
         ("targets", ", ".join(facts.targets)),
         ("surrogate", facts.surrogate),
         ("kept because of", ", ".join(f"{name} {count:,}" for name, count in numbers["reasons"].items())),

@@ -18,6 +18,7 @@ from prune.runs.files import InputError
 
 CLASSES = ["ant", "bee", "cat"]
 SIZES = [30, 20, 10]
+COLUMNS = ("ids", "labels", "digests", "crc32", "nbytes", "width", "height")
 
 
 @pytest.fixture(scope="module")
@@ -159,11 +160,25 @@ def test_a_class_is_told_its_votes_and_those_by_chance(case, capsys):
     assert "in an order drawn at random in class bee, the first 18 of 20 are kept." in said.lower()
 
 
+def test_a_class_that_keeps_nothing_is_told_its_place_among_the_classes(case, capsys):
+    out, _ = selected(case, "floors")  # 15 of 60; bee has 9 of 12 votes, cat 2 and ant 1, and every class a floor of 4
+    explain.run(explain.Config(index=out, scores=case.scores, classes=("ant", "bee")))
+    said = capsys.readouterr().out
+    assert "LM votes: target images that the surrogate takes for this class" in said
+    whole = "the budget lasts for 0 whole classes."
+    assert f"The quota gives it 8.3 % of the weight, place 3 of 3 classes; {whole}" in said
+    assert f"The quota gives it 75 % of the weight, place 1 of 3 classes; {whole}" in said
+    out, _ = selected(case, "dp4tl-lm")
+    explain.run(explain.Config(index=out, scores=case.scores, classes=("ant",)))
+    assert "in class ant, none of 30 is kept." in capsys.readouterr().out
+
+
 MISTAKES = {
     "neither": ([], "name images with --id or classes with --class"),
     "id": (["--id", "bee/x.jpg"], "--id 'bee/x.jpg': no such image"),
     "class": (["--class", "eel"], "--class eel: no such class"),
     "list": (["--class", "ant", "--never", "never.txt"], "--never: the index was made without the list of --never"),
+    "source": (["--id", "x.jpg", "--scores", "elsewhere.npz"], "--scores elsewhere.npz: of another source"),
     "scores": (["--class", "ant", "--scores", "other.npz"], "not the scores file that the index was made from"),
 }
 
@@ -174,6 +189,10 @@ def test_a_mistake_gets_one_line_and_exit_code_2(case, name, capsys, monkeypatch
     monkeypatch.chdir(case.folder)
     meta = {"format": "winnow-scores/1", "fingerprint": case.manifest.fingerprint, "manifest": "s.manifest.npz"}
     save_arrays(case.folder / "other.npz", {"sample/el2n": case.arrays["sample/el2n"]}, meta)
+    few = Manifest(**{column: getattr(case.manifest, column)[:5] for column in COLUMNS}, classes=case.manifest.classes)
+    few.save(case.folder / "few.manifest.npz")
+    elsewhere = meta | {"fingerprint": few.fingerprint, "manifest": "few.manifest.npz"}
+    save_arrays(case.folder / "elsewhere.npz", {"sample/el2n": case.arrays["sample/el2n"][:5]}, elsewhere)
     arguments, words = MISTAKES[name]
     capsys.readouterr()
     assert prune.main(["explain", "--index", str(out), "--scores", "scores.npz", *arguments]) == 2
