@@ -8,7 +8,8 @@ and drops samples; `adaptive` stores pixels while there is room, then re-compres
 for the bytes that it frees. After every --every samples the network learns from the memory, the importance of its
 samples and the share that each quality keeps of them are updated, and the accuracy on the classes so far is measured.
 Writes OUT/result.json, OUT/report.html (the curve) and OUT/cells/<run>/. The same command resumes a run that was
-stopped. The budget may change meanwhile (--budget-schedule, --budget-file): a smaller one holds at once.
+stopped. The budget may change meanwhile (--budget-schedule, --budget-file): a smaller one holds at once. --margin keeps
+a share of the memory for what the importance got wrong; --follow-use compresses first what is seldom drawn.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ class Config:
     """File with one size, read again before every round; while it has none the last good one holds."""
     write_limit: str | None = None
     """Most bytes written to the memory in a round, such as 200kB: new samples and re-compressed ones."""
+    margin: float = 0.0
+    """Share of the memory for samples drawn evenly from all that arrived, which no rank drops: where --rank errs."""
+    replay: Literal["even", "loss"] = "even"
+    """A round draws every stored sample equally often, or in proportion to its loss."""
+    follow_use: bool = False
+    """A sample that rounds draw often keeps more bytes than one that they seldom draw; for --replay loss."""
     policies: Growing[tuple[Literal["raw", "uniform", "adaptive"], ...]] = ("raw", "uniform", "adaptive")
     """How room is made in the memory."""
     seeds: Growing[tuple[int, ...]] = (0, 1, 2)
@@ -71,6 +78,8 @@ class Config:
     """Side of the images in pixels instead of the recipe's."""
     batch_size: int | None = None
     """Images per step instead of the recipe's; the learning rate follows in proportion."""
+    wrong_ranks: float = 0.0
+    """Exchange the ranks of this share of the samples at random, to see what errors cost and --margin saves."""
     init: Location[Path | None] = None
     """Model directory to start from."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -148,6 +157,10 @@ def _setting(config: Config) -> StreamSetting:
         need_qualities(codec, config.ladder, "--ladder")
     if list(config.ladder) != sorted(set(config.ladder), reverse=True):
         raise InputError(f"--ladder {' '.join(map(str, config.ladder))}: qualities from the finest to the coarsest")
+    if not 0 <= config.margin < 1:
+        raise InputError(f"--margin {config.margin:g}: a share of the memory from 0 to below 1")
+    if not 0 <= config.wrong_ranks <= 1:
+        raise InputError(f"--wrong-ranks {config.wrong_ranks:g}: a share from 0 to 1")
     if min(config.seeds, default=-1) < 0 or not config.policies:
         raise InputError("--seeds and --policies: name at least one each, seeds not below 0")
     return StreamSetting(
@@ -166,6 +179,10 @@ def _setting(config: Config) -> StreamSetting:
         init=config.init,
         workers=config.workers,
         budget=ChangingBudget(read_schedule(config.budget_schedule, side), config.budget_file, side),
+        margin=config.margin,
+        wrong_ranks=config.wrong_ranks,
+        replay=config.replay,
+        follow_use=config.follow_use,
         write_limit=None if config.write_limit is None else memory_bytes(config.write_limit, side, "--write-limit"),
     )
 

@@ -291,6 +291,7 @@ def test_a_killed_stream_resumes_to_the_same_end(toy, streamed, tmp_path, monkey
     [({"memory": "300"}, "shared headers"), ({"memory": "700", "policies": ("raw",)}, "one raw image takes 768"),
      ({"ladder": (10, 50)}, "--ladder 10 50"), ({"every": 0}, "--every 0"),
      ({"budget_schedule": ("9:300",)}, "--budget-schedule 9:300: shared headers"),
+     ({"margin": 1.0}, "--margin 1:"), ({"wrong_ranks": -0.1}, "--wrong-ranks -0.1"),
      ({"write_limit": "-3"}, "--write-limit -3"), ({"codec": "heic"}, "--codec heic")],
 )  # fmt: skip
 def test_mistakes_of_a_stream_are_named_before_anything_is_written(toy, tmp_path, change, words):
@@ -326,6 +327,32 @@ def test_a_scheduled_budget_shrinks_and_grows_and_a_killed_stream_resumes_to_the
     assert (other.out / name).read_bytes() == (config.out / name).read_bytes()
     with pytest.raises(InputError, match="budget_schedule"):
         stream.run(replace(config, budget_schedule=("12:4kB",)))
+
+
+def test_a_stream_with_a_margin_that_follows_use_resumes_to_the_same_end(toy, tmp_path, monkeypatch):
+    config = replace(
+        stream_settings(toy, tmp_path / "whole"), policies=("adaptive",), margin=0.3, replay="loss", follow_use=True
+    )
+    stream.run(config)
+    whole = read_json(config.out / "result.json")["cells"][0]
+    assert whole["peak"] <= 8000
+    other, saved = replace(config, out=tmp_path / "killed"), stream_run._save
+
+    def save_and_stop(*given):
+        saved(*given)
+        if given[2] == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_run, "_save", save_and_stop)
+        with pytest.raises(Killed):
+            stream.run(other)
+    stream.run(other)
+    name = "cells/adaptive-s0/result.json"
+    assert (other.out / name).read_bytes() == (config.out / name).read_bytes()
+    for change in ({"margin": 0.0}, {"replay": "even"}, {"follow_use": False}, {"wrong_ranks": 0.2}):
+        with pytest.raises(InputError, match=next(iter(change))):
+            stream.run(replace(config, **change))
 
 
 def test_a_codec_from_a_file_is_part_of_what_identifies_a_run(toy, tmp_path):

@@ -185,6 +185,26 @@ def exemplar_order(rank: str, features: np.ndarray, logits: np.ndarray, labels: 
     return place
 
 
+def misplaced(place: np.ndarray, labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Exchange the positions of a share of each class's samples at random: what errors in the order cost.
+
+    Parameters
+    ----------
+    place : (n,) int
+        Of `exemplar_order`.
+    labels : (n,) int
+    share : float in [0, 1]
+        Of each class, rounded; 0 changes nothing.
+    seed : int
+    """
+    found, rng = place.copy(), np.random.default_rng(seed)
+    for label in np.unique(labels) if share else ():
+        rows = np.flatnonzero(labels == label)
+        some = rng.choice(rows, round(share * len(rows)), replace=False)
+        found[some] = place[rng.permutation(some)]
+    return found
+
+
 def memory_bytes(text: str, side: int, flag: str = "--memory") -> int:
     """Convert `6MB`, `500kB`, `6144000` or `2000raw` (the bytes of 2,000 raw exemplars) to bytes.
 

@@ -26,13 +26,16 @@ class LabelledImages:
     ----------
     images : (n, side, side, 3) uint8
     labels : (n,) int64
+    drawn : (m,) int64, optional
+        Positions of the images in the order of their draws; an epoch is then these m, repeats included.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    drawn: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels if self.drawn is None else self.drawn)
 
     def joined(self, other: LabelledImages) -> LabelledImages:
         """These images, then the other's."""
@@ -42,6 +45,7 @@ class LabelledImages:
     def batches(self, recipe: Recipe, seed: int, size: int) -> Batches:
         """Build batches of `size` with the recipe's crops, which depend on (seed, epoch, position) only."""
         sides = np.full(len(self), self.images.shape[1])
+        at = np.arange(len(self)) if self.drawn is None else self.drawn
 
         def batches(rows: np.ndarray, epoch: int, resolution: int) -> Iterator[Batch]:
             if recipe.crop == "resized":
@@ -52,9 +56,9 @@ class LabelledImages:
                 boxes = crops.center_crops(sides, sides)
             for first in range(0, len(rows), size):
                 part = rows[first : first + size]
-                drawn = [render(self.images[i], boxes.boxes[i], bool(boxes.flip[i]), resolution) for i in part]
+                drawn = [render(self.images[at[i]], boxes.boxes[i], bool(boxes.flip[i]), resolution) for i in part]
                 pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
-                yield pixels, torch.from_numpy(self.labels[part]), torch.from_numpy(part)
+                yield pixels, torch.from_numpy(self.labels[at[part]]), torch.from_numpy(part)
 
         return batches
 

@@ -5,6 +5,11 @@ are needed, the change that loses the least value for each byte that it frees is
 new sample included: the greedy step of Shoham and Gersho, "Efficient bit allocation for an arbitrary set of
 quantizers", 1988, applied online. A sample's value is its importance, shared among the samples of its class, times the
 share of it that its level keeps.
+
+Importance may be wrong. With a margin, that share of the room belongs to samples drawn evenly from all that were
+offered: those with the smallest random keys, as many as fit (a reservoir: Vitter, "Random sampling with a reservoir",
+1985, in the form that keeps the k smallest of random keys). They are dropped for no other, and all count the same when
+one is to be compressed.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ from transfer.continual.exemplar_form import WORD, Form, fixed_bytes
 FORMAT = "winnow-stream/1"
 PRIOR = 0.75
 """Importance of a sample before the network has ranked it: the middle of the possible values."""
+FADING = 0.5
+"""What a draw of one round counts for in the next."""
 
 
 class StreamMemory:
@@ -33,6 +40,8 @@ class StreamMemory:
         Bytes.
     seed : int
         Decides between samples of equal value.
+    margin : float in [0, 1)
+        Share of the bytes, shared headers aside, that samples drawn evenly from all offered ones have.
 
     Attributes
     ----------
@@ -44,8 +53,9 @@ class StreamMemory:
         Bytes that may still be written before `begin_round` is called again; None without a limit.
     """
 
-    def __init__(self, ladder: Sequence[Form], budget: int, seed: int) -> None:
-        self.ladder, self.budget, self.seed = tuple(ladder), budget, seed
+    def __init__(self, ladder: Sequence[Form], budget: int, seed: int, margin: float = 0.0) -> None:
+        self.ladder, self.budget, self.seed, self.margin = tuple(ladder), budget, seed, margin
+        self._goal = budget  # what room is made for; below `budget` while a smaller one is being reached
         self.fixed = fixed_bytes(self.ladder)
         self.word = WORD if len(self.ladder) > 1 else self.ladder[0].word
         self.kept = np.append(1.0 - 0.5 * np.arange(len(self.ladder)) / len(self.ladder), 0.0)
@@ -59,6 +69,8 @@ class StreamMemory:
             "importance": np.zeros(0),
             "chance": np.zeros(0),
             "size": np.zeros(0, np.int64),
+            "use": np.zeros(0),  # draws, those of earlier rounds fading; -1 before the first round
+            "key": np.zeros(0),  # the smallest are in the margin
         }
         self.typical = np.zeros((len(self.ladder), 2))  # for each level: bytes and number of the samples encoded
         self.used = self.peak = self.fixed
@@ -98,14 +110,14 @@ class StreamMemory:
         """
         if self.fixed > budget:
             raise ValueError(f"{budget} bytes do not hold the {self.fixed} bytes of shared headers and codec")
-        self.write_left = write_limit
+        self.write_left, self._goal = write_limit, budget
         while self.used > budget:
             self._make_room(None)
         self.budget = budget
 
     def offer(self, pixels: np.ndarray, label: int, row: int) -> bool:
         """Offer one sample, (side, side, 3) uint8; room is made first. False when the sample itself is dropped."""
-        chance = float(np.random.default_rng((self.seed, row)).random())
+        chance, key = np.random.default_rng((self.seed, row)).random(2).tolist()
         for level, form in enumerate(self.ladder):
             kind, data = form.pack(pixels)
             self._count_size(level, len(data))
@@ -113,7 +125,7 @@ class StreamMemory:
                 break
         else:
             return False
-        newcomer = (kind, level, level, label, row, PRIOR, chance, len(data) + self.word)
+        newcomer = (kind, level, level, label, row, PRIOR, chance, len(data) + self.word, -1.0, key)
         for name, value in zip(self.columns, newcomer):
             self.columns[name] = np.append(self.columns[name], np.asarray(value, self.columns[name].dtype))
         self.data.append(data)  # not counted as held yet
@@ -136,6 +148,22 @@ class StreamMemory:
         """
         self.columns["importance"] = np.asarray(importance, float)
         self.kept = np.append(np.minimum.accumulate(np.clip(kept, 0.0, 1.0)), 0.0)
+
+    def count_draws(self, draws: np.ndarray) -> None:
+        """Count how often each sample was drawn in a round, (n,) int: one that is drawn often keeps more bytes.
+
+        Its value is multiplied by (1 + u) / (1 + mean of u), where u are its draws, those of each earlier round
+        counting half of the next one's. Without a call all samples count the same.
+        """
+        self.columns["use"] = FADING * np.maximum(self.columns["use"], 0.0) + np.asarray(draws, float)
+
+    def in_margin(self) -> np.ndarray:
+        """Which samples the margin keeps, (n,) bool: those with the smallest keys that fit into its bytes."""
+        order = np.argsort(self.columns["key"], kind="stable")
+        fits = np.cumsum(self.columns["size"][order]) <= self.margin * (self._goal - self.fixed)
+        found = np.zeros(len(order), bool)
+        found[order[fits]] = True
+        return found
 
     def _make_room(self, pixels: np.ndarray | None, only_drop: bool = False) -> str:
         """Make the cheapest change; with `pixels` the last sample is new, and these are its pixels."""
@@ -171,7 +199,9 @@ class StreamMemory:
     def _cheapest(self, only_drop: bool = False) -> tuple[int, int]:
         """The sample and the level that lose the least value for each byte freed."""
         c, levels = self.columns, len(self.ladder)
-        worth = c["importance"] * (1 + c["chance"]) / np.bincount(c["label"])[c["label"]]
+        kept = self.in_margin() if self.margin else np.zeros(len(self), bool)
+        worth = np.where(kept, PRIOR * 1.5, c["importance"] * (1 + c["chance"]))  # 1.5: the mean of 1 + chance
+        worth = worth * _by_use(c["use"]) / np.bincount(c["label"])[c["label"]]
         typical = np.append(self.typical[:, 0] / np.maximum(self.typical[:, 1], 1), 0.0)
         typical[:-1] = np.where(self.typical[:, 1] > 0, typical[:-1], typical[0] * 0.7 ** np.arange(levels))
         own = np.maximum(typical[c["rung"]], 1.0)
@@ -183,7 +213,7 @@ class StreamMemory:
             )
             freed = np.maximum(c["size"] - there, 1e-9)
             rate = np.where(c["tried"] < level, worth * (self.kept[c["rung"]] - self.kept[level]) / freed, np.inf)
-            rate = np.where((freed <= 1.0) & (level < levels), np.inf, rate)
+            rate = np.where((freed <= 1.0) & (level < levels) | kept & (level == levels), np.inf, rate)
             at = int(rate.argmin())
             if rate[at] < best_rate:
                 best_rate, best = float(rate[at]), (at, level)
@@ -219,10 +249,23 @@ class StreamMemory:
         arrays, meta = open_arrays(path, FORMAT, mapped=False)
         data, ends = arrays["data"].tobytes(), np.cumsum(arrays["lengths"])
         self.data = [data[e - n : e] for e, n in zip(ends.tolist(), arrays["lengths"].tolist())]
-        self.columns = {name: np.array(arrays[name]) for name in self.columns}
+        none = {"use": np.full(len(self.data), -1.0), "key": _keys(self.seed, arrays["row"])}
+        self.columns = {name: np.array(arrays[name] if name in arrays else none[name]) for name in self.columns}
         self.kept, self.typical = np.array(arrays["kept"]), np.array(arrays["typical"])
         self.used, self.peak = meta["used"], meta["peak"]
-        self.budget = meta.get("budget", self.budget)  # older files: it never changed
+        self.budget = self._goal = meta.get("budget", self.budget)  # older files: it never changed
+
+
+def _keys(seed: int, rows: np.ndarray) -> np.ndarray:
+    return np.array([np.random.default_rng((seed, int(row))).random(2)[1] for row in rows])
+
+
+def _by_use(use: np.ndarray) -> np.ndarray:
+    """Factor of each sample's value by its draws, (n,) float64; one that was in no round yet counts as the mean."""
+    known = use >= 0
+    mean = float(use[known].mean()) if known.any() else 0.0
+    factor: np.ndarray = (1 + np.where(known, use, mean)) / (1 + mean)
+    return factor
 
 
 def importance_of(place: np.ndarray, labels: np.ndarray) -> np.ndarray:

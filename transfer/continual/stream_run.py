@@ -7,7 +7,7 @@ everything that the next one needs, the records written last; a killed run resum
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from prune.data.dataset import Dataset
 from prune.models import networks
 from prune.runs.files import note, read_json, write_json
 from prune.runs.progress import track
+from prune.scores.difficulty import soften
 from transfer.continual import class_learner, exemplars, stream_memory
 from transfer.continual.changing_budget import ChangingBudget
 from transfer.continual.exemplar_form import RAW, Form, form_of
@@ -55,6 +56,10 @@ class StreamSetting:
     workers: int | None
     budget: ChangingBudget
     write_limit: int | None
+    margin: float
+    wrong_ranks: float
+    replay: str
+    follow_use: bool
 
 
 def ladder(setting: StreamSetting, policy: str) -> list[Form]:
@@ -93,6 +98,25 @@ def arrivals(labels: np.ndarray, order: str, per_class: int | None, seed: int) -
         turn = rng.permutation(int(labels.max()) + 1)
         rows = rows[np.argsort(turn[labels[rows]], kind="stable")]
     return rows
+
+
+def draws(count: int, samples: int, loss: np.ndarray | None, seed: int) -> np.ndarray:
+    """Positions of the samples that a round learns from, in order, (count,) int64.
+
+    Parameters
+    ----------
+    count, samples : int
+    loss : (samples,) float, optional
+        Draw in proportion to it (Schaul, Quan, Antonoglou and Silver, "Prioritized experience replay", 2016, equation
+        1 with exponent 1); without it one permutation after the other, so that counts differ by one at most.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    if loss is None:
+        rounds = -(-count // samples)
+        return np.concatenate([rng.permutation(samples) for _ in range(rounds)])[:count]
+    share = np.asarray(loss, float) + 1e-3  # none is never drawn
+    return rng.choice(samples, count, p=share / share.sum())
 
 
 @dataclass
@@ -167,10 +191,18 @@ def _round(
     class_learner.grow_head(state.network, max(2, len(state.seen)), class_learner.seed_of(seed, number, 1))
     if len(memory):
         held = LabelledImages(memory.images(), memory.labels)
+        if setting.follow_use or setting.replay != "even":
+            held = replace(
+                held, drawn=_draws(setting, state.network, held, class_learner.seed_of(seed, number, 3), ranks)
+            )
+        if setting.follow_use:
+            assert held.drawn is not None
+            memory.count_draws(np.bincount(held.drawn, minlength=len(memory)))
         budget = Budget(steps=setting.steps)
         class_learner.learn(state.network, held, setting.recipe, ranks, budget, class_learner.seed_of(seed, number, 2))
         features, logits = class_learner.outputs(state.network, held.images, ranks)
         place = exemplars.exemplar_order(setting.rank, features, logits, held.labels, seed)
+        place = exemplars.misplaced(place, held.labels, setting.wrong_ranks, class_learner.seed_of(seed, number, 4))
         sample = images[np.linspace(0, len(images) - 1, min(MEASURED, len(images))).astype(int)]
         kept = _kept(memory.ladder, sample, state.network, ranks)
         memory.set_values(stream_memory.importance_of(place, held.labels), kept)
@@ -188,6 +220,16 @@ def _round(
             "kept": [round(float(k), 6) for k in memory.kept],
         }
     )
+
+
+def _draws(setting: StreamSetting, network: nn.Module, held: LabelledImages, seed: int, ranks: Ranks) -> np.ndarray:
+    """The samples of all steps of a round, (steps * batch,) int64: all equally often, or by their loss."""
+    count = setting.steps * setting.recipe.batch
+    loss = None
+    if setting.replay == "loss":
+        _, log_p = soften(class_learner.outputs(network, held.images, ranks)[1])
+        loss = -log_p[np.arange(len(held.labels)), held.labels]
+    return draws(count, len(held.labels), loss, seed)
 
 
 def _kept(forms: tuple[Form, ...], images: np.ndarray, network: nn.Module, ranks: Ranks) -> np.ndarray:
@@ -218,7 +260,7 @@ def _evaluate(state: _State, shown: LabelledImages, ranks: Ranks) -> None:
 def _resume(
     setting: StreamSetting, policy: str, seed: int, first: int, train: Dataset, out: Path, ranks: Ranks
 ) -> _State:
-    memory = StreamMemory(ladder(setting, policy), setting.memory, seed)
+    memory = StreamMemory(ladder(setting, policy), setting.memory, seed, setting.margin)
     done = sorted(place.parent for place in out.glob("round-*/records.json"))
     if done:
         memory.restore(done[-1] / "memory.npz")
