@@ -13,6 +13,9 @@ from prune.runs.files import InputError
 
 SUFFIX = ".index.npz"
 _KIND = "dataset"
+_UNREACHABLE = ("ConnectError", "ConnectionError", "ConnectTimeout", "LocalEntryNotFoundError", "ReadTimeout")
+_PATIENCE = 20.0
+"""Seconds until a hub that does not answer counts as out of reach."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -60,9 +63,10 @@ def fetch(repo: str, name: str | None, revision: str, folder: Path) -> Path:
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
     with _one_line(repo):
+        # One request, which the client does not repeat: without a connection the answer comes at once.
+        found = HfApi(endpoint).dataset_info(repo, revision=revision, timeout=_PATIENCE)
         if name is None:
-            found = HfApi(endpoint).list_repo_files(repo, repo_type=_KIND, revision=revision)
-            indices = sorted(one for one in found if one.endswith(SUFFIX))
+            indices = sorted(one.rfilename for one in found.siblings or [] if one.rfilename.endswith(SUFFIX))
             if len(indices) != 1:
                 way = f"name one of {', '.join(indices[:10])} with --file" if indices else "it holds no index"
                 raise InputError(f"{repo}: {len(indices)} files of it end in {SUFFIX}; {way}")
@@ -95,7 +99,7 @@ def _one_line(repo: str) -> Iterator[None]:
             reason = "no such revision"
         elif isinstance(error, errors.RepositoryNotFoundError):
             reason = "no such repository, or a private one for which HF_TOKEN gives no access"
-        elif type(error).__name__ in ("ConnectError", "ConnectionError", "ConnectTimeout", "LocalEntryNotFoundError"):
+        elif type(error).__name__ in _UNREACHABLE:
             reason = (
                 "the hub cannot be reached; try again with a connection, set HF_ENDPOINT to a mirror, or copy the "
                 "index by hand: it is one file"

@@ -124,8 +124,8 @@ def claim_file(
     out, inputs = Path(out), dict(inputs or {})
     if _up_to_date(out, record, config, inputs):
         remove_left_lock(out.with_name(f".{out.name}.lock"))
-        note(f"{out}: up to date")
         yield True
+        note(f"{out}: up to date")  # not where the caller found a reason why it is not
         return
     with file_lock(out):
         yield _up_to_date(out, record, config, inputs)  # another run may have written it meanwhile

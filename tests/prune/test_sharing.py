@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -87,10 +88,10 @@ class Hub(BaseHTTPRequestHandler):
         files = self.server.files
         if not self.path.startswith(("/api/datasets/user/pets", "/datasets/user/pets")):
             return self._answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
-        if "/tree/" in self.path:
-            return self._answer(
-                200, [{"type": "file", "path": n, "size": len(d), "oid": "0"} for n, d in files.items()]
-            )
+        self.server.asked.append(self.path)
+        if "/revision/" in self.path:
+            siblings = [{"rfilename": name} for name in files]
+            return self._answer(200, {"id": "user/pets", "sha": "0" * 40, "siblings": siblings})
         name = self.path.rpartition("/resolve/main/")[2] or self.path.rpartition(f"/{'0' * 40}/")[2]
         if name not in files:
             return self._answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
@@ -192,3 +193,14 @@ def test_a_card_has_a_header_that_the_hubs_own_reader_takes_and_the_facts_of_the
     assert 'license: other\nlicense_name: "My own"' in capsys.readouterr().out
     (case / "CARD.md").write_text("mine")
     assert "exists with other content" in refused(capsys, "card", "pets-50.index.npz", "--out", "CARD.md")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_told_in_one_line(case, monkeypatch, capfd):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert prune.main(["pull", "user/pets", "--out", "got.index.npz"]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "the hub cannot be reached" in said[0]
+    assert not Path("got.index.npz").exists()
