@@ -2,9 +2,12 @@
 
     prune combine pets.index.npz cars.index.npz --how union --out both.index.npz
     prune combine winnow.index.npz validation.index.npz --how without --out train.index.npz
+    prune combine winnow.index.npz deleted.txt --how without --out winnow-2.index.npz
 
 A sample that several keep has the score, reason and quality of the first that keeps it. Indices of different sources
-are refused; with --source and --allow-changed their samples are first matched to that source by name.
+are refused; with --source and --allow-changed their samples are first matched to that source by name. With --how
+without, what follows the first index may also be lists of ids, one a line or a table with a column id (--source lets
+them hold rows or digests, too); `prune gone` then proves that nothing of the listed images is left in any output.
 """
 
 from __future__ import annotations
@@ -15,18 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from prune.runs.files import InputError, note
+from prune.runs.files import InputError, counted, need_file, note
 from prune.runs.identity import Location, identity
 from prune.runs.outputs import claim_file, index_record
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from prune.index.pruned_index import PrunedIndex
 
 
 @dataclass(frozen=True)
 class Config:
     indices: Location[Annotated[tuple[Path, ...], tyro.conf.Positional]]
-    """Two or more index files."""
+    """Two or more index files; with --how without, lists of ids after the first (.txt, .csv, .json, .npy)."""
     out: Location[Path]
     """Index file to write (NAME.index.npz)."""
     how: Literal["union", "intersection", "without"] = "union"
@@ -39,8 +44,11 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the index; returns its path."""
+    import hashlib
     from dataclasses import replace
     from functools import reduce
+
+    import numpy as np
 
     from prune.index.manifest import open_manifest
     from prune.index.provenance import record
@@ -50,8 +58,15 @@ def run(config: Config) -> Path:
         raise InputError("combine needs at least two indices")
     if config.allow_changed and config.source is None:
         raise InputError("--allow-changed needs --source: the beton or manifest to which the samples are matched")
-    indices = [PrunedIndex.open(path, verify=True) for path in config.indices]  # mapped: they may be large
+    lists = [path for path in config.indices[1:] if path.suffix.lower() != ".npz"]
+    if lists and config.how != "without":
+        raise InputError(f"{lists[0]}: a list of ids goes with --how without; others combine indices (.npz)")
+    # Mapped: they may be large.
+    indices = [PrunedIndex.open(path, verify=True) for path in config.indices if path not in lists]
     inputs = {str(place): index.fingerprint for place, index in enumerate(indices)}
+    if lists:
+        gone = _listed(lists, config.source)
+        inputs["lists"] = hashlib.sha256(b"\0".join(np.unique(gone).tolist())).hexdigest()[:32]
     if config.source is not None:
         manifest = open_manifest(config.source)
         inputs["source"] = manifest.fingerprint
@@ -61,11 +76,35 @@ def run(config: Config) -> Path:
         if done:
             return config.out
         joined = reduce(_HOW[config.how], indices)
+        if lists:
+            listed, left = counted(len(gone), "listed id"), len(joined)
+            joined = joined.without(gone)
+            note(f"{config.out}: {left - len(joined)} of {listed} left out; `prune gone` checks what was made before")
         if not len(joined):
             raise InputError(f"--how {config.how}: no sample would be kept; nothing is written")
         replace(joined, provenance=[*joined.provenance, step]).save(config.out)
         note(f"{config.out}: keeps {len(joined)} of {joined.source_samples} samples")
     return config.out
+
+
+def _listed(lists: list[Path], source: Path | None) -> np.ndarray:
+    """Ids of all lists, (m,) bytes, each once."""
+    import numpy as np
+
+    from prune.data.sample_lists import listed_rows, read_ids, read_list
+    from prune.index.manifest import open_manifest
+
+    found = []
+    for place in lists:
+        need_file(place, "an index, or a list of ids")
+        if source is None:
+            found.append(read_ids(place))
+        else:
+            manifest = open_manifest(source)
+            given = read_list(place)
+            rows = None if given.kind == "ids" else listed_rows(given, manifest)[0]
+            found.append(given.values if rows is None else np.asarray(manifest.ids)[rows])
+    return np.unique(np.concatenate(found))
 
 
 def _union(left: PrunedIndex, right: PrunedIndex) -> PrunedIndex:

@@ -50,6 +50,7 @@ def run(config: Config) -> Path:
     from prune.byte_budget.budget_inputs import fitted_tables
     from prune.data.dataset import open_dataset
     from prune.data.resumable_beton import ResumableBeton
+    from prune.data.sample_fields import open_fields, save_fields
     from prune.index.manifest import manifest_path
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
@@ -87,6 +88,8 @@ def run(config: Config) -> Path:
             meta = {"source": source.name, "skipped": [], "config": step["config"], "inputs": step["inputs"]}
             manifest.meta.update(meta, provenance=[*index.provenance, step])
             manifest.save(place)
+            if (fields := open_fields(config.source)) is not None:
+                save_fields(fields.take(index.positions), manifest, place)
             files.finish()
         size, held = int(manifest.nbytes.sum(dtype="i8")), config.out.stat().st_size
         note(f"{config.out}: {counted(len(index), 'image')} of {size / 1e6:,.1f} MB, a file of {held / 1e6:,.1f} MB")

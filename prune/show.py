@@ -40,6 +40,8 @@ class Config:
     """Page to write; needs --source."""
     source: Path | None = None
     """Beton that the index was made from, X.beton, for the images of the page."""
+    fields: Path | None = None
+    """Beton or manifest with fields of `prune write --fields`: also print their values among what is kept."""
     scores: Path | None = None
     """scores.npz of `prune score`: scores of dropped samples too, and near-duplicates."""
     score: str | None = None
@@ -66,6 +68,8 @@ def run(config: Config) -> None:
     at_least(config, 1, "pictures")
     index = PrunedIndex.load(config.index)
     numbers = summary(index)
+    if (place := config.fields or config.source) is not None:
+        numbers |= _fields(config, index, place)
     change = None if config.against is None else difference(index, PrunedIndex.load(config.against))
     if config.html is not None:
         _write_page(config, index, numbers)
@@ -78,6 +82,19 @@ def run(config: Config) -> None:
         _print(index, numbers, config.all)
         for line in [] if change is None else told(change):
             print(printable(line))
+
+
+def _fields(config: Config, index: PrunedIndex, place: Path) -> dict[str, Any]:
+    """How many kept samples have each value of each field, as an entry of the summary; {} without fields."""
+    from prune.data.sample_fields import open_fields
+    from prune.index.manifest import open_manifest
+
+    fields = open_fields(place)
+    if fields is None:
+        if config.fields is not None:
+            raise InputError(f"--fields {place}: has no fields; `prune write --fields TABLE` adds them to a beton")
+        return {}
+    return {"fields": fields.counted(index.rows_in(open_manifest(place), allow_changed=config.allow_changed))}
 
 
 def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> None:
@@ -179,6 +196,10 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
     reasons = list(numbers["reasons"])
     for heading, counts in (("why", numbers["reasons"]), ("quality", numbers["quality"])):
         console.print(clean(f"{heading}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())))
+    from prune.data.sample_fields import most_frequent
+
+    for heading, counts in numbers.get("fields", {}).items():
+        console.print(clean(f"{heading}: {most_frequent(counts, len(counts) if everything else 10)}"))
     steps = " → ".join(str(entry.get("step")) for entry in index.provenance)
     console.print(clean(f"made by: {steps or 'unknown'}; index {index.fingerprint}"))
     chosen = np.arange(len(index.classes)) if everything else classes_to_list(*index.per_class(), 40)

@@ -42,6 +42,9 @@ class Config:
     --quality). Pixels that are stored raw or encoded again are converted without it."""
     allow_empty_classes: RunOption[bool] = False
     """Write a class without a single image that can be read, which is an error otherwise."""
+    fields: Location[Path | None] = None
+    """CSV table with a column id and a column for each field of an image, as licence or consent; `X.fields.npz` goes
+    beside the manifest. Of a beton that is up to date the fields alone are written anew."""
     root: Location[Path | None] = None
     """Folder that the paths of a list are relative to; the list's own when absent."""
     path_column: RunOption[str | None] = None
@@ -75,9 +78,11 @@ def run(config: Config) -> None:
     )
     from prune.data.image_listing import list_images
     from prune.data.listing import Reading
-    from prune.index.manifest import open_manifest
+    from prune.data.sample_fields import attach, read_fields
+    from prune.index.manifest import manifest_path, open_manifest
 
     _check(config)
+    table = None if config.fields is None else read_fields(config.fields)
     classes = open_manifest(config.classes).classes if config.classes else None
     reading = Reading(config.nested, config.root, config.path_column, config.label_column, config.delimiter)
     if config.dry_run and not config.out.exists():
@@ -92,6 +97,8 @@ def run(config: Config) -> None:
         return
     settings = WritingSettings(**{name: getattr(config, name) for name in vars(WritingSettings())})
     write_beton(config.images, config.out, settings, classes=classes, reading=reading)
+    if table is not None:
+        attach(table, manifest_path(config.out))
 
 
 def _check(config: Config) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prune.data.dataset import Dataset
+from prune.data.sample_fields import most_frequent
 from prune.data.stored_images import Stored
 from prune.gallery.gallery_choice import Strip, duplicate_groups, panels
 from prune.gallery.gallery_page import ClassSection, Picture, gallery_html
@@ -99,6 +100,7 @@ def gallery(
         ("source", source.name),
         ("reasons", ", ".join(f"{name} {count:,}" for name, count in numbers["reasons"].items()) or "-"),
         ("made by", " → ".join(str(entry.get("step")) for entry in index.provenance) or "-"),
+        *((name, most_frequent(counts)) for name, counts in numbers.get("fields", {}).items()),
         ("score shown", score or "none"),
         ("index", index.fingerprint),
     ]

@@ -346,8 +346,10 @@ class PrunedIndex:
         self._check_same_source(other)
         return self._derived("intersection", other, self._part(find(self.ids, other.ids)[0] >= 0))
 
-    def without(self, other: PrunedIndex) -> PrunedIndex:
-        """Samples that this index keeps and the other one does not."""
+    def without(self, other: PrunedIndex | np.ndarray) -> PrunedIndex:
+        """Samples that this index keeps and the other one, or an array of ids, (m,) bytes, does not hold."""
+        if isinstance(other, np.ndarray):
+            return self._part(find(self.ids, other)[0] < 0)
         self._check_same_source(other)
         return self._derived("without", other, self._part(find(self.ids, other.ids)[0] < 0))
 

@@ -83,6 +83,8 @@ class CardFacts:
         Name of the source; empty when it is not told.
     targets : tuple of str
     surrogate : str
+    fields : tuple of (str, str)
+        Fields of the source's images and their values among those kept, in words.
     repository : str
         Where it is shared; empty for a card on its own.
     """
@@ -92,6 +94,7 @@ class CardFacts:
     source: str = ""
     targets: tuple[str, ...] = ()
     surrogate: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
     repository: str = ""
 
 
@@ -183,6 +186,7 @@ def _facts(index: PrunedIndex, facts: CardFacts, numbers: Mapping[str, Any]) -> 
         ("surrogate", facts.surrogate),
         ("kept because of", ", ".join(f"{name} {count:,}" for name, count in numbers["reasons"].items())),
         ("licence of the images", facts.licence),
+        *facts.fields,
         ("made by", " → ".join(str(entry.get("step")) for entry in index.provenance) or "unknown"),
         ("version", str((step.get("versions") or {}).get("winnow", "unknown"))),
     ]

@@ -1,5 +1,6 @@
 """`prune combine` on files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,28 @@ def test_what_would_keep_nothing_is_refused_and_nothing_is_written(three, tmp_pa
     assert not (tmp_path / "out.npz").exists()
     with pytest.raises(InputError, match="at least two"):
         run(Config(three[:1], tmp_path / "out.npz"))
+
+
+def test_a_list_of_ids_is_left_out_and_is_part_of_what_identifies_the_output(three, tmp_path, capsys):
+    (tmp_path / "gone.txt").write_text("b\nz\n")
+    out = run(Config((three[0], tmp_path / "gone.txt"), tmp_path / "out.npz", how="without"))
+    assert PrunedIndex.load(out).ids.tolist() == [b"a", b"c"]
+    assert "1 of 2 listed ids left out" in capsys.readouterr().err
+    (tmp_path / "also.csv").write_text("id,why\na,asked\n")
+    both = run(Config((three[0], three[2], tmp_path / "also.csv"), tmp_path / "both.npz", how="without"))
+    assert PrunedIndex.load(both).ids.tolist() == [b"b"]  # c is in the other index
+    run(Config((three[0], tmp_path / "gone.txt"), out, how="without"))
+    assert "up to date" in capsys.readouterr().err
+    (tmp_path / "gone.txt").write_text("c\n")
+    with pytest.raises(InputError, match="lists: "):
+        run(Config((three[0], tmp_path / "gone.txt"), out, how="without"))
+    with pytest.raises(InputError, match="a list of ids goes with --how without"):
+        run(Config((three[0], tmp_path / "gone.txt"), tmp_path / "u.npz"))
+    (tmp_path / "rows.txt").write_text("0\n2\n")
+    SIX.save(tmp_path / "six.manifest.npz")
+    listed = Config((three[0], tmp_path / "rows.txt"), tmp_path / "r.npz", how="without")
+    rows = run(replace(listed, source=tmp_path / "six.manifest.npz"))
+    assert PrunedIndex.load(rows).ids.tolist() == [b"b"]
 
 
 def test_indices_of_two_sources_meet_in_a_third_only_when_the_user_insists(tmp_path):
