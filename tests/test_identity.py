@@ -99,7 +99,7 @@ def test_the_settings_of_a_plain_function_have_every_field_that_identifies_its_s
 def test_all_steps_that_write_have_an_answer_to_whether_it_is_done():
     # `export`, `card`, `audit` and `pull` compare bytes, `study` grows, `auto` runs other steps, reports are written
     # anew, the others print or send.
-    without = {"prune.audit", "prune.card", "prune.explain", "prune.pull", "prune.push", "transfer.auto",
+    without = {"prune.audit", "prune.card", "prune.explain", "prune.gone", "prune.pull", "prune.push", "transfer.auto",
                "prune.export", "prune.verify", "prune.show", "prune.codec_table", "transfer.study", "transfer.report",
                "transfer.show", "transfer.rollback", "transfer.approve", "transfer.explain", "transfer.watch",
                "transfer.watch_codec", "transfer.compress_report"}  # fmt: skip
