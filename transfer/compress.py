@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prune.models.networks import TrainedModel
     from transfer.compression.compression_loop import Compression
     from transfer.compression.journal import Entry
+    from transfer.compression.preservation_versions import PreservationSet
     from transfer.compression.wider_tests import WiderTests
 
 
@@ -49,8 +50,10 @@ class Config:
     """Run directory."""
     index: Location[Path | None] = None
     """Train on the images that this index keeps; on all of --train but the preservation set when absent."""
-    kinds: tuple[Literal["channels", "inner", "rewind", "int8"], ...] = ("channels", "inner", "int8")
-    """Kinds of steps, in order: channels everywhere, channels inside the blocks, single weights, quantisation."""
+    kinds: tuple[Literal["channels", "inner", "heads", "both", "rewind", "int8"], ...] = ("channels", "inner", "int8")
+    """Kinds of steps, in order: channels everywhere, channels inside the blocks, whole attention heads, heads and
+    channels inside the blocks, single weights, quantisation. Where neither `heads` nor `both` is named, attention
+    loses channels within its heads; else heads keep their dimension."""
     size: float = 0.25
     """Share of the original's parameters at which shrinking ends."""
     ratio: float = 0.2
@@ -119,7 +122,7 @@ class Config:
     """auto: the GPU, where there is one; a job that was given a GPU and cannot use it is refused."""
 
 
-_WRITTEN = ("original", "steps", "waiting", "work")  # directories of OUT
+_NARROWING = frozenset({"channels", "inner", "heads", "both"})  # kinds that change the network's shape
 
 
 def run(config: Config) -> None:
@@ -188,18 +191,19 @@ def _recipes(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[Rec
 
 
 def _check_protected(config: Config, model: TrainedModel) -> None:
-    """Check the names of the protected layers, and that every kind of step has something left."""
+    """Check the names of the protected layers, and that the kinds of steps have something that they may remove."""
     from torch import nn
 
     from transfer.compression import channel_pruning, rewinding
     from transfer.compression.protected_layers import check_names, is_protected
+    from transfer.compression.shrinking import heads_of
 
-    if not config.protect:
+    network, protect, heads = model.network, config.protect, heads_of(config.kinds)
+    if not protect and heads == "thin":
         return
-    network, protect = model.network, config.protect
     check_names(network, protect)
-    if {"channels", "inner"} & set(config.kinds):
-        channel_pruning.groups(network, int(model.spec["resolution"]), protect)
+    if _NARROWING & set(config.kinds):
+        channel_pruning.groups(network, int(model.spec["resolution"]), protect, heads)
     layers = [name for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     spared = [name for name in layers if is_protected(name, protect)]
     if len(spared) == len(layers) or ("rewind" in config.kinds and not rewinding.prunable(network, protect)):
@@ -212,6 +216,7 @@ def _rows(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[np.nda
 
     import numpy as np
 
+    from transfer.compression.preservation_versions import open_preservation
     from transfer.compression.wider_tests import open_metric
     from transfer.evaluation.target_splits import kept_rows
 
@@ -220,7 +225,8 @@ def _rows(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[np.nda
         inputs["groups"] = hashlib.sha256(need_file(config.groups, "a table of groups").read_bytes()).hexdigest()[:32]
     if config.metric is not None:
         inputs["metric_source"] = open_metric(config.metric)[1]
-    preserved, inputs["preserve"] = kept_rows(dataset.manifest, config.preserve)
+    preservation = open_preservation(config.preserve, dataset.manifest)
+    preserved, inputs["preserve"] = preservation.rows, preservation.fingerprint
     rows, inputs["index"] = kept_rows(dataset.manifest, config.index)
     rows = np.setdiff1d(rows, preserved)
     if not len(rows):
@@ -248,15 +254,18 @@ def _compression(
     from transfer.compression.compression_loop import Compression
     from transfer.compression.importance import Importance
     from transfer.compression.journal import CompressionPlan
+    from transfer.compression.preservation_versions import open_preservation
     from transfer.compression.recovery_training import Recovery
     from transfer.evaluation.image_arrays import balanced_rows, predictor, read_with
 
     classes = tuple(model.spec["classes"])
     ratio = crop_ratio(model.spec)
-    images, labels = read_with(loader, preserved, ratio)
+    preservation = open_preservation(config.preserve, dataset.manifest)
+    parts = read_with(loader, preserved, ratio), preservation.read_later(int(model.spec["resolution"]), ratio)
+    images, labels = (np.concatenate(part) for part in zip(*parts))
     logits = predictor(model.network, model.spec, ranks.device)(images)
     original = predicted_classes(logits)
-    wider = _wider_tests(config, dataset, preserved)
+    wider = _wider_tests(config, dataset, preservation)
     if few := too_small_classes(labels, classes, config.class_margin):
         name, count = few[0]
         note(
@@ -264,7 +273,7 @@ def _compression(
             f"first {name} ({count})"
         )
     sample = rows[:0]
-    if config.importance == "data" or {"channels", "inner"} & set(config.kinds):
+    if config.importance == "data" or _NARROWING & set(config.kinds):
         known = np.asarray(dataset.manifest.labels)[rows]
         sample = balanced_rows(rows, known, config.importance_images, config.seed)
     ranked = read_with(loader, sample, ratio) if len(sample) else (images[:0], labels[:0])
@@ -282,10 +291,11 @@ def _compression(
         ),
         measure_latency=config.latency == "onnx",
         approve=config.approve,
+        preserve=preservation.record,
     )
 
 
-def _wider_tests(config: Config, dataset: Dataset, preserved: np.ndarray) -> WiderTests:
+def _wider_tests(config: Config, dataset: Dataset, preservation: PreservationSet) -> WiderTests:
     """The tests beside accuracy overall and by class."""
     import numpy as np
 
@@ -293,8 +303,11 @@ def _wider_tests(config: Config, dataset: Dataset, preserved: np.ndarray) -> Wid
 
     groups: list[Any] = []
     if config.groups is not None:
-        ids = np.asarray(dataset.manifest.ids)
-        groups = groups_of(config.groups, ids, preserved, config.group_margins, config.group_margin)
+        ids, rows = np.asarray(dataset.manifest.ids), preservation.rows
+        if preservation.later is not None:  # the table may name them, too
+            rows = np.concatenate([rows, len(ids) + np.arange(len(preservation.later))])
+            ids = np.concatenate([ids, np.asarray(preservation.later.manifest.ids)])
+        groups = groups_of(config.groups, ids, rows, config.group_margins, config.group_margin)
     metric = None if config.metric is None else open_metric(config.metric)[0]
     return WiderTests(tuple(groups), config.ece_margin, metric, config.metric or "", config.metric_margin)
 
@@ -308,6 +321,7 @@ def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str,
     finish(config.out, seconds=sum(entry["seconds"] for entry in entries), inputs=inputs)
     first, final = result["original"], result["final"]
     share = final["bytes"] / first["bytes"]
+    images = first["what"].get("preserve", {}).get("images", images)
     note(f"{config.out}: ends with step {final['step']} at {share:.3f} of the size: {journal.describe(final)}")
     if doubtful := result["refused_within_one_error"]:
         note(
@@ -318,10 +332,12 @@ def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str,
 
 
 def _check(config: Config) -> None:
+    from transfer.compression.trials import check_places
     from transfer.evaluation.output import need_one_process
 
     need_one_process()
-    _check_places(config.model.resolve(), config.out.resolve())
+    check_places(config.model.resolve(), config.out.resolve())
+    _refuse_text(config.model)
     for name, low, high in (("size", 0.0, 1.0), ("ratio", 0.0, 0.95), ("least", 0.0, 0.95)):
         if not low < (value := getattr(config, name)) <= high:
             raise InputError(f"--{name} {value}: a share in ({low:g}, {high:g}] is needed")
@@ -338,7 +354,7 @@ def _check(config: Config) -> None:
         raise InputError("--kinds: name each kind once, and at least one")
     if "int8" in config.kinds[:-1]:
         raise InputError("--kinds: int8 comes last: a quantised network cannot be shrunk")
-    if "rewind" in config.kinds and {"channels", "inner"} & set(config.kinds):
+    if "rewind" in config.kinds and _NARROWING & set(config.kinds):
         raise InputError("--kinds: rewind removes single weights of the whole network; it does not go with channels")
     if "int8" in config.kinds or config.latency == "onnx":
         from prune.runs.extras import need_modules
@@ -346,9 +362,11 @@ def _check(config: Config) -> None:
         need_modules("onnx", "onnxruntime", "onnxscript")
 
 
-def _check_places(model: Path, out: Path) -> None:
-    """Refuse an OUT whose files would replace those of the model, or would be written among them."""
-    if out == model or model in out.parents:
-        raise InputError(f"--out {out}: lies in the directory of --model, which is only read; give another")
-    if out in model.parents and model.relative_to(out).parts[0] in _WRITTEN:
-        raise InputError(f"--model {model}: lies where --out {out} keeps its own steps; give another --out")
+def _refuse_text(model: Path) -> None:
+    from transfer.language.causal_lm import is_language_model
+
+    if is_language_model(model):
+        raise InputError(
+            f"--model {model}: a language model: `transfer compress-language --model {model} --text FILE "
+            "--prompts FILE --out OUT` compresses it"
+        )

@@ -3,12 +3,20 @@ r"""Build the preservation set: images of a target's train split on which a comp
     python -m transfer preserve --model runs/first --train pets.train.beton --out pets.preserve.index.npz \
         --rest pets.rest.index.npz
     python -m transfer preserve --train pets.train.beton --list must.txt --size 0 --out pets.preserve.index.npz
+    python -m transfer preserve --model runs/first --train pets.train.beton --set pets.preserve.index.npz \
+        --add seen.csv --out pets.preserve-2.index.npz --propose unlike.csv
 
 Of the images that are chosen from a class, half cover the class (k-center on the model's features). The others are its
 hardest images (smallest margin) and its most uncertain ones (highest entropy), in turns. No class gets fewer than
 --floor. All images of --list are in the set, which is filled up with others. The set is an index like any other. A
 network predicts images that it was trained on better than any smaller one can: fine-tune the model to be compressed on
 the other images (--rest, then `transfer finetune --index`). Only the train split is read, never test images. Seconds.
+
+With --set the set grows: --add reads the CSV of `transfer watch --out`, --runs the rejected steps of compressions on
+this set. OUT is the next version; its images that are no training images lie in OUT's name with .later.beton. An image
+without a label gets the original model's answer, and the set says so. The set stays at --size: cases that once broke a
+model never leave, the others make room by coverage. Images that are unlike the set and have no label are not added:
+--propose lists them for a person.
 """
 
 from __future__ import annotations
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from prune.index.manifest import Manifest
     from prune.index.pruned_index import PrunedIndex
     from prune.models.networks import TrainedModel
+    from transfer.compression.preservation_versions import PreservationSet
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,18 @@ class Config:
     mistakes: bool = False
     """Rank hardness by EL2N, the model's mistakes first. For another model than the one that will be compressed, which
     cannot lose what it predicts wrongly."""
+    set: Location[Path | None] = None
+    """Preservation set to grow; it stays as it is, and --out is its next version."""
+    add: Location[Path | None] = None
+    """CSV of new images for --set, as `transfer watch --out` writes it: path, and label or original."""
+    root: Location[Path | None] = None
+    """Folder that the paths of --add are relative to; that of the CSV when absent."""
+    runs: Location[tuple[Path, ...]] = ()
+    """Runs of `transfer compress` on --set: images that a rejected step lost never leave the set."""
+    false_alarms: float = 0.05
+    """Chance that an image like the members of --set is taken for one that is unlike it."""
+    propose: Location[Path | None] = None
+    """CSV to write of the images of --add that are unlike the set and have no label."""
     loader: Literal["ffcv", "torch"] = "torch"
     """Image loader; ffcv for large sets."""
     workers: RunOption[int | None] = None
@@ -73,6 +94,8 @@ def _run(config: Config) -> Path:
     from prune.models.networks import open_model
 
     _check(config)
+    if config.set is not None:
+        return _grow(config)
     dataset = open_dataset(config.train)
     listed, allowed = _listed(config, dataset.manifest), _allowed(config, dataset.manifest)
     model = None if config.model is None else open_model(config.model)
@@ -111,10 +134,32 @@ def _check(config: Config) -> None:
         raise InputError(f"--rest {config.rest}: an index file other than --out is expected")
     if config.size < 0 or config.floor < 0:
         raise InputError(f"--size {config.size} --floor {config.floor}: 0 or more is needed")
+    if config.set is not None:
+        return _check_growth(config)
+    if given := [name for name in ("add", "root", "runs", "propose") if getattr(config, name)]:
+        raise InputError(f"--{given[0]}: belongs to a set that grows; give --set")
     if config.size and config.model is None:
         raise InputError("--model: choosing images needs a model; with --list alone give --size 0")
     if not config.size and config.list is None:
         raise InputError("--size 0: nothing would be in the set; give --list")
+
+
+def _check_growth(config: Config) -> None:
+    assert config.set is not None
+    if given := [name for name in ("list", "index", "mistakes") if getattr(config, name)]:
+        raise InputError(f"--{given[0]}: chooses a new set; it does not go with --set")
+    if config.add is None and not config.runs:
+        raise InputError("--set: nothing would change; give --add or --runs")
+    if config.model is None:
+        raise InputError("--set: give --model, the original model, whose features measure coverage")
+    if not config.size:
+        raise InputError("--size 0: a set that grows needs room for at least one image")
+    if config.out.resolve() == config.set.resolve():
+        raise InputError(f"--out {config.out}: is the set that grows, which stays as it is; give another")
+    if config.propose is not None and config.add is None:
+        raise InputError("--propose: lists images of --add; give both")
+    if not 0 < config.false_alarms < 1:
+        raise InputError(f"--false-alarms {config.false_alarms}: a share in (0, 1) is needed")
 
 
 def _save_rest(out: Path, dataset: Dataset, chosen: PrunedIndex) -> None:
@@ -192,3 +237,129 @@ def _chosen(
         mistakes=config.mistakes,
     )
     return rows[places], reason, score
+
+
+def _grow(config: Config) -> Path:
+    """Write the next version of --set; returns the path of its index."""
+    from prune.data.dataset import open_dataset
+    from prune.index.pruned_index import PrunedIndex
+    from prune.models.networks import open_model
+    from prune.runs.files import need_file
+    from transfer.compression.preservation_versions import checksum_of, open_preservation, rejected_cases
+
+    assert config.set is not None
+    assert config.model is not None
+    dataset = open_dataset(config.train)
+    members = open_preservation(config.set, dataset.manifest)
+    lost: dict[str, str] = {}
+    for run in config.runs:
+        lost |= rejected_cases(run, members, dataset.manifest)
+    model = open_model(config.model)
+    if list(model.spec["classes"]) != list(dataset.manifest.classes):
+        raise InputError(f"{config.model}: its classes are not those of {config.train}: give the original model")
+    inputs: dict[str, Any] = {
+        "train": dataset.manifest.fingerprint,
+        "model": model.fingerprint,
+        "set": members.checksum,
+        "add": None if config.add is None else checksum_of(need_file(config.add, "a CSV of new images")),
+        "runs": sorted(lost),
+    }
+    with claim_file(config.out, index_record, config, {"step": "preserve", **inputs}) as done:
+        if not done:
+            _write_version(config, dataset, members, lost, inputs)
+        if config.rest is not None:
+            _save_rest(config.rest, dataset, PrunedIndex.load(config.out))
+    return config.out
+
+
+def _write_version(
+    config: Config, dataset: Dataset, members: PreservationSet, lost: dict[str, str], inputs: dict[str, Any]
+) -> None:
+    """Choose the members of the next version, and write its later images and then its index."""
+    import numpy as np
+
+    from prune.data.dataset import stored_image
+    from prune.index.provenance import record
+    from prune.index.pruned_index import PrunedIndex
+    from transfer.compression.preservation_growth import grown
+    from transfer.compression.preservation_versions import ANSWER, GIVEN, later_path
+    from transfer.evaluation.image_arrays import read_images
+    from transfer.watching.found_images import no_images, write_later
+    from transfer.watching.set_additions import additions
+    from transfer.watching.side_by_side import open_predictor
+
+    assert config.model is not None
+    original = open_predictor(config.model)
+    view = original.resolution, original.crop_ratio
+    images, labels = read_images(dataset, members.rows, view[0], loader="torch", workers=1, ratio=view[1])
+    more, more_labels = members.read_later(*view)
+    features = original.predict(np.concatenate([images, more]))[0]
+    found, why, fresh = no_images(view[0]), list[str](), features[:0]
+    if config.add is not None:
+        found, why, fresh = additions(
+            config.add, config.root, dataset.manifest, members, original, features, config.false_alarms, config.propose
+        )
+    ids = [*members.ids(dataset.manifest), *found.ids]
+    stays = {**members.stays, **{name: why for name, why in lost.items() if name not in members.stays}}
+    old = len(members)
+    kept = grown(
+        np.concatenate([features, fresh]),
+        np.concatenate([labels, more_labels, found.labels]),
+        len(dataset.manifest.classes),
+        config.size,
+        floor=config.floor,
+        stays=np.array([name in stays for name in ids]),
+        cases=np.concatenate([np.zeros(old, bool), found.broke]),
+    )
+    train, rest = np.flatnonzero(kept[: len(members.rows)]), kept[len(members.rows) :]
+    if not len(train):
+        raise InputError(f"--size {config.size}: no training image would be left in the set; raise it")
+    earlier = [] if members.later is None else [stored_image(members.later, row) for row in range(len(members.later))]
+    later = [image for image, stay in zip([*earlier, *found.stored], rest, strict=True) if stay]
+    fingerprint = None
+    if later:
+        names = [name for name, stay in zip(ids[len(members.rows) :], rest, strict=True) if stay]
+        numbers = np.concatenate([more_labels, found.labels])[rest]
+        place = later_path(config.out)
+        fingerprint = write_later(place, later, names, numbers, list(dataset.manifest.classes))
+    classes = dataset.manifest.classes
+    came = [
+        {
+            "id": found.ids[i],
+            "class": classes[found.labels[i]],
+            "label": ANSWER if found.answered[i] else GIVEN,
+            "why": why[i],
+            "stays": bool(found.broke[i]),
+        }
+        for i in np.flatnonzero(kept[old:])
+    ]
+    left = [name for name, stay in zip(ids[:old], kept[:old], strict=True) if not stay]
+    changes = {
+        "came": came,
+        "stays": [{"id": name, "why": why} for name, why in lost.items() if name not in members.stays],
+        "left": left,
+    }
+    facts = {"version": members.version + 1, "parent": members.checksum, "later": fingerprint, "changes": changes}
+    step = record("preserve", identity(config), inputs, **facts)
+    place_of = {int(row): at for at, row in enumerate(members.index.rows_in(dataset.manifest))}
+    at = np.array([place_of[int(row)] for row in members.rows[train]])
+    reason = members.index.reasons[at].copy()
+    names = list(members.index.reason_names)
+    names += [] if "protected" in names else ["protected"]
+    reason[[ids[i] in stays for i in train]] = names.index("protected")
+    index = PrunedIndex.from_rows(
+        dataset.manifest,
+        members.rows[train],
+        score=members.index.scores[at],
+        reason=reason,
+        reason_names=tuple(names),
+        provenance=[*members.index.provenance, step],
+    )
+    index.save(config.out)
+    entered = int((kept[old:] & found.broke).sum())
+    if entered < int(found.broke.sum()):
+        note(f"{int(found.broke.sum()) - entered} cases found no room beside {entered}: raise --size to take them in")
+    note(
+        f"{config.out}: version {members.version + 1}, {int(kept.sum())} images, {len(later)} of them later ones; "
+        f"{len(came)} came, {len(left)} left"
+    )

@@ -59,6 +59,9 @@ class Decision:
     tests : tuple of dict
         Every test: "test", "original" and "value" (what was measured), "lost", "margin", "holds"; "error" and "allowed"
         (with the slack) for accuracies, in points.
+    broke : tuple of int
+        Places in the preservation set of the images that only the original has right, in the tests of accuracy that
+        led to the rejection.
     """
 
     accepted: bool
@@ -70,6 +73,7 @@ class Decision:
     nearest: str
     beyond: float | None
     tests: tuple[dict[str, Any], ...] = ()
+    broke: tuple[int, ...] = ()
 
 
 def predicted_classes(logits: np.ndarray) -> np.ndarray:
@@ -167,6 +171,9 @@ def decide(
     ]
     broken = [one for one in more if not one["holds"]]
     exceeded = [(name, loss) for name, loss in tested if loss.excess > 1e-9]
+    broke = wrong & np.isin(labels, [c for c, loss in enumerate(each) if counts[0][c] and loss.excess > 1e-9])
+    for (_, loss), rows in zip(tested, inside, strict=True):
+        broke |= wrong & rows & (loss.excess > 1e-9)
     reasons = [
         f"{name}: {loss.points:.1f} ± {loss.error:.1f} points lost, {loss.allowed:.3g} are allowed"
         for name, loss in exceeded
@@ -185,6 +192,7 @@ def decide(
         nearest=classes[worst],
         beyond=None if broken else max((loss.beyond for _, loss in exceeded), default=None),
         tests=(*tests, *map(dict, more)),
+        broke=tuple(np.flatnonzero(broke).tolist()),
     )
 
 

@@ -1,7 +1,6 @@
 """The loop of a compression: try a step, recover, apply the acceptance test, keep the step or roll it back, record it.
 
-An accepted step's directory is complete before it gets its name, and contains its journal entry as step.json; the
-journal follows. A run that was killed between the two reads the entry from the directory.
+`trials` has what every compression does around a step, `_try` what one does for a network of images.
 """
 
 from __future__ import annotations
@@ -9,24 +8,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from pretrain import preemption
 from prune.models import networks
 from prune.models.evaluation_view import passes
 from prune.models.forward_flops import multiply_adds
-from prune.runs.files import note, read_json, write_json
 from prune.runs.identity import plain
-from transfer.compression import approval, journal
+from transfer.compression import journal
 from transfer.compression.acceptance import AcceptanceTest, Decision
 from transfer.compression.importance import Importance
 from transfer.compression.journal import ACCEPTED, INT8, ROLLED_BACK, SPEC, WEIGHTS, CompressionPlan, Entry, Trial
 from transfer.compression.recovery_training import Recovery
-from transfer.compression.shrinking import parameters, shrink
+from transfer.compression.shrinking import heads_of, parameters, shrink
+from transfer.compression.trials import keep, scratch_of, work_through
 from transfer.evaluation.image_arrays import predictor
 
 
@@ -48,6 +46,8 @@ class Compression:
         Of accepted steps, in ONNX Runtime.
     approve : bool
         Every step that passes the test waits for a person's yes.
+    preserve : dict
+        Version of the preservation set, for the journal's first entry.
     """
 
     out: Path
@@ -59,6 +59,7 @@ class Compression:
     recovery: Recovery
     measure_latency: bool
     approve: bool = False
+    preserve: dict[str, Any] = field(default_factory=dict)
 
 
 def compress(compression: Compression, original: Path) -> list[Entry]:
@@ -77,35 +78,12 @@ def compress(compression: Compression, original: Path) -> list[Entry]:
     NeedsApproval
         A step waits for a person's answer.
     """
-    out = compression.out
-    entries = _resume(out) or [_record_original(compression, original)]
-    while (trial := journal.next_trial(entries, compression.plan)) is not None:
-        journal.verified_directory(out, entries[trial.base])
-        entry = _try(compression, trial)
-        approval.need_answer(out, entries)
-        entries.append(entry)
-        journal.write_journal(out, entries)
-        note(journal.describe(entries[-1]))
-        if preemption.stop_requested():
-            note(f"stopping on a signal after step {entries[-1]['step']}; the same command resumes")
-            raise preemption.Requeue
-    shutil.rmtree(out / "work", ignore_errors=True)
-    return entries
-
-
-def _resume(out: Path) -> list[Entry]:
-    """Entries of an earlier run, with that of a step whose directory exists and that the journal does not have yet."""
-    entries = journal.read_journal(out)
-    directory = journal.step_directory(out, len(entries))
-    if entries and (directory / "step.json").is_file():
-        entries.append(read_json(directory / "step.json"))
-        journal.write_journal(out, entries)
-    if entries:
-        approval.need_answer(out, entries)
-        entries = approval.settle(out, entries)
-        journal.make_current(out, journal.step_directory(out, journal.current_step(entries)))
-        note(f"{out}: resuming after step {entries[-1]['step']}")
-    return entries
+    return work_through(
+        compression.out,
+        compression.plan,
+        lambda: _record_original(compression, original),
+        lambda trial: _try(compression, trial),
+    )
 
 
 def _record_original(compression: Compression, original: Path) -> Entry:
@@ -116,7 +94,8 @@ def _record_original(compression: Compression, original: Path) -> Entry:
         shutil.copyfile(original / name, target / name)
     decision = compression.test.decide_original()
     trial = Trial(0, 0, "original", None)
-    entry = _entry(compression, trial, target, compression.model, compression.spec, decision, {}, 0.0)
+    what = {"preserve": compression.preserve} if compression.preserve else {}
+    entry = _entry(compression, trial, target, compression.model, compression.spec, decision, what, 0.0)
     journal.make_current(compression.out, target)
     journal.write_journal(compression.out, [entry])
     return entry
@@ -124,11 +103,7 @@ def _record_original(compression: Compression, original: Path) -> Entry:
 
 def _try(compression: Compression, trial: Trial) -> Entry:
     begin = time.perf_counter()
-    work = compression.out / "work"
-    if not (work / f"{trial.step}").is_dir():  # left by an earlier trial
-        shutil.rmtree(work, ignore_errors=True)
-    scratch = work / f"{trial.step}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = scratch_of(compression.out, trial)
     model, spec = networks.load_model(journal.step_directory(compression.out, trial.base))
     test, recovery = compression.test, compression.recovery
     if trial.kind == "int8":
@@ -138,7 +113,16 @@ def _try(compression: Compression, trial: Trial) -> Entry:
     else:
         goal = compression.plan.size * parameters(compression.model)
         importance = compression.importance
-        model, spec, what = shrink(trial, model, spec, scratch, goal=goal, importance=importance, recovery=recovery)
+        model, spec, what = shrink(
+            trial,
+            model,
+            spec,
+            scratch,
+            goal=goal,
+            importance=importance,
+            recovery=recovery,
+            heads=heads_of(compression.plan.kinds),
+        )
         decision = test.decide(predictor(model, spec, recovery.ranks.device))
         if what.get("layers") == {}:
             decision = replace(decision, accepted=False, reason="nothing is left to remove at this ratio", beyond=None)
@@ -148,16 +132,7 @@ def _try(compression: Compression, trial: Trial) -> Entry:
     if (scratch / INT8).exists():
         os.replace(scratch / INT8, final / INT8)
     entry = _entry(compression, trial, final, model, spec, decision, what, time.perf_counter() - begin)
-    if decision.accepted:
-        write_json(final / "step.json", entry)
-        if compression.approve:
-            approval.hold(compression.out, final)
-        else:
-            place = journal.step_directory(compression.out, trial.step)
-            place.parent.mkdir(exist_ok=True)
-            os.replace(final, place)
-            journal.make_current(compression.out, place)
-    shutil.rmtree(work)
+    keep(compression.out, entry, final, approve=compression.approve)
     return entry
 
 
@@ -190,6 +165,7 @@ def _entry(
         "nearest": decision.nearest,
         "beyond": decision.beyond,
         "tests": list(decision.tests),
+        "broke": list(decision.broke),
         "verdict": ACCEPTED if decision.accepted else ROLLED_BACK,
         "reason": decision.reason,
         "files": journal.file_digests(directory),

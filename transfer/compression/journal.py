@@ -20,12 +20,15 @@ from prune.runs.files import InputError, atomic
 from transfer.compression import removed_parts
 
 ACCEPTED, ROLLED_BACK = "accepted", "rolled-back"
-SHRINKING = ("channels", "inner", "rewind")
-"""Kinds of steps that remove a ratio: channels everywhere, channels inside the blocks, single weights."""
-KINDS = (*SHRINKING, "int8")
+SHRINKING = ("channels", "inner", "rewind", "both", "heads")
+"""Kinds of steps that remove a ratio: channels everywhere (of a language model: in its MLPs), channels inside the
+blocks, single weights; of a language model also heads and channels, and heads alone."""
+QUANTISING = ("int8", "int4")
+KINDS = (*SHRINKING, *QUANTISING)
 
-WEIGHTS, SPEC, INT8 = "model.safetensors", "model.json", "model.int8.onnx"
-"""Files of a step's model directory; the last one exists where the step was quantised."""
+WEIGHTS, SPEC, INT8, INT4 = "model.safetensors", "model.json", "model.int8.onnx", "model.int4.onnx"
+"""Files of a step's model directory; the last two exist where the step was quantised."""
+_FILES = (WEIGHTS, INT8, INT4, SPEC)
 
 Entry = dict[str, Any]
 
@@ -84,11 +87,11 @@ def next_trial(entries: Sequence[Entry], plan: CompressionPlan) -> Trial | None:
             ratio /= 2
             if ratio < plan.least:
                 kind, ratio = kind + 1, plan.ratio
-        # A quantised network cannot be shrunk any more.
-        if any(one["step"] == base and one["kind"] == "int8" for one in entries):
-            return None
         if not by_hand and entry["kind"] in plan.kinds:
             kind = max(kind, plan.kinds.index(entry["kind"]))
+        # A quantised network cannot be shrunk any more; fewer bits may follow.
+        quantised = [one["kind"] for one in entries if one["step"] == base and one["kind"] in QUANTISING]
+        kind = max([kind, *(plan.kinds.index(name) + 1 for name in quantised)])
     small = entries[base]["params"] <= plan.size * entries[0]["params"] * 1.005
     while kind < len(plan.kinds) and small and plan.kinds[kind] in SHRINKING:
         kind, ratio = kind + 1, plan.ratio
@@ -161,7 +164,15 @@ def _is_sound(entry: Entry) -> bool:
         and removed_parts.is_sound(what.get("removed", []))
         and isinstance(entry.get("approved"), bool | None)
         and all(_is_test(one) for one in entry.get("tests", ()))
-        and all(name in (WEIGHTS, SPEC, INT8) and isinstance(digest, str) for name, digest in files.items())
+        and all(type(one) is int and one >= 0 for one in entry.get("broke", ()))
+        and _names_a_set(what.get("preserve"))
+        and all(name in _FILES and isinstance(digest, str) for name, digest in files.items())
+    )
+
+
+def _names_a_set(named: Any) -> bool:
+    return named is None or (
+        all(type(named[key]) is int for key in ("version", "images", "later")) and isinstance(named["checksum"], str)
     )
 
 
@@ -183,10 +194,11 @@ def write_journal(run: Path, entries: Sequence[Mapping[str, Any]]) -> None:
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:
     """What result.json records of a journal."""
     final = entries[current_step(entries)]
+    text = "perplexity" in final
     return {
-        "task": "compress",
-        "metric": "accuracy on the preservation set",
-        "value": final["accuracy"],
+        "task": "compress-language" if text else "compress",
+        "metric": "perplexity on held-out text" if text else "accuracy on the preservation set",
+        "value": final["perplexity"] if text else final["accuracy"],
         "original": entries[0],
         "final": final,
         "step": final["step"],
@@ -198,7 +210,8 @@ def summary(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def describe(entry: Entry) -> str:
     """One tried step in words."""
-    size = f"{entry['params']:,} parameters, {entry['bytes'] / 1e6:.2f} MB, accuracy {entry['accuracy']:.4f}"
+    quality = f"perplexity {entry['perplexity']}" if "perplexity" in entry else f"accuracy {entry['accuracy']:.4f}"
+    size = f"{entry['params']:,} parameters, {entry['bytes'] / 1e6:.2f} MB, {quality}"
     ratio = f" {entry['what']['ratio']:.3g}" if entry["what"].get("ratio") else ""
     return f"step {entry['step']} {entry['kind']}{ratio}: {size}: {entry['verdict']}, {reason(entry)}"
 
@@ -215,9 +228,10 @@ def step_directory(run: Path, step: int) -> Path:
 
 def make_current(run: Path, step: Path) -> None:
     """Copy the files of a step's model directory to `run`, model.json last: `run` is then this model's directory."""
-    if not (step / INT8).exists():
-        (run / INT8).unlink(missing_ok=True)
-    for name in (WEIGHTS, INT8, SPEC):
+    for name in (INT8, INT4):
+        if not (step / name).exists():
+            (run / name).unlink(missing_ok=True)
+    for name in _FILES:
         if (step / name).exists():
             partial = run / f".{name}.partial"
             shutil.copyfile(step / name, partial)
@@ -227,7 +241,7 @@ def make_current(run: Path, step: Path) -> None:
 def file_digests(directory: Path) -> dict[str, str]:
     """SHA-256 of the files of a step, 32 hexadecimal digits each."""
     found = {}
-    for name in (WEIGHTS, SPEC, INT8):
+    for name in _FILES:
         if (directory / name).is_file():
             with open(directory / name, "rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()[:32]

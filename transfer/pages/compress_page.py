@@ -172,8 +172,14 @@ def step_texts(name: str, line: Entry, lines: Sequence[Entry]) -> list[str]:
         line["nearest"] if line["step"] else "",
         f"{100 * used:.0f}" if used is not None and line["step"] else "",
         line["verdict"],
-        journal.reason(line) if line["step"] else "",
+        journal.reason(line) if line["step"] else set_text(line),
     ]
+
+
+def set_text(line: Entry) -> str:
+    """Version of the preservation set on which a run was tested, from its first entry; "" of older runs."""
+    named = line["what"].get("preserve")
+    return f"preservation set: version {named['version']}, {named['images']} images" if named else ""
 
 
 def test_texts(name: str, line: Entry) -> list[list[str]]:

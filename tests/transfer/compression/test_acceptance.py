@@ -95,3 +95,15 @@ def test_no_loss_is_always_accepted_and_wider_margins_never_reject_more(rows):
     if decide(labels, original, candidate, CLASSES, Margins(2.0, 20.0)).accepted:
         assert decide(labels, original, candidate, CLASSES, Margins(5.0, 30.0)).accepted
         assert decide(labels, original, candidate, CLASSES, Margins(2.0, 20.0, slack=1.0)).accepted
+
+
+def test_a_rejection_names_the_images_that_every_class_beyond_its_margin_lost():
+    labels = np.repeat([0, 1, 2], 4)
+    candidate = labels.copy()
+    candidate[[0, 4, 5, 8]] = [1, 0, 0, 0]  # 25, 50 and 25 points
+    found = decide(labels, labels, candidate, ["a", "b", "c"], Margins(None, 25.0))
+    assert found.broke == (4, 5)
+    found = decide(labels, labels, candidate, ["a", "b", "c"], Margins(None, 10.0))
+    assert found.broke == (0, 4, 5, 8)
+    assert decide(labels, labels, candidate, ["a", "b", "c"], Margins(None, None)).broke == ()
+    assert decide(labels, labels, candidate, ["a", "b", "c"], Margins(10.0, None)).broke == (0, 4, 5, 8)
