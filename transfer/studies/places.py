@@ -17,6 +17,9 @@ from prune.runs.files import InputError, counted, note
 if TYPE_CHECKING:
     import numpy as np
 
+    from prune.data.listing import Listing
+    from prune.index.manifest import Manifest
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
@@ -150,7 +153,8 @@ def counted_splits(name: str, splits: Splits, betons: tuple[str, str], out: Path
         No images, one class only, a test split with classes that its train split lacks, or of the same images.
     """
     places = [_written_or(place, beton, out) for place, beton in zip((splits.train, splits.test), betons) if place]
-    labels, classes, prints = _listed(places[0])
+    first = _listed(places[0])
+    labels, classes = first.labels, first.classes
     sizes = {betons[0]: len(labels)}
     if len(present := set(labels.tolist())) < 2:
         only = classes[present.pop()]
@@ -158,18 +162,18 @@ def counted_splits(name: str, splits: Splits, betons: tuple[str, str], out: Path
     if splits.test is None:
         return sizes
     try:
-        test_labels, test_classes, test_prints = _listed(places[1], classes)
+        second = _listed(places[1], classes)
     except InputError as error:
         raise InputError(f"{name}: {error}; the list is that of {places[0]}") from None
-    if test_classes != classes:
+    if second.classes != classes:
         raise InputError(f"{name}: {places[1]} has another class list than {places[0]}; write it with --classes")
-    if prints is not None and prints == test_prints:
+    if _same_images(first, second):
         raise InputError(f"{name}: {places[1]} holds the same images as {places[0]}; a test needs its own")
     have = set(labels.tolist())
-    if unseen := [classes[label] for label in sorted(set(test_labels.tolist()) - have)]:
+    if unseen := [classes[label] for label in sorted(set(second.labels.tolist()) - have)]:
         many = counted(len(unseen), "class")
         note(f"{name}: {many} of the test split without an image to train on (first {unseen[0]!r})")
-    return sizes | {betons[1]: len(test_labels)}
+    return sizes | {betons[1]: len(second.labels)}
 
 
 def labels_of(place: str) -> np.ndarray:
@@ -180,10 +184,10 @@ def labels_of(place: str) -> np.ndarray:
     InputError
         No images, or one class only.
     """
-    labels, classes, _ = _listed(place)
-    if len(classes) < 2:
-        raise InputError(f"{place}: holds one class, {classes[0]!r}; at least two are needed")
-    return labels
+    found = _listed(place)
+    if len(found.classes) < 2:
+        raise InputError(f"{place}: holds one class, {found.classes[0]!r}; at least two are needed")
+    return found.labels
 
 
 def _written_or(place: str, beton: str, out: Path) -> str:
@@ -191,17 +195,31 @@ def _written_or(place: str, beton: str, out: Path) -> str:
     return str(written) if written.exists() else moved(place, out, Path())
 
 
-def _listed(place: str, classes: list[str] | None = None) -> tuple[np.ndarray, list[str], str | None]:
-    """Labels and classes of the images at a place, and the fingerprint of a beton."""
+def _listed(place: str, classes: list[str] | None = None) -> Manifest | Listing:
+    """The images at a place: the manifest of a beton, a listing of anything else."""
     if place.endswith(".beton"):
         from prune.data.dataset import open_dataset
 
-        manifest = open_dataset(Path(place)).manifest
-        return manifest.labels, manifest.classes, manifest.fingerprint
+        return open_dataset(Path(place)).manifest
     from prune.data.image_listing import list_images
 
-    listing = list_images(place, classes)
-    return listing.labels, listing.classes, None
+    return list_images(place, classes)
+
+
+def _same_images(first: Manifest | Listing, second: Manifest | Listing) -> bool:
+    """Whether two betons, or two listings, hold the same images; listed files are read up to the first that differs."""
+    from prune.index.manifest import Manifest
+
+    if isinstance(first, Manifest) and isinstance(second, Manifest):
+        return first.fingerprint == second.fingerprint
+    if isinstance(first, Manifest) or isinstance(second, Manifest):
+        return False
+    if first.ids != second.ids or first.labels.tolist() != second.labels.tolist():
+        return False
+    try:
+        return all(first.read(row) == second.read(row) for row in range(len(first.ids)))
+    except OSError:
+        return False  # what cannot be read is named when it is written
 
 
 def _torchvision(place: str) -> Splits:

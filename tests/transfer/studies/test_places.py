@@ -185,3 +185,16 @@ def test_images_of_one_class_are_refused_before_anything_runs(tmp_path):
         counted_splits(
             "--targets pets", target_splits("pets", str(tmp_path / "pets")), ("pets.train", "pets.test"), Path()
         )
+
+
+def test_a_test_split_of_the_train_splits_images_is_refused_and_one_that_differs_in_a_byte_is_not(tmp_path):
+    for split in ("train", "test"):
+        tree(tmp_path / "pets" / split, "cat", "dog")
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name / "more.jpg").write_bytes(b"the same")
+    splits = target_splits("pets", str(tmp_path / "pets"))
+    with pytest.raises(InputError, match=r"--targets pets: .*/test holds the same images as .*/train"):
+        counted_splits("--targets pets", splits, ("pets.train", "pets.test"), Path())
+    (tmp_path / "pets" / "test" / "dog" / "more.jpg").write_bytes(b"the sane")
+    counted = counted_splits("--targets pets", splits, ("pets.train", "pets.test"), Path())
+    assert counted["pets.train"] == counted["pets.test"]
