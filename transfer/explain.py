@@ -4,7 +4,7 @@
     python -m transfer explain --run runs/pets-small --step 2 --layer layer3.0.conv1
     python -m transfer explain --run runs/pets-small --step 2 --json
 
-Without --layer one line per layer, with it one per channel. Rank 1 is the most important channel of its layer. A class
+Without --layer one line per layer, with it one per channel or head. Rank 1 is the most important of its layer. A class
 was served by a channel whose removal raises the loss of its images, to first order on the target's training images;
 training after the step may win it back. Reads journal.jsonl; writes nothing. Steps that were rolled back count too.
 """
@@ -26,7 +26,7 @@ class Config:
     step: int
     """Step of its journal."""
     layer: str | None = None
-    """List every channel that this layer lost."""
+    """List every channel (or head) that this layer lost."""
     json: bool = False
     """Print JSON."""
 
@@ -36,6 +36,7 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     from transfer.compression import journal
+    from transfer.compression.removed_parts import unit_of
 
     entries = journal.read_journal(config.run)
     if not entries:
@@ -54,7 +55,8 @@ def run(config: Config) -> dict[str, Any]:
     if config.layer is None:
         _print(("layer", "removed", "importance", "rank", "classes served most, rise of their loss"), _by_layer(layers))
     else:
-        _print(("channel", "in the original", "importance", "rank", "class served most", "rise"), _channels(layers[0]))
+        columns = ("in the original", "importance", "rank", "class served most", "rise")
+        _print((unit_of(layers[0]), *columns), _channels(layers[0]))
     return found
 
 

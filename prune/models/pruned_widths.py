@@ -5,7 +5,8 @@
     {"layer1.0.conv1": [48, 64], "layer1.0.bn1": [48], "blocks.0.attn": [3, 24], "pos_embed": [1, 65, 80]}
 
 A convolution or linear layer has [out, in], a norm [channels], attention [heads, channels a head], a parameter its
-shape. Layers as wide as in the dense network are not listed.
+shape. A convolution of several groups has [out, in of each group], and what it lost are whole groups; a depthwise one
+has [out, 1]. Layers as wide as in the dense network are not listed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prune.runs.files import InputError
 
-_LAYERS = (nn.Conv2d, nn.Linear)
-_NORMS = (_BatchNorm, nn.LayerNorm)
+LAYERS = (nn.Conv2d, nn.Linear)
+NORMS = (_BatchNorm, nn.LayerNorm)
+"""Layers that can be narrowed."""
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -28,7 +30,9 @@ def is_attention(module: nn.Module) -> bool:
     return all(hasattr(module, name) for name in ("qkv", "proj", "num_heads", "head_dim"))
 
 
-def widths_of(dense: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+def widths_of(
+    dense: nn.Module, weights: Mapping[str, torch.Tensor], heads: Mapping[str, int] | None = None
+) -> dict[str, list[int]]:
     """Find the widths of a narrow network.
 
     Parameters
@@ -37,23 +41,26 @@ def widths_of(dense: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str
         The network as `networks.build` builds it without widths.
     weights : mapping of str to Tensor
         State dict of the narrow network.
+    heads : mapping of str to int, optional
+        How many heads an attention has in the narrow network, where they are not those of the dense one: the weights
+        do not show it.
     """
     found: dict[str, list[int]] = {}
     known = set()
     for name, module in dense.named_modules():
-        if isinstance(module, (*_LAYERS, *_NORMS)):
+        if isinstance(module, (*LAYERS, *NORMS)):
             known |= {f"{name}.{key}" for key in module.state_dict()}
             if not isinstance(module.weight, torch.Tensor):
                 continue
-            dims = 2 if isinstance(module, _LAYERS) else 1
+            dims = 2 if isinstance(module, LAYERS) else 1
             sizes = list(weights[f"{name}.weight"].shape[:dims])
             if sizes != list(module.weight.shape[:dims]):
                 found[name] = sizes
         elif is_attention(module):
-            heads = int(module.num_heads)
-            width = weights[f"{name}.qkv.weight"].shape[0] // (3 * heads)
-            if width != module.head_dim:
-                found[name] = [heads, width]
+            count = (heads or {}).get(name, int(module.num_heads))
+            width = weights[f"{name}.qkv.weight"].shape[0] // (3 * count)
+            if [count, width] != [module.num_heads, module.head_dim]:
+                found[name] = [count, width]
     for name, tensor in dense.named_parameters():
         if name not in known and tensor.shape != weights[name].shape:
             found[name] = list(weights[name].shape)
@@ -86,9 +93,13 @@ def narrow(dense: nn.Module, widths: Mapping[str, Sequence[int]]) -> nn.Module:
 
 
 def _narrow_layer(name: str, module: Any, sizes: Sequence[int]) -> None:
-    if isinstance(module, nn.Conv2d) and module.groups == 1:
-        _need_fit(name, sizes, [module.out_channels, module.in_channels])
-        module.out_channels, module.in_channels = sizes
+    if isinstance(module, nn.Conv2d):
+        _need_fit(name, sizes, list(module.weight.shape[:2]))
+        made = module.out_channels // module.groups
+        groups = 1 if module.groups == 1 or sizes[0] < made else sizes[0] // made
+        if groups > 1 and list(sizes) != [groups * made, module.weight.shape[1]]:
+            raise InputError(f"widths: {name}: {list(sizes)} is no whole number of the convolution's groups")
+        module.out_channels, module.in_channels, module.groups = sizes[0], groups * sizes[1], groups
     elif isinstance(module, nn.Linear):
         _need_fit(name, sizes, [module.out_features, module.in_features])
         module.out_features, module.in_features = sizes

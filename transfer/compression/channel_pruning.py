@@ -8,56 +8,49 @@ that is tested is the one that can be loaded again.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from prune.models import networks
-from prune.models.pruned_widths import is_attention, widths_of
+from prune.models.pruned_widths import LAYERS, NORMS, is_attention, widths_of
 from prune.runs.files import InputError
+from transfer.compression import attention_heads
+from transfer.compression.channels import Channels
 from transfer.compression.protected_layers import is_protected
 
 
-@dataclass(frozen=True)
-class Channels:
-    """Channels that can only be removed from all of their layers at once.
-
-    Attributes
-    ----------
-    name : str
-        The layer that computes them.
-    size : int
-    tensors : tuple of (str, int, int)
-        Parameter or buffer, dimension, and the position of channel 0 in it.
-    taps : tuple of (str, int)
-        Layers whose output contains the channels, and the position of channel 0: their importance is measured there.
-    inner : bool
-        A single layer inside a block computes them: the residual stream is not changed.
-    """
-
-    name: str
-    size: int
-    tensors: tuple[tuple[str, int, int], ...]
-    taps: tuple[tuple[str, int], ...]
-    inner: bool
-
-
-def groups(model: nn.Module, resolution: int, protect: Sequence[str] = ()) -> list[Channels]:
+def groups(
+    model: nn.Module, resolution: int, protect: Sequence[str] = (), heads: Literal["thin", "whole"] = "thin"
+) -> list[Channels]:
     """Find all groups of channels of a network, in the order of its layers.
 
-    The classifier's outputs stay. Attention loses channels within its heads, equally many in every head; query and key
-    of a head lose the same channels, its values others. Channels that a layer of `protect` computes or reads stay.
+    The classifier's outputs stay. A grouped convolution loses whole groups of it, together with the channels that they
+    read; a depthwise one loses single channels. Channels that a layer of `protect` computes or reads stay.
+
+    Parameters
+    ----------
+    model : nn.Module
+    resolution : int
+        Side of an image in pixels.
+    protect : sequence of str
+        Names of layers.
+    heads : {"thin", "whole"}
+        Attention loses channels within its heads, equally many in every head, where query and key of a head lose the
+        same channels, its values others; or whole heads, and those that stay keep their dimension.
 
     Raises
     ------
     InputError
-        The network's channels cannot be traced, or none of them can be removed, or only those of protected layers.
+        The network's channels cannot be traced, or none of them can be removed, or only those of protected layers, or
+        its heads cannot be removed.
     """
     import torch_pruning
 
@@ -77,8 +70,13 @@ def groups(model: nn.Module, resolution: int, protect: Sequence[str] = ()) -> li
         raise InputError(f"the channels of {type(model).__name__} cannot be traced ({error})") from None
     finally:
         logging.disable(level)
-    found = [one for group in traced if (one := _described(graph, group, names)) is not None]
-    found += [one for name, m in model.named_modules() if is_attention(m) for one in _heads(name, m)]
+    parts = [part for group in traced if (part := _described(graph, group, names)) is not None]
+    found = [one for some in _joined(parts) if (one := _as_channels(model, some)) is not None]
+    kind = attention_heads.whole if heads == "whole" else attention_heads.thinned
+    inside = [one for name, m in model.named_modules() if is_attention(m) for one in kind(name, m)]
+    if heads == "whole" and not inside:
+        raise InputError(f"--kinds: {type(model).__name__} has no attention whose heads can be removed, leave them out")
+    found += inside
     if not found:
         raise InputError(f"{type(model).__name__} has no channels that can be removed")
     free_groups = _without_protected(model, found, protect)
@@ -92,7 +90,7 @@ def groups(model: nn.Module, resolution: int, protect: Sequence[str] = ()) -> li
 
 def _without_protected(model: nn.Module, found: Sequence[Channels], protect: Sequence[str]) -> list[Channels]:
     """Groups of which no tensor is protected; all heads of an attention have the same width and stay together."""
-    whole = [
+    held = [
         f"{name}."
         for name, module in model.named_modules()
         if is_attention(module) and any(is_protected(f"{name}.{own}", protect) for own, _ in module.named_parameters())
@@ -101,59 +99,119 @@ def _without_protected(model: nn.Module, found: Sequence[Channels], protect: Seq
         group
         for group in found
         if not any(is_protected(name, protect) for name, _, _ in group.tensors)
-        and not any(group.name.startswith((f"{name}query-key.", f"{name}value.")) for name in whole)
+        and not any(f"{group.name}." == name for name in held)
+        and not any(group.name.startswith((f"{name}query-key.", f"{name}value.")) for name in held)
     ]
 
 
 def _bare(model: nn.Module) -> list[nn.Parameter]:
     """Parameters outside torch's own layers: embeddings of positions, tokens."""
-    layers = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+    layers = (nn.Conv2d, nn.Linear, *NORMS)
     owned = {id(p) for m in model.modules() if isinstance(m, layers) for p in m.parameters(recurse=False)}
     return [p for p in model.parameters() if id(p) not in owned]
 
 
-def _described(graph: Any, group: Any, names: Mapping[int, str]) -> Channels | None:
-    """Turn a traced group into tensors and taps; None where its channels do not match one to one."""
+@dataclass(frozen=True)
+class _Part:
+    """A traced group: its tensors, the layers that compute it, and what is not as in a plain layer."""
+
+    size: int
+    tensors: tuple[tuple[str, int, int], ...]
+    makers: tuple[str, ...]
+    norms: tuple[str, ...]
+    depthwise: frozenset[str]
+    grouped: tuple[tuple[str, bool], ...]
+    """Grouped convolutions that compute (True) or read (False) it."""
+
+
+def _described(graph: Any, group: Any, names: Mapping[int, str]) -> _Part | None:
+    """Turn a traced group into tensors and layers; None where its channels do not match one to one."""
     size = len(group[0].idxs)
     tensors: dict[tuple[str, int, int], None] = {}
-    makers, norms = [], []
+    makers, norms, depthwise, grouped = [], [], [], []
     for dep, idxs in group:
         module = dep.target.module
         if id(module) not in names:  # an operator without weights
             continue
         name = names[id(module)]
-        if list(idxs) != list(range(size)) or (isinstance(module, nn.Conv2d) and module.groups > 1):
+        if list(idxs) != list(range(size)):
             return None
         out = graph.is_out_channel_pruning_fn(dep.handler)
         if isinstance(module, nn.Parameter):
+            if module.shape[-1] != size:  # read by an operator that the tracer takes for one of single channels
+                return None
             tensors[name, module.ndim - 1, 0] = None
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            tensors[f"{name}.weight", 0 if out else 1, 0] = None
-            if out and module.bias is not None:
+        elif isinstance(module, LAYERS):
+            own = set(module.state_dict())
+            if not own <= {"weight", "bias"}:  # a layer that computes its weights from others
+                return None
+            groups_of = getattr(module, "groups", 1)
+            if groups_of > 1:
+                if module.in_channels != module.out_channels:
+                    return None
+                if groups_of == module.out_channels:
+                    depthwise.append(name)
+                else:
+                    grouped.append((name, out))
+            if out or groups_of == 1:
+                tensors[f"{name}.weight", 0 if out else 1, 0] = None
+            if out and "bias" in own:
                 tensors[f"{name}.bias", 0, 0] = None
             makers += [name] if out else []
-        else:
+        elif isinstance(module, NORMS):
             tensors |= dict.fromkeys((f"{name}.{key}", 0, 0) for key, v in module.state_dict().items() if v.ndim)
             norms += [name] if isinstance(module, nn.modules.batchnorm._BatchNorm) else []
+        else:
+            return None
+    return _Part(size, tuple(tensors), tuple(makers), tuple(norms), frozenset(depthwise), tuple(grouped))
+
+
+def _joined(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Put what a grouped convolution reads and what it computes together: its groups lose both."""
+    sets: list[list[_Part]] = []
+    for part in parts:
+        layers = {name for name, _ in part.grouped}
+        near = [some for some in sets if any(name in layers for one in some for name, _ in one.grouped)]
+        sets = [some for some in sets if some not in near]
+        sets.append([one for some in near for one in some] + [part])
+    return sets
+
+
+def _as_channels(model: nn.Module, parts: Sequence[_Part]) -> Channels | None:
+    """One group of channels from parts that go together; None where they cannot be removed."""
+    size, sides = parts[0].size, [side for part in parts for side in part.grouped]
+    layers = dict.fromkeys(name for name, _ in sides)
+    counts = {model.get_submodule(name).groups for name in layers}
+    whole = all((name, out) in sides for name in layers for out in (False, True))
+    if any(part.size != size for part in parts) or len(counts) > 1 or not whole:
+        return None
+    count: Any = counts.pop() if counts else size
+    tensors = tuple(dict.fromkeys(tensor for part in parts for tensor in part.tensors))
+    makers = list(dict.fromkeys(name for part in parts for name in part.makers))
+    depthwise = {name for part in parts for name in part.depthwise}
+    name = makers[0]
+    if depthwise or layers:  # the graph may begin with any of them
+        order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+        name = min((one for one in makers if one not in depthwise), key=order.__getitem__, default=name)
+    single = len(makers) - len(depthwise & set(makers)) == 1 and "." in name
     # A removed channel is zero behind the batch norm, or behind the layers themselves where there is none.
-    taps = tuple((name, 0) for name in dict.fromkeys(norms or makers))
-    return Channels(makers[0], size, tuple(tensors), taps, inner=len(makers) == 1 and "." in makers[0])
+    taps = tuple((tap, 0) for tap in dict.fromkeys(norm for part in parts for norm in part.norms) or makers)
+    return Channels(
+        name,
+        count,
+        tensors,
+        taps,
+        inner=single or _in_one_block(model, [name for name, _, _ in tensors]),
+        width=size // count,
+        unit="groups" if layers else "channels",
+    )
 
 
-def _heads(name: str, attention: Any) -> list[Channels]:
-    heads, width = attention.num_heads, attention.head_dim
-    biased = attention.qkv.bias is not None
-    if isinstance(attention.q_norm, nn.LayerNorm) or isinstance(getattr(attention, "norm", None), nn.LayerNorm):
-        return []
-    found = []
-    for head in range(heads):
-        query, key, value = (part * heads * width + head * width for part in range(3))
-        for kind, places in (("query-key", (query, key)), ("value", (value,))):
-            tensors = [(f"{name}.qkv.{w}", 0, at) for w in ("weight", "bias")[: 1 + biased] for at in places]
-            tensors += [(f"{name}.proj.weight", 1, head * width)] if kind == "value" else []
-            taps = tuple((f"{name}.qkv", at) for at in places)
-            found.append(Channels(f"{name}.{kind}.{head}", width, tuple(tensors), taps, inner=True))
-    return found
+def _in_one_block(model: nn.Module, tensors: Sequence[str]) -> bool:
+    """Whether all of these parameters lie in one module that is neither the network nor a list of blocks."""
+    shared = list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*(t.split(".")[:-1] for t in tensors))))
+    block = model.get_submodule(".".join(level[0] for level in shared))
+    return bool(shared) and not isinstance(block, (nn.Sequential, nn.ModuleList))
 
 
 def kept_count(size: int, ratio: float) -> int:
@@ -168,6 +226,30 @@ def kept_count(size: int, ratio: float) -> int:
     """
     unit = 8 if size >= 32 else 4 if size >= 16 else 1
     return min(size, max(unit, unit * round(size * (1 - ratio) / unit)))
+
+
+def kept_counts(found: Sequence[Channels], ratio: float, *, inner: bool = False) -> list[int]:
+    """How many of every group stay when each loses a share `ratio`.
+
+    Of groups that are ranked together a share of them all goes, and one stays in each; which of them lose more depends
+    on the importance, and here the first do: of the same shape, they count alike.
+    """
+    counts = [kept_count(g.size, ratio) if g.inner or not inner else g.size for g in found]
+    for members in _ranked_together(found):
+        sizes = [found[k].size for k in members]
+        lost = sum(sizes) - max(len(sizes), round(sum(sizes) * (1 - ratio)))
+        for k, size in zip(members, sizes):
+            counts[k] = max(1, size - lost)
+            lost -= size - counts[k]
+    return counts
+
+
+def _ranked_together(found: Sequence[Channels]) -> list[list[int]]:
+    sets: dict[str, list[int]] = {}
+    for k, group in enumerate(found):
+        if group.ranked_with:
+            sets.setdefault(group.ranked_with, []).append(k)
+    return list(sets.values())
 
 
 def most_important(
@@ -189,13 +271,19 @@ def most_important(
     Returns
     -------
     list of (k,) int64
-        Ascending channels for each group. On ties the lower channel stays.
+        Ascending channels for each group. On ties the lower channel stays, and of groups that are ranked together that
+        of the earlier group.
     """
-    stays = []
-    for group, values in zip(found, importance, strict=True):
-        count = kept_count(group.size, ratio) if group.inner or not inner else group.size
-        stays.append(np.sort(np.argsort(-np.asarray(values, np.float64), kind="stable")[:count]))
-    return stays
+    counts = kept_counts(found, ratio, inner=inner)
+    orders = [np.argsort(-np.asarray(values, np.float64), kind="stable") for values in importance]
+    for members in _ranked_together(found):
+        others = sum(counts[k] for k in members) - len(members)  # the best of each stays
+        rest = [(k, place) for k in members for place in range(1, found[k].size)]
+        values = np.array([np.asarray(importance[k], np.float64)[orders[k][place]] for k, place in rest])
+        best = np.argsort(-values, kind="stable")[:others]
+        for k in members:
+            counts[k] = 1 + sum(rest[one][0] == k for one in best)
+    return [np.sort(order[:count]) for order, count in zip(orders, counts, strict=True)]
 
 
 def without_channels(
@@ -204,7 +292,7 @@ def without_channels(
     """State dict without the channels that are removed; the one given is not changed."""
     gone: dict[tuple[str, int], list[np.ndarray]] = {}
     for group, stay in zip(found, stays, strict=True):
-        lost = np.setdiff1d(np.arange(group.size), stay)
+        lost = group.positions(np.setdiff1d(np.arange(group.size), stay))
         for name, dim, at in group.tensors:
             gone.setdefault((name, dim), []).append(lost + at)
     left = dict(weights)
@@ -227,17 +315,17 @@ def prune_channels(
         Including its widths.
     """
     weights = without_channels({k: v.detach().cpu() for k, v in model.state_dict().items()}, found, stays)
-    for name, module in model.named_modules():
-        if is_attention(module):
-            # Products of query and key are divided by the root of the head's width, which has changed.
-            width: int = module.head_dim
-            heads: int = module.num_heads
-            left = weights[f"{name}.qkv.weight"].shape[0] // (3 * heads)
+    heads = {name: int(m.num_heads) for name, m in model.named_modules() if is_attention(m)}
+    heads |= {group.name: len(stay) for group, stay in zip(found, stays) if group.unit == "heads"}
+    for name, count in heads.items():
+        width: Any = model.get_submodule(name).head_dim
+        left = weights[f"{name}.qkv.weight"].shape[0] // (3 * count)
+        if left != width:  # products of query and key are divided by its root
             for key in ("weight", "bias"):
                 if f"{name}.qkv.{key}" in weights:
-                    weights[f"{name}.qkv.{key}"][: heads * left] *= (left / width) ** 0.5
+                    weights[f"{name}.qkv.{key}"][: count * left] *= (left / width) ** 0.5
     dense = networks.build({**spec, "widths": None})
-    narrow_spec = {**spec, "widths": widths_of(dense, weights)}
+    narrow_spec = {**spec, "widths": widths_of(dense, weights, heads)}
     narrow = networks.build(narrow_spec)
     narrow.load_state_dict(weights)
     return narrow.eval(), narrow_spec
@@ -249,11 +337,10 @@ def ratio_for(model: nn.Module, found: Sequence[Channels], parameters: int, most
 
     def size(ratio: float) -> int:
         left = {name: list(shape) for name, shape in shapes.items()}
-        for group in found:
-            lost = group.size - kept_count(group.size, ratio) if group.inner or not inner else 0
+        for group, count in zip(found, kept_counts(found, ratio, inner=inner)):
             for name, dim, _ in group.tensors:
                 if name in left:
-                    left[name][dim] -= lost
+                    left[name][dim] -= (group.size - count) * group.width
         return sum(int(np.prod(shape)) for shape in left.values())
 
     low, high = 0, int(256 * most)

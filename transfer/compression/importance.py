@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from prune.models.networks import safe_memory_format
 from transfer.compression import rewinding
-from transfer.compression.channel_pruning import Channels
+from transfer.compression.channels import Channels
 from transfer.evaluation.image_arrays import moved, normalised_batches
 
 
@@ -179,16 +179,17 @@ def taylor_by_class(
             hook.remove()
     if not count:
         raise ValueError("no images")
-    parts = [torch.stack([sums[name][at : at + group.size] for name, at in group.taps]) for group in found]
-    importance = [part.sum(0).cpu().numpy() / count for part in parts]
+    importance = [_at_taps(sums, group).cpu().numpy() / count for group in found]
     each = images_of.clamp_min(1).numpy()[:, None]
-    by_class = [
-        sum((rises[name][:, at : at + group.size].cpu().numpy() for name, at in group.taps), np.zeros((classes, 1)))
-        / each
-        for group in found
-        if classes
-    ]
+    by_class = [_at_taps(rises, group).cpu().numpy() / each for group in found if classes]
     return importance, by_class
+
+
+def _at_taps(products: dict[str, torch.Tensor], group: Channels) -> torch.Tensor:
+    """Sum a group's products (..., channels of a layer) over its taps and the positions of each member: (..., size)."""
+    count = group.size * group.width
+    total = torch.stack([products[name][..., at : at + count] for name, at in group.taps]).sum(0)
+    return total.unflatten(-1, (group.size, group.width)).sum(-1)
 
 
 def magnitude(model: nn.Module, found: Sequence[Channels]) -> list[np.ndarray]:
@@ -199,8 +200,8 @@ def magnitude(model: nn.Module, found: Sequence[Channels]) -> list[np.ndarray]:
         square = torch.zeros(group.size, dtype=torch.float64)
         for name, dim, at in group.tensors:
             if name in weights:
-                part = weights[name].narrow(dim, at, group.size)
-                square += part.square().transpose(0, dim).flatten(1).sum(1)
+                part = weights[name].narrow(dim, at, group.size * group.width)
+                square += part.square().transpose(0, dim).reshape(group.size, -1).sum(1)
         values.append(square.sqrt().numpy())
     return values
 

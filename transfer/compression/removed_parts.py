@@ -1,26 +1,42 @@
 """What a step removed and why, for the journal: channels with importance and rank, and the classes they served.
 
-A step's entry has "removed" in its "what": one mapping per layer. Entries of older versions lack it.
+A step's entry has "removed" in its "what": one mapping per layer. Entries of older versions lack it. Heads, and groups
+of a convolution, are recorded like channels, with a "unit" that says so.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-    from transfer.compression.channel_pruning import Channels
-
 _NAMED = 3  # classes of a layer
+_UNITS = ("channels", "heads", "groups")
+
+
+class Removable(Protocol):
+    """A group of channels or heads of one layer."""
+
+    @property
+    def name(self) -> str:
+        """Layer."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def unit(self) -> str:
+        """What they are: "channels", "heads" or "groups"."""
 
 
 def removed_channels(
-    found: Sequence[Channels],
+    found: Sequence[Removable],
     stays: Sequence[np.ndarray],
     importance: Sequence[np.ndarray],
     rises: Sequence[np.ndarray] | None,
@@ -30,7 +46,7 @@ def removed_channels(
 
     Parameters
     ----------
-    found : sequence of Channels
+    found : sequence of Removable
     stays : sequence of (k,) int
         Channels that stay.
     importance : sequence of (size,) float
@@ -42,9 +58,10 @@ def removed_channels(
     -------
     list of dict
         For each group that lost channels: "layer"; "of", its size before; "channels", their positions in the network
-        that the step began with, the least important first; "importance" and "rank" of each, 1 for the most important
-        of the layer; "serves", the class whose loss rises most without it, and "rise", by how much (None where no
-        class's loss rises); "classes", the three whose loss rises most without all of them, the largest first.
+        that the step began with, the least important first; "unit" where they are heads, or groups of a convolution;
+        "importance" and "rank" of each, 1 for the most important of the layer; "serves", the class whose loss rises
+        most without it, and "rise", by how much (None where no class's loss rises); "classes", the three whose loss
+        rises most without all of them, the largest first.
     """
     described = []
     for number, (group, stay) in enumerate(zip(found, stays, strict=True)):
@@ -61,6 +78,8 @@ def removed_channels(
             "importance": [_short(value) for value in np.asarray(importance[number])[gone]],
             "rank": rank[gone].tolist(),
         }
+        if (unit := getattr(group, "unit", _UNITS[0])) != _UNITS[0]:
+            one["unit"] = unit
         if rises is not None:
             part = np.nan_to_num(rises[number][:, gone])
             best = part.argmax(0)
@@ -111,6 +130,8 @@ def _is_layer(one: dict[str, Any]) -> bool:
         return False
     if "weights" in one:
         return type(one["weights"]) is int and _is_number(one.get("importance"))
+    if one.get("unit", _UNITS[0]) not in _UNITS:
+        return False
     columns = [one.get(key) for key in ("channels", "importance", "rank")]
     if "classes" in one:
         columns += [one.get("serves"), one.get("rise")]
@@ -143,7 +164,13 @@ def layer_texts(one: Mapping[str, Any]) -> list[str]:
         return [one["layer"], f"{one['weights']} of {one['of']} weights", f"up to {one['importance']}", "", ""]
     ends = [f"{one[key][0]} to {one[key][-1]}" if one[key] else "" for key in ("importance", "rank")]
     served = ", ".join(f"{name} +{rise}" for name, rise in one.get("classes", {}).items())
-    return [one["layer"], f"{len(one['channels'])} of {one['of']}", *ends, served]
+    unit = f" {one['unit']}" if "unit" in one else ""
+    return [one["layer"], f"{len(one['channels'])} of {one['of']}{unit}", *ends, served]
+
+
+def unit_of(one: Mapping[str, Any]) -> str:
+    """What a layer lost, one of them: "channel", "head" or "group"."""
+    return str(one.get("unit", _UNITS[0])).removesuffix("s")
 
 
 def in_original(entries: Sequence[Mapping[str, Any]], step: int, layer: str) -> list[int] | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from prune.models import networks
 from transfer.compression import channel_pruning, rewinding
+from transfer.compression.channels import Channels
 from transfer.compression.importance import Importance
 from transfer.compression.journal import Trial
 from transfer.compression.recovery_training import Recovery
@@ -28,8 +30,9 @@ def shrink(
     goal: float,
     importance: Importance,
     recovery: Recovery,
+    heads: Literal["thin", "whole"] = "thin",
 ) -> Shrunk:
-    """Remove channels or single weights from a network and train it again.
+    """Remove channels, heads or single weights from a network and train it again.
 
     Parameters
     ----------
@@ -41,12 +44,15 @@ def shrink(
     goal : float
         Number of parameters at which shrinking ends; no step goes below it.
     importance, recovery : Importance, Recovery
+    heads : {"thin", "whole"}
+        See `heads_of`.
     """
     assert trial.ratio is not None
     if trial.kind == "rewind":
         return _rewind(trial, model, spec, scratch, goal, importance, recovery)
-    found = channel_pruning.groups(model, int(spec["resolution"]), recovery.protect)
-    inner = trial.kind == "inner"
+    found = channel_pruning.groups(model, int(spec["resolution"]), recovery.protect, heads)
+    found = [group for group in found if _may_go(group, trial.kind)]
+    inner = trial.kind in ("inner", "both")
     ratio = channel_pruning.ratio_for(model, found, int(goal), trial.ratio, inner)
     values, rises = importance.by_class(model, found, trial.step)
     stays = channel_pruning.most_important(found, values, ratio, inner=inner)
@@ -57,6 +63,19 @@ def shrink(
         return model, spec, what
     model, spec = channel_pruning.prune_channels(model, spec, found, stays)
     return recovery.train(model, spec, trial.step, scratch, last=parameters(model) <= goal), spec, what
+
+
+def heads_of(kinds: Collection[str]) -> Literal["thin", "whole"]:
+    """What attention loses in a run of these kinds: whole heads where a kind removes them, else channels in each.
+
+    Never both: a head would be left with fewer channels than the others' kernels like, and its number would change.
+    """
+    return "whole" if {"heads", "both"} & set(kinds) else "thin"
+
+
+def _may_go(group: Channels, kind: str) -> bool:
+    """Whether steps of this kind remove from a group; heads are left to those that are named after them."""
+    return kind == "both" or (group.unit == "heads") == (kind == "heads")
 
 
 def _rewind(
