@@ -16,6 +16,7 @@ STEPS = {
     "finetune": "transfer.finetune: fine-tune a model on one target and evaluate it",
     "preserve": "transfer.preserve: choose the images on which a compressed model must not get worse",
     "compress": "transfer.compress: shrink a model in steps, each tested on a preservation set",
+    "compress-language": "transfer.compress_language: shrink a language model in steps, each tested on text",
     "approve": "transfer.approve: answer for a step of a compression that waits for a person",
     "rollback": "transfer.rollback: restore an accepted step of a compression",
     "explain": "transfer.explain: say why a step of a compression removed what it removed",
@@ -29,7 +30,7 @@ STEPS = {
     "stream": "transfer.stream: learn from samples in order, with a memory that never exceeds its byte budget",
     "show": "transfer.show: print a study's verdicts as tables, and its overall verdict in one line",
 }
-TRAINING = ("finetune", "compress", "incremental", "stream")
+TRAINING = ("finetune", "compress", "compress-language", "incremental", "stream")
 """Steps that a signal ends at a point from which they resume."""
 
 

@@ -37,6 +37,8 @@ EXTRA = {
     "onnxruntime": "device",
     "onnxscript": "device",
     "torch_pruning": "device",
+    "tokenizers": "language",
+    "transformers": "language",
 }
 """Name under which a module is imported, and the extra that installs it; "" where every install has it."""
 

@@ -16,6 +16,7 @@ _RESUME = {
     "pretrain": "resumes from its last checkpoint, if it has written one",
     "transfer finetune": "resumes from its last checkpoint, if it has written one",
     "transfer compress": "resumes after the last step of the compression",
+    "transfer compress-language": "resumes after the last step of the compression",
     "transfer incremental": "resumes after the last task that is done",
     "transfer stream": "resumes after the last round that is done",
     "transfer auto": "resumes",
