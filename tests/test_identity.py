@@ -102,7 +102,7 @@ def test_all_steps_that_write_have_an_answer_to_whether_it_is_done():
     without = {"prune.audit", "prune.card", "prune.explain", "prune.gone", "prune.pull", "prune.push", "transfer.auto",
                "prune.export", "prune.verify", "prune.show", "prune.codec_table", "transfer.study", "transfer.report",
                "transfer.show", "transfer.rollback", "transfer.approve", "transfer.explain", "transfer.watch",
-               "transfer.watch_codec", "transfer.compress_report"}  # fmt: skip
+               "transfer.watch_codec", "transfer.compress_report", "transfer.decide"}  # fmt: skip
     assert set(MODULES) - set(WITH_OUTPUT) == without
 
 

@@ -26,6 +26,7 @@ STEPS = {
     "watch-codec": "transfer.watch_codec: watch the feature error and bytes of compressed images as they come",
     "study": "transfer.study: compare backbones trained on all, random and selected images, on the same targets",
     "report": "transfer.report: write a study's page: verdicts, charts and costs",
+    "decide": "transfer.decide: what to store: bytes, accuracy, cost and time of each way, and what is unknown",
     "incremental": "transfer.incremental: learn classes in tasks, with a memory of raw or compressed exemplars",
     "stream": "transfer.stream: learn from samples in order, with a memory that never exceeds its byte budget",
     "show": "transfer.show: print a study's verdicts as tables, and its overall verdict in one line",
