@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, note, read_json, write_json
+from prune.runs.files import InputError, at_least, counted, note, read_json, write_json
 
 if TYPE_CHECKING:
     from transfer.studies.settings import Study
@@ -162,7 +162,8 @@ def _run(config: Config) -> None:
     if config.dry_run:
         from transfer.studies.plan_progress import print_plan
 
-        return print_plan(tasks, forecast(tasks, study, config.price, config.jobs), config.json)
+        todo = _not_reused(tasks, study, out)
+        return print_plan(tasks, forecast(todo, study, config.price, config.jobs), config.json)
     with directory_lock(out):
         if config.plan_only:
             if (text := _surrogate_to_choose(study, out)) is not None:
@@ -171,11 +172,13 @@ def _run(config: Config) -> None:
                 settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
             _forget_outstanding(tasks, out)
-            if cost := forecast(outstanding(tasks, out), study, config.price, config.jobs):
+            todo = _not_reused(outstanding(tasks, out), study, out)
+            if cost := forecast(todo, study, config.price, config.jobs):
                 note(cost.sentence())
             return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
         tasks = _write_study(settings, study, out)
-        if cost := forecast(outstanding(tasks, out), study, config.price, config.jobs):
+        todo = _not_reused(outstanding(tasks, out), study, out)
+        if cost := forecast(todo, study, config.price, config.jobs):
             note(cost.sentence())
         _run_outstanding(tasks, study, out, config.jobs)
         if (text := _surrogate_to_choose(study, out)) is not None:
@@ -187,6 +190,18 @@ def _run(config: Config) -> None:
             tasks = _write_study(settings, study, out)
             _run_outstanding(tasks, study, out, config.jobs)
     _print_verdict(out, len(tasks), config.price)
+
+
+def _not_reused(tasks: list[Task], study: Study, out: Path) -> list[Task]:
+    """The tasks that no study of --reuse has done, as far as their commands tell."""
+    from transfer.studies.reuse import expected
+
+    # A dry run writes no `out`, through which such a path could not be followed.
+    others = [Path(os.path.realpath(out / place)) for place in study.reuse]
+    there = expected(tasks, out, others) if others else set()
+    if there:
+        note(f"--reuse: {len(there)} of {counted(len(tasks), 'task')} are taken over if the images are the same")
+    return [task for task in tasks if task.name not in there]
 
 
 def _write_study(settings: dict[str, Any], study: Study, out: Path) -> list[Task]:

@@ -160,6 +160,20 @@ def test_another_study_takes_over_what_the_same_commands_made(lamps, gated, tmp_
     assert seconds[0] == seconds[1]  # what it took is the first study's cost
 
 
+def test_a_dry_run_counts_no_cost_for_what_another_study_has_done(lamps, gated, tmp_path, capsys):
+    flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "--dry-run", "--json")
+    assert study(lamps, tmp_path / "new", *flags) == 0
+    alone = json.loads(capsys.readouterr().out)["cost"]["flops"]
+    assert study(lamps, tmp_path / "new", *flags, "--reuse", str(gated[0])) == 0
+    told = capsys.readouterr()
+    shown = json.loads(told.out)
+    left = [line for line in shown["lines"] if line["stage"] == "evaluate"]  # with the networks that are taken over
+    assert 0 < shown["cost"]["flops"] < alone / 3
+    assert left
+    assert "tasks are taken over if the images are the same" in told.err
+    assert not (tmp_path / "new").exists()
+
+
 def test_nothing_is_taken_over_where_other_images_were_read(lamps, gated, tmp_path, capsys):
     first = gated[0]
     flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "--reuse", str(first))

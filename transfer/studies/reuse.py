@@ -54,6 +54,31 @@ def take_over(task: Task, tasks: Mapping[str, Task], out: Path, others: Sequence
     return None
 
 
+def expected(tasks: Sequence[Task], out: Path, others: Sequence[Path]) -> set[str]:
+    """Names of the tasks whose outputs other studies have by the same command, before the images were compared.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        The plan.
+    out : Path
+        The study's directory; it need not exist.
+    others : sequence of Path
+        Directories of other studies; one that is gone or damaged counts for nothing here.
+    """
+    found: set[str] = set()
+    for other in others:
+        try:
+            theirs = {one.name: one for one in read_plan(other)}
+        except InputError:
+            continue
+        for task in tasks:
+            twin = theirs.get(task.name)
+            if task.stage in STAGES and twin is not None and _command(task, out) == _command(twin, other):
+                found |= {task.name} if is_done(twin, other) else set()
+    return found
+
+
 def _made_the_same(task: Task, tasks: Mapping[str, Task], out: Path, other: Path) -> bool:
     """Whether another study has ended this task with the same command on the same inputs."""
     theirs = {one.name: one for one in read_plan(other)}
@@ -94,10 +119,11 @@ def _all_needs(task: Task, tasks: Mapping[str, Task]) -> list[str]:
 
 def _command(task: Task, study: Path) -> list[str]:
     """The words of a command, those that name something outside the study by its place."""
-    return [
-        os.path.realpath(study / word) if word.startswith((".", "/")) and (study / word).exists() else word
-        for word in task.command
-    ]
+    found = []
+    for word in task.command:
+        place = os.path.realpath(study / word) if word.startswith((".", "/")) else word
+        found.append(place if os.path.exists(place) else word)
+    return found
 
 
 def _same(mine: Path, theirs: Path) -> bool:
