@@ -369,6 +369,33 @@ def test_a_codec_from_a_file_is_part_of_what_identifies_a_run(toy, tmp_path):
         incremental.run(replace(config, codec=str(tmp_path / "other.npz")))
 
 
+def test_a_trained_codec_serves_both_and_its_own_bytes_are_part_of_the_memory(toy, tmp_path):
+    pytest.importorskip("constriction")
+    from prune.byte_budget.codec_training import QUALITIES, TrainedCodec, TrainingSettings
+
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    place = tmp_path / "c.safetensors"
+    TrainedCodec(TrainingSettings(width=8, channels=4)).whole(list(images)).save(place, {})
+    own = place.stat().st_size
+    config = replace(settings(toy, tmp_path / "run"), forms=("same-codec",), codec=str(place), quality=0)
+    config = replace(config, memory=(str(own + 2000),))
+    incremental.run(config)
+    (cell,) = read_json(config.out / "result.json")["cells"]
+    assert cell["codec"] == "learned"
+    assert cell["quality"] in QUALITIES
+    assert all(own < record["bytes"] <= own + 2000 for record in cell["records"])
+    with pytest.raises(InputError, match="--memory"):
+        incremental.run(replace(config, out=tmp_path / "small", memory=(str(own),)))
+    with pytest.raises(InputError, match="--quality 30"):
+        incremental.run(replace(config, out=tmp_path / "other", quality=30))
+    streams = replace(stream_settings(toy, tmp_path / "stream"), policies=("uniform", "adaptive"), codec=str(place))
+    streams = replace(streams, memory=str(own + 2000), quality=10, ladder=QUALITIES)
+    stream.run(streams)
+    for cell in read_json(streams.out / "result.json")["cells"]:
+        assert own < cell["peak"] <= own + 2000
+        assert cell["records"][-1]["held"] > (2 if cell["policy"] == "uniform" else 0)  # as pixels two would fit
+
+
 def test_arrivals_are_all_of_the_images_once_in_the_order_of_the_flag():
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     for order in ("classes", "shuffled", "rows"):
