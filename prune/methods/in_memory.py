@@ -6,7 +6,9 @@ features, labels, ids and class names give the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,21 @@ Table = np.ndarray
 """(n, d) numbers."""
 
 
+_FLAG = re.compile(r"--([a-z][a-z-]*)")
+
+
+@contextmanager
+def _arguments_for_flags() -> Iterator[None]:
+    """Errors of the code that `prune select` shares name its flags; here they name the arguments."""
+    try:
+        yield
+    except InputError as error:
+        parts = str(error).split("`")  # every second one is a command, whose flags stay
+        parts[::2] = [_FLAG.sub(lambda flag: flag[1].replace("-", "_"), part) for part in parts[::2]]
+        raise InputError("`".join(parts)) from None
+
+
+@_arguments_for_flags()
 def select(
     features: Table,
     labels: Sequence[Any] | np.ndarray,
