@@ -12,6 +12,8 @@ class ExitCode(IntEnum):
     ANSWER_IS_NO = 1
     WRONG_INPUT = 2
     NEEDS_APPROVAL = 75
+    MORE_NEEDED = 80
+    ROLLED_BACK = 81
     STOPPED = 85
     INTERRUPTED = 130
 
@@ -21,6 +23,8 @@ MEANING = {
     ExitCode.ANSWER_IS_NO: "done, and the answer is no: a check failed, a result was not accepted",
     ExitCode.WRONG_INPUT: "wrong input, or a disk that takes no more; nothing was changed",
     ExitCode.NEEDS_APPROVAL: "waits for a person",
+    ExitCode.MORE_NEEDED: "nothing is wrong so far; a later look decides",
+    ExitCode.ROLLED_BACK: "something is wrong, and an earlier model is in its place",
     ExitCode.STOPPED: "stopped; the same command resumes or, as its last line says, begins again",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; a training has saved a checkpoint first",
 }
@@ -43,3 +47,17 @@ class NeedsApproval(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(int(ExitCode.NEEDS_APPROVAL))
+
+
+class MoreNeeded(SystemExit):
+    """A step found nothing wrong so far, and needs more images before it is sure; what it found is printed already."""
+
+    def __init__(self) -> None:
+        super().__init__(int(ExitCode.MORE_NEEDED))
+
+
+class RolledBack(SystemExit):
+    """A step found something wrong, and put an earlier model in its place; what it found is printed already."""
+
+    def __init__(self) -> None:
+        super().__init__(int(ExitCode.ROLLED_BACK))

@@ -105,11 +105,16 @@ class Reference:
     logits: np.ndarray
 
 
-def read_reference(dataset: Dataset, rows: np.ndarray, most: int, original: Predictor) -> Reference:
-    """Read at most `most` of these images and predict them with the original."""
+def read_reference(
+    dataset: Dataset, rows: np.ndarray, most: int, original: Predictor, later: Dataset | None = None
+) -> Reference:
+    """Read at most `most` of these images, and all later ones of a preservation set; predict them with the original."""
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
     side, ratio = original.resolution, original.crop_ratio
     images, labels = read_images(dataset, rows, side, loader="torch", workers=1, ratio=ratio)
+    if later is not None:
+        more = read_images(later, np.arange(len(later)), side, loader="torch", workers=1, ratio=ratio)
+        images, labels = np.concatenate([images, more[0]]), np.concatenate([labels, more[1]])
     place = {name: label for label, name in enumerate(original.classes)}
     table = np.array([place.get(name, -1) for name in dataset.manifest.classes])
     return Reference(images, table[labels], *original.predict(images))
@@ -171,7 +176,7 @@ def compare(
     report["rollback"] = None
     if run is not None and report["alarms"]:
         report["rollback"] = _earlier_step(run, new, reference, alarms)
-    return report, _lines(new, original.classes, logits, mine[1])
+    return report, prediction_lines(new, original.classes, logits, mine[1])
 
 
 def _by_class(
@@ -236,7 +241,9 @@ def _earlier_step(
     return {"from": current, "to": step, "command": command}
 
 
-def _lines(new: IncomingImages, classes: Sequence[str], first: np.ndarray, second: np.ndarray) -> list[dict[str, Any]]:
+def prediction_lines(
+    new: IncomingImages, classes: Sequence[str], first: np.ndarray, second: np.ndarray
+) -> list[dict[str, Any]]:
     """Predictions and confidences of each image by two models, from their logits."""
     mine, theirs = first.argmax(1), second.argmax(1)
     sure, surely = _confidence(first), _confidence(second)

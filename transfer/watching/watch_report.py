@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ def report_text(found: Mapping[str, Any]) -> str:
     if "top1" in found:
         right = found["top1"]
         lines.append(f"top-1: original {100 * right['original']:.1f} %, compressed {100 * right['compressed']:.1f} %")
+    if "reference_set" in found:
+        lines.append(set_text(found["reference_set"]))
     rows = sorted(found["classes"], key=lambda row: (not row["alarm"], -(row["wrong"] or 0), row["class"]))
     rows = [row for row in rows if row["n"]]
     width = max([5, *(len(row["class"]) for row in rows[:_SHOWN])])
@@ -53,6 +56,48 @@ def report_text(found: Mapping[str, Any]) -> str:
     else:
         lines.append(f"alarm in {counted(len(found['alarms']), 'class')}: do not use the compressed model for them")
     return "\n".join(map(printable, lines))
+
+
+_DECISIONS = {
+    "stay": "nothing is wrong; this stage needs more images",
+    "advance": "nothing is wrong: the next stage begins",
+    "passed": "nothing is wrong: the last stage is passed",
+    "alarm": "ALARM: do not use the compressed model",
+    "rollback": "ROLLED BACK",
+}
+
+
+def deployment_text(found: Mapping[str, Any]) -> str:
+    """The report of a look of a deployment as text: the groups with most evidence first, then the decision."""
+    before = f", {found['compared_before']} compared before" if found["compared_before"] else ""
+    lines = [f"look {found['look']}: {counted(found['compared'], 'new image')} compared{before}"]
+    if found["preserve"]:
+        lines.append(set_text(found["preserve"]))
+    rows = sorted((row for row in found["classes"] if row["n"]), key=lambda row: (-row["evidence"], row["class"]))
+    width = max([5, *(len(row["class"]) for row in rows[:_SHOWN])])
+    head = "lost %" if found["measure"] == "lost answers" else "apart %"
+    lines += ["", f"{'class':<{width}} {'images':>7} {head:>8} {'surely %':>9} {'allowed %':>10} {'e-value':>10}"]
+    for row in rows[:_SHOWN]:
+        numbers = f"{row['n']:7} {100 * row['wrong']:8.1f} {100 * row['low']:9.1f} {100 * row['allowed']:10.1f}"
+        evidence = f"{math.exp(min(row['evidence'], 300)):10.3g}"
+        lines.append(f"{row['class']:<{width}} {numbers} {evidence}{'  ALARM' if row['alarm'] else ''}")
+    if len(rows) > _SHOWN:
+        lines.append(f"and {len(rows) - _SHOWN} more classes")
+    stage = f"stage {found['stage']} of {len(found['stages'])}: " if len(found["stages"]) > 1 else ""
+    lines += ["", f"{stage}{_DECISIONS[found['decision']]}; share of the compressed model: {found['next_share']:g} %"]
+    if found["rollback"]:
+        back = found["rollback"]
+        done = "step {to} is in its place" if found["decision"] == "rollback" else "the way back: {command}"
+        lines.append(f"step {back['from']} alarms in {', '.join(found['alarms'])}; " + done.format(**back))
+    return "\n".join(map(printable, lines))
+
+
+def set_text(named: Mapping[str, Any]) -> str:
+    """Which version of a preservation set the reference holds, in words."""
+    return (
+        f"reference: version {named['version']} of the preservation set, {counted(named['images'], 'image')}, checksum "
+        f"{named['checksum']}"
+    )
 
 
 def write_lines(place: Path, lines: Sequence[Mapping[str, Any]]) -> None:
