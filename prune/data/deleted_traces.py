@@ -37,6 +37,7 @@ from prune.runs.extras import need_modules
 from prune.runs.files import InputError
 
 TEXTS = (".html", ".htm", ".svg", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xml", ".log")
+PACKED = (".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".lz4")
 TABLES = (".parquet", ".arrow", ".feather")
 _URI = re.compile(rb"data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=]+)")
 _INSIDE = re.compile(rb"[A-Za-z0-9_-]")
@@ -103,13 +104,15 @@ def traces(path: Path, deleted: Deleted) -> Iterator[Trace]:
     if suffix == ".npz":
         yield from _in_archive(path, deleted)
     elif suffix == ".npy":
-        yield from _in_names(str(path), _strings(np.load(path, mmap_mode="r", allow_pickle=False)), deleted)
+        yield from _in_names(str(path), _strings(_array(path)), deleted)
     elif suffix == ".beton":
         yield from _in_beton(path, deleted)
     elif suffix in TABLES:
         yield from _in_table(path, deleted)
-    elif suffix == ".tar":
+    elif suffix == ".tar" or path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
         yield from _in_tar(path, deleted)
+    elif suffix in PACKED:
+        raise InputError(f"{path}: is packed and cannot be searched; unpack it, or name the other outputs alone")
     elif suffix in SUFFIXES:
         yield from _in_image_file(path, deleted)
     else:
@@ -312,6 +315,13 @@ def _in_pictures(shown: Sequence[tuple[str, np.ndarray]], deleted: Deleted) -> I
         alike = plain_likeness(np.broadcast_to(picture, deleted.squares.shape), deleted.squares)
         for at in np.flatnonzero(alike >= CERTAIN).tolist():
             yield Trace(place, "picture", bytes(deleted.square_ids[at]))
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except Exception as error:  # a damaged header reaches any line of NumPy's parser
+        raise InputError(f"{path}: not a plain .npy array ({type(error).__name__})") from None
 
 
 def _strings(array: np.ndarray) -> np.ndarray:

@@ -119,12 +119,12 @@ def test_bytes_under_another_name_are_found_in_images_betons_tars_and_tables(sou
 
 
 def test_a_member_of_a_tar_is_found_by_its_key(source, capsys, tmp_path):
-    with tarfile.open(tmp_path / "s.tar", "w") as shard:
-        member = tarfile.TarInfo("cat/1.cls")
-        shard.addfile(member, io.BytesIO(b""))
-    code, out = searched(source, capsys, tmp_path / "s.tar")
-    assert code == 1
-    assert f"s.tar: cat/1.cls: id of {GONE}" in out
+    for name, mode in (("s.tar", "w"), ("s.tar.gz", "w:gz")):
+        with tarfile.open(tmp_path / name, mode) as shard:
+            shard.addfile(tarfile.TarInfo("cat/1.cls"), io.BytesIO(b""))
+        code, out = searched(source, capsys, tmp_path / name)
+        assert code == 1
+        assert f"{name}: cat/1.cls: id of {GONE}" in out
 
 
 def test_a_thumbnail_on_a_page_and_a_copy_encoded_again_are_found_by_their_picture(source, capsys, tmp_path):
@@ -162,10 +162,12 @@ def test_bytes_that_a_kept_image_also_has_are_no_trace(tmp_path, capsys):
         (("nowhere",), "nowhere: no such file or folder"),
         (("broken.npz",), "broken.npz: cannot be read as an archive of arrays"),
         (("broken.tar",), "broken.tar: not a readable tar file"),
+        (("broken.npy",), "broken.npy: not a plain .npy array"),
+        (("packed.zip",), "packed.zip: is packed and cannot be searched"),
     ],
 )
 def test_what_cannot_be_searched_is_an_error_and_never_clean(source, tmp_path, capsys, words, message):
-    for name in ("broken.npz", "broken.tar"):
+    for name in ("broken.npz", "broken.tar", "broken.npy", "packed.zip"):
         (tmp_path / name).write_bytes(b"nonsense" * 200)
     capsys.readouterr()
     assert ran("gone", source / "deleted.txt", *(tmp_path / word for word in words)) == 2
