@@ -1,4 +1,4 @@
-"""Whole attention heads: what goes with a head, its importance by hand, which go first, and the network without them."""
+"""Whole attention heads: what goes with one, its importance by hand, which go first, and the network without them."""
 
 from __future__ import annotations
 
@@ -163,9 +163,8 @@ def planted():
     with torch.no_grad():
         for number, block in enumerate(model.blocks):
             for head in range(4):
-                block.attn.proj.weight[:, head * WIDTH : (head + 1) * WIDTH] *= (
-                    3.0 if (number, head) == (1, 2) else 1e-3
-                )
+                factor = 3.0 if (number, head) == (1, 2) else 1e-3
+                block.attn.proj.weight[:, head * WIDTH : (head + 1) * WIDTH] *= factor
             block.mlp.fc2.weight.zero_()
         model.head.weight *= 20
         model.head.bias -= model(images).mean(0)
