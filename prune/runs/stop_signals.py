@@ -12,6 +12,7 @@ STOPPING = ("SIGTERM", "SIGHUP")
 _RESUME = {
     "prune features": "resumes after the last beton that is done",
     "prune curves": "resumes",
+    "prune codecs": "resumes a training of --train where it was last saved, once a minute",
     "prune materialize": "resumes",
     "pretrain": "resumes from its last checkpoint, if it has written one",
     "transfer finetune": "resumes from its last checkpoint, if it has written one",
