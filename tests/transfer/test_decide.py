@@ -163,6 +163,23 @@ def test_a_run_of_a_stream_is_read_and_its_gaps_are_named(tmp_path, capsys):
     assert any("--memory 900" in one["command"] for one in found["unknown"])
 
 
+def test_a_run_of_incremental_learning_interpolates_between_its_memories(tmp_path, capsys):
+    def entry(form: str, memory: int, mean: float) -> dict:
+        heads = {"linear": {"mean": mean, "std": 0.02}}
+        return {"form": form, "memory": memory, "bytes": memory - 5.0, "exemplars": 9.0, "heads": heads}
+
+    summary = [entry("raw", 1000, 0.3), entry("raw", 100, 0.2), entry("compressed", 1000, 0.5)]
+    (tmp_path / "result.json").write_text(json.dumps({"task": "incremental", "summary": summary, "config": {}}))
+    found = told(capsys, tmp_path, "--storage-price", "1")
+    assert found["chosen"] == "compressed, 1,000 bytes"
+    # A factor of ten costs 10 points, so a tenth less 10 log10(0.9) of them.
+    assert named(found, "raw, 1,000 bytes")["less"]["points"] == pytest.approx(10 * math.log10(0.9))
+    assert named(found, "raw, 100 bytes")["less"] is None
+    assert named(found, "compressed, 1,000 bytes")["less"] is None
+    assert named(found, "raw, 100 bytes")["storage"] == pytest.approx(95e-9)
+    assert any("--memory 90 " in one["command"] for one in found["unknown"])
+
+
 def test_of_equal_parts_the_smaller_is_taken_and_a_tie_by_time():
     parts = [
         option("a", "m", bytes=10, verdict="holds", seconds=5.0),
