@@ -75,7 +75,8 @@ def groups(
     kind = attention_heads.whole if heads == "whole" else attention_heads.thinned
     inside = [one for name, m in model.named_modules() if is_attention(m) for one in kind(name, m)]
     if heads == "whole" and not inside:
-        raise InputError(f"--kinds: {type(model).__name__} has no attention whose heads can be removed, leave them out")
+        name = type(model).__name__
+        raise InputError(f"--kinds heads, both: {name} has no attention whose heads can be removed; name other kinds")
     found += inside
     if not found:
         raise InputError(f"{type(model).__name__} has no channels that can be removed")

@@ -205,7 +205,7 @@ def test_protected_attention_keeps_its_heads_and_a_network_without_attention_say
     assert [g.name for g in left if g.unit == "heads"] == ["blocks.1.attn"]
     assert not any(".query-key." in g.name or ".value." in g.name for g in left)
     resnet = {**SPEC, "arch": "resnet18", "kwargs": {"channels": [4, 4, 4, 4], "layers": [1, 1, 1, 1]}}
-    with pytest.raises(InputError, match="--kinds: ResNet has no attention whose heads can be removed"):
+    with pytest.raises(InputError, match="--kinds heads, both: ResNet has no attention whose heads can be removed"):
         channel_pruning.groups(networks.build(resnet), 32, (), "whole")
 
 

@@ -1,0 +1,158 @@
+"""Compression that removes whole attention heads, through its commands, on a tiny vision transformer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prune import write
+from prune.data.dataset import open_dataset
+from prune.index.pruned_index import PrunedIndex
+from prune.models import networks
+from prune.runs.files import InputError
+from transfer import compress, rollback
+from transfer.__main__ import main
+from transfer.compression import journal
+
+pytestmark = pytest.mark.slow
+
+COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
+VIT = {
+    "arch": "vit_tiny_patch16_224",
+    "kwargs": {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4},
+    "classes": list(COLOURS),
+    "resolution": 16,
+    "mean": networks.MEAN,
+    "std": networks.STD,
+    "recipe": "tiny-vit",
+}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A beton of three classes, a preservation set of every fourth image, and a network with random weights."""
+    root = tmp_path_factory.mktemp("heads")
+    draw = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(16):
+            pixels = np.clip(colour + draw.normal(0, 60, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
+    write.run(write.Config(images=str(root / "images"), out=root / "train.beton", workers=1))
+    manifest = open_dataset(root / "train.beton").manifest
+    PrunedIndex.from_rows(manifest, np.arange(0, len(manifest), 4), provenance=[]).save(root / "set.index.npz")
+    torch.manual_seed(0)
+    networks.save_model(root / "model", networks.build(VIT).eval(), VIT)
+    return root
+
+
+def config(case, out, **more):
+    values = {
+        "model": case / "model", "train": case / "train.beton", "preserve": case / "set.index.npz", "out": out,
+        "margin": None, "class_margin": None, "kinds": ("heads", "inner"), "size": 0.3, "ratio": 0.25, "least": 0.2,
+        "batch_size": 12, "importance_images": 12, "latency": "none", "threads": 1, "workers": 1, "loader": "torch",
+        "recovery_epochs": 1.0, "steps": 2,
+    }  # fmt: skip
+    return compress.Config(**{**values, **more})
+
+
+def files(directory):
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name.startswith("model.")}
+
+
+@pytest.fixture(scope="module")
+def done(case):
+    compress.run(config(case, case / "done"))
+    return case / "done"
+
+
+def heads(directory):
+    model, spec = networks.load_model(directory)
+    return [block.attn.num_heads for block in model.blocks], {block.attn.head_dim for block in model.blocks}, spec
+
+
+def test_every_step_removes_a_share_of_all_heads_and_the_rest_keep_their_dimension(case, done):
+    first, *tried = journal.read_journal(done)
+    assert [(line["kind"], line["verdict"]) for line in tried] == [("heads", "accepted")] * 2
+    left = 8
+    for line, gone in zip(tried, (2, 2)):  # 8 * 0.75 = 6, 6 * 0.75 = 4.5, to the even 4
+        counts, widths, _ = heads(journal.step_directory(done, line["step"]))
+        left -= gone
+        assert (sum(counts), widths) == (left, {8})
+        removed = line["what"]["removed"]
+        assert {one["layer"]: len(one["channels"]) for one in removed} == line["what"]["layers"]
+        assert {one["unit"] for one in removed} == {"heads"}
+        assert sum(len(one["channels"]) for one in removed) == gone
+        assert line["params"] < first["params"]
+        assert line["macs"] < first["macs"]
+    rollback.run(rollback.Config(shutil.copytree(done, done.parent / "back"), 1))
+    assert files(done.parent / "back") == files(done / "steps/01")
+
+
+def test_explain_names_heads_by_their_number_in_the_original(done, capsys):
+    lost = {one["layer"]: one["channels"] for one in journal.read_journal(done)[2]["what"]["removed"]}
+    layer = next(iter(lost))
+    before = {one["layer"]: one["channels"] for one in journal.read_journal(done)[1]["what"]["removed"]}.get(layer, [])
+    left = [head for head in range(4) if head not in before]
+    assert main(["explain", "--run", str(done), "--step", "2", "--layer", layer]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    header = next(i for i, words in enumerate(lines) if words[0] == "head")
+    rows = [words for words in lines[header:] if words[0].isdigit()]
+    assert [int(words[0]) for words in rows] == lost[layer]
+    if before:
+        assert [int(words[1]) for words in rows] == [left[head] for head in lost[layer]]
+    assert main(["explain", "--run", str(done), "--step", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"][0]["unit"] == "heads"
+    assert main(["explain", "--run", str(done), "--step", "1"]) == 0
+    assert "of 4 heads" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_between_two_steps_ends_with_the_same_bytes(case, done, tmp_path):
+    run = shutil.copytree(done, tmp_path / "run")
+    (run / "DONE").unlink()
+    journal.write_journal(run, journal.read_journal(run)[:2])
+    shutil.rmtree(run / "steps/02")
+    journal.make_current(run, run / "steps/01")
+    compress.run(config(case, run))
+    assert files(run) == files(done)
+
+
+def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinner(case, tmp_path):
+    asked = config(case, tmp_path / "run", kinds=("both", "channels"), recovery_epochs=0.0, protect=("blocks.0.attn",))
+    compress.run(asked)
+    counts, widths, spec = heads(tmp_path / "run")
+    assert (counts, widths) == ([4, 2], {8})  # 3 of 4 heads, then 2 of 3: one block alone may lose them
+    layers = [set(line["what"]["layers"]) for line in journal.read_journal(tmp_path / "run")[1:]]
+    assert layers == [{"blocks.1.attn", "blocks.0.mlp.fc1", "blocks.1.mlp.fc1"}] * 2
+    # The other kinds leave heads alone in such a run: whole ones go, or none.
+    shutil.rmtree(tmp_path / "run")
+    compress.run(config(case, tmp_path / "run", kinds=("heads", "channels"), recovery_epochs=0.0, least=0.25, steps=7))
+    lines = journal.read_journal(tmp_path / "run")
+    assert {line["kind"] for line in lines[1:]} == {"heads", "channels"}
+    counts, widths, spec = heads(tmp_path / "run")
+    assert (counts, widths) == ([1, 1], {8})  # one stays in each block
+    assert spec["widths"]["blocks.0.attn.qkv"][0] == 24
+    nothing = [line for line in lines if line["reason"] == "nothing is left to remove at this ratio"]
+    assert [line["kind"] for line in nothing] == ["heads"]
+
+
+@pytest.mark.parametrize("kinds", [("heads",), ("both", "int8")])
+def test_a_network_without_attention_is_refused_and_nothing_is_written(case, tmp_path, kinds):
+    resnet = {**VIT, "arch": "resnet18", "kwargs": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}}
+    networks.save_model(tmp_path / "resnet", networks.build(resnet), resnet)
+    with pytest.raises(
+        InputError, match="--kinds heads, both: ResNet has no attention whose heads can be removed"
+    ) as error:
+        compress.run(config(case, tmp_path / "run", model=tmp_path / "resnet", kinds=kinds))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rewinding_does_not_go_with_steps_that_remove_heads(case, tmp_path):
+    with pytest.raises(InputError, match="rewind removes single weights"):
+        compress.run(config(case, tmp_path / "run", kinds=("heads", "rewind")))
