@@ -141,18 +141,20 @@ def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinn
     assert [line["kind"] for line in nothing] == ["heads"]
 
 
-@pytest.mark.parametrize("kinds", [("heads",), ("both", "int8")])
-def test_a_network_without_attention_is_refused_and_nothing_is_written(case, tmp_path, kinds):
-    resnet = {**VIT, "arch": "resnet18", "kwargs": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}}
-    networks.save_model(tmp_path / "resnet", networks.build(resnet), resnet)
-    with pytest.raises(
-        InputError, match="--kinds heads, both: ResNet has no attention whose heads can be removed"
-    ) as error:
-        compress.run(config(case, tmp_path / "run", model=tmp_path / "resnet", kinds=kinds))
+@pytest.mark.parametrize(
+    ("arch", "more", "said"),
+    [
+        ("resnet18", {"kinds": ("heads",)}, "--kinds heads, both: ResNet has no attention whose heads"),
+        ("resnet18", {"kinds": ("both", "int8")}, "--kinds heads, both: ResNet has no attention whose heads"),
+        (VIT["arch"], {"protect": ("blocks",)}, "--protect blocks: no head is left that a step may remove"),
+        (VIT["arch"], {"kinds": ("heads", "rewind")}, "rewind removes single weights"),
+    ],
+)
+def test_where_no_head_can_go_one_line_says_so_and_nothing_is_written(case, tmp_path, arch, more, said):
+    kwargs = VIT["kwargs"] if arch == VIT["arch"] else {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
+    spec = {**VIT, "arch": arch, "kwargs": kwargs}
+    networks.save_model(tmp_path / "model", networks.build(spec), spec)
+    with pytest.raises(InputError, match=said) as error:
+        compress.run(config(case, tmp_path / "run", model=tmp_path / "model", **more))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
-
-
-def test_rewinding_does_not_go_with_steps_that_remove_heads(case, tmp_path):
-    with pytest.raises(InputError, match="rewind removes single weights"):
-        compress.run(config(case, tmp_path / "run", kinds=("heads", "rewind")))

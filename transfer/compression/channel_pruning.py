@@ -86,6 +86,8 @@ def groups(
             f"--protect {' '.join(protect)}: no channel is left that a step may remove; protect fewer layers, or give "
             "--kinds int8"
         )
+    if inside and not any(group.unit == "heads" for group in free_groups) and heads == "whole":
+        raise InputError(f"--protect {' '.join(protect)}: no head is left that a step may remove; name other --kinds")
     return free_groups
 
 
