@@ -173,7 +173,7 @@ def recorded(config: type) -> set[str]:
     return {name for name, hint in hints.items() if get_args(Recorded[int])[1] in get_args(hint)[1:]}
 
 
-SLOW = {"transfer.compress", "transfer.export", "transfer.incremental", "transfer.stream"}
+SLOW = {"transfer.compress", "transfer.compress_language", "transfer.export", "transfer.incremental", "transfer.stream"}
 
 
 @pytest.mark.parametrize("module", sorted(set(WITH_OUTPUT) - SLOW))

@@ -128,7 +128,6 @@ def _run(config: Config) -> None:
             return note(f"{config.out}: up to date, its model is that of step {journal.current_step(entries)}")
         approval.need_answer(config.out, journal.read_journal(config.out))
         with open_ranks(config.precision, config.threads) as ranks:
-            ranks.announce(0, compiled=False)
             entries = language_steps.compress(_compression(config, model, text, prompts, ranks))
         _finish(config, entries, inputs)
 

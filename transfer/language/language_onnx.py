@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from google.protobuf.message import DecodeError
 from onnxruntime import quantization as ort
 from torch import nn
 
@@ -51,8 +52,17 @@ class _Plain(nn.Module):
         return cast(torch.Tensor, found.logits)
 
 
-def export_language_model(network: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
+def export_language_model(network: nn.Module, spec: Mapping[str, Any], path: Path, weights: str = "") -> Path:
     """Write a network as an fp32 ONNX file; embedding and output layer are written separately, also where they are one.
+
+    Parameters
+    ----------
+    network : nn.Module
+    spec : mapping
+        Content of its model.json.
+    path : Path
+    weights : str
+        Digest of the weights' file, for the metadata.
 
     Raises
     ------
@@ -87,7 +97,7 @@ def export_language_model(network: nn.Module, spec: Mapping[str, Any], path: Pat
             ) from None
     proto = program.model_proto  # type: ignore[union-attr]
     _tidy(proto)
-    _describe(proto, spec, "fp32", ())
+    _describe(proto, spec, "fp32", (), weights)
     save(proto, path)
     _check_parity(network, path, spec)
     return path
@@ -138,7 +148,9 @@ def _tidy(proto: onnx.ModelProto) -> None:
         one.ClearField("doc_string")
 
 
-def _describe(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, keep_float: Sequence[str]) -> None:
+def _describe(
+    proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, keep_float: Sequence[str], weights: str = ""
+) -> None:
     facts = {
         "format": FORMAT,
         "architecture": spec["architecture"],
@@ -146,6 +158,7 @@ def _describe(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, k
         "context": context_of(spec),
         "precision": precision,
         "keep_float": list(keep_float),
+        **({"weights": weights} if weights else {}),
     }
     proto.ClearField("metadata_props")
     proto.metadata_props.add(key="winnow", value=json.dumps(facts, sort_keys=True))
@@ -188,6 +201,15 @@ def quantise_weights(fp32: Path, out: Path, spec: Mapping[str, Any], bits: int, 
             made.unlink()
     _describe(proto, spec, "int8" if bits == 8 else "int4", keep_float)
     return save(proto, out)
+
+
+def weights_of(path: Path) -> str:
+    """Digest of the weights from which an fp32 file was written; "" where there is no such file."""
+    try:
+        found = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
+        return str(json.loads(found["winnow"])["weights"])
+    except (OSError, KeyError, TypeError, ValueError, DecodeError):
+        return ""
 
 
 def _four_bits(proto: onnx.ModelProto, keep_float: Sequence[str]) -> onnx.ModelProto:

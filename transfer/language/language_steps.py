@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from transfer.compression.journal import ACCEPTED, INT4, INT8, QUANTISING, ROLLE
 from transfer.compression.removed_parts import removed_channels
 from transfer.compression.trials import keep, scratch_of, work_through
 from transfer.language import head_removal, language_onnx
-from transfer.language.causal_lm import LanguageModel, open_language_model, parameters, save_step
+from transfer.language.causal_lm import TOKENIZER, LanguageModel, open_language_model, parameters, save_step
 from transfer.language.language_onnx import EMBEDDING, HEAD
 from transfer.language.likelihood_test import Measured, TextTest
 from transfer.language.text_importance import TextImportance
@@ -86,6 +87,7 @@ def _record_original(compression: TextCompression) -> Entry:
     target.mkdir(parents=True, exist_ok=True)
     model, test = compression.model, compression.test
     save_step(target, model.network, model.spec, compression.tokenizer)
+    shutil.copyfile(target / TOKENIZER, compression.out / TOKENIZER)
     decision, found = test.decide_original()
     entry = _entry(compression, Trial(0, 0, "original", None), target, model.network, (decision, found), {}, 0.0)
     journal.make_current(compression.out, target)
@@ -142,8 +144,7 @@ def _quantise(
 ) -> tuple[Path, tuple[Decision, Measured], dict[str, Any]]:
     """Write the first quantised file that passes the test, or the last one that was tried."""
     spec, test = compression.model.spec, compression.test
-    float_file = scratch / "float.onnx"
-    language_onnx.export_language_model(network, spec, float_file)
+    float_file = exported(compression.out, base, network, spec)
     file = scratch / (INT8 if trial.kind == "int8" else INT4)
     bits = 8 if trial.kind == "int8" else 4
     for kept in _FALLBACKS:
@@ -226,25 +227,22 @@ def _latency(compression: TextCompression, directory: Path, network: nn.Module) 
     for name in (INT4, INT8):
         if (directory / name).exists():
             return round(min(language_onnx.window_ms([directory / name], window)[0]), 4)
-    work = compression.out / "work"
-    work.mkdir(exist_ok=True)
-    scratch = work / "latency.onnx"
-    language_onnx.export_language_model(network, compression.model.spec, scratch)
-    milliseconds = round(min(language_onnx.window_ms([scratch], window)[0]), 4)
-    scratch.unlink()
-    return milliseconds
+    file = exported(compression.out, directory, network, compression.model.spec)
+    return round(min(language_onnx.window_ms([file], window)[0]), 4)
+
+
+def exported(out: Path, directory: Path, network: nn.Module, spec: Mapping[str, Any]) -> Path:
+    """OUT/export/model.onnx in fp32, written anew where it is not of the weights in a model directory."""
+    place = out / "export/model.onnx"
+    weights = journal.file_digests(directory)[journal.WEIGHTS]
+    if language_onnx.weights_of(place) != weights:
+        place.parent.mkdir(exist_ok=True)
+        language_onnx.export_language_model(network, spec, place, weights)
+    return place
 
 
 def export_current(out: Path, entries: Sequence[Entry]) -> Path:
-    """Write OUT/export/STEP.onnx, the current model in fp32, where it is not there yet; earlier ones are removed."""
-    step = journal.current_step(entries)
-    folder = out / "export"
-    place = folder / f"step-{step:02d}.onnx"
-    if not place.exists():
-        folder.mkdir(exist_ok=True)
-        model = open_language_model(journal.verified_directory(out, entries[step]))
-        language_onnx.export_language_model(model.network, model.spec, place)
-    for other in folder.glob("step-*.onnx"):
-        if other != place:
-            other.unlink()
-    return place
+    """Write the run's current model as OUT/export/model.onnx, where that is not there yet; returns its place."""
+    directory = journal.verified_directory(out, entries[journal.current_step(entries)])
+    model = open_language_model(directory)
+    return exported(out, directory, model.network, model.spec)

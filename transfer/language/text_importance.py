@@ -75,8 +75,8 @@ def taylor(
 
     | sum over positions and the part's features of activation x gradient |, averaged over the windows. For heads this
     is Michel et al., "Are Sixteen Heads Really Better than One?", NeurIPS 2019, equation 2; for channels Molchanov et
-    al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017, equation 8. The activation is
-    the input of the layer that reads the part, and a window's loss the mean over the predictions that count.
+    al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017, equation 8. The activation
+    is the input of the layer that reads the part, and a window's loss the mean over the predictions that count.
 
     Parameters
     ----------
