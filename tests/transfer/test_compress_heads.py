@@ -146,7 +146,11 @@ def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinn
     [
         ("resnet18", {"kinds": ("heads",)}, "--kinds heads, both: ResNet has no attention whose heads"),
         ("resnet18", {"kinds": ("both", "int8")}, "--kinds heads, both: ResNet has no attention whose heads"),
-        (VIT["arch"], {"protect": ("blocks",)}, "--protect blocks: no head is left that a step may remove"),
+        (
+            VIT["arch"],
+            {"protect": ("blocks.0.attn", "blocks.1.attn")},
+            "blocks.1.attn: no head is left that a step may remove",
+        ),
         (VIT["arch"], {"kinds": ("heads", "rewind")}, "rewind removes single weights"),
     ],
 )

@@ -189,7 +189,7 @@ def _at_taps(products: dict[str, torch.Tensor], group: Channels) -> torch.Tensor
     """Sum a group's products (..., channels of a layer) over its taps and the positions of each member: (..., size)."""
     count = group.size * group.width
     total = torch.stack([products[name][..., at : at + count] for name, at in group.taps]).sum(0)
-    return total.unflatten(-1, (group.size, group.width)).sum(-1)
+    return total.reshape(*total.shape[:-1], group.size, group.width).sum(-1)
 
 
 def magnitude(model: nn.Module, found: Sequence[Channels]) -> list[np.ndarray]:
