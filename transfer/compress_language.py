@@ -113,14 +113,15 @@ def _run(config: Config) -> None:
     from transfer.language import language_steps
     from transfer.language.causal_lm import open_language_model
     from transfer.language.prompts import read_prompts
-    from transfer.language.token_windows import open_tokenizer, read_text
+    from transfer.language.token_windows import open_tokenizer, read_text, tokenizer_fingerprint
 
     _check(config)
     model = open_language_model(config.model)
     tokenizer = open_tokenizer(config.model, int(model.spec["config"]["vocab_size"]))
     text = read_text(tokenizer, config.text, config.held_out, min(config.window, model.context))
     prompts = read_prompts(config.prompts, tokenizer, model.context)
-    inputs = {"model": model.fingerprint, "text": text.fingerprint, "prompts": prompts.fingerprint}
+    inputs = {"model": model.fingerprint, "tokenizer": tokenizer_fingerprint(config.model)}
+    inputs |= {"text": text.fingerprint, "prompts": prompts.fingerprint}
     with claim(config.out, config, inputs) as done:
         if done:
             entries = journal.read_journal(config.out)

@@ -69,7 +69,7 @@ def _layers(entries: Sequence[dict[str, Any]], config: Config) -> list[dict[str,
     entry = entries[config.step]
     where = f"step {config.step} ({entry['kind']})"
     if "removed" not in entry["what"]:
-        if entry["kind"] in ("original", "rollback", "int8"):
+        if entry["kind"] in ("original", "rollback", "int8", "int4"):
             raise InputError(f"{where} of {config.run} removed nothing: choose a step that shrinks")
         raise InputError(f"{where} of {config.run} was made by an older version, which recorded no reasons")
     layers = [{**one, "original": in_original(entries, config.step, one["layer"])} for one in entry["what"]["removed"]]

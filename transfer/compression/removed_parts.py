@@ -184,7 +184,7 @@ def in_original(entries: Sequence[Mapping[str, Any]], step: int, layer: str) -> 
     left: list[int] | None = None
     gone: list[int] = []
     for entry in reversed(path):
-        if entry["kind"] == "int8":
+        if entry["kind"] in ("int8", "int4"):
             continue
         for one in entry["what"].get("removed", ()):
             if one["layer"] != layer:

@@ -32,6 +32,7 @@ FORMAT = "winnow-language/1"
 LLAMA = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 GPT2 = ("GPT2LMHeadModel",)
 TOKENIZER = "tokenizer.json"
+_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
 _SHARDS = "model.safetensors.index.json"
 _MODEL_TYPE = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral", "Qwen2ForCausalLM": "qwen2",
                "Qwen3ForCausalLM": "qwen3", "GPT2LMHeadModel": "gpt2"}  # fmt: skip
@@ -148,8 +149,9 @@ def _from_hub_files(directory: Path, config: dict[str, Any], architecture: str) 
     with _quiet_transformers():
         try:
             network, found = getattr(transformers, architecture).from_pretrained(
-                str(directory), local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
+                str(directory), config=_configuration(config), local_files_only=True, trust_remote_code=False,
+                use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32, output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )  # fmt: skip
         except Exception as error:  # transformers raises many kinds
             raise InputError(f"{directory}: cannot be opened: {_first_line(error)}") from None
@@ -202,9 +204,16 @@ def _empty(config: dict[str, Any], architecture: str) -> nn.Module:
     """A network of this configuration, with random weights."""
     import transformers
 
-    known = transformers.AutoConfig.for_model(**{k: v for k, v in config.items() if k != "auto_map"})
-    found: nn.Module = getattr(transformers, architecture)(known)
+    found: nn.Module = getattr(transformers, architecture)(_configuration(config))
     return found
+
+
+def _configuration(config: dict[str, Any]) -> Any:
+    """Configuration for transformers, without the entries that name code: kernels may come from a hub."""
+    import transformers
+
+    plain = {k: v for k, v in config.items() if not k.startswith("_") and k not in _NAMES_CODE}
+    return transformers.AutoConfig.for_model(**plain)
 
 
 def _open_step(directory: Path) -> LanguageModel:

@@ -163,23 +163,26 @@ def decide(
         lost = float((now - was).mean())
         tests.append(_test(name, -was.mean(), -now.mean(), lost, _error(now - was), margins.group, margins.slack))
     broken = [one for one in tests if not one["holds"]]
+    numbers = np.isfinite(candidate.text_loss).all() and np.isfinite(candidate.case_loss).all()
     reasons = [
         f"{one['test']}: {_short(one['lost'])}{'' if k else ' %'} ± {_short(one['error'])} lost, "
         f"{one['allowed']:.3g} are allowed"
         for k, one in ((tests.index(one), one) for one in broken)
     ]
+    if not numbers:
+        reasons.append("some logits are no finite numbers")
     used = [_used(one) for one in tests]
     nearest = max(range(1, len(tests)), key=lambda k: math.inf if used[k] is None else used[k] or 0.0, default=0)
     beyond = [_beyond(one) for one in broken]
     return Decision(
-        accepted=not broken,
+        accepted=not reasons,
         reason="; ".join(reasons) or "within the margins",
         accuracy=candidate.text_hits,
         per_class=tuple(float(candidate.case_hits[group == k].mean()) for k in range(len(names))),
         overall_used=used[0],
         class_used=used[nearest] if nearest else None,
         nearest=names[nearest - 1] if nearest else "",
-        beyond=None if not broken or None in beyond else max(b for b in beyond if b is not None),
+        beyond=None if not broken or not numbers or None in beyond else max(b for b in beyond if b is not None),
         tests=tuple(one for one in tests if one["margin"] is not None),
     )
 

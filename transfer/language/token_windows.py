@@ -56,6 +56,11 @@ def open_tokenizer(directory: Path, vocabulary: int) -> Tokenizer:
     return found
 
 
+def tokenizer_fingerprint(directory: Path) -> str:
+    """Of the bytes of tokenizer.json."""
+    return hashlib.sha256((Path(directory) / TOKENIZER).read_bytes()).hexdigest()[:32]
+
+
 def first_tokens(tokenizer: Tokenizer) -> list[int]:
     """The token with which the tokenizer begins a text; empty where it begins with none."""
     found: list[int] = tokenizer.encode("").ids

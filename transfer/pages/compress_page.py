@@ -115,9 +115,12 @@ def _outcome(lines: Sequence[Entry]) -> str:
     times = ""
     if first["latency_ms"] and final["latency_ms"]:
         times = f", {first['latency_ms'] / final['latency_ms']:.1f}x as fast"
+    quality = f"{points:+.1f} points on the preservation set"
+    if "perplexity" in final:
+        quality = f"perplexity {first['perplexity']} to {final['perplexity']} on held-out text"
     return (
-        f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {points:+.1f} points on the preservation "
-        f"set; {len(journal.accepted_steps(lines)) - 1} steps accepted, {rejected} rolled back"
+        f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {quality}; "
+        f"{len(journal.accepted_steps(lines)) - 1} steps accepted, {rejected} rolled back"
     )
 
 
