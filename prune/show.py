@@ -68,8 +68,8 @@ def run(config: Config) -> None:
     at_least(config, 1, "pictures")
     index = PrunedIndex.load(config.index)
     numbers = summary(index)
-    if (place := config.fields or config.source) is not None:
-        numbers |= _fields(config, index, place)
+    if config.fields is not None:
+        numbers |= _fields(config, index, config.fields)
     change = None if config.against is None else difference(index, PrunedIndex.load(config.against))
     if config.html is not None:
         _write_page(config, index, numbers)
@@ -110,6 +110,8 @@ def _write_page(config: Config, index: PrunedIndex, numbers: dict[str, Any]) -> 
         raise InputError(f"--html {config.html}: exists and is not a page of `prune show`; give another name")
     source = open_dataset(config.source)
     rows = index.rows_in(source.manifest, allow_changed=config.allow_changed)
+    if config.fields is None:
+        numbers |= _fields(config, index, config.source)
     name, values, duplicates = _scores(config, index, source.manifest)
     text = gallery(
         index,
