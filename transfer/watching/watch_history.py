@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read(place: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         raise InputError(f"{place}: no history of this version ({FORMAT}); {_OTHER}")
     head, looks, seal = found[0], found[1:-1], found[-1]
     sealed = isinstance(seal, dict) and seal == {"looks": len(looks), "seal": _seal(lines[:-1])}
-    if len(found) < 2 or not sealed or not all(map(_is_look, looks)):
+    if len(found) < 2 or not sealed or not _is_head(head) or not all(_is_look(one, head) for one in looks):
         raise InputError(f"{place}: was cut or changed since it was written; {_OTHER}")
     return head, looks
 
@@ -71,13 +72,41 @@ def _seal(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _is_look(one: Any) -> bool:
+def _is_head(head: Mapping[str, Any]) -> bool:
+    def share(value: Any, most: float) -> bool:
+        return type(value) in (int, float) and 0 < value <= most
+
     try:
+        preserve = head["preserve"]
         return (
-            one["decision"] in (STAY, ADVANCE, PASSED, ALARM, ROLLBACK)
+            bool(head["stages"])
+            and all(share(one, 100) for one in head["stages"])
+            and type(head["each"]) is int
+            and share(head["error"], 1)
+            and all(share(limit, 3) for limit in head["allowed"].values())
+            and isinstance(head["made"], dict)
+            and isinstance(head["measure"], str)
+            and (preserve is None or all(type(preserve[name]) is int for name in ("version", "images", "later")))
+            and (preserve is None or isinstance(preserve["checksum"], str))
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_look(one: Any, head: Mapping[str, Any]) -> bool:
+    try:
+        back = one["rollback"]
+        return (
+            (back is None or all(type(back[name]) is int for name in ("from", "to")))
+            and (back is not None or one["decision"] != ROLLBACK)
+            and type(one["number"]) is int
+            and all(type(one[name]) in (int, float) for name in ("share", "evidence"))
+            and one["decision"] in (STAY, ADVANCE, PASSED, ALARM, ROLLBACK)
             and type(one["stage"]) is int
-            and all(type(n) is int for pair in one["counts"].values() for n in pair)
-            and all(isinstance(name, str) for name in (*one["alarms"], *one["seen"], one["time"]))
+            and 0 <= one["stage"] < len(head["stages"])
+            and all(len(pair) == 2 and all(type(n) is int for n in pair) for pair in one["counts"].values())
+            and all(re.fullmatch("[0-9a-f]{16}", mark) for mark in one["seen"])
+            and all(isinstance(name, str) for name in (*one["alarms"], one["time"], back["command"] if back else ""))
         )
     except (KeyError, TypeError, AttributeError):
         return False

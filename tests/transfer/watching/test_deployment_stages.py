@@ -74,11 +74,14 @@ def test_impossible_stages_are_refused_in_one_line(text, said):
 def look(number):
     return {
         "number": number, "time": "2026-01-01T00:00:00Z", "counts": {"cat": [5, 0]}, "seen": [f"{number:016x}"],
-        "stage": 0, "share": 1.0, "decision": "stay", "alarms": [], "evidence": -0.5,
+        "stage": 0, "share": 1.0, "decision": "stay", "alarms": [], "evidence": -0.5, "rollback": None,
     }  # fmt: skip
 
 
-HEAD = {"format": watch_history.FORMAT, "stages": [1.0], "each": 20, "error": 0.05, "allowed": {"cat": 0.05}}
+HEAD = {
+    "format": watch_history.FORMAT, "stages": [1.0], "each": 20, "error": 0.05, "allowed": {"cat": 0.05},
+    "made": {}, "measure": "disagreement", "preserve": None,
+}  # fmt: skip
 
 
 def test_a_history_comes_back_and_is_only_added_to(tmp_path):
@@ -103,6 +106,13 @@ def test_a_history_that_was_cut_anywhere_or_changed_is_refused(tmp_path):
         with pytest.raises(InputError, match=r"was cut or changed|no history of this version"):
             watch_history.read(place)
     place.write_bytes(whole.replace(b'"cat": [5, 0]', b'"cat": [5, 1]', 1))
+    with pytest.raises(InputError, match="was cut or changed"):
+        watch_history.read(place)
+    for key, value in (("stages", [0]), ("allowed", {"cat": "x"}), ("error", None), ("preserve", {"version": 2})):
+        watch_history.write(place, {**HEAD, key: value}, [look(1)])
+        with pytest.raises(InputError, match="was cut or changed"):
+            watch_history.read(place)
+    watch_history.write(place, HEAD, [{**look(1), "decision": "rollback"}])
     with pytest.raises(InputError, match="was cut or changed"):
         watch_history.read(place)
     for text in ('{"format": "winnow-codec-watch/1"}\n', "path,label\n", ""):
