@@ -4,7 +4,7 @@
 
 `--data` holds train/CLASS/* and test/CLASS/*. Ranks of 0, 20 and 40 % of the samples are exchanged at random, with and
 without --margin; then replay by loss, with and without --follow-use. The same command resumes: every run is a run of
-`transfer stream`. Replaces the part of --out below its last heading, and leaves the rest.
+`transfer stream`. Replaces the part of --out below its last heading but for its remarks, and leaves the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from published import made_here
+from published import made_here, remarks
 from subset import thinned
 
 from prune import write
@@ -126,7 +126,8 @@ def main() -> None:
                 "loss-use", seeds, ("adaptive",), replay="loss", follow_use=True
             ),
         }
-        head, _, _ = given.out.read_text(encoding="utf-8").partition(f"\n{HEADING}\n")
+        before = given.out.read_text(encoding="utf-8")
+        head, _, _ = before.partition(f"\n{HEADING}\n")
         part = [
             HEADING,
             "",
@@ -138,6 +139,7 @@ def main() -> None:
             "",
             *table(plain, used, given.margin),
             "",
+            remarks(before),
         ]
         given.out.write_text(f"{head}\n" + "\n".join(part), encoding="utf-8")
 
