@@ -15,7 +15,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from prune import selection, write
+from prune import features, selection, write
+from prune.index.manifest import Manifest, manifest_path
 
 ROOT = Path(__file__).parents[1]
 CLASSES, EACH = ("cat", "dog", "newt"), 16
@@ -63,6 +64,35 @@ def test_a_program_trains_on_the_kept_half(folder, program, images):
     last = done.stdout.strip().splitlines()[-1]
     assert re.match(r"24 images kept( of 48)?, 1 steps", last), done.stdout
     assert "nan" not in last
+
+
+def test_shards_on_ray_are_those_of_the_commands_and_only_what_is_missing_runs_again(folder, tmp_path):
+    def on_ray(*words: object) -> list[str]:
+        settings = {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, ROOT / "examples" / "shards_on_ray.py", "--cpus", "1", *map(str, words)],
+            cwd=folder, capture_output=True, text=True, timeout=900, env={**os.environ, **settings},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    betons, found = tmp_path / "betons", tmp_path / "features"
+    said = on_ray("write", "--shards", 2, "--images", "photos", "--out", betons)
+    assert said[-1] == "2 of 2 shards are done"
+    for k in (1, 2):
+        beton, alone = betons / f"{k}.beton", tmp_path / f"{k}.beton"
+        write.run(write.Config(images=str(folder / "photos"), out=alone, shard=f"{k}/2"))
+        assert beton.read_bytes() == alone.read_bytes()
+        assert (
+            Manifest.load(betons / f"{k}.manifest.npz").ids.tolist() == Manifest.load(manifest_path(alone)).ids.tolist()
+        )
+    features.run(features.Config(thumbnail=True, betons=(betons / "1.beton",), out=found))
+    features.run(features.Config(thumbnail=True, betons=(betons / "2.beton",), out=tmp_path / "alone"))
+    said = on_ray("features", "--thumbnail", "--betons", betons, "--out", found)
+    assert said[-1] == "1 of 1 shards are done"
+    assert said[0].startswith("2.beton: ")
+    assert (found / "2.features.npz").read_bytes() == (tmp_path / "alone" / "2.features.npz").read_bytes()
+    assert on_ray("features", "--thumbnail", "--betons", betons, "--out", found) == [f"{found}: up to date"]
 
 
 @pytest.mark.parametrize("name", ["choose_and_look", "does_it_pay"])
