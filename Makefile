@@ -36,7 +36,7 @@ demo: .venv/ready
 	  --duplicates 0 --mislabelled 0 --out $(DEMO)/data
 	@WINNOW_DEVICE=$${WINNOW_DEVICE:-cpu} $(BIN)/transfer study --source $(DEMO)/data/source/train --targets signs=$(DEMO)/data/signs \
 	  --recipe lanterns --surrogate-recipe lanterns-surrogate --surrogate-sample 0.5 --gate auto --loader torch \
-	  --methods full random full-equal-compute winnow --keeps 0.2 --full-lengths 0.2 0.4 --seeds 0 1 2 3 4 5 6 \
+	  --methods full random full-equal-compute winnow --keeps 0.2 --full-lengths 0.2 0.4 --seeds 0 1 2 3 4 5 6 7 8 9 \
 	  --margin 3 --jobs 2 --out $(DEMO)/study
 
 check: .venv/ready
