@@ -143,15 +143,18 @@ def taylor_by_class(
     count, images_of = 0, torch.zeros(classes, dtype=torch.float64)
 
     def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], torch.Tensor]:
-        def hook(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+        def hook(layer: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
             # The next layers work in place: they get a copy, on which the gradient is read.
             copy = output.clone()
             values = output.detach()
 
             def on_gradient(gradient: torch.Tensor) -> None:
                 product = values * gradient
-                # (b, c, h, w) of convolutions, (b, tokens, c) of linear layers
-                by_image = product.flatten(2).sum(2) if product.ndim == 4 else product.flatten(1, -2).sum(1)
+                # (b, c, h, w) of convolutions and their norms; (b, tokens, c), (b, h, w, c) or (b, c) of linear layers
+                if isinstance(layer, nn.Linear):
+                    by_image = product.reshape(len(product), -1, product.shape[-1]).sum(1)
+                else:
+                    by_image = product.reshape(*product.shape[:2], -1).sum(2)
                 total = by_image.abs().double().sum(0)
                 sums[name] = sums[name] + total if name in sums else total
                 if classes:

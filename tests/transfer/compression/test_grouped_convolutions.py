@@ -149,6 +149,33 @@ def test_convnext_s_stages_are_streams_with_their_depthwise_convolutions_norms_a
     assert found["stages.1.blocks.1.mlp.fc1"].inner
 
 
+def test_the_importance_in_convnext_counts_channels_of_its_linear_layers_too():
+    """Its MLPs see (b, h, w, c): the channels of convolutions lie elsewhere."""
+    model = built({**SHARED, **FAMILIES["convnext"]})
+    found = [g for g in channel_pruning.groups(model, 32) if g.name.startswith("stages.1.")]
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    values = importance.taylor(model, found, [(images, labels)])
+    assert [v.shape for v in values] == [(g.size,) for g in found]
+    seen = {}
+
+    def keep(layer, _, output):
+        seen[layer] = output
+        output.retain_grad()
+
+    taps = {name: model.get_submodule(name) for group in found for name, _ in group.taps}
+    hooks = [layer.register_forward_hook(keep) for layer in taps.values()]
+    functional.cross_entropy(model(images), labels, reduction="sum").backward()
+    for hook in hooks:
+        hook.remove()
+    for group, value in zip(found, values):
+        wanted = 0
+        for name, _ in group.taps:
+            over = (1, 2) if isinstance(taps[name], nn.Linear) else (2, 3)
+            output = seen[taps[name]]
+            wanted = wanted + (output * output.grad).sum(over).abs().mean(0).detach().numpy()
+        assert value == pytest.approx(wanted, rel=1e-3, abs=1e-8)
+
+
 class Grouped(nn.Module):
     """Two groups of two channels: the first group's are 1 and 2 times the red of the image, the second's 0 and 5."""
 
