@@ -286,8 +286,6 @@ def _check(config: Config) -> None:
 
 
 def _check_history(config: Config) -> None:
-    from transfer.watching.deployment_stages import stages_of
-
     if config.history is None:
         if given := [name for name in ("stages", "rollback", "html") if getattr(config, name)]:
             raise InputError(f"--{given[0]}: belongs to a deployment; give --history")
@@ -295,6 +293,8 @@ def _check_history(config: Config) -> None:
     if config.history.suffix != ".jsonl":
         raise InputError(f"--history {config.history}: the name must end in .jsonl")
     if config.stages is not None:
+        from transfer.watching.deployment_stages import stages_of
+
         stages_of(config.stages)
     if not 0 < config.error < 1:
         raise InputError(f"--error {config.error}: a probability in (0, 1) is needed")

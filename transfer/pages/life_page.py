@@ -120,7 +120,7 @@ def _deployment(
             f"{100 * row['low']:.1f}",
             f"{100 * row['allowed']:.1f}",
             f"{math.exp(min(row['evidence'], 300)):.3g}",
-            "ALARM" if row["alarm"] else "",
+            f"ALARM since look {row['since']}" if row["alarm"] else "",
         ]
         for row in sorted(groups, key=lambda row: -row["evidence"])
         if row["n"]

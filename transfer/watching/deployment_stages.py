@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prune.runs.files import InputError
-from transfer.watching.sequential_test import log_evidence, log_threshold, surely_at_least
+from transfer.watching.sequential_test import by_start, log_evidence_of_looks, log_threshold, surely_at_least
 
 STAY, ADVANCE, PASSED, ALARM, ROLLBACK = "stay", "advance", "passed", "alarm", "rollback"
 ALL = "all images"
@@ -75,33 +75,33 @@ def current_stage(looks: Sequence[Mapping[str, Any]]) -> int:
     return 0 if not looks else int(looks[-1]["stage"]) + (looks[-1]["decision"] == ADVANCE)
 
 
-def totals(looks: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Images and errors of every group over all looks."""
-    found: dict[str, list[int]] = {}
-    for look in looks:
-        for name, (images, wrong) in look["counts"].items():
-            have = found.setdefault(name, [0, 0])
-            have[0] += images
-            have[1] += wrong
-    return found
-
-
 def group_rows(rule: Rule, looks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For every group: images, share of errors, what is allowed, its certain lower end, evidence, and the alarm."""
-    counts, threshold = totals(looks), log_threshold(rule.error, len(rule.allowed))
+    """For every group: images, share of errors, what is allowed, evidence, the alarm, and since when.
+
+    "since" is the look from which on the evidence is largest, "low" the share of errors from there on that is certain.
+    """
+    threshold = log_threshold(rule.error, len(rule.allowed))
+    pairs = [[look["counts"].get(name, (0, 0)) for name in rule.allowed] for look in looks]
+    counts = np.array(pairs, np.int64).reshape(len(looks), len(rule.allowed), 2)
+    allowed = np.array(list(rule.allowed.values()))
+    parts = by_start(counts[..., 1], counts[..., 0], allowed)
+    evidence = log_evidence_of_looks(counts[..., 1], counts[..., 0], allowed)
     rows = []
-    for name, allowed in rule.allowed.items():
-        images, wrong = counts.get(name, (0, 0))
-        evidence = float(log_evidence(np.array(wrong), np.array(images), np.array(allowed)))
+    for g, name in enumerate(rule.allowed):
+        start = int(parts[:-1, g].argmax()) if len(looks) else 0
+        images, wrong = counts[:, g].sum(0).tolist()
+        late = counts[start:, g].sum(0).tolist()
+        reserved = float(np.log((start + 1) * (start + 2)))
         rows.append(
             {
                 "class": name,
                 "n": images,
                 "wrong": wrong / images if images else None,
-                "low": surely_at_least(wrong, images, threshold),
-                "allowed": allowed,
-                "evidence": round(evidence, 6),
-                "alarm": evidence >= threshold,
+                "since": start + 1,
+                "low": surely_at_least(late[1], late[0], threshold + reserved),
+                "allowed": float(allowed[g]),
+                "evidence": round(float(evidence[g]), 6),
+                "alarm": bool(evidence[g] >= threshold),
             }
         )
     return rows

@@ -7,14 +7,17 @@ Waudby-Smith and Ramdas, "Estimating means of bounded random variables by bettin
 0 and 1. Its mean over p, uniform on (m, 1], is again a supermartingale: the method of mixtures, Howard, Ramdas,
 McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of Statistics 49(2),
 2021, Lemma 2, equation (3.6), and section 3.2 on one-sided beta-binomial mixtures. By Ville's inequality it ever
-reaches 1 / error with a probability of at most `error`, however often it is looked at and whenever one stops. It
-depends on the numbers of images and errors alone, not on their order or on when one looked.
+reaches 1 / error with a probability of at most `error`, however often it is looked at and whenever one stops.
+
+A class may break after many sound images, over which such capital shrinks. So it is divided in advance: a part of
+1 / (k (k + 1)) is bet from look k on, k = 1, 2, ... The parts sum to 1, and what is not bet yet stays as it is: their
+sum is a supermartingale again, and finds a late loss as well as an early one.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import betaincc, betaln
+from scipy.special import betaincc, betaln, logsumexp
 
 _NONE = -700.0  # logarithm of no evidence at all; -inf is no JSON
 
@@ -47,6 +50,41 @@ def log_evidence(wrong: np.ndarray, images: np.ndarray, allowed: np.ndarray) -> 
         above = np.log(betaincc(wrong + 1, right + 1, sound))
     found = betaln(wrong + 1, right + 1) + above - np.log1p(-sound) - wrong * np.log(sound) - right * np.log1p(-sound)
     return np.where(m >= 1, 0.0, np.maximum(found, _NONE))
+
+
+def by_start(wrong: np.ndarray, images: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Logarithm of the capital of each part after the last look: what was bet from look k on, and the part's size.
+
+    Parameters
+    ----------
+    wrong, images : (looks, ...) int
+        Errors and images of each look.
+    allowed : (...) float
+
+    Returns
+    -------
+    (looks + 1, ...) float64
+        The last one is what has not been bet yet.
+    """
+    errors, total = (np.cumsum(np.asarray(one)[::-1], axis=0)[::-1] for one in (wrong, images))
+    found = log_evidence(errors, total, np.asarray(allowed))
+    k = np.arange(1, len(found) + 1, dtype=float).reshape(-1, *[1] * (found.ndim - 1))
+    waiting = np.full((1, *found.shape[1:]), -np.log(len(found) + 1.0))
+    return np.concatenate([found - np.log(k * (k + 1)), waiting])
+
+
+def log_evidence_of_looks(wrong: np.ndarray, images: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Logarithm of the e-value after the last of several looks: the sum of `by_start`. (...) float64.
+
+    Examples
+    --------
+    One look with one error of one image at m = 0.5: half of the capital is bet and becomes 0.75, the other half waits.
+
+    >>> round(float(np.exp(log_evidence_of_looks(np.array([1]), np.array([1]), 0.5))), 9)
+    1.25
+    """
+    found: np.ndarray = logsumexp(by_start(wrong, images, allowed), axis=0)
+    return found
 
 
 def log_threshold(error: float, tests: int) -> float:

@@ -80,7 +80,8 @@ def deployment_text(found: Mapping[str, Any]) -> str:
     for row in rows[:_SHOWN]:
         numbers = f"{row['n']:7} {100 * row['wrong']:8.1f} {100 * row['low']:9.1f} {100 * row['allowed']:10.1f}"
         evidence = f"{math.exp(min(row['evidence'], 300)):10.3g}"
-        lines.append(f"{row['class']:<{width}} {numbers} {evidence}{'  ALARM' if row['alarm'] else ''}")
+        alarm = f"  ALARM since look {row['since']}"
+        lines.append(f"{row['class']:<{width}} {numbers} {evidence}{alarm if row['alarm'] else ''}")
     if len(rows) > _SHOWN:
         lines.append(f"and {len(rows) - _SHOWN} more classes")
     stage = f"stage {found['stage']} of {len(found['stages'])}: " if len(found["stages"]) > 1 else ""

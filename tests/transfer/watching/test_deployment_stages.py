@@ -7,7 +7,7 @@ import pytest
 
 from prune.runs.files import InputError
 from transfer.watching import watch_history
-from transfer.watching.deployment_stages import Rule, decided, is_in_share, stages_of
+from transfer.watching.deployment_stages import Rule, decided, group_rows, is_in_share, stages_of
 
 RULE = Rule((1.0, 50.0, 100.0), 20, 0.05, {"cat": 0.05, "newt": 0.05, "all images": 0.05})
 
@@ -29,11 +29,20 @@ def test_stages_advance_after_enough_images_and_the_last_one_stays_passed():
 
 
 def test_a_class_that_breaks_alarms_though_all_images_together_do_not():
-    # Newt: 8 of 10 are errors: evidence far above 3 tests / 0.05 = 60. Of 310 images they are 2.6 %.
-    found = run(((300, 0), (0, 0)), ((0, 0), (10, 8)))
-    assert [one["decision"] for one in found] == ["advance", "alarm"]
+    # Newt: 8 of 10 are errors: evidence far above 3 tests / 0.05 = 60. Of 300 images they are 2.7 %.
+    found = run(((10, 0), (0, 0)), ((290, 0), (10, 8)))
+    assert [one["decision"] for one in found] == ["stay", "alarm"]
     assert found[1]["alarms"] == ["newt"]
     assert found[1]["evidence"] > np.log(60)
+
+
+def test_a_class_that_breaks_late_alarms_since_then():
+    found = run(*[((20, 0), (20, 0))] * 30, ((20, 0), (20, 9)))
+    assert [one["decision"] for one in found[-2:]] == ["passed", "alarm"]
+    assert found[-1]["alarms"] == ["newt"]
+    row = next(row for row in group_rows(RULE, found) if row["class"] == "newt")
+    assert (row["since"], row["n"], row["wrong"]) == (31, 620, 9 / 620)
+    assert 0.05 < row["low"] < 9 / 20
 
 
 def test_errors_that_are_allowed_never_alarm_and_evidence_gathers_over_the_stages():
