@@ -14,6 +14,7 @@ STEPS = {
     "features": "prune.features: the surrogate's features and logits of every image",
     "adopt": "prune.adopt: take over features and logits computed elsewhere",
     "score": "prune.score: compute class weights and sample scores",
+    "extrapolate": "prune.extrapolate: predict the scores of images that no surrogate has seen",
     "leaks": "prune.leaks: report test images that the source also holds",
     "select": "prune.selection: choose the samples to keep: quota times rank",
     "curves": "prune.curves: measure bytes and feature error of every image on a ladder of JPEG qualities",

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from prune.data.beton_writing import WritingSettings
+from prune.index.npz import open_arrays, save_arrays
 from prune.models.feature_extraction import ExtractionSettings
 from prune.runs.files import InputError
 from prune.runs.identity import Recorded, differences, identity, marked
+from prune.scores.feature_files import open_features
 
 MODULES = sorted(
     text.split(":")[0]
@@ -138,6 +140,8 @@ def finished(toy, tmp_path_factory) -> Mapping[str, Any]:
                         "out": root / "a.npz"},
         "prune.score": {"source": (features / "source.features.npz",), "targets": (features / "train.features.npz",),
                         "out": root / "scores.npz"},
+        "prune.extrapolate": {"scores": root / "part.npz", "features": features / "source.features.npz",
+                              "out": root / "all.npz"},
         "prune.leaks": {"source": features / "source.features.npz", "tests": (features / "test.features.npz",),
                         "out": root / "leaks.json"},
         "prune.selection": {"scores": root / "scores.npz", "keep": 0.3, "out": index},
@@ -159,7 +163,17 @@ def finished(toy, tmp_path_factory) -> Mapping[str, Any]:
         step = import_module(module)
         configs[module] = step.Config(**settings)
         step.run(configs[module])
+        if module == "prune.score":
+            hide_half_of_the_scores(root / "scores.npz", root / "part.npz")
     return configs
+
+
+def hide_half_of_the_scores(scores: Path, part: Path) -> None:
+    """The scores of a part of the source: of a feature, so that others can be predicted."""
+    arrays, meta = open_arrays(scores, "winnow-scores/1")
+    features = open_features(scores.parent / meta["features"]).features
+    known = np.arange(len(features)) % 2 == 0
+    save_arrays(part, {**arrays, "sample/prototype": np.where(known, features[:, 0], np.nan).astype("<f4")}, meta)
 
 
 def contents(out: Path) -> dict[str, str]:
