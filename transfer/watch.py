@@ -155,14 +155,13 @@ def _look(
     }
     if head is not None:
         deployment.refuse_other(config.history, head, made)
-    share, before, known = shares[current_stage(looks)], watch_history.seen(looks), set[int]()
+    share, before = shares[current_stage(looks)], watch_history.seen(looks)
+    known, now = set[int](), set[int]()
 
     def wanted(mark: int) -> bool:
-        if mark in before:
-            known.add(mark)
-        fresh = mark not in before and is_in_share(mark, share)
-        before.add(mark)
-        return fresh
+        fresh = mark not in before and mark not in now
+        (known if mark in before else now).add(mark)
+        return fresh and is_in_share(mark, share)
 
     original, compressed = (side_by_side.open_predictor(place) for place in _places(config))
     side_by_side.need_alike(original, compressed)
@@ -178,7 +177,9 @@ def _look(
     logits, mine = original.predict(new.images)[1], compressed.predict(new.images)[1]
     first, second = predicted_classes(logits), predicted_classes(mine)
     counts = deployment.counted(head["measure"], original.classes, first, second, new.labels)
-    record = deployment.look(watch_history.rule_of(head), looks, new, counts)
+    used = (new.labels >= 0) | (head["measure"] != deployment.LOST)
+    seen = [mark for mark, counts_now in zip(new.digests, used, strict=True) if counts_now]
+    record = deployment.look(watch_history.rule_of(head), looks, seen, counts)
     if record["decision"] == ALARM and config.run is not None and config.compressed is None:
         record["rollback"] = deployment.way_back(
             config.run, new, original.classes, head, first, record["alarms"], config.least

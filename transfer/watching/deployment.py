@@ -122,19 +122,17 @@ def counted(
 def look(
     rule: Rule,
     looks: Sequence[Mapping[str, Any]],
-    new: IncomingImages,
+    digests: Sequence[int],
     counts: Mapping[str, Sequence[int]],
-    *,
-    rollback: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of one look, with its decision."""
+    """The record of one look, with its decision; `digests` are those of the images that it counted."""
     return {
         "number": len(looks) + 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "counts": {name: list(pair) for name, pair in counts.items()},
-        "seen": [f"{one:016x}" for one in new.digests],
+        "seen": [f"{one:016x}" for one in digests],
         **decided(rule, looks, counts),
-        "rollback": rollback,
+        "rollback": None,
     }
 
 

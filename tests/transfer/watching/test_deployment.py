@@ -173,6 +173,17 @@ def test_the_reference_holds_later_images_and_is_named_by_its_version(world, sou
     assert "begun with another --reference or --index" in capsys.readouterr().err
 
 
+def test_images_that_wait_for_a_label_count_once_they_have_it(world, sound_run, tmp_path, capsys):
+    rows = world.draw(tmp_path / "new", 6, 300)
+    history, place = tmp_path / "h.jsonl", tmp_path / "new" / "x.csv"
+    assert look(sound_run, world.listed(place, rows[:9]), history) == ExitCode.DONE
+    world.listed(place, [*rows[:12], *((path, "") for path, _ in rows[12:])])
+    assert look(sound_run, place, history) == ExitCode.DONE
+    assert look(sound_run, world.listed(place, [*rows, rows[-1]]), history) == ExitCode.DONE
+    assert [n for _, _, n in decisions(history)] == [9, 3, 6]
+    assert "6 new images compared, 12 compared before" in capsys.readouterr().out
+
+
 def test_losses_on_the_reference_are_allowed_in_a_deployment_too(world, run, batches, tmp_path):
     # Red is lost on the reference already: nothing new has broken.
     assert look(run, batches[0], tmp_path / "h.jsonl", "--reference", str(world.known)) == ExitCode.DONE
