@@ -23,7 +23,7 @@ from prune import write
 from prune.byte_budget.codec_files import ImageCodec, StandardCodec, open_codec
 from prune.data.dataset import open_dataset
 from prune.index.manifest import manifest_path
-from prune.runs.files import read_json
+from prune.runs.files import counted, read_json
 from transfer import incremental
 from transfer.continual import exemplars
 from transfer.continual.exemplar_form import form_of
@@ -138,8 +138,8 @@ def main() -> None:
             "",
             f"{given.data.name}, {given.tasks} tasks, {given.per_class} training, {given.test_per_class} test images "
             f"a class, memory of {given.memory:,} bytes, {given.steps} steps a task, recipe `{given.recipe}`, herding, "
-            f"all images through the codec, {count} seeds. The trained codec is a file of {learned.fixed:,} bytes. "
-            "Differences are paired by seed, with 95 % intervals (Student's t). "
+            f"all images through the codec, {counted(count, 'seed')}. The trained codec is a file of "
+            f"{learned.fixed:,} bytes. Differences are paired by seed, with 95 % intervals (Student's t). "
             f"Made: {made_here()}.",
             "",
             *lines,

@@ -19,7 +19,7 @@ from subset import thinned
 
 from prune import write
 from prune.index.manifest import manifest_path
-from prune.runs.files import read_json
+from prune.runs.files import counted, read_json
 from transfer import stream
 from transfer.continual.incremental_results import paired
 
@@ -133,9 +133,9 @@ def main() -> None:
             "",
             f"{given.data.name}, {given.per_class} images a class in the order of the classes, memory {given.memory}, "
             f"learning {given.steps} steps after every {given.every} images, recipe `{given.recipe}`, rank herding, "
-            f"{count} seeds, margin {given.margin:g}. Mean accuracy over the stream on the {given.test_per_class} test "
-            "images of each class so far, standard deviation over seeds; differences are paired by seed, with 95 % "
-            f"intervals (Student's t). Made: {made_here()}.",
+            f"{counted(count, 'seed')}, margin {given.margin:g}. Mean accuracy over the stream on the "
+            f"{given.test_per_class} test images of each class so far, standard deviation over seeds; "
+            f"differences are paired by seed, with 95 % intervals (Student's t). Made: {made_here()}.",
             "",
             *table(plain, used, given.margin),
             "",
