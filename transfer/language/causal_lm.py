@@ -159,6 +159,8 @@ def _from_hub_files(directory: Path, config: dict[str, Any], architecture: str) 
         if wrong := sorted(map(str, found.get(what) or ())):
             words = "lacks the weight" if what == "missing_keys" else "has another shape for the weight"
             raise InputError(f"{directory}: {words} {wrong[0]}; config.json and weights do not belong together")
+    if more := sorted(name for name in map(str, found.get("unexpected_keys") or ()) if name.endswith(".weight")):
+        raise InputError(f"{directory}: has the weight {more[0]}, which the network of config.json has not")
     spec = {"format": FORMAT, "architecture": architecture, "config": config}
     network = network.eval()
     _check_finite(network, directory)

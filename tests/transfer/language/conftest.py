@@ -61,12 +61,12 @@ def small_llama() -> Any:
     return LlamaForCausalLM(config)
 
 
-def small_gpt2() -> Any:
-    """Two layers, four heads; 32 wide; untrained."""
+def small_gpt2(layers: int = 2) -> Any:
+    """Four heads; 32 wide; untrained."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT,
+    config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=layers, n_head=4, n_positions=CONTEXT,
                         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)  # fmt: skip
     return GPT2LMHeadModel(config).eval()
 
@@ -111,7 +111,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     windows = windows[: -len(windows) // 10]
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
     draw = torch.Generator().manual_seed(0)
-    steps = 240
+    steps = 160
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 4e-3 * min(1.0, (step + 1) / 20, (steps - step) / 100)

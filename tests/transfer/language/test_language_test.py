@@ -52,6 +52,8 @@ def test_a_network_that_gives_no_number_is_rejected():
     assert not decision.accepted
     assert [one["holds"] for one in decision.tests] == [False, False, True]
     json.dumps(decision.tests, allow_nan=False)
+    anything = decide(BEFORE, after, GROUP, NAMES, TextMargins(None, None))
+    assert (anything.accepted, anything.reason) == (False, "some logits are no finite numbers")
 
 
 def test_a_continuation_counts_its_own_tokens_alone_and_each_prompt_the_same():
