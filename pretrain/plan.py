@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from pretrain.recipe import Attack, Recipe
 from pretrain.recipes import RECIPES
 from pretrain.schedule import Budget
 from prune.data.dataset import Dataset, open_dataset
+from prune.runs.extras import need_modules
 from prune.runs.files import InputError, at_least, need_file, positive
 from prune.runs.identity import plain
 from prune.scores.folds import fold_numbers, parse_fold
@@ -74,8 +74,8 @@ def check(config: Config) -> TrainingPlan:
     at_least(config, 1, "workers", "threads", "micro_batch")
     if config.checkpoint_minutes < 0:
         raise InputError(f"--checkpoint-minutes {config.checkpoint_minutes}: 0 or more is needed")
-    if config.tracker != "none" and importlib.util.find_spec(config.tracker) is None:
-        raise InputError(f"--tracker {config.tracker}: the package is not installed: pip install {config.tracker}")
+    if config.tracker != "none":
+        need_modules(config.tracker)
     source = open_dataset(config.beton)
     classes = source.manifest.classes
     if len(classes) < 2 and recipe.method == "supervised":

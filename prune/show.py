@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from prune.runs.experiment_tracker import Tracker, send
+from prune.runs.extras import need_modules
 from prune.runs.files import InputError, at_least, atomic, need_file, note, printable
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Config:
     """Classes to show on the page; at most 100 of them when absent."""
     pictures: int = 4
     """Most images in one row of the page."""
+    tracker: Tracker | None = None
+    """Also send the table of classes to this tracker, whose files lie beside the index, in NAME.tracker/."""
     allow_changed: bool = False
     """Accept a source other than the index's if it has at least some of the samples."""
 
@@ -66,6 +70,8 @@ def run(config: Config) -> None:
     if config.html is None and (config.scores or config.score or config.classes):
         raise InputError("--scores, --score and --classes are for the page: give --html and --source too")
     at_least(config, 1, "pictures")
+    if config.tracker is not None:
+        need_modules(config.tracker)
     index = PrunedIndex.load(config.index)
     numbers = summary(index)
     if config.fields is not None:
@@ -73,6 +79,9 @@ def run(config: Config) -> None:
     change = None if config.against is None else difference(index, PrunedIndex.load(config.against))
     if config.html is not None:
         _write_page(config, index, numbers)
+    if config.tracker is not None:
+        name = config.index.name.removesuffix(".index.npz")
+        send(config.tracker, config.index.parent / f"{name}.tracker", name, _tables(numbers))
     if config.json:
         import json
 
@@ -82,6 +91,20 @@ def run(config: Config) -> None:
         _print(index, numbers, config.all)
         for line in [] if change is None else told(change):
             print(printable(line))
+
+
+def _tables(numbers: dict[str, Any]) -> dict[str, Any]:
+    """What a tracker gets: the sentence, and a row for each class."""
+    from prune.index.index_summary import sentence
+
+    reasons = list(numbers["reasons"])
+    rows = [
+        [row["class"], row["kept"], row["total"], round(row["keep"], 4), row["nbytes"]]
+        + [row["reasons"].get(name, 0) for name in reasons]
+        for row in numbers["classes"]
+    ]
+    head = ("class", "kept", "of", "share", "bytes", *reasons)
+    return {"selection/all": (("kept",), [[sentence(numbers)]]), "selection/classes": (head, rows)}
 
 
 def _fields(config: Config, index: PrunedIndex, place: Path) -> dict[str, Any]:

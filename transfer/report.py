@@ -2,7 +2,7 @@
 
     python -m transfer report --study runs/pets                      # runs/pets/report.html and results.csv
     python -m transfer report --study runs/pets --price 2.5 --markdown docs/pets.md
-    python -m transfer report --study runs/pets --groups cameras.csv
+    python -m transfer report --study runs/pets --groups cameras.csv --tracker tensorboard
 
 Reads results.json, and beside it predictions, indices, scores and the source's beton (for pictures). The page opens
 without a network. A study that is still running is reported as far as it is done.
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.runs.experiment_tracker import Tracker, send
+from prune.runs.extras import need_modules
 from prune.runs.files import InputError, atomic, note
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Config:
     """Beton of the source, for the pictures; by default the one that the study wrote or used."""
     groups: Path | None = None
     """Table of ids and groups (camera, site, ...) of images of the source; adds what is kept of each."""
+    tracker: Tracker | None = None
+    """Also send verdicts, costs, classes and the figure to this tracker, whose files lie in the study's tracker/."""
     markdown: Path | None = None
     """Write the tables as Markdown to this file as well."""
 
@@ -56,6 +60,8 @@ def run(config: Config) -> Path:
     for place in (out, table_place, config.markdown):
         if place is not None and place.is_dir():
             raise InputError(f"{place}: is a directory; a file is expected")
+    if config.tracker is not None:
+        need_modules(config.tracker)
     results = load_results(config.study)
     analysis = analyse(results, config.study, margin=config.margin, price=config.price)
     selections, pictures = _selections(config, results, analysis)
@@ -80,6 +86,20 @@ def run(config: Config) -> Path:
         with atomic(place) as partial:
             partial.write_text(content, encoding="utf-8")
     note(f"{out}: {len(text.encode()) / 1e6:.1f} MB, opens without a network")
+    if config.tracker is not None:
+        from transfer.pages.study_figure import study_figures
+        from transfer.pages.tracked_study import study_curves, study_tables
+
+        figures = {f"study/{name}": svg for name, svg in study_figures(analysis).items() if name == "wide"}
+        found = study_tables(analysis, line, selections)
+        send(
+            config.tracker,
+            config.study / "tracker",
+            config.study.resolve().name,
+            found,
+            study_curves(analysis),
+            figures,
+        )
     note(line)
     return out
 

@@ -39,6 +39,8 @@ EXTRA = {
     "torch_pruning": "device",
     "tokenizers": "language",
     "transformers": "language",
+    "tensorboard": "trackers",
+    "wandb": "trackers",
 }
 """Name under which a module is imported, and the extra that installs it; "" where every install has it."""
 

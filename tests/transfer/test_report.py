@@ -42,6 +42,20 @@ def big(tmp_path_factory, make_study) -> Path:
     return folder / "report.html"
 
 
+def test_a_tracker_gets_verdicts_classes_and_the_curve_of_every_method(big, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    study = big.parent
+    assert main(["report", "--study", str(study), "--out", str(tmp_path / "x.html"), "--tracker", "tensorboard"]) == 0
+    events = EventAccumulator(str(study / "tracker/tensorboard")).Reload()
+    tags = {tag.removesuffix("/text_summary") for tag in events.Tags()["tensors"]}
+    assert {"study/verdict", "study/probe", "study/finetune", "study/costs", "kept/winnow at keep 0.2"} <= tags
+    curve = events.Scalars("accuracy over total compute %/dp4tl-lm")
+    # Keeps of 10, 20 and 50 % and a surrogate of 5 % of one pretraining; of two targets' mean.
+    assert [point.step for point in curve] == [15, 25, 55]
+    assert [point.value for point in curve] == pytest.approx([44, 49, 57], abs=1.5)
+
+
 def rows_shown(browser) -> list[list[str]]:
     return browser.run(
         "[...document.querySelectorAll('#verdict-table tbody tr')].filter((row) => row.offsetParent)"
