@@ -15,6 +15,7 @@ from prune.byte_budget.budget_inputs import Curves
 from prune.data.dataset import open_dataset
 from prune.index.manifest import Manifest
 from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import InputError
 from transfer.__main__ import main
 from transfer.pages.storage_options import chosen_of, option, plan_worth
 
@@ -114,6 +115,8 @@ def test_worth_and_what_a_tenth_less_loses_by_hand():
     worth, lost = plan_worth(planned, curves)
     assert worth == pytest.approx(2.9 / 4)
     assert lost == pytest.approx(0.2 / 2.9)
+    with pytest.raises(InputError, match="measured no quality 77"):
+        plan_worth(replace(planned, quality=np.array([77, 0, 0], np.uint8)), curves)
 
 
 def test_a_plan_without_an_accuracy_says_so_and_takes_the_results_that_are_given(toy, tmp_path, capsys):

@@ -25,7 +25,7 @@ def cells_of(option: Mapping[str, Any]) -> list[str]:
     if "points" in less:
         lost = f"{less['points']:+.1f} points"
     elif "worth" in less:
-        lost = f"{-100 * less['worth']:+.1f} % of its worth"
+        lost = f"{-100 * less['worth']:+.2f} % of its worth"
     seconds = option["seconds"]
     return [
         option["name"],

@@ -20,6 +20,7 @@ from prune.byte_budget.allocation import values
 from prune.byte_budget.budget_inputs import Curves
 from prune.byte_budget.budget_policy import StorageOptions, allocate_by_policy
 from prune.index.pruned_index import PrunedIndex
+from prune.runs.files import InputError
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.controls import CONTROLS
 
@@ -158,6 +159,10 @@ def plan_worth(index: PrunedIndex, curves: Curves) -> tuple[float, float]:
     """
     rows = index.positions
     column = {int(level): k for k, level in enumerate(curves.level.tolist())}
+    if other := sorted(set(np.unique(index.quality).tolist()) - set(column)):
+        raise InputError(
+            f"--curves: measured no quality {other[0]}, which the index plans; give those it was planned with"
+        )
     at = np.array([column[int(level)] for level in index.quality])
     dropped = np.asarray(curves.dropped, np.float32).mean(keepdims=True)
     value = values(curves.fmse[rows], dropped).astype(np.float64)
