@@ -238,3 +238,14 @@ def test_other_histories_are_refused_in_one_line(world, run, sound_run, batches,
     one = ["watch", "--original", str(world.original), "--compressed", str(world.run), "--images", str(batches[0])]
     assert main([*one, "--history", str(tmp_path / "x.jsonl"), "--rollback"]) == ExitCode.WRONG_INPUT
     assert "changes the model of a run; give --run" in capsys.readouterr().err
+
+
+def test_two_models_without_a_run_are_watched_too_and_have_no_way_back(world, batches, tmp_path, capsys):
+    models = ["--original", str(world.original), "--compressed", str(world.run / "steps" / "02")]
+    command = ["watch", *models, "--images", str(batches[0]), "--history", str(tmp_path / "h.jsonl"), "--json"]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--html", str(tmp_path / "life.html")])
+    assert end.value.code == ExitCode.ANSWER_IS_NO
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rollback"], found["next_share"]) == (None, 0)
+    assert "ALARM since look 1" in (tmp_path / "life.html").read_text()
