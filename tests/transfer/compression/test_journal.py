@@ -45,6 +45,16 @@ def test_at_the_size_shrinking_ends_and_quantisation_follows_once():
         assert journal.next_trial(lines_of(("channels", 1, 50), ("int8", accepted, 50)), PLAN) is None
 
 
+def test_fewer_bits_follow_int8_whether_it_was_accepted_or_not_and_nothing_shrinks_a_quantised_network():
+    plan = CompressionPlan(("both", "int8", "int4"), ratio=0.2, least=0.05, size=0.5, steps=20)
+    for accepted, base in ((1, 2), (0, 1)):
+        lines = lines_of(("both", 1, 50), ("int8", accepted, 50))
+        assert journal.next_trial(lines, plan) == Trial(3, base, "int4", None)
+    assert journal.next_trial(lines_of(("both", 1, 50), ("int8", 1, 50), ("int4", 1, 50)), plan) is None
+    back_to_int8 = lines_of(("both", 1, 80), ("int8", 1, 80), ("rollback", 2 + 1, 80))
+    assert journal.next_trial(back_to_int8, plan) == Trial(4, 2, "int4", None)
+
+
 def test_a_rollback_by_hand_counts_as_a_rejection():
     lines = lines_of(("channels", 1, 80), ("channels", 1, 64), ("rollback", 1 + 1, 80))
     assert journal.current_step(lines) == 1
