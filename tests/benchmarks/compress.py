@@ -453,7 +453,8 @@ def run_heads(arguments: argparse.Namespace) -> str:
     done: dict[Case, dict[str, list[dict[str, Any]]]] = {}
     for case in heads_cases(arguments):
         places = {name: arguments.work / "runs" / f"{case.name}-{name}" for name in _KINDS[case.recipe]}
-        if all((place / "DONE").exists() for place in places.values()):
+        longer = arguments.work / "longer" / case.name
+        if all((place / "DONE").exists() for place in (*places.values(), longer)):
             done[case] = {name: measured(case, place, arguments) for name, place in places.items()}
             _time_shares(list(done[case].values()), arguments.work / "measured" / f"{case.name}-latency.json")
     return heads_page(done, arguments)
@@ -475,6 +476,7 @@ def _time_shares(runs: list[list[dict[str, Any]]], place: Path) -> None:
 
 def heads_page(done: dict[Case, dict[str, list[dict[str, Any]]]], arguments: argparse.Namespace) -> str:
     """The page on whole heads and on ConvNeXt, from the steps of all finished runs."""
+    seeds = {name: sum(case.recipe == name for case in done) for name in _KINDS}
     lines = [
         "# Whole attention heads, and ConvNeXt",
         "",
@@ -487,7 +489,7 @@ def heads_page(done: dict[Case, dict[str, list[dict[str, Any]]]], arguments: arg
         "original within blocks of runs side by side. Test: 2,000 other images. *trained as long*: the original with",
         "as many epochs more, and nothing removed.",
         "",
-        f"Seeds: {len({case.seed for case in done})}. Made: {made_here()}.",
+        f"Seeds that finished: {'; '.join(f'{name} {count}' for name, count in seeds.items())}. Made: {made_here()}.",
         "",
         REMARKS,
         END,
