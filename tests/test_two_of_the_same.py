@@ -15,9 +15,9 @@ from prune.__main__ import main as prune
 from transfer.__main__ import STEPS as TRANSFER
 
 HOLDING = r"\b(claim|claim_file|directory_lock|file_lock|write_beton|extract_to_file|thumbnails_to_file)\("
-ONE_FILE = {"prune.audit", "prune.card", "prune.explain", "prune.pull", "prune.push",
-            "prune.export", "prune.show", "prune.verify", "prune.codec_table", "transfer.report",
-            "transfer.compress_report", "transfer.watch", "transfer.show", "transfer.explain"}  # fmt: skip
+ONE_FILE = {"prune.audit", "prune.card", "prune.explain", "prune.gone", "prune.pull", "prune.push",
+            "prune.export", "prune.show", "prune.verify", "prune.codec_table", "transfer.decide", "transfer.report",
+            "transfer.compress_report", "transfer.show", "transfer.explain"}  # fmt: skip
 """Steps that print, or write one file from what they hold in memory: two of them rename equal files into place."""
 HOLDER = """
 import socket, sys, time
