@@ -5,6 +5,7 @@
     accelerate launch --multi_gpu -m prune features ...       (all GPUs; each takes a part of every beton)
 
 Writes OUT/<name>.features.npz for each beton: float16, rows in the beton's order, memory-mapped by its readers.
+--logits summary stores of a source's logits only what `prune score` needs: of thousands of classes they are the most.
 <name>.features.json beside it records the seconds that the pass took.
 """
 
@@ -36,6 +37,9 @@ class Config:
     """Side of the images in pixels; the model's evaluation resolution when absent."""
     batch_size: RunOption[int] = 256
     """Images per batch and process."""
+    logits: Literal["all", "summary"] = "all"
+    """all, or a summary: the scores that `prune score` computes from them, 24 bytes an image instead of two for every
+    class. For betons whose classes are the model's, as a source's; of others, targets among them, all are stored."""
     precision: str = "auto"
     """auto, bf16 or fp32; auto: bf16 where the hardware multiplies it."""
     loader: Literal["ffcv", "torch"] = "ffcv"
@@ -61,7 +65,9 @@ def _run(config: Config) -> None:
 
     _check(config)
     model = None if config.model is None else open_model(config.model)
-    settings = ExtractionSettings(config.resolution, config.precision, config.loader, config.batch_size, config.workers)
+    settings = ExtractionSettings(
+        config.resolution, config.precision, config.loader, config.batch_size, config.workers, config.logits
+    )
     index = None if config.index is None else PrunedIndex.load(config.index)
     for place, dataset in enumerate([open_dataset(path) for path in config.betons]):
         out = config.out / f"{dataset.name}.features.npz"
@@ -78,6 +84,8 @@ def _check(config: Config) -> None:
         raise InputError("give either --model or --thumbnail")
     if config.thumbnail and config.index is not None:
         raise InputError("--index goes with --model: thumbnails are computed of all images")
+    if config.thumbnail and config.logits != "all":
+        raise InputError(f"--logits {config.logits} goes with --model: thumbnails have no logits")
     from prune.data.dataset import dataset_name
 
     names = [dataset_name(path) for path in config.betons]

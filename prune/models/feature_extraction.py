@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from prune.index.pruned_index import PrunedIndex
 from prune.models import evaluation_view, networks
 from prune.models.full_precision import full_precision
 from prune.models.image_sizes import refuse_size
+from prune.models.linear_head import linear_head_of
 from prune.models.networks import TrainedModel
 from prune.models.transfers import fetched, sent
 from prune.runs import compute_device, process_group
@@ -35,10 +37,10 @@ from prune.runs.identity import RunOption, identity
 from prune.runs.memory_allocator import keep_freed_memory
 from prune.runs.outputs import claim_file
 from prune.runs.progress import track
+from prune.scores.class_votes import columns_of
 from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features
+from prune.scores.logit_summary import LogitSummary, summarised, summary_names
 from prune.scores.streaming import as_float16, blocks, read_rows
-
-_ARRAYS = ("features", "logits")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class ExtractionSettings:
     loader: Literal["ffcv", "torch"] = "ffcv"
     batch_size: RunOption[int] = 256
     workers: RunOption[int | None] = None
+    logits: Literal["all", "summary"] = "all"
 
 
 def extract(
@@ -153,7 +156,8 @@ def extract_to_file(
     Raises
     ------
     InputError
-        `out` was made with another model, other images or other settings.
+        `out` was made with another model, other images or other settings; a summary of the logits of a network whose
+        classifier is not linear in the features.
     """
     manifest = manifest_path(dataset.beton.path)
     inputs = {"model": model.fingerprint, "source": dataset.manifest.fingerprint}
@@ -161,6 +165,10 @@ def extract_to_file(
     if index is not None:
         inputs["index"] = index.fingerprint
         wanted = np.sort(index.rows_in(dataset.manifest))
+    columns = _columns_to_summarise(model, dataset, settings)
+    if columns is None and settings.logits == "summary":  # the file is that of a run that asked for all logits
+        note(f"{dataset.name}: its classes are not those of the model: all logits are stored")
+        settings = dataclasses.replace(settings, logits="all")
     with claim_file(out, lambda path: open_arrays(path, FORMAT)[1]["made"], settings, inputs) as done:
         if done:
             order = open_arrays(out, FORMAT)[1].get("order")
@@ -171,20 +179,29 @@ def extract_to_file(
         images = np.arange(len(dataset)) if wanted is None else wanted
         n, rank, world = len(images), state.process_index, state.num_processes
         rows = images[rank * n // world : (rank + 1) * n // world]
+        side = settings.resolution or model.spec["resolution"]
+        head = None
+        if columns is not None:
+            refuse_size(model.network, side)
+            head = linear_head_of(model.network, side)[:, columns]
+        kinds = ("features", "logits" if columns is None else "summary")
         out.parent.mkdir(parents=True, exist_ok=True)
-        whole = [out.with_name(f".{dataset.name}.{kind}.partial") for kind in _ARRAYS]
-        parts = [[out.with_name(f".{dataset.name}.{kind}.{r}.partial.npy") for r in range(world)] for kind in _ARRAYS]
+        whole = [out.with_name(f".{dataset.name}.{kind}.partial") for kind in kinds]
+        parts = [[out.with_name(f".{dataset.name}.{kind}.{r}.partial.npy") for r in range(world)] for kind in kinds]
         mine = [paths[rank] for paths in parts]
         try:
-            _extract_part(mine, model, dataset, rows, settings, state.device)
+            _extract_part(mine, model, dataset, rows, settings, state.device, columns)
             state.wait_for_everyone()
             if state.is_main_process:
-                features, logits = (joined(path, n, of) for path, of in zip(whole, parts))
+                features, outputs = (joined(path, n, of) for path, of in zip(whole, parts))
+                summary = None if head is None else LogitSummary(summary_names(), outputs, head)
                 facts = {
                     "arch": model.spec["arch"], "classes": model.spec["classes"], "fingerprint": model.fingerprint
                 } | ({"fold": model.spec["fold"]} if model.spec.get("fold") else {})  # fmt: skip
                 made = identity(settings) | inputs
-                write_features(out, features, logits, dataset.manifest, manifest, facts, made, wanted)
+                if summary is None:  # the default, which files of older versions do not name
+                    del made["logits"]
+                write_features(out, features, outputs, dataset.manifest, manifest, facts, made, wanted, summary=summary)
             state.wait_for_everyone()
         finally:
             for path in (*mine, *(whole if state.is_main_process else ())):
@@ -196,6 +213,18 @@ def extract_to_file(
         note(f"{out}: {n} images in {seconds:.1f} s ({n / seconds:,.0f} images/s)")
 
 
+def _columns_to_summarise(model: TrainedModel, dataset: Dataset, settings: ExtractionSettings) -> np.ndarray | None:
+    """Columns of the logits for the dataset's classes; None where all logits are to be stored.
+
+    Those of a target are needed in full, and a target may know some of the source's classes by name: a summary is made
+    where the classes are all that the network knows.
+    """
+    names = dataset.manifest.classes
+    if settings.logits == "all" or len(names) != len(model.spec["classes"]):
+        return None
+    return columns_of(model.spec["classes"], names)
+
+
 def _extract_part(
     parts: Sequence[Path],
     model: TrainedModel,
@@ -203,8 +232,12 @@ def _extract_part(
     rows: np.ndarray,
     settings: ExtractionSettings,
     device: torch.device,
+    columns: np.ndarray | None,
 ) -> None:
-    """Write the features and logits of this process's rows as two .npy files of float16."""
+    """Write the features and logits of this process's rows as two .npy files of float16.
+
+    With the columns of the dataset's classes the second holds the summary of the logits instead, float32.
+    """
     passes = extract(
         model.network,
         model.spec,
@@ -218,20 +251,24 @@ def _extract_part(
         device=device,
     )
     files: list[np.memmap] = []
+    labels = np.asarray(dataset.manifest.labels)
     for features, logits, which in passes:
+        found = [as_float16(features), as_float16(logits)]
+        if columns is not None:
+            found[1] = summarised(found[0], found[1], labels[which], columns)
         if not files:
-            shapes = [(len(rows), array.shape[1]) for array in (features, logits)]
-            files = [np.lib.format.open_memmap(p, "w+", np.float16, s) for p, s in zip(parts, shapes)]
+            shapes = [(len(rows), array.shape[1]) for array in found]
+            files = [np.lib.format.open_memmap(p, "w+", a.dtype, s) for p, a, s in zip(parts, found, shapes)]
             for part in parts:
                 reserve(part)
         at = np.searchsorted(rows, which)
-        files[0][at], files[1][at] = as_float16(features), as_float16(logits)
+        files[0][at], files[1][at] = found
     for file in files:
         file.flush()
 
 
 def joined(whole: Path, n: int, parts: Sequence[Path]) -> np.ndarray:
-    """Append the processes' parts, each removed once it is copied, to a file at `whole`; (n, d) float16, mapped.
+    """Append the processes' parts, each removed once it is copied, to a file at `whole`; (n, d) of their type, mapped.
 
     A process without rows (fewer images than processes) leaves no part. A single part is mapped where it is.
     """
@@ -245,4 +282,4 @@ def joined(whole: Path, n: int, parts: Sequence[Path]) -> np.ndarray:
             for rows in blocks(len(part), 8192):
                 file.write(read_rows(part, rows).tobytes())
             path.unlink()
-    return np.memmap(whole, np.float16, "r", shape=(n, part.shape[1]))
+    return np.memmap(whole, part.dtype, "r", shape=(n, part.shape[1]))

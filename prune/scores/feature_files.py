@@ -23,6 +23,7 @@ from prune.index.manifest import Manifest, manifest_exists, merged, several
 from prune.index.npz import array_crc32, open_arrays, save_arrays
 from prune.runs.files import InputError, counted, need_file
 from prune.scores.class_votes import columns_of
+from prune.scores.logit_summary import LogitSummary, joined_summary, opened_summary
 from prune.scores.sample_keys import sample_keys
 
 FORMAT = "winnow-features/1"
@@ -74,7 +75,7 @@ class Features:
     ----------
     features : (n, d) float16 (or wider)
     logits : (n, k) float
-        Columns are `model["classes"]`.
+        Columns are `model["classes"]`; none where the file holds a summary instead.
     label : (n,) int
     classes : list of str
         Names of the labels.
@@ -95,6 +96,8 @@ class Features:
         `order_fingerprint` of the manifest that the rows follow; None for files of older versions.
     hashes : (n, v) uint64, optional
         Perceptual hashes of thumbnails; None in other files and in those of older versions.
+    summary : LogitSummary, optional
+        Of files of `prune features --logits summary`.
     """
 
     path: Path
@@ -111,6 +114,7 @@ class Features:
     total: int
     order: str | None = None
     hashes: np.ndarray | None = None
+    summary: LogitSummary | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -137,6 +141,15 @@ class Features:
     def columns(self, wanted: list[str]) -> np.ndarray | None:
         """Columns of the logits for the class names in `wanted`; None when the surrogate does not know them all."""
         return columns_of(self.model["classes"], wanted)
+
+    def all_logits(self, needed_by: str) -> np.ndarray:
+        """The logits, (n, k); `InputError` that names what needs them where the file holds a summary of them."""
+        if self.summary is not None:
+            raise InputError(
+                f"{needed_by}: {self.path} holds a summary of the logits, not all of them: run `prune features "
+                "--logits all` with another --out"
+            )
+        return self.logits
 
 
 def open_features(path: Path) -> Features:
@@ -180,6 +193,12 @@ def _joined(path: Path, parts: Sequence[Features]) -> Features:
             raise InputError(f"{part.path}: another surrogate than {first.path}'s made these features")
         if part.features.shape[1] != first.features.shape[1] or (part.hashes is None) != (first.hashes is None):
             raise InputError(f"{part.path}: other arrays than in {first.path}: they are not one source")
+        if (part.summary is None) != (first.summary is None):
+            kind = {True: "all logits", False: "a summary of the logits"}
+            raise InputError(
+                f"{part.path}: holds {kind[part.summary is None]}, and {first.path} {kind[first.summary is None]}: run "
+                "`prune features` for one of them again, with the other's --logits"
+            )
     manifests = []
     for part in parts:
         if part.partial:
@@ -211,6 +230,7 @@ def _joined(path: Path, parts: Sequence[Features]) -> Features:
         total=len(whole),
         order=f"{array_crc32(whole.ids):08x}",
         hashes=hashes,  # type: ignore[arg-type]
+        summary=joined_summary([part.summary for part in parts], order),
     )
 
 
@@ -250,7 +270,8 @@ def _open_one(path: Path) -> Features:
     label, names = np.asarray(arrays["label"]), meta["classes"]
     if n and (label.min() < 0 or label.max() >= len(names)):
         raise InputError(f"{path}: labels outside [0, {len(names)})")
-    if arrays["logits"].shape[1] != len(meta["model"].get("classes", [])):
+    summary = opened_summary(path, arrays, meta)
+    if summary is None and arrays["logits"].shape[1] != len(meta["model"].get("classes", [])):
         raise InputError(
             f"{path}: {arrays['logits'].shape[1]} logits for {len(meta['model'].get('classes', []))} surrogate classes"
         )
@@ -269,6 +290,7 @@ def _open_one(path: Path) -> Features:
         total=total,
         order=meta.get("order"),
         hashes=arrays.get("hashes"),
+        summary=summary,
     )
 
 
@@ -328,20 +350,23 @@ def write_features(
     made: Mapping[str, Any] | None = None,
     rows: np.ndarray | None = None,
     hashes: np.ndarray | None = None,
+    summary: LogitSummary | None = None,
 ) -> None:
     """Write a features file from float16 features, (n, d), and logits, (n, k), which may be memory-mapped.
 
     `held` is the manifest at the path `manifest`; `model` has the keys "arch", "classes" and "fingerprint"; `made`
     names what the file was made from. `rows` are the rows of the manifest that the arrays hold, ascending; all when
-    absent. `hashes`, (n, v) uint64, are perceptual hashes, which thumbnails have.
+    absent. `hashes`, (n, v) uint64, are perceptual hashes, which thumbnails have. A `summary` is written instead of the
+    logits.
     """
     rows = np.arange(len(held), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     arrays: dict[str, np.ndarray] = {
         "features": features,
-        "logits": logits,
+        "logits": logits if summary is None else np.empty((len(rows), 0), np.float16),
         "label": np.asarray(held.labels, np.int32)[rows],
         "position": rows,
         **({} if hashes is None else {"hashes": hashes.astype("<u8")}),
+        **({} if summary is None else {"summary": summary.values, "head": summary.head}),
     }
     meta: dict[str, Any] = {
         "format": FORMAT,
@@ -351,6 +376,7 @@ def write_features(
         "manifest": beside(manifest, path),
         "order": order_fingerprint(manifest),
         "model": dict(model),
+        **({} if summary is None else {"summary": list(summary.names)}),
         **({"source_size": len(held)} if len(rows) < len(held) else {}),
         **({} if made is None else {"made": dict(made)}),
     }

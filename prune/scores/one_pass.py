@@ -9,7 +9,7 @@ import numpy as np
 from prune.runs.cores import in_order
 from prune.runs.progress import track
 from prune.scores.class_votes import class_sums, means_of
-from prune.scores.difficulty import difficulty
+from prune.scores.logit_summary import LogitSummary, difficulty_of
 from prune.scores.streaming import ROWS, blocks, read_rows, widen
 
 
@@ -41,6 +41,7 @@ def one_pass(
     columns: np.ndarray | None,
     workers: int | None = None,
     groups: np.ndarray | None = None,
+    summary: LogitSummary | None = None,
 ) -> Pass:
     """Score every sample and average every class's features in one pass over two (memory-mapped) arrays.
 
@@ -60,27 +61,23 @@ def one_pass(
         Threads. The result does not depend on them.
     groups : (n,) int, optional
         Groups to average the features over, instead of the classes.
+    summary : LogitSummary, optional
+        Holds the scores of a source whose logits were not stored.
     """
     n = len(labels)
     groups = labels if groups is None else groups
-    whole = columns is None or np.array_equal(columns, np.arange(logits.shape[1]))
     scores: dict[str, np.ndarray] = {}
     sums = np.zeros((classes, features.shape[1]))
     finite = True
 
-    height = max(16, (1 << 19) // max(1, logits.shape[1]))  # rows whose logits stay in a core's cache
-
     def work(rows: slice) -> tuple[slice, dict[str, np.ndarray], np.ndarray, np.ndarray, bool]:
         x = widen(read_rows(features, rows))
-        raw = read_rows(logits, rows)
         squared = np.einsum("ij,ij->i", x, x)
-        parts = []
-        for inner in blocks(len(x) if raw.shape[1] else 0, height):  # features may come without logits
-            z = widen(raw[inner])
-            own = None if columns is None else labels[rows][inner]
+        if summary is not None:
+            part = summary.scores(rows)
+        else:
             with np.errstate(all="ignore"):  # an overflow clears `found`, and is reported once for all blocks
-                parts.append(difficulty(z if whole else z[:, columns], own, squared[inner]))
-        part = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
+                part = difficulty_of(read_rows(logits, rows), labels[rows], squared, columns)
         found = bool(np.isfinite(squared).all() and all(np.isfinite(values).all() for values in part.values()))
         present, block = class_sums(x, groups[rows])
         return rows, part, present, block, found

@@ -77,10 +77,11 @@ def score_source(
         Mean feature of the source.
     """
     columns = source.columns(source.classes)
+    _refuse_summaries(source, targets, also, votes=columns is not None and not clusters)
     keys = sample_keys(seed, n=len(source)) if keys is None else keys
     groups = group_by_clusters(source.features, clusters, seed, keys) if clusters else None
     count = int(groups.max()) + 1 if groups is not None else len(source.classes)
-    found = one_pass(source.features, source.logits, source.label, count, columns, workers, groups)
+    found = one_pass(source.features, source.logits, source.label, count, columns, workers, groups, source.summary)
     if not found.finite:
         raise InputError(f"{source.path}: features or logits that are not finite; the surrogate has diverged")
     arrays = {f"sample/{name}": values for name, values in found.scores.items()}
@@ -116,6 +117,15 @@ def score_source(
         for name in [name for name in arrays if name.startswith("sample/")]:
             arrays[name] = np.where(unseen, arrays[name], np.float32(np.nan))
     return arrays, centre
+
+
+def _refuse_summaries(source: Features, targets: Sequence[Features], also: Collection[str], *, votes: bool) -> None:
+    """Raise `InputError` before any work where a summary takes the place of logits that a step needs in full."""
+    for step in ("suspects", "influence"):
+        if step in also:
+            source.all_logits(f"--also {step}")
+    for target in targets if votes or "influence" in also else ():
+        target.all_logits(f"votes of the target {target.name}")
 
 
 def class_weights(
@@ -159,9 +169,12 @@ def chance_weights(
     absent = np.where(found.sizes > 0, 0.0, -np.inf)
     rules = {"fm": lambda x: -class_votes.squared_distances(x, found.means)}
     if columns is not None and targets:
-        rows = np.argsort(for_purpose(keys, "head"))[:_HEAD_ROWS]
-        known = read_scattered(source.features, rows), read_scattered(source.logits, rows)[:, columns]
-        head, constant = linear_head(*known)
+        if source.summary is not None:
+            head, constant = (part.astype(np.float64) for part in (source.summary.head[:-1], source.summary.head[-1]))
+        else:
+            rows = np.argsort(for_purpose(keys, "head"))[:_HEAD_ROWS]
+            known = read_scattered(source.features, rows), read_scattered(source.logits, rows)[:, columns]
+            head, constant = linear_head(*known)
         rules["lm"] = lambda x: x @ head + constant + absent
     for target in targets:
         features = one_order(np.asarray(target.features), seed)
