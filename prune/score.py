@@ -18,16 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prune.runs.files import InputError, at_least, atomic, csv_cell, need_file, note
+from prune.runs.files import InputError, at_least, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
 from prune.scores import score_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-
     from prune.scores.feature_files import Features
 
     Also = str
@@ -70,6 +66,9 @@ class Config:
     SemDeDup."""
     findings: Location[Path | None] = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
+    append: Location[Path | None] = None
+    """An earlier scores file of some of these images: only the others are scored, by its settings, votes, class means
+    and gate."""
     seed: int = 0
     """Seed of k-means, which self-prototype, balance, clusters and near-duplicates use."""
     workers: RunOption[int] = 0
@@ -85,10 +84,13 @@ def run(config: Config) -> Path:
     from prune.scores import ensemble, folds, score_source
     from prune.scores.chance_votes import take_facts
     from prune.scores.feature_files import content_fingerprint, hashes_of, open_features
+    from prune.scores.findings import write_findings
     from prune.scores.partial_features import all_labels, spread_rows
     from prune.scores.surrogate_check import guessing_sentence
 
     _check_config(config)
+    if config.append is not None:
+        return _append(config, config.append)
     sources = [open_features(path) for path in config.source]
     targets = [open_features(path) for path in config.targets]
     tests = [open_features(path) for path in config.leaks]
@@ -111,6 +113,7 @@ def run(config: Config) -> Path:
                 write_findings(config.findings, open_arrays(config.out, FORMAT)[0], sources[0])
             return config.out
         parts, first = [], sources[0]
+        growing = len(sources) == 1 and not first.partial and not config.clusters
         for source in sources:
             if said := guessing_sentence(source):
                 note(said)
@@ -127,6 +130,7 @@ def run(config: Config) -> Path:
                 keys=keys,
                 unseen=None if unseen is None else unseen[place],
                 workers=config.workers or None,
+                growing=growing,
             )
             if source is first:
                 if "duplicates" in config.also:
@@ -153,7 +157,8 @@ def run(config: Config) -> Path:
             arrays, agreed = {**arrays, **more}, {**agreed, **also_agreed}
         gates: dict[str, Any] = {}
         if "domain" in config.also:
-            odds, gates = domain_gates(first, each[first.model["fingerprint"]], config.seed, config.workers or None)
+            mine = each[first.model["fingerprint"]]
+            odds, gates = domain_gates(first, mine, config.seed, config.workers or None, growing=growing)
             arrays |= spread_rows(odds, first.rows, first.total)
         elif config.gate is not None:
             odds, gates = borrowed_gates(config.gate, first)
@@ -171,6 +176,41 @@ def run(config: Config) -> Path:
     return config.out
 
 
+def _append(config: Config, old: Path) -> Path:
+    """Write the scores of a source that has grown."""
+    from prune.index.npz import open_arrays, save_arrays
+    from prune.methods.gate_scores import borrowed_gates
+    from prune.scores import appended_scores
+    from prune.scores.feature_files import content_fingerprint, open_features
+    from prune.scores.findings import write_findings
+
+    appended_scores.check_settings(config, {"source", "out", "append", "gate", "findings", "workers"})
+    source = open_features(config.source[0])
+    inputs: dict[str, Any] = {
+        "also": sorted(config.also),
+        "source": [source.content],
+        "targets": {},
+        "dynamics": [],
+        "leaks": {},
+        "append": content_fingerprint(old),
+    }
+    if config.gate is not None:
+        inputs["gate"] = content_fingerprint(config.gate)
+    with claim_file(config.out, _record, config, inputs) as done:
+        if done and config.findings is not None:
+            write_findings(config.findings, open_arrays(config.out, FORMAT)[0], source)
+        if not done:
+            earlier = appended_scores.open_earlier(old, source)
+            borrowed = None if config.gate is None else borrowed_gates(config.gate, source)
+            arrays, lines = appended_scores.append(earlier, source, borrowed, config.workers or None)
+            meta = _meta(config, source, earlier.meta["targets"], inputs, arrays)
+            save_arrays(config.out, arrays, meta | appended_scores.facts(earlier))
+            _report(config, source, arrays, {}, {})
+            for line in lines:
+                note(line)
+    return config.out
+
+
 def _check_config(config: Config) -> None:
     from prune.index.npz import open_arrays
     from prune.scores.feature_files import features_at
@@ -179,6 +219,8 @@ def _check_config(config: Config) -> None:
         raise InputError("--source: name at least one features file")
     for path in (*config.source, *config.targets, *config.leaks):
         features_at(path)
+    if config.append is not None:
+        open_arrays(need_file(config.append, "a scores file of `prune score`"), FORMAT)
     for path in config.dynamics:
         open_arrays(need_file(path, "dynamics.npz of `pretrain --dynamics`"), "winnow-dynamics/1")
     if not config.temperature > 0:
@@ -260,6 +302,7 @@ def _meta(
     inputs: dict[str, Any],
     arrays: dict[str, Any],
 ) -> dict[str, Any]:
+    from prune.scores.appended_scores import manifest_parts
     from prune.scores.feature_files import beside, order_fingerprint
 
     clusters = int(arrays["group"].max()) + 1 if "group" in arrays else 0
@@ -270,6 +313,7 @@ def _meta(
         "fingerprint": source.source,
         "manifest": beside(source.manifest, config.out),
         "order": source.order or order_fingerprint(source.manifest),
+        "parts": manifest_parts(source.manifest),
         "features": beside(source.path, config.out),
         "targets": targets,
         "surrogate": {k: source.model.get(k) for k in ("arch", "fingerprint")},
@@ -281,6 +325,8 @@ def _meta(
 def _report(
     config: Config, source: Features, arrays: dict[str, Any], agreed: dict[str, float], seeds: dict[str, float]
 ) -> None:
+    from prune.scores.findings import finding_counts, write_findings
+
     scores = ", ".join(name[7:] for name in arrays if name.startswith("sample/"))
     part = f" of {source.total}" if source.partial else ""
     note(f"{config.out}: {len(source)}{part} samples; {scores}")
@@ -295,79 +341,3 @@ def _report(
         note(f"{name}: k-means of two seeds agrees at {value:.2f} ({kind})")
     if config.findings is not None:
         write_findings(config.findings, arrays, source)
-
-
-_TOO_MANY_SUSPECTS = 0.2
-
-
-_FOUND_BY = ("", "features", "hash", "features and hash")
-
-
-def finding_counts(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Near-duplicates, leaks and suspected labels of a scores file, one line each."""
-    import numpy as np
-
-    lines = []
-    if "duplicate_of" in arrays:
-        copies = arrays["duplicate_of"]
-        originals = len(np.unique(copies[copies >= 0]))
-        by = np.asarray(arrays.get("duplicate_by", ()))
-        how = f", {int((by & 1 > 0).sum())} found by features, {int((by & 2 > 0).sum())} by hash" if len(by) else ""
-        lines.append(f"near-duplicates: {int((copies >= 0).sum())} copies of {originals} originals{how}")
-    for name, marked in arrays.items():
-        if name.startswith("leak/"):
-            lines.append(f"leaks: {int(marked.sum())} source images nearly duplicate an image of {name[5:]}")
-    if "looks_like" in arrays:
-        share = float(np.mean(arrays["looks_like"] >= 0))
-        lines.append(f"suspects: {int((arrays['looks_like'] >= 0).sum())} labels look wrong")
-        if share > _TOO_MANY_SUSPECTS:
-            lines.append(f"suspects: {share:.0%} of all labels is too many to be true: the surrogate is too weak")
-    return lines
-
-
-def write_findings(path: Path, arrays: Mapping[str, np.ndarray], source: Features) -> None:
-    """Write a CSV: kind (duplicate, leak, suspect), id, class, what it duplicates, leaks from or looks like, and by.
-
-    `by` is what found a duplicate (features, hash, both), and the suspicion of a suspect, of whom the strongest come
-    first.
-
-    Raises
-    ------
-    InputError
-        The source's manifest, which holds the ids, is not where the features file says.
-    """
-    import csv
-
-    import numpy as np
-
-    from prune.index.manifest import Manifest, manifest_exists
-
-    if not manifest_exists(source.manifest):
-        raise InputError(f"--findings: the source's manifest is not at {source.manifest}")
-    ids = Manifest.load(source.manifest).ids
-
-    def name(row: int | np.integer[Any]) -> str:
-        return bytes(ids[row]).decode(errors="replace")
-
-    with atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-
-        def write(*cells: str) -> None:
-            writer.writerow(map(csv_cell, cells))
-
-        write("kind", "id", "class", "of", "by")
-        if "duplicate_of" in arrays:
-            for row in np.flatnonzero(arrays["duplicate_of"] >= 0):
-                original = int(arrays["duplicate_of"][row])
-                by = _FOUND_BY[int(arrays["duplicate_by"][row])] if "duplicate_by" in arrays else "features"
-                write("duplicate", name(row), source.classes[source.label[row]], name(original), by)
-        for column, marked in arrays.items():
-            if column.startswith("leak/"):
-                for row in np.flatnonzero(marked):
-                    write("leak", name(row), source.classes[source.label[row]], column[5:], "features")
-        if "looks_like" in arrays:
-            rows = np.flatnonzero(arrays["looks_like"] >= 0)
-            suspicion = np.asarray(arrays.get("sample/suspicion", np.zeros(len(ids))))
-            for row in rows[np.argsort(-suspicion[rows], kind="stable")]:
-                looks = source.classes[arrays["looks_like"][row]]
-                write("suspect", name(row), source.classes[source.label[row]], looks, f"{suspicion[row]:.4f}")

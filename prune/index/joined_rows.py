@@ -23,7 +23,8 @@ class JoinedRows:
     parts : sequence of (n_p, ...) array
         At least one; may be memory-mapped.
     order : (n,) int64, optional
-        The row of the parts, one after another, that each row of the whole is; absent: they are in order.
+        The row of the parts, one after another, that each row of the whole is: all of them or some; absent: all, in
+        order.
     """
 
     def __init__(self, parts: Sequence[Any], order: np.ndarray | None = None) -> None:
@@ -44,7 +45,7 @@ class JoinedRows:
         return len(self.shape)
 
     def __len__(self) -> int:
-        return int(self.begins[-1])
+        return int(self.begins[-1]) if self.order is None else len(self.order)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

@@ -12,19 +12,27 @@ import numpy as np
 from prune.index.npz import open_arrays
 from prune.methods.gate import describe, gate_width, hold_open, passes
 from prune.runs.files import InputError, note, share_of
+from prune.scores.appended_scores import gate_state
 from prune.scores.domain import ALL, domain_scores
 from prune.scores.feature_files import Features, check_order
 
 
 def domain_gates(
-    source: Features, targets: Sequence[Features], seed: int, workers: int | None, *, tell: bool = True
+    source: Features,
+    targets: Sequence[Features],
+    seed: int,
+    workers: int | None,
+    *,
+    tell: bool = True,
+    growing: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Score the source by how much its images look like the targets, and find the gates' widths.
 
     Returns
     -------
-    arrays : dict of str to (n,) float32
-        "sample/domain" for all targets, "sample/domain/NAME" for each.
+    arrays : dict of str to float32 array
+        "sample/domain" for all targets, "sample/domain/NAME" for each, (n,); for a source that is `growing` also
+        "append/gate-mean" and the like, the models.
     gates : dict of str to dict
         The fields of `prune.methods.gate.Gate`, by the score's name.
     """
@@ -41,7 +49,8 @@ def domain_gates(
         gates[name] = {key: value for key, value in asdict(gate).items() if key != "odds"}
         if tell and (name == ALL or len(targets) > 1):
             note(describe(gate, "the targets" if name == ALL else name.removeprefix(f"{ALL}/")))
-    return {f"sample/{name}": values.astype("<f4") for name, values in found.source.items()}, gates
+    arrays = {f"sample/{name}": values.astype("<f4") for name, values in found.source.items()}
+    return (arrays | gate_state(found.models) if growing else arrays), gates
 
 
 def borrowed_gates(scores: Path, source: Features) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

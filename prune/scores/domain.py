@@ -53,12 +53,15 @@ class DomainScores:
         What each target image counts for, summing to 1: in `domain`, each target as a whole counts the same.
     ridges : dict of str to float
         The penalty that held-out log-loss chose, for each target.
+    models : Models
+        For `odds_of_new`; targets in the order given.
     """
 
     source: dict[str, np.ndarray]
     targets: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
     ridges: dict[str, float]
+    models: Models
 
 
 def domain_scores(
@@ -132,7 +135,27 @@ def domain_scores(
     for name in names:
         seen[f"{ALL}/{name}"] = each[name][f"{ALL}/{name}"]
         weights[f"{ALL}/{name}"] = np.full(len(targets[name]), 1 / len(targets[name]))
-    return DomainScores(found, seen, weights, {name: fits[name][1] for name in names})
+    return DomainScores(found, seen, weights, {name: fits[name][1] for name in names}, models)
+
+
+def odds_of_new(
+    features: np.ndarray, keys: np.ndarray, names: Sequence[str], models: Models, workers: int | None = None
+) -> dict[str, np.ndarray]:
+    """Log-odds of images that came after the models were fitted, (n,) float32 by `domain` and `domain/NAME`.
+
+    No model has seen them; each is scored by one alone, as the earlier images were, and its id decides by which.
+
+    Parameters
+    ----------
+    features : (n, d) float
+    keys : (n,) uint64
+    names : sequence of str
+        Targets, in the order in which the models were fitted.
+    models : Models
+    workers : int, optional
+    """
+    fold = (for_purpose(keys, "folds") % np.uint64(models.weights.shape[1])).astype(np.uint8)
+    return _named(names, _odds(features, fold, models, workers, "domain"))
 
 
 def area_under_curve(source: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> tuple[float, float]:
@@ -182,15 +205,15 @@ class _Basis:
     def rotated(self, side: _Side) -> _Side:
         return _Side(((side.features - self.mean) / self.deviation) @ self.axes, side.fold)
 
-    def models(self, weights: Sequence[np.ndarray]) -> _Models:
+    def models(self, weights: Sequence[np.ndarray]) -> Models:
         """Weights (t, folds, d + 1) of rotated features, the last the constant, as weights of plain ones."""
         stacked = np.stack(weights)
         plain = stacked[..., :-1] @ self.axes.T.astype(np.float64) / self.deviation
-        return _Models(self.mean, plain.astype(np.float32), stacked[..., -1].astype(np.float32))
+        return Models(self.mean, plain.astype(np.float32), stacked[..., -1].astype(np.float32))
 
 
 @dataclass(frozen=True)
-class _Models:
+class Models:
     """For each target and fold the weights (t, folds, d) of features less `mean` (d,), and the constants (t, folds)."""
 
     mean: np.ndarray
@@ -300,7 +323,7 @@ def _minimised(x: np.ndarray, sign: np.ndarray, ridge: float, spread: np.ndarray
     return np.asarray(scale * found.x)
 
 
-def _odds(features: np.ndarray, fold: np.ndarray, models: _Models, workers: int | None, what: str) -> np.ndarray:
+def _odds(features: np.ndarray, fold: np.ndarray, models: Models, workers: int | None, what: str) -> np.ndarray:
     """Log-odds of each row for each target by the model of its fold, (n, t) float32; NaN for rows not finite."""
     t, folds, d = models.weights.shape
     stacked = models.weights.reshape(t * folds, d).T.copy()

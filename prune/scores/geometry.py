@@ -43,12 +43,22 @@ def moderate(prototype: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
     classes lose no more than narrow ones. And its prototype is the median of each coordinate; ours is the class's mean,
     as in the paper's text, since a mean can be computed in one pass over the features.
     """
+    return from_median(prototype, labels, class_medians(prototype, labels, classes))
+
+
+def class_medians(prototype: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Median prototype distance of each class, (c,) float64; 0 for a class without samples."""
     medians = np.zeros(classes)
     order = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels, minlength=classes)
     for k, part in enumerate(np.split(prototype[order], np.cumsum(sizes)[:-1])):
         if len(part):
             medians[k] = np.median(part)
+    return medians
+
+
+def from_median(prototype: np.ndarray, labels: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """Distance of each sample's prototype distance to one of `class_medians`, that of its class; (n,) float32."""
     found: np.ndarray = np.abs(prototype - medians[labels]).astype(np.float32)
     return found
 

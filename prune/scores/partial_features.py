@@ -1,4 +1,4 @@
-"""Scores of a part of the source, brought to all of its rows: images without features score NaN."""
+"""Scores of a part of the source, brought to all of its rows: images that were not scored have NaN."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spread_rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray, total: int) 
     arrays : mapping of str to (m,) array
         Of `prune.scores.score_source`; class weights are passed on as they are. `duplicate_of` counts in `rows`.
     rows : (m,) int64
-        Rows of the source, ascending.
+        Rows of the source, each once.
     total : int
         Images of the source.
 
@@ -31,7 +31,7 @@ def spread_rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray, total: int) 
     InputError
         Clusters of a part: images without features belong to none.
     """
-    if len(rows) == total:
+    if np.array_equal(rows, np.arange(total)):
         return dict(arrays)
     if "group" in arrays:
         raise InputError("--clusters needs the features of all images of the source")

@@ -19,6 +19,7 @@ from prune.scores import (
     score_table,
     training_dynamics,
 )
+from prune.scores.appended_scores import class_state
 from prune.scores.chance_votes import linear_head, one_order, votes_against_chance
 from prune.scores.clusters import kmeans, nearest, rand_index, stream
 from prune.scores.ensemble import agreement
@@ -47,6 +48,7 @@ def score_source(
     keys: np.ndarray | None = None,
     unseen: np.ndarray | None = None,
     workers: int | None = None,
+    growing: bool = False,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Score one source by one surrogate.
 
@@ -67,6 +69,8 @@ def score_source(
         Random numbers of the samples for this seed (`prune.scores.sample_keys`); from their row numbers when absent.
     unseen : (n,) bool, optional
         Samples that the surrogate did not train on (`prune.scores.folds`); the scores of all others become NaN.
+    growing : bool
+        Also return "append/NAME", what `prune.scores.appended_scores` needs of the classes.
 
     Returns
     -------
@@ -107,6 +111,8 @@ def score_source(
             raise InputError(f"--also {row.also} needs --targets")
     scores = score_table.compute("features", given, also) | score_table.compute("targets", given, also)
     arrays |= {f"sample/{name}": values for name, values in scores.items()}
+    if growing:
+        arrays |= class_state(found.means, scores.get("prototype"), source.label)
     if "suspects" in also:
         if columns is None:
             raise InputError(f"--also suspects: {source.path}'s surrogate does not know the source's classes")
