@@ -216,8 +216,10 @@ def _over_samples(name: str) -> bool:
 def _scores(earlier: Earlier, source: Features, new: np.ndarray, workers: int | None) -> dict[str, np.ndarray]:
     """Scores of new rows from their own features and logits, and from the earlier class means, by array name."""
     features, labels = _some(source.features, new), source.label[new]
-    columns = source.columns(source.classes)
-    passed = one_pass(features, _some(source.logits, new), labels, len(source.classes), columns, workers)
+    columns, logits, summary = source.columns(source.classes), _some(source.logits, new), source.summary
+    if summary is not None:
+        summary = dataclasses.replace(summary, values=_some(summary.values, new))
+    passed = one_pass(features, logits, labels, len(source.classes), columns, workers, summary=summary)
     if not passed.finite:
         raise InputError(f"{source.path}: features or logits that are not finite; the surrogate has diverged")
     found = dict(passed.scores)

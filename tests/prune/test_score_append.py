@@ -13,6 +13,7 @@ from prune.index.npz import open_arrays, save_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.scores.domain import area_under_curve
 from prune.scores.feature_files import content_fingerprint, write_features
+from prune.scores.logit_summary import LogitSummary, summarised, summary_names
 from prune.scores.streaming import as_float16
 
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -24,9 +25,9 @@ OF_ONE_IMAGE = ("entropy", "margin", "least-confidence", "el2n", "grand")
 class Pool:
     """400 images of three classes, two thirds of them unlike the target; shards are written when they arrive."""
 
-    def __init__(self, root):
+    def __init__(self, root, *, summaries=False):
         rng = np.random.default_rng(0)
-        self.root, n = root, 400
+        self.root, self.summaries, n = root, summaries, 400
         self.labels = rng.integers(0, 3, n)
         turn = rng.permutation(n)  # shards hold ids out of order, and new ones come between earlier ones
         self.ids = np.array([b"%05d-%s.jpg" % (turn[i], b"x" * (i % 5)) for i in range(n)])
@@ -45,7 +46,11 @@ class Pool:
         labels = (self.labels[rows] if labels is None else labels).astype("i4")
         Manifest(ids, labels, small, small, small, digests, small.astype("u4"), CLASSES).save(manifest)
         out = self.root / f"features-{place}" / f"{name}.features.npz"
-        write_features(out, x, z, Manifest.load(manifest), manifest, model)
+        summary = None
+        if self.summaries and place != "t":
+            values = summarised(x, z, labels, np.arange(4))
+            summary = LogitSummary(summary_names(), values, np.zeros((17, 4), np.float32))
+        write_features(out, x, z, Manifest.load(manifest), manifest, model, summary=summary)
         return out
 
     def arrive(self, name, rows, place="pool", **other):
@@ -161,6 +166,15 @@ def test_features_of_earlier_shards_are_not_read(pool):
     (one, _), (other, _) = map(opened, (clean, pool.score(both, "blind", append=first)))
     for name, values in one.items():
         assert values.tobytes() == other[name].tobytes(), name
+
+
+def test_features_without_logits_are_appended_from_their_summary(pool, tmp_path):
+    (all_, _) = opened(pool.grown().whole)
+    small = Pool(tmp_path / "small", summaries=True)
+    first = small.score(small.arrive("first", np.arange(300)), "first", also=("prototype", "domain"))
+    new, _ = opened(small.score(small.arrive("second", np.arange(300, 400)), "second", append=first))
+    for name in OF_ONE_IMAGE:
+        assert new[f"sample/{name}"].tobytes() == all_[f"sample/{name}"].tobytes(), name
 
 
 def test_a_chain_of_shards_in_any_order_of_files_and_a_selection_that_says_so(pool):
