@@ -94,7 +94,7 @@ def open_inputs(scores: Path | None, manifest: Path | None) -> SelectionInputs:
         arrays, meta = open_arrays(need_file(scores, "a scores file of `prune score`"), "winnow-scores/1")
         fingerprints["scores"] = content_fingerprint(scores)
         if "appended" in meta:
-            fingerprints["appended"] = [one["scores"] for one in meta["appended"]]
+            fingerprints["appended"] = meta["appended"]
     place = _manifest_path(scores, meta, manifest)
     opened = _open_manifest(scores, meta, place)
     _check_lengths(scores, arrays, len(opened))

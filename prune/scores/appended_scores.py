@@ -122,6 +122,8 @@ def open_earlier(path: Path, source: Features) -> Earlier:
             f"{path}: holds no class means to append by (an older version wrote it, or it is of several surrogates, of "
             f"clusters or of a part of its source): {_AGAIN}, with another --out"
         )
+    if wrong := _wrong_in(arrays, meta):
+        raise InputError(f"{path}: {wrong} is not what `prune score` writes: {_AGAIN}, with another --out")
     if any(name.startswith("leak/") for name in arrays):
         raise InputError(f"{path}: marks leaks, and those among new images would be missed: {_AGAIN}")
     if meta.get("classes") != source.classes:
@@ -130,8 +132,6 @@ def open_earlier(path: Path, source: Features) -> Earlier:
         raise InputError(f"{source.path}: features by another surrogate than {path}'s: {_AGAIN}")
     if arrays[_MEANS].shape != (len(source.classes), source.features.shape[1]):
         raise InputError(f"{path}: has class means of another shape than {source.path}'s features: {_AGAIN}")
-    if wrong := _wrong_in(arrays, meta):
-        raise InputError(f"{path}: {wrong} is not what `prune score` writes: {_AGAIN}, with another --out")
     if source.partial:
         raise InputError(f"{source.path}: holds a part of its source's images; --append needs features of all")
     now = _manifest_of(source)
@@ -196,11 +196,20 @@ def facts(earlier: Earlier) -> dict[str, Any]:
 
 def _wrong_in(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
     """The first array or entry of the meta that is of another shape or type; '' where there is none."""
-    c, d = arrays[_MEANS].shape
-    for key, kind in (("targets", list), ("parts", dict), ("appended", list), ("scored_with", dict), ("gates", dict)):
-        if not isinstance(meta.get(key, kind()), kind):
+    lists, dicts = ("targets", "appended"), ("surrogate", "config", "scored_with", "parts", "gates", "votes")
+    for kind, keys in ((list, lists), (dict, dicts)):
+        for key in keys:
+            if not isinstance(meta.get(key, kind()), kind):
+                return f"the meta's {key}"
+    for key in ("config", "scored_with"):
+        if not isinstance(meta.get(key, {}).get("seed", 0), int):
             return f"the meta's {key}"
-    n, t = len(arrays["label"]), len(meta.get("targets", []))
+    for gate in meta.get("gates", {}).values():
+        if not isinstance(gate, dict) or not isinstance(gate.get("width", 1.0), (int, float)):
+            return "the meta's gates"
+    if arrays[_MEANS].ndim != 2:
+        return _MEANS
+    (c, d), n, t = arrays[_MEANS].shape, len(arrays["label"]), len(meta.get("targets", []))
     shapes = {_MEDIANS: (c,), _GATE["mean"]: (d,), _GATE["constants"]: (t, None), _GATE["weights"]: (t, None, d)}
     for name, values in arrays.items():
         shape = (n,) if _over_samples(name) else shapes.get(name, values.shape)
@@ -237,8 +246,9 @@ def _odds(
     workers: int | None,
 ) -> dict[str, np.ndarray]:
     """Domain scores of new rows, by the earlier models or from another file; empty where the earlier ones have none."""
-    own = all(place in earlier.arrays for place in _GATE.values())
-    if own or f"sample/{ALL}" not in earlier.arrays:
+    gated = f"sample/{ALL}" in earlier.arrays
+    own = gated and all(place in earlier.arrays for place in _GATE.values())
+    if own or not gated:
         if borrowed is not None:
             why = "has a gate of its own" if own else "has no gate"
             raise InputError(f"--gate: {earlier.path} {why}: leave it out, or {_AGAIN}")

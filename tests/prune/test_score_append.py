@@ -194,7 +194,7 @@ def test_a_chain_of_shards_in_any_order_of_files_and_a_selection_that_says_so(po
     selection.run(selection.Config(out, wednesday, keep=(0.2,)))
     index = PrunedIndex.load(out)
     assert len(index) == 80
-    assert index.provenance[-1]["inputs"]["appended"] == [name for name, _ in chain]
+    assert index.provenance[-1]["inputs"]["appended"] == meta["appended"]
 
 
 def test_the_same_command_again_is_up_to_date_and_another_earlier_file_is_not(pool, capsys):
@@ -279,6 +279,12 @@ def test_files_that_nothing_can_be_appended_to_are_refused(pool, capsys):
     assert "marks leaks" in said(leaks)
     assert "clusters" in said(pool.score(both, "clusters", clusters=3, also=("prototype",)))
     assert "absent.npz" in said(pool.root / "absent.npz")
+    broken = pool.root / "broken.scores.npz"
+    for facts in ({"surrogate": 3}, {"gates": {"domain": {"width": "wide"}}}, {"scored_with": {"seed": "x"}}):
+        save_arrays(broken, arrays, meta | facts)
+        assert f"the meta's {next(iter(facts))} is not what `prune score` writes" in said(broken)
+    save_arrays(broken, {**arrays, "sample/el2n": arrays["sample/el2n"][1:]}, meta)
+    assert "sample/el2n is not what `prune score` writes" in said(broken)
     other = pool.arrive("first", np.arange(400), "other", model={**MODEL, "fingerprint": "another"})
     assert "another surrogate" in said(first, other)
 
