@@ -20,7 +20,7 @@ import ray
 
 
 def main() -> int:
-    """Run a task for each shard that is not done; the exit code is 1 where one failed."""
+    """Run a task for each shard that is not done; the exit code is that of `_work`, or 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpus", type=float, default=4, help="cores of a task")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs of a task")
@@ -39,15 +39,32 @@ def main() -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends nothing to its makers
     here = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}  # for this machine alone
     ray.init(include_dashboard=False, log_to_driver=False, **here)
+    try:
+        return _work(config, tasks)
+    except KeyboardInterrupt:
+        print("interrupted; the same command runs what is not done", file=sys.stderr)
+        return 130
+    finally:
+        ray.shutdown()
+
+
+def _work(config: argparse.Namespace, tasks: dict[str, list[str]]) -> int:
+    """Run the tasks; 1 where some failed, 2 where the input is wrong, which no other attempt would mend."""
+    there = ray.cluster_resources()
+    for flag, name in (("cpus", "CPU"), ("gpus", "GPU")):
+        if (wanted := getattr(config, flag)) > (most := there.get(name, 0)):
+            print(f"--{flag} {wanted:g}: the whole cluster has {most:g}", file=sys.stderr)
+            return 2
     run = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus)(_run)
     waiting = {run.remote(command, os.getcwd()): name for name, command in tasks.items()}
     failed = 0
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         code, said = ray.get(done)
-        failed += bool(code)
         print(f"{waiting.pop(done)}: {said.strip().splitlines()[-1] if said.strip() else code}", flush=True)
-    ray.shutdown()
+        if code == 2:
+            return 2
+        failed += bool(code)
     print(f"{len(tasks) - failed} of {len(tasks)} shards are done" + ("; the same command retries" if failed else ""))
     return int(failed > 0)
 

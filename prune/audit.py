@@ -136,6 +136,11 @@ def _markdown(report: dict[str, Any]) -> str:
             cells += [_percent(row["expected_in_classes"])] if inside else []
             table.append([*cells, f"{row['p']:.2g}", row["beyond_doubt"]])
         lines += ["", f"## Kept by {_cell(column)}", "", *_table([*head, "p", "beyond doubt"], table)]
+        if (grouped := sum(row["size"] for row in rows)) < report["samples"]:
+            lines += ["", f"Of {grouped:,} images in a group; `at random` is their share, not that of all images."]
+        if inside:
+            said = "`in its classes`: what a random draw of as many of each class keeps. A share near it is due to the"
+            lines += ["", f"{said} classes, whatever is flagged."]
     for column, rows in report.get("agreement", {}).items():
         names = list(rows[0]["correlation"])
         table = []

@@ -51,6 +51,7 @@ def run(config: Config) -> Path:
     import numpy as np
 
     from prune.index.manifest import open_manifest
+    from prune.index.matching import shown
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
@@ -80,6 +81,9 @@ def run(config: Config) -> Path:
             listed, left = counted(len(gone), "listed id"), len(joined)
             joined = joined.without(gone)
             note(f"{config.out}: {left - len(joined)} of {listed} left out; `prune gone` checks what was made before")
+            if len(joined) == left and left:
+                first = f"{shown(gone[0])}; an id that is kept: {shown(joined.ids[0])}"
+                note(f"no listed id was kept; if that is a surprise, look at how they are spelt (first: {first})")
         if not len(joined):
             raise InputError(f"--how {config.how}: no sample would be kept; nothing is written")
         replace(joined, provenance=[*joined.provenance, step]).save(config.out)

@@ -78,7 +78,11 @@ def run(config: Config) -> Path:
         )
         for name, one in qualities.items():
             ends = f"{one.highest:.0%} of the highest and {one.lowest:.0%} of the lowest {config.keep:.0%} are found"
-            worth = "" if one.better else ": not predicted, that is no better than by chance"
+            worth = (
+                ""
+                if one.better
+                else f": not predicted, on {one.images} images that is not shown to be more than chance"
+            )
             note(
                 f"{name[7:]}: rank correlation {one.correlation:.2f} on {one.images} scored images left out, {ends} "
                 f"({one.by_chance:.0%} by chance){worth}"

@@ -96,14 +96,26 @@ def _deleted(config: Config) -> Deleted:
 
     ids = np.unique(read_ids(need_file(config.deleted, "a list of ids")))
     if config.source is None:
-        note("without --source the ids alone are searched for, and neither bytes nor pictures")
+        note(
+            "without --source the ids alone are searched for, neither bytes nor pictures, and nothing tells whether "
+            "they are spelt as in the source"
+        )
         return deleted_of(ids, None, None)
     manifest = open_manifest(config.source)
     only_manifest = config.exact or config.source.name.endswith(".manifest.npz")
     beton = None if only_manifest else open_dataset(config.source)
     found = deleted_of(ids, manifest, beton)
-    if lost := int((~np.isin(ids, manifest.ids)).sum()):
-        note(f"{counted(lost, 'listed id')} not in {config.source}: searched for by name alone")
+    unknown = ids[~np.isin(ids, manifest.ids)]
+    if len(unknown) == len(ids):
+        raise InputError(
+            f"{config.deleted}: none of its ids is in {config.source}, so that nothing would be proven; its first is "
+            f"{_shown(ids[0])}, the source's first is {_shown(bytes(manifest.ids[0]))}"
+        )
+    if len(unknown):
+        note(
+            f"{counted(len(unknown), 'listed id')} not in {config.source} (first: {_shown(unknown[0])}): searched for "
+            "by name alone, and a misspelt name is found nowhere"
+        )
     return found
 
 

@@ -264,6 +264,11 @@ def _warn(config: Config, one: _Selection, given: SelectionInputs, choice: Choic
 
     from prune.methods.decision import rules_of, votes_of
 
+    for name in dict.fromkeys(part.method.rank.partition(":")[0] for part in one.parts):
+        score = given.arrays.get(f"sample/{name}")
+        unknown = 0 if score is None else int(np.isnan(np.asarray(score)[choice.rows]).sum())
+        if unknown:
+            note(f"{one.out.name}: {unknown} of {len(choice.rows)} kept samples have no {name}, and follow all others")
     if config.method == "winnow" and config.quota is None and one.parts[0].method.quota == "votes-whole":
         note(
             "the scores file has no votes by chance, so votes are taken at their word: run `prune score` again for them"

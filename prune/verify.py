@@ -120,8 +120,15 @@ def _compared(config: Config, source: Dataset) -> tuple[Comparison, list[str]]:
     else:
         paths, labels = paths_and_classes(config.listing)
         names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], np.bytes_)
+    found = compare(plain_ids(names, config.root, config.separator), labels, source.manifest)
+    if labels is None and not found.both and all(len(name.split()) > 1 for name in names.tolist()):
+        # Paths with the class as a line's last word, as `prune write` reads them, too.
+        split = [name.rsplit(None, 1) for name in names.tolist()]
+        first = plain_ids(np.array([path for path, _ in split], np.bytes_), config.root, config.separator)
+        again = compare(first, [word.decode(errors="surrogateescape") for _, word in split], source.manifest)
+        if again.both:
+            return again, described(again, config.listing, first, source.manifest)
     names = plain_ids(names, config.root, config.separator)
-    found = compare(names, labels, source.manifest)
     return found, described(found, config.listing, names, source.manifest)
 
 

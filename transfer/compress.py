@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prune.data.dataset import Dataset
     from prune.models.networks import TrainedModel
     from transfer.compression.compression_loop import Compression
-    from transfer.compression.journal import Entry
+    from transfer.compression.journal import CompressionPlan, Entry
     from transfer.compression.preservation_versions import PreservationSet
     from transfer.compression.wider_tests import WiderTests
 
@@ -253,7 +253,6 @@ def _compression(
     from transfer.compression.acceptance import AcceptanceTest, Margins, predicted_classes, too_small_classes
     from transfer.compression.compression_loop import Compression
     from transfer.compression.importance import Importance
-    from transfer.compression.journal import CompressionPlan
     from transfer.compression.preservation_versions import open_preservation
     from transfer.compression.recovery_training import Recovery
     from transfer.evaluation.image_arrays import balanced_rows, predictor, read_with
@@ -283,7 +282,7 @@ def _compression(
         config.out,
         model.network,
         model.spec,
-        plan=CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps),
+        plan=_plan(config),
         test=AcceptanceTest(images, labels, original, classes, margins, wider, wider.values(labels, logits)),
         importance=Importance(config.importance, *ranked, model.spec, config.seed, ranks.device),
         recovery=Recovery(
@@ -312,6 +311,12 @@ def _wider_tests(config: Config, dataset: Dataset, preservation: PreservationSet
     return WiderTests(tuple(groups), config.ece_margin, metric, config.metric or "", config.metric_margin)
 
 
+def _plan(config: Config) -> CompressionPlan:
+    from transfer.compression.journal import CompressionPlan
+
+    return CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps)
+
+
 def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str, Any], images: int) -> None:
     """Write the result, and report where the compression ended."""
     from transfer.compression import journal
@@ -323,6 +328,8 @@ def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str,
     share = final["bytes"] / first["bytes"]
     images = first["what"].get("preserve", {}).get("images", images)
     note(f"{config.out}: ends with step {final['step']} at {share:.3f} of the size: {journal.describe(final)}")
+    if (text := journal.why_larger(entries, _plan(config))) is not None:
+        note(text)
     if doubtful := result["refused_within_one_error"]:
         note(
             f"{doubtful} of {result['rolled_back']} rejections are within one standard error of a margin: with "

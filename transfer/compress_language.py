@@ -29,7 +29,7 @@ from prune.runs.outputs import claim, finish
 
 if TYPE_CHECKING:
     from pretrain.distributed import Ranks
-    from transfer.compression.journal import Entry
+    from transfer.compression.journal import CompressionPlan, Entry
     from transfer.language.causal_lm import LanguageModel
     from transfer.language.language_steps import TextCompression
     from transfer.language.prompts import Prompts
@@ -135,7 +135,6 @@ def _run(config: Config) -> None:
 
 def _compression(config: Config, model: LanguageModel, text: Text, prompts: Prompts, ranks: Ranks) -> TextCompression:
     """Measure the original, and choose the windows that the steps need."""
-    from transfer.compression.journal import CompressionPlan
     from transfer.language.language_onnx import torch_logits
     from transfer.language.language_steps import TextCompression
     from transfer.language.likelihood_test import TextMargins, TextTest, measure
@@ -151,7 +150,7 @@ def _compression(config: Config, model: LanguageModel, text: Text, prompts: Prom
         config.out,
         model,
         config.model / "tokenizer.json",
-        plan=CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps),
+        plan=_plan(config),
         test=TextTest(held_out, prompts, margins, original),
         importance=TextImportance(config.importance, ranked, prompts, config.seed, ranks.device),
         recovery=TextRecovery(
@@ -170,6 +169,12 @@ def _compression(config: Config, model: LanguageModel, text: Text, prompts: Prom
     )
 
 
+def _plan(config: Config) -> CompressionPlan:
+    from transfer.compression.journal import CompressionPlan
+
+    return CompressionPlan(tuple(config.kinds), config.ratio, config.least, config.size, config.steps)
+
+
 def _finish(config: Config, entries: list[Entry], inputs: dict[str, Any]) -> None:
     """Write the exported model and the result, and report where the compression ended."""
     from transfer.compression import journal
@@ -185,6 +190,8 @@ def _finish(config: Config, entries: list[Entry], inputs: dict[str, Any]) -> Non
         f"{config.out}: ends with step {final['step']} at {parameters:.3f} of the parameters and {size:.3f} of the "
         f"bytes: {journal.describe(final)}"
     )
+    if (text := journal.why_larger(entries, _plan(config))) is not None:
+        note(text)
     note(f"{place}: for ONNX Runtime, fp32")
     for entry in entries:
         if entry["kind"] in journal.QUANTISING and entry["verdict"] == journal.ROLLED_BACK:

@@ -25,6 +25,7 @@ from prune.runs.outputs import claim
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
+    from transfer.continual.changing_budget import ChangingBudget
     from transfer.continual.stream_run import StreamSetting
 
 FORMAT = "winnow-stream-runs/1"
@@ -137,7 +138,6 @@ def _setting(config: Config) -> StreamSetting:
     """Check every flag that can be checked without reading images."""
     from pretrain.distributed import dtype_of
     from prune.byte_budget.codec_files import need_qualities, open_codec
-    from transfer.continual.changing_budget import ChangingBudget, read_schedule
     from transfer.continual.continual_inputs import learning_recipe
     from transfer.continual.exemplars import memory_bytes, need_rank
     from transfer.continual.stream_run import StreamSetting
@@ -178,7 +178,7 @@ def _setting(config: Config) -> StreamSetting:
         rank=config.rank,
         init=config.init,
         workers=config.workers,
-        budget=ChangingBudget(read_schedule(config.budget_schedule, side), config.budget_file, side),
+        budget=_budget(config, side),
         margin=config.margin,
         wrong_ranks=config.wrong_ranks,
         replay=config.replay,
@@ -215,3 +215,11 @@ def _publish(config: Config, made: dict[str, Any]) -> None:
             f"{entry['policy']}, {counted(entry['seeds'], 'seed')}, at most {entry['peak']:,} of {budget} bytes"
         ),
     )
+
+
+def _budget(config: Config, side: int) -> ChangingBudget:
+    """The budget that changes; a file without an amount is refused before a run begins, and tolerated from then on."""
+    from transfer.continual.changing_budget import ChangingBudget, read_schedule
+
+    found = ChangingBudget(read_schedule(config.budget_schedule, side), config.budget_file, side)
+    return found if config.out.exists() else found.checked()

@@ -132,7 +132,10 @@ def attach(table: FieldTable, manifest_place: Path, flag: str = "--fields") -> N
             f"image's is {shown(manifest.ids[0])}"
         )
     columns = {name: ["" if k < 0 else column[k] for k in rows.tolist()] for name, column in table.columns.items()}
+    before = fields_path(manifest_place).exists()
     save_fields(of_columns(columns), manifest, manifest_place)
+    done = "replaced by those of" if before else "written from"
+    note(f"{fields_path(manifest_place)}: {done} {table.place}: {', '.join(columns)}")
     if missing := int((rows < 0).sum()):
         note(f"{fields_path(manifest_place)}: {counted(missing, 'image')} of {len(rows)} not in {table.place}")
 

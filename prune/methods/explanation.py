@@ -188,7 +188,7 @@ class Explainer:
             passed = "it did not pass" if not gate["passed"] else "it passed"
             if gate["passed"] and (gate["odds"] is None or gate["odds"] < gate["least"]):
                 passed = "it passed all the same, for a floor, a protected class or --always"
-            lines.append(f"Its odds of looking like the targets ({gate['score']}) are {odds}; the gate is at "
+            lines.append(f"Its log odds of looking like the targets ({gate['score']}) are {odds}; the gate is at "
                          f"{gate['least']:.4g}: {passed}.")  # fmt: skip
         lines += _class_lines(found["class"], counts)
         for order in found["orders"]:

@@ -51,6 +51,10 @@ def test_what_thumbnails_tell_is_filled_in_said_and_selectable(case, capsys):
     index = str(case / "x.index.npz")
     scores = ["--scores", str(case / "bright.all.npz")]
     assert prune.main(["select", *scores, "--method", "el2n", "--keep", "0.5", "--out", index]) == 0
+    assert "have no el2n" not in capsys.readouterr().err
+    part = ["--scores", str(case / "bright.scores.npz"), "--method", "el2n", "--keep", "0.9"]
+    assert prune.main(["select", *part, "--out", str(case / "y.index.npz")]) == 0
+    assert "of 360 kept samples have no el2n, and follow all others" in capsys.readouterr().err
     assert extrapolated(case, "bright", "--neighbours", "4") == 2  # made with other settings
 
 
@@ -58,7 +62,7 @@ def test_what_is_no_better_than_chance_is_refused_with_code_1_and_nothing_is_wri
     with pytest.raises(AnswerIsNo) as ended:
         extrapolated(case, "chance")
     assert ended.value.code == 1
-    assert "no better than by chance" in capsys.readouterr().err
+    assert "not shown to be more than chance" in capsys.readouterr().err
     assert not (case / "chance.all.npz").exists()
 
 

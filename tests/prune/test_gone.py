@@ -173,3 +173,17 @@ def test_what_cannot_be_searched_is_an_error_and_never_clean(source, tmp_path, c
     assert ran("gone", source / "deleted.txt", *(tmp_path / word for word in words)) == 2
     error = capsys.readouterr().err
     assert message in error
+
+
+def test_a_list_of_which_the_source_knows_nothing_proves_nothing(source, tmp_path, capsys):
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text(f"photos/{GONE}\n")
+    capsys.readouterr()
+    assert ran("gone", wrong, source / "all.index.npz", "--source", source / "x.beton") == 2
+    said = capsys.readouterr()
+    assert "none of its ids is in" in said.err
+    assert "photos/cat/1.jpg" in said.err
+    assert "nothing is left" not in said.out
+    out = tmp_path / "y.index.npz"
+    assert ran("combine", source / "all.index.npz", wrong, "--how", "without", "--out", out) == 0
+    assert "no listed id was kept" in capsys.readouterr().err

@@ -81,6 +81,14 @@ def test_classes_of_a_table_are_compared_too_and_repeated_lines_counted(place, c
     assert "listed again: 1 name" in out
 
 
+def test_a_text_list_of_paths_and_classes_is_read_as_prune_write_reads_it(place, capsys):
+    lines = ["cat/1.png cat", "cat/2.png cat", "dog/1.gif dog", "dog/2.png cat"]
+    code, out = verified(place, capsys, "\n".join(lines))
+    assert code == 1
+    assert "4 images of 4 are in both, in the same order" in out
+    assert "of another class: 1 (first 'dog/2.png': 'dog' here, 'cat' there)" in out
+
+
 def test_a_listing_with_another_root_is_told_the_flag_that_mends_it(place, capsys):
     code, out = verified(place, capsys, "/data/im/cat/1.png\n/data/im/dog/2.png\n")
     assert (code, "give --root '/data/im'" in out) == (1, True)

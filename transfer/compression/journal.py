@@ -208,6 +208,19 @@ def summary(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
+def why_larger(entries: Sequence[Entry], plan: CompressionPlan) -> str | None:
+    """One line where a compression ended above its size, and which kinds it did not try; None where it got there."""
+    final = summary(entries)["final"]
+    share = final["params"] / entries[0]["params"]
+    if share <= plan.size * 1.005 or not set(plan.kinds) & set(SHRINKING):
+        return None
+    used_up = sum(entry["kind"] != "rollback" for entry in entries[1:]) >= plan.steps
+    untried = [kind for kind in plan.kinds if kind not in {entry["kind"] for entry in entries}]
+    why = f"--steps {plan.steps} are used up" if used_up else "no smaller step was accepted"
+    left = f"; {', '.join(untried)} not tried" if untried else ""
+    return f"--size {plan.size:g} is not reached ({share:.3f} of the parameters): {why}{left}"
+
+
 def describe(entry: Entry) -> str:
     """One tried step in words."""
     quality = f"perplexity {entry['perplexity']}" if "perplexity" in entry else f"accuracy {entry['accuracy']:.4f}"

@@ -60,6 +60,13 @@ class ChangingBudget:
         return found
 
 
+    def checked(self) -> ChangingBudget:
+        """The same; `InputError` when the file gives no amount before the stream begins, as a mistyped name."""
+        if self.file is not None:
+            _amount(self.file, self.side)
+        return self
+
+
 def _amount(place: Path, side: int) -> int:
     """The bytes that a budget file asks for; `InputError` when it is gone, cut, or no amount."""
     try:

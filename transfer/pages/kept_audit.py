@@ -128,7 +128,8 @@ def audit_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
         tables.append(
             {
                 "title": f"Kept by {column}",
-                "note": "More or fewer: the share differs from a random draw's beyond doubt (p below 0.05 after Holm).",
+                "note": "More or fewer: the share differs from a random draw's beyond doubt (p below 0.05 after Holm). "
+                "A share near that of a random draw in its classes is due to the classes.",
                 "table": ((*head, "Beyond doubt", *(["Surrogates agree"] if agreed else [])), body),
             }
         )

@@ -272,7 +272,7 @@ def _floor(floor: int | None, facts: SourceFacts, keep: float, why: list[str]) -
 
 
 def _next(asked: Sequence[str], facts: SourceFacts, beton: str, index: str, out: Path) -> list[str]:
-    recipe = "small-rn50" if facts.side <= SMALL_SIDE else "rn50-16ep"
+    recipe = "rn50-16ep" if facts.side > SMALL_SIDE else "tiny" if facts.images < FEW else "small-rn50"
     backbone = ["pretrain", "--beton", beton, "--index", index, "--recipe", recipe, "--out", str(out / "backbone")]
     source, *targets = asked
     study = ["transfer", "study", "--source", source, "--targets", *targets, "--recipe", recipe]

@@ -52,7 +52,7 @@ def refuse_other(history: Path, head: Mapping[str, Any], made: Mapping[str, Any]
     for name, words in _WORDS.items():
         if head["made"].get(name) != made[name]:
             pair = f"{head['made'].get(name)}, not {made[name]}"
-            raise InputError(f"{history}: was begun with {words} ({pair}); give another --history")
+            raise InputError(f"{history}: was begun with {words} ({pair}); give the same again, or another --history")
 
 
 def begin(

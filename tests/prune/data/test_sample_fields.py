@@ -56,10 +56,11 @@ def test_fields_lie_beside_the_manifest_and_change_neither_beton_nor_fingerprint
     assert open_fields(place / "plain.beton") is None
 
 
-def test_a_changed_table_is_taken_by_the_same_command_and_the_images_stay(place):
+def test_a_changed_table_is_taken_by_the_same_command_and_the_images_stay(place, capsys):
     before = (place / "x.beton").stat().st_mtime_ns
     (place / "t.csv").write_text(TABLE.replace("cat/1.png,cc-by-4.0,yes", "cat/1.png,cc-by-4.0,withdrawn"))
     assert written(place, "--fields", str(place / "t.csv")) == 0
+    assert "x.fields.npz: replaced by those of" in capsys.readouterr().err
     assert open_fields(place / "x.beton").counted()["consent"]["withdrawn"] == 1
     assert (place / "x.beton").stat().st_mtime_ns == before
     assert written(place) == 0  # without a table they stay
@@ -120,6 +121,9 @@ def test_shards_have_their_fields_in_the_order_of_the_ids(place):
         ("id,licence\n", "has no rows"),
         ("id,licence\ncat/0.png,x\ncat/0.png,y\n", "1 id in two rows, first 'cat/0.png'"),
         ("id,licence\n/data/cat/0.png,x\n", "none of its ids is an image here"),
+        ("id,licence,licence\ncat/0.png,x,y\n", "two columns are called 'licence'"),
+        ("id,licence,consent\ncat/0.png,x\n", "line 2 has another number of cells than the header's 3"),
+        ("id,licence\ncat/0.png,cc0, or so\n", "line 2 has another number of cells than the header's 2"),
     ],
 )
 def test_tables_that_cannot_be_meant_are_refused(place, capsys, text, words):

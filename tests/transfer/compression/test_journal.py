@@ -66,6 +66,20 @@ def test_the_number_of_steps_is_bounded():
     assert journal.next_trial(lines_of(("channels", 1, 90)), CompressionPlan(steps=1)) is None
 
 
+def test_a_compression_that_ends_above_its_size_says_why_and_what_it_did_not_try():
+    plan = CompressionPlan(("channels", "inner", "int8"), size=0.5, steps=2)
+    used_up = journal.why_larger(lines_of(("channels", 1, 80), ("channels", 0, 64)), plan)
+    assert used_up == (
+        "--size 0.5 is not reached (0.800 of the parameters): --steps 2 are used up; inner, int8 not tried"
+    )
+    tried = lines_of(("channels", 0, 80), ("inner", 0, 80), ("int8", 1, 100))
+    assert journal.why_larger(tried, PLAN) == (
+        "--size 0.5 is not reached (1.000 of the parameters): no smaller step was accepted"
+    )
+    assert journal.why_larger(lines_of(("channels", 1, 50), ("int8", 0, 50)), PLAN) is None
+    assert journal.why_larger(lines_of(("int8", 1, 100)), CompressionPlan(("int8",), size=0.5)) is None
+
+
 def test_a_journal_is_read_back_as_it_was_written(tmp_path):
     assert journal.read_journal(tmp_path) == []
     lines = lines_of(("channels", 1, 80))

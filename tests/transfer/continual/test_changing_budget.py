@@ -129,3 +129,14 @@ def test_the_last_good_budget_holds_while_the_file_is_gone_cut_or_negative(tmp_p
     assert error.count("\n") == 1
     place.write_text("3kB")
     assert budget.at(100, now, 100) == 3000
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"lots"])
+def test_a_file_without_an_amount_is_refused_before_a_stream_begins(tmp_path, content):
+    place = tmp_path / "budget"
+    if content is not None:
+        place.write_bytes(content)
+    with pytest.raises(InputError, match=r"--budget-file .*budget: "):
+        ChangingBudget((), place, SIDE).checked()
+    place.write_text("500kB\n")
+    assert ChangingBudget((), place, SIDE).checked().at(0, 10**6, 0) == 500_000
