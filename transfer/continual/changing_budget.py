@@ -59,7 +59,6 @@ class ChangingBudget:
             return now
         return found
 
-
     def checked(self) -> ChangingBudget:
         """The same; `InputError` when the file gives no amount before the stream begins, as a mistyped name."""
         if self.file is not None:
