@@ -99,6 +99,8 @@ def _to_wandb(
         raise InputError(
             f"--tracker wandb: {str(error).splitlines()[0]}; WANDB_MODE=offline keeps the run on this machine"
         ) from None
+    finally:
+        wandb.teardown()  # its service is a process of its own
     note(f"{where}: {len(tables)} tables, {len(curves)} curves, {len(figures)} figures")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from prune.runs.experiment_tracker import markdown, send
 
@@ -33,11 +34,21 @@ def test_weights_and_biases_keeps_tables_and_figures_on_this_machine_when_it_is_
     figure = "<svg xmlns='http://www.w3.org/2000/svg'><text>front</text></svg>"
     send("wandb", tmp_path, "pets", TABLES, CURVES, {"study/wide": figure})
     assert "1 tables, 1 curves, 1 figures" in capsys.readouterr().err
+    assert not [one for one in children() if "wandb" in one]
     (media,) = tmp_path.glob("wandb/offline-run-*/files/media")
     (table,) = (media / "table").rglob("classes_*.table.json")
     assert json.loads(table.read_text())["data"] == [["cat | <b>dog</b>", "3"], ["newt", "0"]]
     (page,) = (media / "html").rglob("*.html")
     assert page.read_text() == figure
+
+
+def children() -> list[str]:
+    """Command lines of this process's children."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found.append(Path(f"/proc/{child}/cmdline").read_bytes().decode())
+    return found
 
 
 def test_no_cell_of_a_table_becomes_markup():
