@@ -88,28 +88,53 @@ def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             network.set_submodule(name, _Mean())
     images = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # two, since a batch of one becomes a constant
+    whole = _Normalised(network, spec["mean"], spec["std"], passes(spec) == 2).eval()
+    proto = exported(whole, images, ({0: torch.export.Dim("n")},), (INPUT, OUTPUT), str(spec["arch"]))
+    _tidy(proto)
+    set_metadata(proto, spec, "fp32")
+    return save(proto, path)
+
+
+def exported(
+    network: nn.Module, example: torch.Tensor, shapes: Any, names: tuple[str, str], architecture: str
+) -> onnx.ModelProto:
+    """What torch's exporter makes of a network with one input and one output.
+
+    Parameters
+    ----------
+    network : nn.Module
+    example : Tensor
+        An input.
+    shapes : Any
+        Which of its dimensions may vary, as `torch.export` takes them.
+    names : (str, str)
+        Of the input and the output in the file.
+    architecture : str
+        For the message.
+
+    Raises
+    ------
+    InputError
+        The exporter cannot write it.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                _Normalised(network, spec["mean"], spec["std"], passes(spec) == 2).eval(),
-                (images,),
+                network,
+                (example,),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("n")},),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                dynamic_shapes=shapes,
+                input_names=[names[0]],
+                output_names=[names[1]],
                 external_data=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(
-                f"{spec['arch']} cannot be written as ONNX: {str(error).strip().splitlines()[0]}"
-            ) from None
-    proto = program.model_proto  # type: ignore[union-attr]
-    _tidy(proto)
-    set_metadata(proto, spec, "fp32")
-    return save(proto, path)
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"{architecture} cannot be written as ONNX: {first}") from None
+    return program.model_proto  # type: ignore[union-attr]
 
 
 def _tidy(proto: onnx.ModelProto) -> None:

@@ -12,7 +12,6 @@ import json
 import logging
 import statistics
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +25,7 @@ from onnxruntime import quantization as ort
 from torch import nn
 
 from prune.runs.files import InputError
-from transfer.compression.onnx_model import save
+from transfer.compression.onnx_model import exported, save
 from transfer.language.causal_lm import context_of
 from transfer.language.likelihood_test import Logits
 
@@ -77,25 +76,8 @@ def export_language_model(network: nn.Module, spec: Mapping[str, Any], path: Pat
     plain.config._attn_implementation = "eager"  # type: ignore[union-attr]
     tokens = torch.arange(8).view(2, 4) % int(spec["config"]["vocab_size"])
     shapes = {"tokens": {0: torch.export.Dim("n", min=1), 1: torch.export.Dim("t", min=1)}}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            program = torch.onnx.export(
-                _Plain(plain).eval(),
-                (tokens,),
-                dynamo=True,
-                dynamic_shapes=shapes,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                external_data=False,
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(
-                f"{spec['architecture']} cannot be written as ONNX: {str(error).strip().splitlines()[0]}"
-            ) from None
-    proto = program.model_proto  # type: ignore[union-attr]
+    with torch.no_grad():
+        proto = exported(_Plain(plain).eval(), tokens, shapes, (INPUT, OUTPUT), str(spec["architecture"]))
     _tidy(proto)
     _describe(proto, spec, "fp32", (), weights)
     save(proto, path)
