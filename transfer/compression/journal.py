@@ -92,13 +92,18 @@ def next_trial(entries: Sequence[Entry], plan: CompressionPlan) -> Trial | None:
         # A quantised network cannot be shrunk any more; fewer bits may follow.
         quantised = [one["kind"] for one in entries if one["step"] == base and one["kind"] in QUANTISING]
         kind = max([kind, *(plan.kinds.index(name) + 1 for name in quantised)])
-    small = entries[base]["params"] <= plan.size * entries[0]["params"] * 1.005
+    small = _is_small(entries, base, plan)
     while kind < len(plan.kinds) and small and plan.kinds[kind] in SHRINKING:
         kind, ratio = kind + 1, plan.ratio
     if kind >= len(plan.kinds) or len(entries) > plan.steps:
         return None
     name = plan.kinds[kind]
     return Trial(len(entries), base, name, ratio if name in SHRINKING else None)
+
+
+def _is_small(entries: Sequence[Entry], step: int, plan: CompressionPlan) -> bool:
+    """Whether a step has the size at which shrinking ends, to within half a percent of it."""
+    return bool(entries[step]["params"] <= plan.size * entries[0]["params"] * 1.005)
 
 
 def current_step(entries: Sequence[Entry]) -> int:
@@ -210,10 +215,10 @@ def summary(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def why_larger(entries: Sequence[Entry], plan: CompressionPlan) -> str | None:
     """One line where a compression ended above its size, and which kinds it did not try; None where it got there."""
-    final = summary(entries)["final"]
-    share = final["params"] / entries[0]["params"]
-    if share <= plan.size * 1.005 or not set(plan.kinds) & set(SHRINKING):
+    current = current_step(entries)
+    if _is_small(entries, current, plan) or not set(plan.kinds) & set(SHRINKING):
         return None
+    share = entries[current]["params"] / entries[0]["params"]
     used_up = sum(entry["kind"] != "rollback" for entry in entries[1:]) >= plan.steps
     untried = [kind for kind in plan.kinds if kind not in {entry["kind"] for entry in entries}]
     why = f"--steps {plan.steps} are used up" if used_up else "no smaller step was accepted"

@@ -73,17 +73,22 @@ def expected(tasks: Sequence[Task], out: Path, others: Sequence[Path]) -> set[st
         except InputError:
             continue
         for task in tasks:
-            twin = theirs.get(task.name)
-            if task.stage in STAGES and twin is not None and _command(task, out) == _command(twin, other):
-                found |= {task.name} if is_done(twin, other) else set()
+            if task.stage in STAGES and _twin(task, theirs, out, other) is not None:
+                found.add(task.name)
     return found
+
+
+def _twin(task: Task, theirs: Mapping[str, Task], out: Path, other: Path) -> Task | None:
+    """The task of another study that has ended with the same command; None where there is none."""
+    twin = theirs.get(task.name)
+    same = twin is not None and _command(task, out) == _command(twin, other) and is_done(twin, other)
+    return twin if same else None
 
 
 def _made_the_same(task: Task, tasks: Mapping[str, Task], out: Path, other: Path) -> bool:
     """Whether another study has ended this task with the same command on the same inputs."""
     theirs = {one.name: one for one in read_plan(other)}
-    twin = theirs.get(task.name)
-    if twin is None or _command(task, out) != _command(twin, other) or not is_done(twin, other):
+    if (twin := _twin(task, theirs, out, other)) is None:
         return False
     _check_whole(twin, other)
     return all(
