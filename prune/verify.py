@@ -120,15 +120,19 @@ def _compared(config: Config, source: Dataset) -> tuple[Comparison, list[str]]:
     else:
         paths, labels = paths_and_classes(config.listing)
         names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], np.bytes_)
-    found = compare(plain_ids(names, config.root, config.separator), labels, source.manifest)
-    if labels is None and not found.both and all(len(name.split()) > 1 for name in names.tolist()):
-        # Paths with the class as a line's last word, as `prune write` reads them, too.
+    listed = [(names, labels)]
+    if labels is None and all(len(name.split()) > 1 for name in names.tolist()):
+        # Or paths with the class as a line's last word, as `prune write` reads them, too.
         split = [name.rsplit(None, 1) for name in names.tolist()]
-        first = plain_ids(np.array([path for path, _ in split], np.bytes_), config.root, config.separator)
-        again = compare(first, [word.decode(errors="surrogateescape") for _, word in split], source.manifest)
-        if again.both:
-            return again, described(again, config.listing, first, source.manifest)
-    names = plain_ids(names, config.root, config.separator)
+        words = [word.decode(errors="surrogateescape") for _, word in split]
+        listed.append((np.array([path for path, _ in split], np.bytes_), words))
+    read = []
+    for names, labels in listed:
+        names = plain_ids(names, config.root, config.separator)
+        read.append((compare(names, labels, source.manifest), names))
+        if read[-1][0].both:
+            break
+    found, names = read[-1] if read[-1][0].both else read[0]
     return found, described(found, config.listing, names, source.manifest)
 
 
