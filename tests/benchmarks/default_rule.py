@@ -20,7 +20,10 @@ from pathlib import Path
 
 import mixed_pool as pool
 import numpy as np
+from pool_arms import POOL, TARGETS
 from published import END, REMARKS, made_here, publish
+
+from prune.runs.files import read_json
 
 SOURCES = ("pool", "cifar100")
 METHODS: dict[str, tuple[str, ...]] = {
@@ -77,9 +80,9 @@ def prepare(data: Path, out: Path, source: str) -> None:
     if source == "pool":
         images = out / "pool"
         if not images.is_dir():
-            pool.draw_pool(data, images, pool.POOL)
+            pool.draw_pool(data, images, POOL)
     pool.command("prune", "write", "--images", images, "--out", out / "data/pool.beton", "--side", 32, "--page-mib", 2)
-    for target in pool.TARGETS:
+    for target in TARGETS:
         parts = out / f"parts/{target}"
         if not parts.is_dir():
             split(data / target / "train", parts, target)
@@ -109,7 +112,7 @@ def scores_of(seed: int, out: Path) -> Path:
     pool.scores_of("cascade", seed, out)
     features, place = out / f"features/cascade-s{seed}", out / f"scores/all-s{seed}.npz"
     source = ("--source", features / "pool.features.npz")
-    targets = ("--targets", *(features / f"{target}.train.features.npz" for target in pool.TARGETS))
+    targets = ("--targets", *(features / f"{target}.train.features.npz" for target in TARGETS))
     gate = ("--gate", out / f"scores/gate-s{seed}.npz")
     also = ("--also", "prototype", "duplicates", "influence", "affinity", "zcore")
     pool.command("prune", "score", *source, *targets, *gate, *also, "--seed", seed, "--out", place)
@@ -176,8 +179,12 @@ def _by_length(end: str) -> tuple[float, float]:
 
 def _accuracies(out: Path, name: str, seeds: Sequence[int]) -> dict[int, float]:
     """Mean over the targets by seed, of what has been run."""
-    found = {seed: pool.accuracy(out, name, [seed])[0] for seed in seeds}
-    return {seed: value for seed, value in found.items() if value == value}
+    found = {}
+    for seed in seeds:
+        places = [out / f"probes/{name}-s{seed}/{target}/result.json" for target in TARGETS]
+        if all(place.is_file() for place in places):
+            found[seed] = float(100 * np.mean([read_json(place)["value"] for place in places]))
+    return found
 
 
 if __name__ == "__main__":

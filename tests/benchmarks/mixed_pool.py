@@ -20,112 +20,25 @@ import argparse
 import random
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
+from pool_arms import ARMS, EPOCHS, POOLS, SURROGATES, TARGETS, Arm
+from pool_table import Measured, measured, points, tables
 from published import END, REMARKS, made_here, publish
 
 from prune.index.pruned_index import PrunedIndex
-from prune.runs.files import read_json
-from prune.scores.feature_files import open_features
-from transfer.pages.compute_figure import Point, write_compute_figure
+from transfer.pages.compute_figure import write_compute_figure
 
-POOL = {"cifar100": 200, "digits": 1500, "hwdb100": 150, "glyphs": 300}
-"""Images a class that the drawn pool takes of each set."""
-POOLS = {"drawn": POOL, "whole": dict.fromkeys(POOL, 10**6), "cifar100": {"cifar100": 10**6}}
-"""Images a class of each set by the name of the pool; all where there are fewer."""
-TARGETS = ("cifar10", "flowers5", "gtsrb")
-EPOCHS = 4.0
-"""Epochs of 100 % of the pretraining."""
-LADDER = (0.22, 0.38, 0.75, 1.0, 1.12)
-"""Lengths of the training on all data, as shares of 100 %, each with a whole schedule."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to spend compute: what is kept, by which scores, and for how many passes.
-
-    Attributes
-    ----------
-    says : str
-        The arm in words.
-    keep : float
-        Share of the pool.
-    passes : float
-        Epochs over what is kept, as a multiple of `EPOCHS`.
-    select : tuple of str
-        Flags of `prune select`; none: all data.
-    scores : str
-        Which scores file: "" (none), "pool" (a surrogate of a tenth of the pool), "gate" (thumbnails alone), or
-        "cascade" and "cheap" (a surrogate of what passed the gate, at 10 % and 2.5 % of the pretraining).
-    """
-
-    says: str
-    keep: float
-    passes: float
-    select: tuple[str, ...] = ()
-    scores: str = ""
-
-
-_OLD = ("--quota", "votes-whole", "--rank", "el2n/entropy:bottom", "--trim", "0.25")
-_INSIDE = ("--gate", "auto", "--method", "random")
-_LM = ("--gate", "auto", "--method", "dp4tl-lm")
-_OLD_GATED = ("--gate", "auto", *_OLD)
-_EVIDENCE = ("--method", "evidence")
-_WINNOW = ("--method", "winnow")
-ARMS = {
-    **{f"full-{share:g}": Arm("all data", 1.0, share) for share in LADDER},
-    "random-0.25": Arm("random", 0.25, 1, ("--method", "random")),
-    "dp4tl-lm-0.25": Arm("`dp4tl-lm`, no gate", 0.25, 1, ("--method", "dp4tl-lm"), "pool"),
-    "whole-classes-0.25": Arm("whole classes by votes, easiest three quarters, no gate", 0.25, 1, _OLD, "pool"),
-    "gate-0.25": Arm("gate, random inside", 0.25, 1, _INSIDE, "gate"),
-    "gate-0.15": Arm("gate, random inside", 0.15, 1, _INSIDE, "gate"),
-    "gate-0.15x3": Arm("gate, random inside", 0.15, 3, _INSIDE, "gate"),
-    "whole-gated-0.25": Arm("gate, whole classes by votes, easiest three quarters", 0.25, 1, _OLD_GATED, "cascade"),
-    "whole-gated-0.15": Arm("gate, whole classes by votes, easiest three quarters", 0.15, 1, _OLD_GATED, "cascade"),
-    "whole-gated-0.15x3": Arm("gate, whole classes by votes, easiest three quarters", 0.15, 3, _OLD_GATED, "cascade"),
-    "lm-0.15": Arm("gate, `dp4tl-lm` inside", 0.15, 1, _LM, "cascade"),
-    "lm-0.15x3": Arm("gate, `dp4tl-lm` inside", 0.15, 3, _LM, "cascade"),
-    "lm-0.1": Arm("gate, `dp4tl-lm` inside", 0.1, 1, _LM, "cascade"),
-    "lm-0.1x3": Arm("gate, `dp4tl-lm` inside", 0.1, 3, _LM, "cascade"),
-    "lm-cheap-0.15": Arm("gate, `dp4tl-lm` inside, surrogate of 2.5 %", 0.15, 1, _LM, "cheap"),
-    "fm-0.15": Arm("gate, `dp4tl-fm` inside", 0.15, 1, ("--gate", "auto", "--method", "dp4tl-fm"), "cascade"),
-    "evidence-0.05": Arm("`evidence`", 0.05, 1, _EVIDENCE, "cascade"),
-    "evidence-0.1": Arm("`evidence`", 0.1, 1, _EVIDENCE, "cascade"),
-    "evidence-0.1x3": Arm("`evidence`", 0.1, 3, _EVIDENCE, "cascade"),
-    "evidence-0.15": Arm("`evidence`", 0.15, 1, _EVIDENCE, "cascade"),
-    "evidence-0.15x3": Arm("`evidence`", 0.15, 3, _EVIDENCE, "cascade"),
-    "evidence-0.25": Arm("`evidence`", 0.25, 1, _EVIDENCE, "cascade"),
-    "evidence-0.15x2": Arm("`evidence`", 0.15, 2, _EVIDENCE, "cascade"),
-    "evidence-cheap-0.15x2": Arm("`evidence`, surrogate of 2.5 %", 0.15, 2, _EVIDENCE, "cheap"),
-    "evidence-cheap-0.1x2": Arm("`evidence`, surrogate of 2.5 %", 0.1, 2, _EVIDENCE, "cheap"),
-    "evidence-cheap-0.1": Arm("`evidence`, surrogate of 2.5 %", 0.1, 1, _EVIDENCE, "cheap"),
-    "evidence-cheap-0.15": Arm("`evidence`, surrogate of 2.5 %", 0.15, 1, _EVIDENCE, "cheap"),
-    "winnow-0.05": Arm("`winnow`", 0.05, 1, _WINNOW, "cascade"),
-    "winnow-0.1": Arm("`winnow`", 0.1, 1, _WINNOW, "cascade"),
-    "winnow-0.1x3": Arm("`winnow`", 0.1, 3, _WINNOW, "cascade"),
-    "winnow-0.15": Arm("`winnow`", 0.15, 1, _WINNOW, "cascade"),
-    "winnow-0.15x3": Arm("`winnow`", 0.15, 3, _WINNOW, "cascade"),
-    "winnow-cheap-0.05": Arm("`winnow`, surrogate of 2.5 %", 0.05, 1, _WINNOW, "cheap"),
-    "winnow-cheap-0.1": Arm("`winnow`, surrogate of 2.5 %", 0.1, 1, _WINNOW, "cheap"),
-    "winnow-cheap-0.1x2": Arm("`winnow`, surrogate of 2.5 %", 0.1, 2, _WINNOW, "cheap"),
-    "winnow-cheap-0.1x3": Arm("`winnow`, surrogate of 2.5 %", 0.1, 3, _WINNOW, "cheap"),
-    "gate-0.1": Arm("gate, random inside", 0.1, 1, _INSIDE, "gate"),
-    "gate-0.1x2": Arm("gate, random inside", 0.1, 2, _INSIDE, "gate"),
-    "gate-0.15x2": Arm("gate, random inside", 0.15, 2, _INSIDE, "gate"),
-    "gate-0.2": Arm("gate, random inside", 0.2, 1, _INSIDE, "gate"),
-    "gate-0.07x3": Arm("gate, random inside", 0.07, 3, _INSIDE, "gate"),
-    "gate-0.25x2": Arm("gate, random inside", 0.25, 2, _INSIDE, "gate"),
-    "gate-0.1x3": Arm("gate, random inside", 0.1, 3, _INSIDE, "gate"),
-    "influence-0.15": Arm("gate, `influence` inside", 0.15, 1, ("--gate", "auto", "--method", "influence"), "cascade"),
-    "domain-0.15": Arm("highest domain odds", 0.15, 1, ("--method", "gate"), "gate"),
+SAYS = {
+    "drawn": ("A mixed pool of 60,200 images, a third of them natural", ""),
+    "whole": ("A mixed pool of 189,431 images, a quarter of them natural", " --pool whole"),
+    "cifar100": ("One source of 50,000 natural images, CIFAR-100", " --pool cifar100"),
+    "tiny": ("quarter-width ResNet-18", ""),
+    "half-rn18": ("half-width ResNet-18 (the surrogate is of quarter width)", " --recipe half-rn18"),
 }
-SURROGATES = {"pool": 0.1, "cascade": 0.1, "cheap": 0.025}
-"""Training of each kind of surrogate, as a share of 100 % of the pretraining."""
+"""Pools and recipes in words, and their flags."""
 
 
 def main() -> None:
@@ -133,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="none: write the table of what there is")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[""], help="arms whose names begin so")
     parser.add_argument("--pool", choices=tuple(POOLS), default="drawn")
     parser.add_argument("--recipe", default="tiny", help="of the backbone; the surrogate is always `tiny`")
@@ -145,13 +58,37 @@ def main() -> None:
             for name, arm in ARMS.items():
                 if name.startswith(tuple(options.only)):
                     run(name, arm, seed, options.out, options.recipe)
-    text = table(options.out, options.seeds, options.pool, options.recipe)
+    found = measured(options.out, ARMS, options.seeds)
+    text = page(found, options.pool, options.recipe)
     if options.results:
         publish(options.results, text)
         title = f"{SAYS[options.pool][0].split(', ')[0]}; {SAYS[options.recipe][0].split(' (')[0]}"
-        drawn = points(options.out, options.seeds)
-        write_compute_figure(options.results.with_suffix(".svg"), drawn, title=title, accuracy="mean probe accuracy %")
+        place = options.results.with_suffix(".svg")
+        write_compute_figure(place, points(found), title=title, accuracy="mean probe accuracy %")
     print(text)
+
+
+def page(found: Measured, pool: str, recipe: str) -> str:
+    """The page as Markdown, of what has been run."""
+    lines = [
+        f"# {SAYS[pool][0]}",
+        "",
+        f"{made_here()}.",
+        f"`python tests/benchmarks/mixed_pool.py --data data --out runs/pool{SAYS[pool][1]}{SAYS[recipe][1]} --results "
+        "RESULTS.md`",
+        "",
+        f"Linear probes, mean of cifar10, flowers5 and gtsrb; {SAYS[recipe][0]}; shares are of four epochs of",
+        "all data; ± is the standard deviation over seeds, brackets hold 95 % intervals over seeds and test images.",
+        "*to all data*: points above all data at 100 %; *within 2 points*: whether that is shown, for all arms at once",
+        "(Holm). *speed-up*: the compute that all data need for the same accuracy over the arm's, with the cost of",
+        "surrogate and features at 1, 3 and 10 uses of the index.",
+        "",
+        REMARKS,
+        END,
+        "",
+        *tables(found),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def command(*arguments: object) -> None:
@@ -255,124 +192,6 @@ def probe(out: Path, name: str, seed: int, model: Path) -> None:
         pair = ("--train", out / f"data/{target}.train.beton", "--test", out / f"data/{target}.test.beton")
         place = out / f"probes/{name}-s{seed}/{target}"
         command("transfer", "probe", "--model", model, *pair, "--loader", "torch", "--out", place)
-
-
-def accuracy(out: Path, name: str, seeds: Sequence[int]) -> tuple[float, float, int]:
-    """Mean over targets and seeds, standard deviation over seeds (NaN for one), and how many seeds there are."""
-    each = []
-    for seed in seeds:
-        places = [out / f"probes/{name}-s{seed}/{target}/result.json" for target in TARGETS]
-        if all(place.is_file() for place in places):
-            each.append(100 * np.mean([read_json(place)["value"] for place in places]))
-    if not each:
-        return float("nan"), float("nan"), 0
-    return float(np.mean(each)), float(np.std(each, ddof=1)) if len(each) > 1 else float("nan"), len(each)
-
-
-def overhead(arm: Arm, out: Path, seeds: Sequence[int]) -> float:
-    """Compute of surrogate and features, as a share of 100 % of the pretraining; a gate on thumbnails needs none."""
-    if arm.scores in ("", "gate"):
-        return 0.0
-    rungs = {share: spent(out / f"models/full-{share:g}-s{seeds[0]}") for share in LADDER}
-    whole = next((cost / share for share, cost in rungs.items() if cost == cost), float("nan"))
-    model = out / f"models/surrogate-{arm.scores}-s{seeds[0]}"
-    features = out / f"features/{arm.scores}-s{seeds[0]}"
-    images = len(open_features(features / "pool.features.npz"))
-    per_image = read_json(model / "provenance.json")["flops_per_sample"] / 3  # a forward pass is a third
-    return (spent(model) + images * per_image) / whole
-
-
-def spent(model: Path) -> float:
-    """FLOPs of one pretraining; NaN where it has not been run."""
-    if not (model / "DONE").is_file():
-        return float("nan")
-    facts = read_json(model / "provenance.json")
-    return float(facts["flops_per_sample"]) * float(facts["samples"])
-
-
-def points(out: Path, seeds: Sequence[int]) -> list[Point]:
-    """Points of the figure: total compute with one use, accuracy, and an interval of two standard errors."""
-    found = []
-    for name, arm in ARMS.items():
-        value, deviation, count = accuracy(out, name, seeds)
-        if not count or "no gate" in arm.says:
-            continue
-        spread = 2 * deviation / count**0.5 if count > 1 else float("nan")
-        ends = (value - spread, value + spread) if spread == spread else (None, None)
-        compute = arm.keep * arm.passes + overhead(arm, out, seeds)
-        found.append(Point(arm.says.replace("`", ""), compute, value, *ends, f"keep {arm.keep:g}, {arm.passes:g} x"))
-    counts = Counter(point.curve for point in found)
-    return [point for point in found if counts[point.curve] > 1 or point.curve == "random"]
-
-
-def needs(value: float, ladder: Sequence[tuple[float, float]]) -> tuple[float, str]:
-    """The share at which all data reach an accuracy, by linear interpolation; outside the ladder a bound.
-
-    Parameters
-    ----------
-    value : float
-    ladder : sequence of (share, accuracy)
-        Ascending shares; accuracies are made monotone.
-
-    Returns
-    -------
-    float, str
-        The share, and "" or how it is bounded ("at least ", "at most ").
-    """
-    shares, reached = np.array([s for s, _ in ladder]), np.maximum.accumulate([a for _, a in ladder])
-    if value > reached[-1]:
-        return float(shares[-1]), "at least "
-    if value < reached[0]:
-        return float(shares[0]), "at most "
-    return float(np.interp(value, reached, shares)), ""
-
-
-SAYS = {
-    "drawn": ("A mixed pool of 60,200 images, a third of them natural", ""),
-    "whole": ("A mixed pool of 189,431 images, a quarter of them natural", " --pool whole"),
-    "cifar100": ("One source of 50,000 natural images, CIFAR-100", " --pool cifar100"),
-    "tiny": ("quarter-width ResNet-18", ""),
-    "half-rn18": ("half-width ResNet-18 (the surrogate is of quarter width)", " --recipe half-rn18"),
-}
-"""Pools and recipes in words, and their flags."""
-
-
-def table(out: Path, seeds: Sequence[int], pool: str, recipe: str) -> str:
-    """The table as Markdown, of what has been run."""
-    ladder = [(share, accuracy(out, f"full-{share:g}", seeds)[0]) for share in LADDER]
-    ladder = [(share, value) for share, value in ladder if value == value]
-    lines = [
-        f"# {SAYS[pool][0]}",
-        "",
-        f"{made_here()}.",
-        f"`python tests/benchmarks/mixed_pool.py --data data --out runs/pool{SAYS[pool][1]}{SAYS[recipe][1]} --results "
-        "RESULTS.md`",
-        "",
-        f"Linear probes, mean of cifar10, flowers5 and gtsrb; {SAYS[recipe][0]}; shares are of four epochs of",
-        "all data. *needs*: the share at which all data reach the arm's accuracy. *speed-up*: that share over its",
-        "own, with the cost of surrogate and features at 1, 3 and 10 uses of the index.",
-        "",
-        REMARKS,
-        END,
-        "",
-        "| arm | keep | pretraining | seeds | accuracy | needs | speed-up, 1 use | 3 uses | 10 uses |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, arm in ARMS.items():
-        value, deviation, count = accuracy(out, name, seeds)
-        if not count:
-            continue
-        share = arm.keep * arm.passes
-        reached = f"{value:.1f}" if count == 1 else f"{value:.1f} ± {deviation:.1f}"
-        row = [arm.says, f"{arm.keep:g}", f"{share:.0%}", str(count), reached]
-        if arm.select and ladder:
-            needed, bound = needs(value, ladder)
-            extra = overhead(arm, out, seeds)
-            row += [f"{bound}{needed:.0%}", *(f"{bound}{needed / (share + extra / uses):.1f}" for uses in (1, 3, 10))]
-        else:
-            row += [""] * 4
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
