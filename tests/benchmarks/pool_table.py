@@ -218,8 +218,8 @@ def _headlines(found: Measured) -> list[str]:
                 if np.nanmean(runs.values[row]) >= enough and (gain := speed_up(runs, row, cost, ladder)) is not None
             ]
             best = max(near, key=lambda one: one[0].value, default=None)
-            line += f"; above nine tenths of their accuracy ({100 * enough:.1f}) at most "
-            line += "no arm" if best is None else f"{_factor(best[0], 2)}, {_arm(found, best[1])}"
+            line += f"; above nine tenths of their accuracy ({100 * enough:.1f}) "
+            line += "no arm" if best is None else f"at most {_factor(best[0], 2)}, {_arm(found, best[1])}"
         lines += [line + ".", ""]
     return lines[:-1]
 
