@@ -93,6 +93,10 @@ ARMS = {
     "gate-0.1x3": Arm("gate, random inside", 0.1, 3, _INSIDE, "gate"),
     "influence-0.15": Arm("gate, `influence` inside", 0.15, 1, ("--gate", "auto", "--method", "influence"), "cascade"),
     "domain-0.15": Arm("highest domain odds", 0.15, 1, ("--method", "gate"), "gate"),
+    "mix-0.15": Arm(
+        "gate, half by `dp4tl-lm`, half random", 0.15, 1, ("--gate", "auto", "--mix", "lm:0.5,random:0.5"), "cascade"
+    ),
+    "random-0.15": Arm("random", 0.15, 1, ("--method", "random")),
 }
 SURROGATES = {"pool": 0.1, "cascade": 0.1, "cheap": 0.025}
 """Training of each kind of surrogate, as a share of 100 % of the pretraining."""
