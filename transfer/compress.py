@@ -61,7 +61,7 @@ class Config:
     least: float = 0.04
     """Smallest ratio that is tried before the next kind of step."""
     steps: int = 30
-    """Largest number of steps tried."""
+    """Largest number of steps tried; attempts that find nothing to remove, and rollbacks, do not count."""
     importance: Literal["data", "magnitude", "random"] = "data"
     """How channels are ranked: gradients and activations on the target's images, norms of weights, or at random."""
     importance_images: int = 512

@@ -59,7 +59,7 @@ class Config:
     least: float = 0.04
     """Smallest ratio that is tried before the next kind of step."""
     steps: int = 30
-    """Largest number of steps tried."""
+    """Largest number of steps tried; attempts that find nothing to remove, and rollbacks, do not count."""
     importance: Literal["text", "magnitude", "random"] = "text"
     """How heads and channels are ranked: gradients and activations on the text, norms of weights, or at random."""
     importance_windows: int = 256

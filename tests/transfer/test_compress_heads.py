@@ -131,7 +131,7 @@ def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinn
     assert layers == [{"blocks.1.attn", "blocks.0.mlp.fc1", "blocks.1.mlp.fc1"}] * 2
     # The other kinds leave heads alone in such a run: whole ones go, or none.
     shutil.rmtree(tmp_path / "run")
-    compress.run(config(case, tmp_path / "run", kinds=("heads", "channels"), recovery_epochs=0.0, least=0.25, steps=7))
+    compress.run(config(case, tmp_path / "run", kinds=("heads", "channels"), recovery_epochs=0.0, least=0.25, steps=6))
     lines = journal.read_journal(tmp_path / "run")
     assert {line["kind"] for line in lines[1:]} == {"heads", "channels"}
     counts, widths, spec = heads(tmp_path / "run")
@@ -139,6 +139,8 @@ def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinn
     assert spec["widths"]["blocks.0.attn.qkv"][0] == 24
     nothing = [line for line in lines if line["reason"] == "nothing is left to remove at this ratio"]
     assert [line["kind"] for line in nothing] == ["heads"]
+    assert [line for line in lines if not line.get("counted", True)] == nothing
+    assert journal.tried(lines) == 6
 
 
 @pytest.mark.parametrize(

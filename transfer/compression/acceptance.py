@@ -6,7 +6,7 @@ It compares predictions with labels, whether a torch network, an int8 file or a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,10 @@ class Decision:
     beyond: float | None
     tests: tuple[dict[str, Any], ...] = ()
     broke: tuple[int, ...] = ()
+
+    def nothing_removed(self) -> Decision:
+        """The rejection of a step that found nothing to remove, whatever the test says of the network."""
+        return replace(self, accepted=False, reason="nothing is left to remove at this ratio", beyond=None)
 
 
 def predicted_classes(logits: np.ndarray) -> np.ndarray:

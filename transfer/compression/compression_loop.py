@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,8 @@ def _try(compression: Compression, trial: Trial) -> Entry:
             heads=heads_of(compression.plan.kinds),
         )
         decision = test.decide(predictor(model, spec, recovery.ranks.device))
-        if what.get("layers") == {}:
-            decision = replace(decision, accepted=False, reason="nothing is left to remove at this ratio", beyond=None)
+        if journal.removed_nothing(what):
+            decision = decision.nothing_removed()
     final = scratch / "model"
     final.mkdir(exist_ok=True)
     networks.save_model(final, model, spec)
@@ -170,6 +170,7 @@ def _entry(
         "reason": decision.reason,
         "files": journal.file_digests(directory),
         "seconds": round(seconds, 3),
+        **journal.uncounted(journal.removed_nothing(what)),
     }
 
 

@@ -48,7 +48,7 @@ class CompressionPlan:
     size : float
         Share of the original's parameters at which shrinking ends.
     steps : int
-        Largest number of steps tried.
+        Largest number of steps tried; see `tried`.
     """
 
     kinds: tuple[str, ...] = ("channels", "inner", "int8")
@@ -95,10 +95,29 @@ def next_trial(entries: Sequence[Entry], plan: CompressionPlan) -> Trial | None:
     small = _is_small(entries, base, plan)
     while kind < len(plan.kinds) and small and plan.kinds[kind] in SHRINKING:
         kind, ratio = kind + 1, plan.ratio
-    if kind >= len(plan.kinds) or len(entries) > plan.steps:
+    if kind >= len(plan.kinds) or tried(entries) >= plan.steps:
         return None
     name = plan.kinds[kind]
     return Trial(len(entries), base, name, ratio if name in SHRINKING else None)
+
+
+def tried(entries: Sequence[Entry]) -> int:
+    """How many steps count towards the largest number: not the original, nor an entry with "counted": false.
+
+    That mark is on attempts that found nothing to remove and on rollbacks by hand. Journals of older versions do not
+    have it; there both count, so that such a run resumes as it would have.
+    """
+    return sum(entry.get("counted", True) for entry in entries[1:])
+
+
+def removed_nothing(what: Mapping[str, Any]) -> bool:
+    """Whether a shrinking step, of which an entry's "what" says this, found nothing that it may remove."""
+    return what.get("removed") == []
+
+
+def uncounted(so: bool) -> dict[str, bool]:
+    """What an entry has in addition where it does not count; see `tried`."""
+    return {"counted": False} if so else {}
 
 
 def _is_small(entries: Sequence[Entry], step: int, plan: CompressionPlan) -> bool:
@@ -168,6 +187,7 @@ def _is_sound(entry: Entry) -> bool:
         and all(type(n) is int and 0 <= n < max(step, 1) for n in (entry["base"], what["to"] if by_hand else 0))
         and removed_parts.is_sound(what.get("removed", []))
         and isinstance(entry.get("approved"), bool | None)
+        and isinstance(entry.get("counted", True), bool)
         and all(_is_test(one) for one in entry.get("tests", ()))
         and all(type(one) is int and one >= 0 for one in entry.get("broke", ()))
         and _names_a_set(what.get("preserve"))
@@ -219,7 +239,7 @@ def why_larger(entries: Sequence[Entry], plan: CompressionPlan) -> str | None:
     if _is_small(entries, current, plan) or not set(plan.kinds) & set(SHRINKING):
         return None
     share = entries[current]["params"] / entries[0]["params"]
-    used_up = sum(entry["kind"] != "rollback" for entry in entries[1:]) >= plan.steps
+    used_up = tried(entries) >= plan.steps
     untried = [kind for kind in plan.kinds if kind not in {entry["kind"] for entry in entries}]
     why = f"--steps {plan.steps} are used up" if used_up else "no smaller step was accepted"
     left = f"; {', '.join(untried)} not tried" if untried else ""
@@ -235,8 +255,9 @@ def describe(entry: Entry) -> str:
 
 
 def reason(entry: Entry) -> str:
-    """Why a step was accepted or rolled back, and whether a person approved it."""
-    return str(entry["reason"]) + ("; approved by a person" if entry.get("approved") is True else "")
+    """Why a step was accepted or rolled back, whether a person approved it, and whether it counts towards --steps."""
+    uncounted = "; does not count towards --steps" if not entry.get("counted", True) else ""
+    return str(entry["reason"]) + ("; approved by a person" if entry.get("approved") is True else "") + uncounted
 
 
 def step_directory(run: Path, step: int) -> Path:

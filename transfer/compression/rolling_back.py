@@ -34,7 +34,8 @@ def roll_back(run: Path, to: int, why: str = "by hand") -> None:
     before = journal.current_step(entries)
     if before == to:
         return note(f"{run}: its model is that of step {to} already")
-    entry = {**entries[to], "step": len(entries), "base": to, "kind": "rollback"}
+    entry = {key: value for key, value in entries[to].items() if key != "approved"}
+    entry |= {"step": len(entries), "base": to, "kind": "rollback", **journal.uncounted(True)}
     entries.append({**entry, "what": {"to": to}, "reason": f"{why}, from step {before}", "seconds": 0.0})
     journal.write_journal(run, entries)
     if (run / "result.json").exists():

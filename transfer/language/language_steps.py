@@ -132,8 +132,7 @@ def _shrink(
     }
     if not lost:
         decision, measured = compression.test.decide(language_onnx.torch_logits(network))
-        reason = "nothing is left to remove at this ratio"
-        return (replace(decision, accepted=False, reason=reason, beyond=None), measured), what
+        return (decision.nothing_removed(), measured), what
     head_removal.remove(network, found, stays)
     compression.recovery.train(network, trial.step, scratch)
     return compression.test.decide(language_onnx.torch_logits(network)), what
@@ -211,6 +210,7 @@ def _entry(
         "reason": decision.reason,
         "files": journal.file_digests(directory),
         "seconds": round(seconds, 3),
+        **journal.uncounted(journal.removed_nothing(what)),
     }
 
 

@@ -66,6 +66,34 @@ def test_the_number_of_steps_is_bounded():
     assert journal.next_trial(lines_of(("channels", 1, 90)), CompressionPlan(steps=1)) is None
 
 
+def test_attempts_that_find_nothing_to_remove_and_rollbacks_by_hand_use_up_no_steps():
+    plan = CompressionPlan(("channels", "inner"), ratio=0.2, least=0.05, size=0.5, steps=2)
+    lines = lines_of(*[("channels", 0, 100)] * 3, ("inner", 1, 90), ("rollback", 0 + 1, 100))
+    for line in (*lines[1:4], lines[5]):
+        line["counted"] = False
+    assert journal.tried(lines) == 1
+    assert journal.next_trial(lines, plan) == Trial(6, 0, "inner", 0.1)
+    assert journal.next_trial([*lines, {**lines[4], "step": 6, "verdict": ROLLED_BACK}], plan) is None
+    assert "--steps 2 are used up" not in str(journal.why_larger(lines, plan))
+    assert journal.reason({"reason": "nothing is left", "counted": False}) == (
+        "nothing is left; does not count towards --steps"
+    )
+
+
+def test_in_the_journal_of_an_older_version_every_entry_counts_so_that_it_resumes_as_it_would_have():
+    lines = lines_of(*[("channels", 0, 100)] * 3, ("inner", 1, 90), ("rollback", 0 + 1, 100))
+    assert journal.tried(lines) == 5
+    assert journal.next_trial(lines, CompressionPlan(("channels", "inner"), least=0.05, size=0.5, steps=5)) is None
+    more = journal.next_trial(lines, CompressionPlan(("channels", "inner"), least=0.05, size=0.5, steps=6))
+    assert more == Trial(6, 0, "inner", 0.1)
+
+
+def test_a_mark_that_is_no_bool_is_no_entry():
+    line = lines_of(("channels", 0, 100))[1]
+    assert journal.is_entry({**line, "counted": False})
+    assert not journal.is_entry({**line, "counted": 0})
+
+
 def test_a_compression_that_ends_above_its_size_says_why_and_what_it_did_not_try():
     plan = CompressionPlan(("channels", "inner", "int8"), size=0.5, steps=2)
     used_up = journal.why_larger(lines_of(("channels", 1, 80), ("channels", 0, 64)), plan)
