@@ -136,6 +136,26 @@ def current_step(entries: Sequence[Entry]) -> int:
     return base
 
 
+def kept_steps(entries: Sequence[Entry]) -> list[Entry]:
+    """The original and the accepted steps that the run's current model consists of, each built on the one before."""
+    found, step = [], current_step(entries)
+    while step:
+        found.append(entries[step])
+        step = entries[step]["base"]
+    return [entries[0], *reversed(found)]
+
+
+def undone_steps(entries: Sequence[Entry]) -> dict[int, int]:
+    """Accepted steps that the current model does not contain, each with the rollback that took it out."""
+    found: dict[int, int] = {}
+    for at, entry in enumerate(entries):
+        if entry["kind"] == "rollback":
+            before, after = ({one["step"] for one in kept_steps(entries[: at + more])} for more in (0, 1))
+            found |= dict.fromkeys(before - after, at)
+            found = {step: by for step, by in found.items() if step not in after}
+    return dict(sorted(found.items()))
+
+
 def accepted_steps(entries: Sequence[Entry]) -> list[int]:
     """Steps that a rollback can go to."""
     return [entry["step"] for entry in entries if entry["verdict"] == ACCEPTED and entry["kind"] != "rollback"]
@@ -217,7 +237,7 @@ def write_journal(run: Path, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:
-    """What result.json records of a journal."""
+    """What result.json records of a journal: figures and accepted steps are those of the current model."""
     final = entries[current_step(entries)]
     text = "perplexity" in final
     return {
@@ -227,8 +247,9 @@ def summary(entries: Sequence[Entry]) -> dict[str, Any]:
         "original": entries[0],
         "final": final,
         "step": final["step"],
-        "accepted": len(accepted_steps(entries)) - 1,
-        "rolled_back": sum(entry["verdict"] == ROLLED_BACK for entry in entries),
+        "accepted": len(kept_steps(entries)) - 1,
+        "undone": list(undone_steps(entries)),
+        "rolled_back": sum(entry["verdict"] == ROLLED_BACK and entry.get("counted", True) for entry in entries),
         "refused_within_one_error": sum(0 < (entry.get("beyond") or 0) <= 1 for entry in entries),
     }
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prune.runs.files import counted
 from transfer.compression import journal
 from transfer.compression.journal import ACCEPTED, ROLLED_BACK, Entry
 from transfer.compression.removed_parts import layer_texts
@@ -56,23 +57,25 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]
     sections = [
         Section(
             "Accuracy against size and latency",
-            "Accuracy on the preservation set, from the original (right) through every step that was kept to the last.",
+            "Accuracy on the preservation set, from the original (right) through every step of the current model.",
             against,
         ),
         Section(
             "The compression journal",
-            "Size after each step. A step that was rolled back is a spike down to the size that it tried.",
+            "Size after each step. A step that its test rolled back is a spike down to the size that it tried; a "
+            "rollback by hand is a step up.",
             sizes,
         ),
         Section(
             "Margins used",
-            "The part of its margin that each tried step used, overall and for the class nearest to its margin. Above "
+            "The part of its margin that each tried step used, overall and for the class nearest to its margin, "
+            "whether or not the current model contains the step. Above "
             "100 % the acceptance test rejects the step; below 0 accuracy was gained.",
             used,
         ),
     ]
     table = (HEADER, [step_texts(name, line, lines) for name, (lines, _) in runs.items() for line in lines])
-    note = "Classes nearest to their margin at the last step that was kept. " + " ".join(
+    note = "Classes nearest to their margin in the current model. " + " ".join(
         f"{name}: {nearest_text(lines, config)}." for name, (lines, config) in runs.items()
     )
     removed = [row for name, (lines, _) in runs.items() for line in lines for row in removed_texts(name, line)]
@@ -110,7 +113,6 @@ def outcome_sentences(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any
 
 def _outcome(lines: Sequence[Entry]) -> str:
     first, final = lines[0], lines[journal.current_step(lines)]
-    rejected = sum(line["verdict"] == ROLLED_BACK for line in lines)
     points = 100 * (final["accuracy"] - first["accuracy"])
     times = ""
     if first["latency_ms"] and final["latency_ms"]:
@@ -118,23 +120,29 @@ def _outcome(lines: Sequence[Entry]) -> str:
     quality = f"{points:+.1f} points on the preservation set"
     if "perplexity" in final:
         quality = f"perplexity {first['perplexity']} to {final['perplexity']} on held-out text"
-    return (
-        f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {quality}; "
-        f"{len(journal.accepted_steps(lines)) - 1} steps accepted, {rejected} rolled back"
-    )
+    text = f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {quality}; {_counts(lines)}"
+    back = any(line["kind"] == "rollback" for line in lines)
+    return f"the model of step {final['step']}: {text}" if back else text
 
 
-def kept_steps(lines: Sequence[Entry]) -> list[Entry]:
-    """Entries from the original to the last step that was kept, each built on the one before."""
-    found, step = [], journal.current_step(lines)
-    while step:
-        found.append(lines[step])
-        step = lines[step]["base"]
-    return [lines[0], *reversed(found)]
+def _counts(lines: Sequence[Entry]) -> str:
+    """How many steps the model consists of, and what became of the others."""
+    rejected = [line for line in lines if line["verdict"] == ROLLED_BACK]
+    empty = sum(not line.get("counted", True) for line in rejected)
+    parts = [
+        f"{counted(len(journal.kept_steps(lines)) - 1, 'step', 'steps')} accepted",
+        f"{len(rejected) - empty} rolled back",
+    ]
+    if undone := journal.undone_steps(lines):
+        named = ", ".join(map(str, undone))
+        parts.append(f"{counted(len(undone), 'accepted step', 'accepted steps')} ({named}) undone by a later rollback")
+    if empty:
+        parts.append(f"{counted(empty, 'attempt', 'attempts')} with nothing to remove")
+    return ", ".join(parts)
 
 
 def nearest_classes(lines: Sequence[Entry], config: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
-    """Classes nearest to their margin at the last step that was kept: name, points lost, share of the margin.
+    """Classes nearest to their margin in the current model: name, points lost, share of the margin.
 
     The share is None without a margin, and where the margin is 0. Of equal losses the earlier class comes first.
     """
@@ -160,12 +168,14 @@ def nearest_text(lines: Sequence[Entry], config: Mapping[str, Any]) -> str:
 
 def step_texts(name: str, line: Entry, lines: Sequence[Entry]) -> list[str]:
     """Texts of one step for the columns of `HEADER`."""
-    if line["kind"] == "rollback":
-        return [f"{name} {line['step']}", "rollback", *[""] * 8, line["verdict"], line.get("reason", "by hand")]
-    ratio, used = line["what"].get("ratio"), line["class_used"]
+    ratio, used, kind, verdict = line["what"].get("ratio"), line["class_used"], line["kind"], line["verdict"]
+    if kind == "rollback":  # the figures are those of the step whose model came back
+        kind, verdict = f"rollback to step {line['what']['to']}", ""
+    elif (by := journal.undone_steps(lines).get(line["step"])) is not None:
+        verdict = f"{verdict}, undone by {by}"
     return [
         f"{name} {line['step']}",
-        line["kind"],
+        kind,
         f"{ratio:.3g}" if ratio else "",
         f"{100 * line['params'] / lines[0]['params']:.1f}",
         f"{line['bytes'] / 1e6:.2f}",
@@ -174,7 +184,7 @@ def step_texts(name: str, line: Entry, lines: Sequence[Entry]) -> list[str]:
         f"{100 * line['accuracy']:.2f}",
         line["nearest"] if line["step"] else "",
         f"{100 * used:.0f}" if used is not None and line["step"] else "",
-        line["verdict"],
+        verdict,
         journal.reason(line) if line["step"] else set_text(line),
     ]
 
@@ -215,7 +225,7 @@ def removed_texts(name: str, line: Entry) -> list[list[str]]:
 
 def _kept_values(lines: Sequence[Entry], key: str, *, absolute: bool = False) -> list[float]:
     whole = 1 if absolute else lines[0][key] / 100
-    return [(line[key] or 0) / whole for line in kept_steps(lines)]
+    return [(line[key] or 0) / whole for line in journal.kept_steps(lines)]
 
 
 def _curves(
@@ -223,7 +233,7 @@ def _curves(
 ) -> list[Curve]:
     found = []
     for name, (lines, _) in runs.items():
-        y = [100 * line["accuracy"] for line in kept_steps(lines)]
+        y = [100 * line["accuracy"] for line in journal.kept_steps(lines)]
         found.append(Curve(name, _kept_values(lines, key, absolute=absolute), y, [0.0] * len(y)))
     return found
 

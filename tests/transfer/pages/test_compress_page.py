@@ -42,10 +42,46 @@ def run(tmp_path):
     return place
 
 
+BACK = {**LINES[1], "step": 5, "base": 1, "kind": "rollback", "what": {"to": 1}, "reason": "by hand, from step 4"}
+
+
 def test_kept_steps_are_the_chain_from_the_original_without_what_was_rolled_back():
-    assert [one["step"] for one in compress_page.kept_steps(LINES)] == [0, 1, 3, 4]
-    by_hand = {**LINES[1], "step": 5, "base": 1, "kind": "rollback", "what": {"to": 1}}
-    assert [one["step"] for one in compress_page.kept_steps([*LINES, by_hand])] == [0, 1]
+    assert [one["step"] for one in journal.kept_steps(LINES)] == [0, 1, 3, 4]
+    assert [one["step"] for one in journal.kept_steps([*LINES, BACK])] == [0, 1]
+    assert journal.undone_steps(LINES) == {}
+    assert journal.undone_steps([*LINES, BACK]) == {3: 5, 4: 5}
+    more = [
+        line(6, 1, "channels", 500, "accepted", 0.8),
+        {**LINES[0], "step": 7, "kind": "rollback", "what": {"to": 0}},
+    ]
+    assert journal.undone_steps([*LINES, BACK, *more]) == {1: 7, 3: 5, 4: 5, 6: 7}
+    again = {**LINES[3], "step": 6, "base": 3, "kind": "rollback", "what": {"to": 3}}
+    assert journal.undone_steps([*LINES, BACK, again]) == {4: 5}
+
+
+def test_after_a_rollback_the_page_shows_the_model_that_came_back_and_which_steps_it_undid():
+    lines = [*LINES, {**BACK, "counted": False}]
+    said = compress_page.outcome_sentences({"pets": (lines, {})})
+    # Step 1: 2,400 of 4,000 bytes, 10.00 ms against 6.00; steps 3 and 4 are no part of it.
+    assert said == (
+        "pets: the model of step 1: 60.0 % of the size, 1.7x as fast, +0.0 points on the preservation set; 1 step "
+        "accepted, 1 rolled back, 2 accepted steps (3, 4) undone by a later rollback."
+    )
+    rows = [compress_page.step_texts("pets", one, lines) for one in lines]
+    verdicts = ["accepted", "accepted", "rolled-back", "accepted, undone by 5", "accepted, undone by 5", ""]
+    assert [row[-2] for row in rows] == verdicts
+    assert rows[5][1] == "rollback to step 1"
+    assert rows[5][3:8] == rows[1][3:8]
+    assert rows[5][-1] == "by hand, from step 4; does not count towards --steps"
+    result = journal.summary(lines)
+    assert (result["step"], result["accepted"], result["undone"], result["rolled_back"]) == (1, 1, [3, 4], 1)
+
+
+def test_attempts_that_found_nothing_to_remove_are_no_rollbacks():
+    empty = line(5, 4, "channels", 450, "rolled-back", 0.74, reason="nothing is left", counted=False)
+    assert "3 steps accepted, 1 rolled back, 1 attempt with nothing to remove" in compress_page.outcome_sentences(
+        {"pets": ([*LINES, empty], {})}
+    )
 
 
 def test_nearest_classes_are_those_that_lost_most_of_their_margin():
