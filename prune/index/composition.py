@@ -32,17 +32,24 @@ def union(
     codes : sequence of int
         What the second's reasons are called in the result.
     """
-    theirs = part_of(theirs, extra)
+    theirs = dict(theirs)
     if len(codes):
         theirs["reason"] = np.array(codes, np.uint8)[theirs["reason"]]
-    rows = np.concatenate([mine["position"], theirs["position"]])
+    more = np.flatnonzero(extra)
+    rows = np.concatenate([mine["position"], theirs["position"][more]])
     known = len(rows) > 0 and rows.min() >= 0
-    keys = rows if known else np.concatenate([np.asarray(mine["id"]), np.asarray(theirs["id"])])
-    order = np.argsort(keys, kind="stable")
-    rows = rows[order]
-    if known and np.any(rows[1:] == rows[:-1]):
-        rows = np.full(len(rows), -1)  # the two were made from manifests in different orders
-    columns = {
-        name: np.concatenate([mine[name], theirs[name]])[order] for name in mine if name not in ("id", "position")
+    if known:
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        if np.any(rows[1:] == rows[:-1]):
+            rows[:] = -1  # the two were made from manifests in different orders
+    else:
+        order = np.argsort(np.concatenate([np.asarray(mine["id"]), np.asarray(theirs["id"][more])]), kind="stable")
+        rows = rows[order]
+    columns = {  # one after another: of 100 million samples each takes up to a gigabyte
+        name: np.concatenate([mine[name], theirs[name][more]])[order] for name in mine if name not in ("id", "position")
     }
+    begin = len(mine["position"])
+    beyond = order >= begin
+    order[beyond] = begin + more[order[beyond] - begin]
     return {"id": joined(mine["id"], theirs["id"], order), "position": rows, **columns}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .matching import first_repeat, shown
+from .matching import ascending, first_repeat, shown
 from .npz import open_meta, open_with_text, save_arrays
 from .packed_ids import LARGE, MEMBERS, PackedIds, lengths, pack
 from .whole_files import InputError, counted, need_file
@@ -80,7 +80,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Returns
     -------
     columns : dict of str to (k,) array
-        The names of `COLUMNS`; further columns are covered by the checksum and not returned.
+        The names of `COLUMNS`; further columns are covered by the checksum and not returned. Ids are packed where
+        there are more than `LARGE`.
     meta : dict
 
     Raises
@@ -89,7 +90,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         One line: no such file, not an index, a newer format, damaged, or content that `check` refuses.
     """
     columns, meta = open_columns(path, mapped=False, verify=True)
-    if isinstance(ids := columns["id"], PackedIds):
+    if isinstance(ids := columns["id"], PackedIds) and len(ids) <= LARGE:
         if (needed := ids.dtype.itemsize * len(ids)) > max(1 << 26, 100 * Path(path).stat().st_size):
             raise InputError(
                 f"{path}: made to fill the memory: its ids would take {needed / 1e6:,.1f} MB as an array; "
@@ -199,15 +200,7 @@ def fingerprint(source: str, columns: Mapping[str, np.ndarray]) -> str:
         32 hexadecimal digits.
     """
     ids, digests = columns["id"], columns["digest"]
-    order = np.argsort(digests, kind="stable")
-    ordered = digests[order]
-    tied = np.zeros(len(order), bool)
-    tied[1:] = ordered[1:] == ordered[:-1]
-    tied[:-1] |= tied[1:]
-    if tied.any():  # images with equal bytes: the id decides
-        rows = order[tied]
-        order[tied] = rows[np.lexsort((ids[rows], digests[rows]))]
-    del ordered, tied
+    order = _by_digest(ids, digests)
     sha = hashlib.sha256(source.encode())
     # Packed ids are unpacked in whole blocks, each of which holds ids of all digests: many rows are taken at a time.
     step = _ROWS * max(1, _HELD // ids.dtype.itemsize // _ROWS) if isinstance(ids, PackedIds) else _ROWS
@@ -222,6 +215,22 @@ def fingerprint(source: str, columns: Mapping[str, np.ndarray]) -> str:
             sha.update(np.char.str_len(part).astype("<i4").tobytes())
             sha.update(b"".join(part.tolist()))
     return sha.hexdigest()[:32]
+
+
+def _by_digest(ids: np.ndarray, digests: np.ndarray) -> np.ndarray:
+    """Rows in the order of (digest, id), (k,) int, in as little memory as they fit into."""
+    order: np.ndarray = np.argsort(digests)
+    order = order.astype(np.uint32) if len(order) < 1 << 32 else order
+    tied = np.zeros(len(order), bool)
+    for begin in range(0, len(order), _ROWS):
+        part = digests[order[begin : begin + _ROWS + 1]]
+        same = part[1:] == part[:-1]
+        tied[begin : begin + len(same)] |= same
+        tied[begin + 1 : begin + 1 + len(same)] |= same
+    if tied.any():  # images with equal bytes: the id decides
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((ids[rows], digests[rows]))]
+    return order
 
 
 def check(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -243,14 +252,13 @@ def check(columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     _refuse(columns, columns["nbytes"] < 0, "a negative size", "nbytes")
     rows = columns["position"]
     _refuse(columns, (rows < -1) | (rows >= source["samples"]), f"a row outside [0, {source['samples']})", "position")
-    known = rows[rows >= 0]
-    if len(known) > 1 and not np.all(known[1:] > known[:-1]):
-        known = np.sort(known)
+    if not ascending(rows):
+        known = np.sort(rows[rows >= 0])
         if len(again := np.flatnonzero(known[1:] == known[:-1])):
             raise InputError(f"{len(again)} repeated rows (first: row {known[again[0]]})")
     if (repeat := first_repeat(columns["id"])) is not None:
         raise InputError(f"{repeat[0]} repeated ids (first: {shown(columns['id'][repeat[1]])})")
-    if not np.array_equal(np.bincount(labels, minlength=classes), meta["class_kept"]):
+    if not np.array_equal(class_counts(labels, classes), meta["class_kept"]):
         raise InputError("the labels do not add up to the counts per class")
     if any(kept > total for kept, total in zip(meta["class_kept"], meta["class_total"])):
         raise InputError("a class keeps more samples than it has")
@@ -303,6 +311,14 @@ def _check_meta(meta: Mapping[str, Any]) -> None:
         )
     if wrong := [name for name, fine in wanted.items() if not fine]:
         raise InputError(f"the meta's {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or malformed")
+
+
+def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Samples of each class, (classes,) int64; in blocks, since `np.bincount` makes a wider copy of its argument."""
+    found = np.zeros(classes, np.int64)
+    for begin in range(0, len(labels), _ROWS):
+        found += np.bincount(labels[begin : begin + _ROWS], minlength=classes)
+    return found
 
 
 def column_of(name: str, rows: np.ndarray, given: Any, default: Any) -> np.ndarray:

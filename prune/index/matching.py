@@ -233,7 +233,7 @@ def same_names(ids: np.ndarray, listing: np.ndarray, rows: np.ndarray) -> bool:
 
 
 def ascending(ids: np.ndarray) -> bool:
-    """Whether each of the names, (n,) bytes, comes after the one before it; read in blocks."""
+    """Whether each of the names, (n,) bytes, or of the numbers comes after the one before it; read in blocks."""
     parts = (ids[max(0, begin - 1) : begin + _ROWS] for begin in range(0, len(ids), _ROWS))
     return all(bool(np.all(part[:-1] < part[1:])) for part in parts)
 
@@ -338,6 +338,8 @@ def checked_rows(rows: np.ndarray, n: int) -> np.ndarray:
     if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
         raise InputError(f"rows must be a list of whole numbers, not {rows.dtype} of the shape {rows.shape}")
     rows = rows.astype(np.int64)
+    if ascending(rows) and (not len(rows) or 0 <= rows[0] <= rows[-1] < n):
+        return rows
     step = np.diff(rows, prepend=-1)
     for bad, what in (
         (rows < 0, "negative"),

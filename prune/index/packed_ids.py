@@ -21,6 +21,7 @@ _SHARED = 255
 """Most bytes that an id shares with the one before it."""
 _LONGEST = 65_535
 _WIDE = 1024  # bytes of an id above which a block is unpacked id by id
+_GROUP = 32  # ids of a block that are filled from one another in one loop, all groups at once
 MEMBERS = {"id_shared": "|u1", "id_length": "<u2", "id_begin": "<i8", "id_rest": "|u1"}
 """Arrays of an index file that hold packed ids, with their NumPy types."""
 
@@ -97,16 +98,18 @@ class PackedIds:
         return found
 
     def _gathered(self, rows: np.ndarray) -> np.ndarray:
-        rows = np.where(rows < 0, rows + len(self), rows).astype(np.int64)
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+        if len(rows) and (rows.min() < -len(self) or rows.max() >= len(self)):
             raise IndexError(f"rows beyond the {len(self)} ids")
-        order = None if np.all(rows[1:] >= rows[:-1]) else np.argsort(rows, kind="stable")
+        if len(rows) and rows.min() < 0:
+            rows = np.where(rows < 0, rows + len(self), rows)
+        rows = rows.astype(np.int64, copy=False)
+        order = None if np.all(rows[1:] >= rows[:-1]) else np.argsort(rows)
         ascending = rows if order is None else rows[order]
         found = np.empty(len(rows), self.dtype)
-        ends = np.flatnonzero(np.diff(ascending // BLOCK, append=-1)) + 1  # where the rows of a block end
         begin = 0
-        for end in ends.tolist():
+        while begin < len(rows):
             block = int(ascending[begin]) // BLOCK
+            end = int(np.searchsorted(ascending, (block + 1) * BLOCK))
             ids = self._block(block)[ascending[begin:end] - block * BLOCK]
             found[slice(begin, end) if order is None else order[begin:end]] = ids
             begin = end
@@ -115,25 +118,34 @@ class PackedIds:
     def _block(self, block: int) -> np.ndarray:
         """The ids of a block, (at most BLOCK,) bytes."""
         rows = slice(block * BLOCK, min(len(self), (block + 1) * BLOCK))
-        shared, length = self.shared[rows].astype(np.int32), self.length[rows].astype(np.int32)
+        shared, length = np.asarray(self.shared[rows]), np.asarray(self.length[rows])
         rest = np.asarray(self.rest[int(self.begin[block]) : int(self.begin[block + 1])])
         before = np.concatenate([[0], length[:-1]])
-        if len(rest) != int((length - shared).sum()) or (shared > np.minimum(length, before)).any():
+        own = int(length.sum(dtype=np.int64)) - int(shared.sum(dtype=np.int64))
+        if len(rest) != own or (shared > np.minimum(length, before)).any():
             raise InputError(f"packed ids: block {block} is damaged")
         width = max(1, int(length.max()))
-        if width > _WIDE:
-            return _one_by_one(shared, length, rest, width)
-        column = np.arange(width, dtype=np.int32)
-        own = column >= shared[:, None]
-        table = np.zeros((len(length), width), np.uint8)
-        table[own & (column < length[:, None])] = rest
-        # A byte that an id shares is that of the last id above which has one of its own in this column.
-        source = np.where(own, np.arange(len(length), dtype=np.int32)[:, None], 0)
-        np.maximum.accumulate(source, axis=0, out=source)
-        source *= np.int32(width)
-        source += column
-        found: np.ndarray = table.reshape(-1)[source].view(f"S{width}").reshape(-1)
-        return found
+        return (_one_by_one if width > _WIDE else _all_at_once)(shared, length, rest, width)
+
+
+def _all_at_once(shared: np.ndarray, length: np.ndarray, rest: np.ndarray, width: int) -> np.ndarray:
+    """The ids of a block, (at most BLOCK,) bytes, by a table of their bytes.
+
+    A byte that an id shares is that of the last id above which has one of its own in this column: with the number of
+    the row in front of each byte that a row has of its own, and 0 elsewhere, it is the largest so far.
+    """
+    count = len(length)
+    whole = -(-count // _GROUP) * _GROUP
+    table, own = np.zeros((whole, width), np.uint8), np.zeros((whole, width), bool)
+    np.greater_equal(np.arange(width, dtype=np.min_scalar_type(width - 1)), shared[:, None], out=own[:count])
+    table[:count][own[:count] & (np.arange(width, dtype=np.uint16) < length[:, None])] = rest
+    numbered: np.ndarray = own * (np.arange(whole, dtype=np.uint32) << np.uint32(8))[:, None]
+    numbered |= table
+    groups = numbered.reshape(-1, _GROUP, width)
+    for row in range(1, _GROUP):
+        np.maximum(groups[:, row], groups[:, row - 1], out=groups[:, row])
+    np.maximum(groups[1:], np.maximum.accumulate(groups[:-1, -1], axis=0)[:, None], out=groups[1:])
+    return numbered[:count].astype(np.uint8).view(f"S{width}").reshape(-1)
 
 
 def _one_by_one(shared: np.ndarray, length: np.ndarray, rest: np.ndarray, width: int) -> np.ndarray:
@@ -159,19 +171,45 @@ def pack(parts: Iterable[np.ndarray]) -> PackedIds:
     InputError
         An id of more than 65,535 bytes.
     """
-    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    length, shared, rest, sizes = _Growing(np.uint16), _Growing(np.uint8), _Growing(np.uint8), [0]
+
+    def add(ids: np.ndarray) -> None:
+        for column, values in zip((shared, length, rest), _packed(ids)):
+            column.add(values)
+        sizes.append(len(rest))
+
     left = np.zeros(0, "S1")
     for part in parts:
         joined = np.concatenate([left, part]) if len(left) else part
         whole = len(joined) // BLOCK * BLOCK
-        blocks += [_packed(joined[begin : begin + BLOCK]) for begin in range(0, whole, BLOCK)]
+        for begin in range(0, whole, BLOCK):
+            add(joined[begin : begin + BLOCK])
         left = joined[whole:].copy()
     if len(left):
-        blocks.append(_packed(left))
-    empty = (np.zeros(0, np.uint8), np.zeros(0, np.uint16), np.zeros(0, np.uint8))
-    shared, length, rest = (np.concatenate(columns) for columns in zip(empty, *blocks))
-    begin = np.cumsum([0, *(len(block[2]) for block in blocks)], dtype=np.int64)
-    return PackedIds(shared, length, begin, rest)
+        add(left)
+    return PackedIds(shared.array(), length.array(), np.array(sizes, np.int64), rest.array())
+
+
+class _Growing:
+    """An array that parts are added to; never held twice, as a list of parts is that is joined in the end."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.held, self.used = np.empty(1 << 16, dtype), 0
+
+    def __len__(self) -> int:
+        return self.used
+
+    def add(self, values: np.ndarray) -> None:
+        """Add an array behind the others."""
+        if (end := self.used + len(values)) > len(self.held):
+            self.held.resize(max(end, len(self.held) * 9 // 8), refcheck=False)  # in place, where the system can
+        self.held[self.used : end] = values
+        self.used = end
+
+    def array(self) -> np.ndarray:
+        """What was added, once no more is to be."""
+        self.held.resize(self.used, refcheck=False)
+        return self.held
 
 
 def taken(ids: np.ndarray | PackedIds, rows: np.ndarray) -> np.ndarray | PackedIds:
@@ -188,11 +226,8 @@ def joined(first: np.ndarray | PackedIds, second: np.ndarray | PackedIds, order:
     Parameters
     ----------
     order : (k,) int64
-        Rows of the two together.
+        Rows of the two together: all or some.
     """
-    if len(order) <= LARGE:
-        whole: np.ndarray = np.concatenate([np.asarray(first), np.asarray(second)])[order]
-        return whole
     both = np.promote_types(first.dtype, second.dtype)
 
     def part(rows: np.ndarray) -> np.ndarray:
@@ -200,6 +235,8 @@ def joined(first: np.ndarray | PackedIds, second: np.ndarray | PackedIds, order:
         found[mine], found[~mine] = first[rows[mine]], second[rows[~mine] - len(first)]
         return found
 
+    if len(order) <= LARGE:
+        return part(order)
     return pack(part(order[begin : begin + _STEP]) for begin in range(0, len(order), _STEP))
 
 

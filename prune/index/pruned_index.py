@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import composition, index_file
-from .index_file import FIELDS, MEANING, column_of
+from .index_file import FIELDS, MEANING, class_counts, column_of
 from .manifest import Manifest
 from .matching import (
     as_digests,
@@ -137,7 +137,7 @@ class PrunedIndex:
             positions=rows,
             digests=manifest.digests[rows].astype(np.uint64),
             classes=list(manifest.classes),
-            class_total=np.bincount(manifest.labels, minlength=len(manifest.classes)).astype(np.int64),
+            class_total=class_counts(manifest.labels, len(manifest.classes)),
             source=manifest.fingerprint,
             source_samples=len(manifest),
             source_nbytes=int(manifest.nbytes.sum(dtype=np.int64)),
@@ -179,7 +179,7 @@ class PrunedIndex:
 
     def per_class(self) -> tuple[np.ndarray, np.ndarray]:
         """Kept samples and all samples of each class: two (c,) int64, in the order of `classes`."""
-        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64), self.class_total
+        return class_counts(self.labels, len(self.classes)), self.class_total
 
     def checked(self) -> PrunedIndex:
         """Return this index; `InputError` when its content is impossible for an index."""

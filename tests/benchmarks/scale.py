@@ -7,8 +7,9 @@ Features, labels and ids are generated: clustered by class, a quarter of the cla
 class a hundred times the smallest, ids of 52 bytes, copies among the images. Each measurement is a process of its own:
 wall seconds, the peak of its memory with mapped files (ru_maxrss) and without them (RssAnon, which is what a machine
 must have). Measurements are kept in WORK/measured.jsonl, and the same command makes only what is missing; --forget
-STEP removes those of a step. Inputs of each size are deleted once the next size begins, unless --keep-inputs is given.
-100 million images of 64 half-float features need 45 GB of disk.
+STEP removes those of a step. An input is made when a step needs it, and those of a size are deleted once the next size
+begins, unless --keep-inputs is given. 100 million images need 14 GB of disk for the steps on an index, and 45 GB for
+those on 64 half-float features.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ import time
 from pathlib import Path
 
 DIMENSIONS, BLOCK = 64, 1 << 17
+MANIFEST, FEATURES, SCORES = "source.manifest.npz", "source.features.npz", "score.scores.npz"
+TARGET = "target.train.features.npz"
+WHOLE, LEFT, RIGHT = "whole.index.npz", "left.index.npz", "right.index.npz"
 STEPS = {
     "manifest: open and check": "manifest",
     "score: one pass, domain": "score",
     "score: the same, with near-duplicates": "duplicates",
     "select: winnow, keep 0.2": "select",
-    "index: save all, packed": "save",
+    "index: make of all, and save": "save",
     "index: load": "load",
     "index: open": "open",
     "index: rows of a sorted listing": "rows",
@@ -40,6 +44,25 @@ STEPS = {
     "index: a without b": "without",
 }
 """Row of the table to the name of the measurement."""
+NEEDS = {
+    "score": (FEATURES, TARGET),
+    "duplicates": (FEATURES, TARGET),
+    "select": (MANIFEST, SCORES),
+    "load": (WHOLE,),
+    "open": (WHOLE,),
+    "rows": (MANIFEST, WHOLE),
+    "shuffled": (MANIFEST, WHOLE),
+    "and": (LEFT, RIGHT),
+    "or": (LEFT, RIGHT),
+    "without": (LEFT, RIGHT),
+    FEATURES: (MANIFEST,),
+    TARGET: (MANIFEST,),
+    SCORES: (FEATURES, TARGET),
+    LEFT: (MANIFEST,),
+    RIGHT: (MANIFEST,),
+    WHOLE: (MANIFEST,),
+}
+"""Files that a step or another file is made from; of the steps that are not named, the manifest."""
 
 
 def classes_of(n: int) -> int:
@@ -72,25 +95,39 @@ def fill_ids(ids, labels) -> None:
         ]
 
 
-def make(n: int, place: Path) -> None:
-    """Write the source's and the target's manifests and features."""
+def make_manifest(n: int, place: Path) -> None:
+    """Write the source's manifest."""
     import numpy as np
 
     from prune.index.manifest import Manifest
     from prune.index.matching import mixed
+
+    labels = labels_of(n)
+    ids = np.lib.format.open_memmap(place / "ids.npy", "w+", "S52", (n,))
+    fill_ids(ids, labels)
+    digests, small = mixed(np.arange(n, dtype=np.uint64)), np.full(n, 224, np.int32)
+    names = [f"class-{k:05d}" for k in range(classes_of(n))]
+    Manifest(ids, labels, small + 20_000, small, small, digests, digests.astype("u4"), names).save(place / MANIFEST)
+    (place / "ids.npy").unlink()
+
+
+def centres_of(c: int, rng):
+    """Mean features of c classes in four domains: (c, DIMENSIONS) float32."""
+    import numpy as np
+
+    domains = 2.0 * rng.normal(size=(4, DIMENSIONS))
+    return (domains[np.arange(c) % 4] + rng.normal(size=(c, DIMENSIONS))).astype(np.float32)
+
+
+def make_features(n: int, place: Path) -> None:
+    """Write the source's features."""
+    import numpy as np
+
+    from prune.index.manifest import Manifest
     from prune.scores.feature_files import write_features
 
     rng = np.random.default_rng(0)
-    labels, c = labels_of(n), classes_of(n)
-    ids = np.lib.format.open_memmap(place / "ids.npy", "w+", "S52", (n,))
-    fill_ids(ids, labels)
-    numbers = np.arange(n, dtype=np.uint64)
-    small = np.full(n, 224, np.int32)
-    names = [f"class-{k:05d}" for k in range(c)]
-    source = Manifest(ids, labels, small + 20_000, small, small, mixed(numbers), mixed(numbers).astype("u4"), names)
-    source.save(place / "source.manifest.npz")
-    domains = 2.0 * rng.normal(size=(4, DIMENSIONS))
-    centres = (domains[np.arange(c) % 4] + rng.normal(size=(c, DIMENSIONS))).astype(np.float32)
+    labels, centres = labels_of(n), centres_of(classes_of(n), rng)
     features = np.lib.format.open_memmap(place / "features.npy", "w+", np.float16, (n, DIMENSIONS))
     for begin in range(0, n, BLOCK):
         x = centres[labels[begin : begin + BLOCK]]
@@ -98,23 +135,61 @@ def make(n: int, place: Path) -> None:
         copies = np.arange(50, len(x), 50)
         x[copies] = x[copies - 1] + 0.001  # near-duplicates: 2 in 100
         features[begin : begin + len(x)] = x
-    held = Manifest.load(place / "source.manifest.npz")
-    model = {"arch": "generated", "classes": [], "fingerprint": "generated"}
-    empty = np.empty((n, 0), np.float16)
-    write_features(place / "source.features.npz", features, empty, held, place / "source.manifest.npz", model)
-    m, of = 5_000, np.arange(0, min(c, 80), 4)
+    held, empty = Manifest.load(place / MANIFEST), np.empty((n, 0), np.float16)
+    write_features(place / FEATURES, features, empty, held, place / MANIFEST, MODEL)
+    (place / "features.npy").unlink()
+
+
+def make_target(n: int, place: Path) -> None:
+    """Write the manifest and the features of a target of 5,000 images."""
+    import numpy as np
+
+    from prune.index.manifest import Manifest
+    from prune.scores.feature_files import write_features
+
+    centres = centres_of(classes_of(n), np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    m, of = 5_000, np.arange(0, min(len(centres), 80), 4)
     wanted = rng.integers(0, len(of), m)
-    ids = np.array([b"class/%05d.jpg" % i for i in range(m)])
-    small = np.full(m, 224, np.int32)
-    target = Manifest(ids, wanted.astype("i4"), small, small, small, np.arange(m, dtype="u8"), small.astype("u4"),
-                      [f"t{k}" for k in range(len(of))])  # fmt: skip
-    target.save(place / "target.train.manifest.npz")
+    ids, small = np.array([b"class/%05d.jpg" % i for i in range(m)]), np.full(m, 224, np.int32)
+    manifest = place / "target.train.manifest.npz"
+    Manifest(ids, wanted.astype("i4"), small, small, small, np.arange(m, dtype="u8"), small.astype("u4"),
+             [f"t{k}" for k in range(len(of))]).save(manifest)  # fmt: skip
     x = (centres[of[wanted]] + rng.normal(size=(m, DIMENSIONS))).astype(np.float16)
-    empty = np.empty((m, 0), np.float16)
-    held = Manifest.load(place / "target.train.manifest.npz")
-    write_features(place / "target.train.features.npz", x, empty, held, place / "target.train.manifest.npz", model)
-    for name in ("ids.npy", "features.npy"):
-        (place / name).unlink()
+    write_features(place / TARGET, x, np.empty((m, 0), np.float16), Manifest.load(manifest), manifest, MODEL)
+
+
+def make_scores(n: int, place: Path) -> None:
+    """Score the source, as the step "score" does."""
+    work_of("score", place)()
+
+
+def make_part(name: str, place: Path) -> None:
+    """Save an index of all images, of a random half, or of the three quarters that hold most of another half."""
+    import numpy as np
+
+    from prune.index.manifest import Manifest
+    from prune.index.provenance import record
+    from prune.index.pruned_index import PrunedIndex
+
+    manifest = Manifest.load(place / MANIFEST)
+    made = [record("benchmark", {"n": len(manifest)}, {})]
+    score = np.random.default_rng(0).random(len(manifest), np.float32)
+    rows = np.flatnonzero({WHOLE: score >= 0, LEFT: score < 0.5, RIGHT: score > 0.25}[name])
+    given = score if name == WHOLE else None
+    PrunedIndex.from_rows(manifest, rows, score=given, provenance=made).save(place / name, packed=True)
+
+
+MODEL = {"arch": "generated", "classes": [], "fingerprint": "generated"}
+MAKERS = {
+    MANIFEST: make_manifest,
+    FEATURES: make_features,
+    TARGET: make_target,
+    SCORES: make_scores,
+    LEFT: lambda n, place: make_part(LEFT, place),
+    RIGHT: lambda n, place: make_part(RIGHT, place),
+    WHOLE: lambda n, place: make_part(WHOLE, place),
+}
 
 
 def work_of(step: str, place: Path):
@@ -125,10 +200,10 @@ def work_of(step: str, place: Path):
     from prune.index.manifest import Manifest
     from prune.index.pruned_index import PrunedIndex
 
-    files = place / "source.features.npz", place / "target.train.features.npz"
-    whole, left, right = (place / f"{name}.index.npz" for name in ("whole", "left", "right"))
+    files = place / FEATURES, place / TARGET
+    whole, left, right = (place / name for name in (WHOLE, LEFT, RIGHT))
     if step == "manifest":
-        return lambda: Manifest.load(place / "source.manifest.npz")
+        return lambda: Manifest.load(place / MANIFEST)
     if step in ("score", "duplicates"):
         also = ("domain", "duplicates") if step == "duplicates" else ("domain",)
         out = place / f"{step}.scores.npz"
@@ -137,24 +212,15 @@ def work_of(step: str, place: Path):
     if step == "select":
         out = place / "winnow.index.npz"
         out.unlink(missing_ok=True)
-        return lambda: selection.run(selection.Config(out, place / "score.scores.npz", keep=(0.2,)))
+        return lambda: selection.run(selection.Config(out, place / SCORES, keep=(0.2,)))
     if step == "save":
-        from prune.index.provenance import record
-
-        manifest = Manifest.load(place / "source.manifest.npz")
-        n = len(manifest)
-        score_of = np.random.default_rng(0).random(n, np.float32)
-        made = [record("benchmark", {"n": n}, {})]
-        for file, rows in ((left, np.flatnonzero(score_of < 0.5)), (right, np.flatnonzero(score_of > 0.25))):
-            PrunedIndex.from_rows(manifest, rows, provenance=made).save(file, packed=True)
-        index = PrunedIndex.from_rows(manifest, np.arange(n), score=score_of, provenance=made)
-        return lambda: index.save(whole, packed=True)
+        return lambda: make_part(WHOLE, place)
     if step == "load":
         return lambda: PrunedIndex.load(whole)
     if step == "open":
         return lambda: PrunedIndex.open(whole)
     if step in ("rows", "shuffled"):
-        index, listing = PrunedIndex.open(whole), Manifest.load(place / "source.manifest.npz").ids
+        index, listing = PrunedIndex.open(whole), Manifest.load(place / MANIFEST).ids
         order = None if step == "rows" else np.random.default_rng(1).permutation(len(listing))
         listing = listing if order is None else listing[order]
 
@@ -193,8 +259,8 @@ class Watch:
 
 def measure(step: str, n: int, place: Path) -> None:
     """Do one step and print its wall and processor seconds, and the process's peaks in GiB."""
-    if step == "make":
-        make(n, place)
+    if step in MAKERS:
+        MAKERS[step](n, place)
         return
     with Watch() as watch:
         work = work_of(step, place)
@@ -213,6 +279,17 @@ def measured(place: Path) -> dict[tuple[str, int], dict[str, float]]:
     return {(one["step"], one["n"]): one for one in map(json.loads, lines)}
 
 
+COMMAND = [sys.executable, __file__, "--one"]
+
+
+def provide(what: str, n: int, place: Path, environment: dict[str, str]) -> None:
+    """Make the files that a step or another file needs, each in a process of its own, unless they are there."""
+    for name in NEEDS.get(what, () if what == MANIFEST else (MANIFEST,)):
+        if not (place / name).exists():
+            provide(name, n, place, environment)
+            subprocess.run([*COMMAND, name, str(n), str(place)], env=environment, check=True)
+
+
 def measure_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, float]]:
     """Measure what has not been measured yet, in order of size."""
     options.work.mkdir(parents=True, exist_ok=True)
@@ -227,20 +304,19 @@ def measure_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, 
         place = options.work / str(n)
         if not wanted:
             continue
-        command = [sys.executable, __file__, "--one"]
-        if not (place / "target.train.features.npz").exists():
+        if not place.exists():
             for old in options.work.glob("[0-9]*"):
                 if not options.keep_inputs:
                     shutil.rmtree(old)
-            place.mkdir(parents=True, exist_ok=True)
-            subprocess.run([*command, "make", str(n), str(place)], env=environment, check=True)
+            place.mkdir(parents=True)
         for name in wanted:
+            provide(name, n, place, environment)
             done = subprocess.run(
-                [*command, name, str(n), str(place)], env=environment, check=True, stdout=subprocess.PIPE, text=True
+                [*COMMAND, name, str(n), str(place)], env=environment, check=True, stdout=subprocess.PIPE, text=True
             )
             one = {"step": name, "n": n, **json.loads(done.stdout.splitlines()[-1])}
             if name == "save":
-                one["bytes"] = (place / "whole.index.npz").stat().st_size
+                one["bytes"] = (place / WHOLE).stat().st_size
             found[name, n] = one
             with open(notes, "a") as file:
                 file.write(json.dumps(one) + "\n")
