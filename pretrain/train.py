@@ -30,14 +30,15 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
-    from pretrain.distributed import dtype_of, open_ranks
     from pretrain.plan import check
+
+    plan = check(config)  # before torch is imported, which takes seconds
+    from pretrain.distributed import dtype_of, open_ranks
     from pretrain.sync_batch_norm import refuse
 
     dtype_of(config.precision)
     if config.sync_bn:
         refuse(config.compile, int(os.environ.get("WORLD_SIZE", "1")), current())
-    plan = check(config)
     with claim(config.out, config, plan.fingerprints) as done:
         if done:
             note(f"{config.out}: up to date")

@@ -76,6 +76,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the index; returns its path."""
+    _check(config)
     import numpy as np
 
     from prune.byte_budget import budget_inputs
@@ -84,7 +85,6 @@ def run(config: Config) -> Path:
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
-    _check(config)
     index = PrunedIndex.load(config.index)
     curves = budget_inputs.read_curves(config.curves, index)
     budget = budget_inputs.budget_of(config.bytes, config.ratio, index.source_nbytes)
@@ -128,7 +128,7 @@ def _check(config: Config) -> None:
     """Refuse settings that contradict each other, before anything is read."""
     import numpy as np
 
-    from prune.byte_budget.budget_inputs import floors
+    from prune.methods.quota import floors_of
 
     need_file(config.index, "an index of `prune select`")
     need_file(config.curves, "curves of `prune curves`")
@@ -142,7 +142,7 @@ def _check(config: Config) -> None:
         raise InputError("--scores: name the score with --value")
     at_least(config, 0, "seed")
     try:
-        floors(config.floor, np.zeros(0, np.int64))
+        floors_of(config.floor or 0.0, np.zeros(0, np.int64))
     except InputError as error:
         raise InputError(f"--{error}") from None
 

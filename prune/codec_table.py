@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from prune.runs.files import InputError, at_least, need_file, positive
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     from prune.byte_budget.codec_files import ImageCodec
@@ -45,9 +46,9 @@ class Config:
     """Images to encode."""
     seed: int = 0
     """Decides which images are encoded."""
-    fit: Path | None = None
+    fit: Written[Path | None] = None
     """Fit JPEG tables to the network, write them to this file (.npz), and compare them too. About a minute."""
-    train: Path | None = None
+    train: Written[Path | None] = None
     """Train a codec on the source, write it to this file (.safetensors), and compare it too. Minutes; resumes."""
     train_steps: int = 1500
     """Steps of --train."""
@@ -61,9 +62,9 @@ class Config:
     """With --pilot: recommend the fewest bytes that cost at most so many points of accuracy."""
     worth: float = 0.95
     """Without: recommend the fewest bytes that keep this share of an image's worth, in (0, 1]."""
-    html: Path | None = None
+    html: Written[Path | None] = None
     """Page to write: figure, table, recommendation."""
-    figure: Path | None = None
+    figure: Written[Path | None] = None
     """SVG file to write: feature error against bytes."""
     json: bool = False
     """Print JSON instead of a table."""
@@ -71,6 +72,7 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Print the table; returns its numbers."""
+    _check(config)
     import json
 
     from prune.byte_budget import codec_comparison, codec_report
@@ -79,7 +81,6 @@ def run(config: Config) -> dict[str, Any]:
     from prune.data.dataset import open_dataset
     from prune.runs.files import atomic
 
-    _check(config)
     codecs = [open_codec(name, "--codecs") for name in config.codecs]
     pilot = codec_report.read_pilot(config.pilot) if config.pilot else []
     judge, source = open_judge(config.model), open_dataset(config.beton)

@@ -66,6 +66,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the curves; returns their path."""
+    _check(config)
     with using(config.device):
         return _run(config)
 
@@ -123,9 +124,7 @@ def _run(config: Config) -> Path:
     return config.out
 
 
-def _levels(config: Config) -> list[int]:
-    from prune.data.image_codecs import HALF
-
+def _check(config: Config) -> None:
     wrong = [quality for quality in config.qualities if not 1 <= quality <= 100]
     if wrong or not config.qualities or len(set(config.qualities)) < len(config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: different ones from 1 to 100 are needed")
@@ -135,6 +134,11 @@ def _levels(config: Config) -> list[int]:
     at_least(config, 1, "resolution", "batch_size", "workers")
     if config.out.suffix != ".npz":
         raise InputError(f"--out {config.out}: the name must end in .npz")
+
+
+def _levels(config: Config) -> list[int]:
+    from prune.data.image_codecs import HALF
+
     ladder = sorted(config.qualities, reverse=True)
     return [0, *ladder, *((HALF + quality for quality in ladder) if config.half else ())]
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from prune.runs.files import InputError, counted, csv_cell, need_file, note
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ class Config:
     with columns id and uid."""
     shards: tuple[Path, ...] = ()
     """WebDataset shards (.tar) of the whole source."""
-    fiftyone: Path | None = None
+    fiftyone: Written[Path | None] = None
     """Folder to write in FiftyOne's JSON format; needs --images and --source."""
     images: Path | None = None
     """With --fiftyone: the folder that the ids are paths below, as it was given to `prune write`."""

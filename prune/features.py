@@ -57,13 +57,13 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    _check(config)
     from prune.data.dataset import open_dataset
     from prune.index.pruned_index import PrunedIndex
     from prune.models.feature_extraction import ExtractionSettings, extract_to_file
     from prune.models.networks import open_model
     from prune.models.thumbnail_extraction import describe_to_file
 
-    _check(config)
     model = None if config.model is None else open_model(config.model)
     settings = ExtractionSettings(
         config.resolution, config.precision, config.loader, config.batch_size, config.workers, config.logits

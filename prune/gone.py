@@ -53,7 +53,7 @@ def run(config: Config) -> None:
         raise InputError("name the outputs to search: files or folders")
     for place in config.outputs:
         if not place.exists():
-            raise InputError(f"{place}: no such file or folder")
+            raise InputError(f"{place}: no such file or directory")
     deleted = _deleted(config)
     files = list(dict.fromkeys(_files(config)))
     if not files:

@@ -51,10 +51,10 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Write the counts; returns the content of the file."""
+    _check(config)
     from prune.scores.feature_files import open_features
     from prune.scores.leakage import mean_feature
 
-    _check(config)
     source, tests = open_features(config.source), [open_features(path) for path in config.tests]
     _need_one_surrogate(source, tests)
     inputs = {"source": source.content, "tests": {test.name: test.content for test in tests}}

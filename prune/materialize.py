@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.runs.files import InputError, counted, need_file, note
+from prune.runs.files import InputError, at_least, counted, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
 
@@ -45,6 +45,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the beton and its manifest; returns the beton's path."""
+    at_least(config, 1, "workers")
     import json
 
     from prune.byte_budget.budget_inputs import fitted_tables

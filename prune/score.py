@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.runs.files import InputError, at_least, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
+from prune.runs.path_checks import Written
 from prune.scores import score_table
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Config:
     stand_out: bool = True
     """Near-duplicates must also be far nearer than their other neighbours; off: the cosine alone decides, as in
     SemDeDup."""
-    findings: Location[Path | None] = None
+    findings: Location[Written[Path | None]] = None
     """CSV file that lists near-duplicates, leaks and suspects by id."""
     append: Location[Path | None] = None
     """An earlier scores file of some of these images: only the others are scored, by its settings, votes, class means
@@ -77,6 +78,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write scores.npz; returns its path."""
+    _check_config(config)
     import numpy as np
 
     from prune.index.npz import open_arrays, save_arrays
@@ -88,7 +90,6 @@ def run(config: Config) -> Path:
     from prune.scores.partial_features import all_labels, spread_rows
     from prune.scores.surrogate_check import guessing_sentence
 
-    _check_config(config)
     if config.append is not None:
         return _append(config, config.append)
     sources = [open_features(path) for path in config.source]

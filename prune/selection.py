@@ -24,6 +24,7 @@ from prune.methods import presets
 from prune.runs.files import InputError, at_least, note
 from prune.runs.identity import Location, Recorded, RunOption, identity
 from prune.runs.outputs import claim_file, index_record
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
@@ -99,7 +100,7 @@ class Config:
     """The source's features, for ranks that use them, when they are not at the path in the scores file."""
     seed: int = 0
     """Seed of random draws, and of what decides between equal samples and classes."""
-    report: Location[Path | None] = None
+    report: Location[Written[Path | None]] = None
     """Also write the table of classes as CSV."""
     json: RunOption[bool] = False
     """Print the table of classes as JSON on standard output."""
@@ -113,12 +114,12 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write an index for each keep; returns the path of the last."""
+    _check(config)
     from prune.index.pruned_index import PrunedIndex
     from prune.methods import selection_inputs
     from prune.methods.decision import gate_of, rules_of
     from prune.methods.selection_report import class_table, print_json, print_table, write_report
 
-    _check(config)
     given = selection_inputs.open_inputs(config.scores, config.manifest)
     gate = gate_of(rules_of(config), given.arrays, given.meta)
     constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
@@ -172,6 +173,11 @@ class _Selection:
 
 def _check(config: Config) -> None:
     """Refuse settings that contradict each other, before anything is read."""
+    from prune.methods.quota import budget_of
+
+    for keep in config.keep:
+        budget_of(keep, 1)
+    at_least(config, 1, "budget")
     if not 0 <= config.cut < 1:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:

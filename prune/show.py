@@ -19,6 +19,7 @@ import tyro
 from prune.runs.experiment_tracker import Tracker, send
 from prune.runs.extras import need_modules
 from prune.runs.files import InputError, at_least, atomic, need_file, note, printable
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ class Config:
     """Print every class; without it, of more than 40, those with the largest and the smallest kept shares."""
     against: Path | None = None
     """Another index: also print what this one keeps beyond it, and no more, in all and by class."""
-    html: Path | None = None
+    html: Written[Path | None] = None
     """Page to write; needs --source."""
     source: Path | None = None
     """Beton that the index was made from, X.beton, for the images of the page."""

@@ -41,12 +41,12 @@ class Config:
 
 def run(config: Config) -> None:
     """Write the model directory, or return at once when it is up to date."""
+    at_least(config, 1, "resolution")
     import hashlib
 
     from prune.models import networks
     from prune.models.image_sizes import refuse_size
 
-    at_least(config, 1, "resolution")
     inputs: dict[str, Any] = {}
     names = read_names(config.names) if config.names is not None else None
     if config.weights is not None:

@@ -68,6 +68,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Write `config.out` and its manifest."""
+    _check(config)
     from prune.data.beton_writing import (
         WritingSettings,
         need_images,
@@ -81,7 +82,6 @@ def run(config: Config) -> None:
     from prune.data.sample_fields import attach, read_fields
     from prune.index.manifest import manifest_path, open_manifest
 
-    _check(config)
     table = None if config.fields is None else read_fields(config.fields)
     classes = open_manifest(config.classes).classes if config.classes else None
     reading = Reading(config.nested, config.root, config.path_column, config.label_column, config.delimiter)

@@ -132,6 +132,7 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    _check(config)
     from pretrain.distributed import open_ranks
     from prune.data.dataset import open_dataset
     from prune.data.loader import open_loader
@@ -139,7 +140,6 @@ def _run(config: Config) -> None:
     from transfer.compression import approval, compression_loop, journal
     from transfer.evaluation.target_splits import loader_for
 
-    _check(config)
     dataset, model = open_dataset(config.train), open_model(config.model)
     recipe, last_recipe = _recipes(config, dataset, model)
     _check_protected(config, model)

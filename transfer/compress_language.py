@@ -105,6 +105,7 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    _check(config)
     from prune.runs.extras import need_modules
 
     need_modules("transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript")
@@ -115,7 +116,6 @@ def _run(config: Config) -> None:
     from transfer.language.prompts import read_prompts
     from transfer.language.token_windows import open_tokenizer, read_text, tokenizer_fingerprint
 
-    _check(config)
     model = open_language_model(config.model)
     tokenizer = open_tokenizer(config.model, int(model.spec["config"]["vocab_size"]))
     text = read_text(tokenizer, config.text, config.held_out, min(config.window, model.context))

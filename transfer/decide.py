@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from prune.runs.files import InputError, at_least, atomic, note, read_json
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Config:
     place: Annotated[Path, tyro.conf.Positional]
     """Directory of `transfer study`, `stream` or `incremental`; or an index, NAME.index.npz."""
-    html: Path | None = None
+    html: Written[Path | None] = None
     """Page to write, X.html (extra `report`)."""
     source: Path | None = None
     """Beton of the source, for decoding time and the fields of `prune write --fields`; a study's own when absent."""
@@ -52,11 +53,11 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Print the options; returns them."""
+    at_least(config, 0, "margin", "storage_price", "price", "watts")
     import json
 
     from transfer.pages.decision_page import HEADER, UNKNOWN, cells_of, decision_html
 
-    at_least(config, 0, "margin", "storage_price", "price", "watts")
     if config.html is not None and (config.html.suffix != ".html" or config.html.is_dir()):
         raise InputError(f"--html {config.html}: a file that ends in .html is expected")
     decision = _decision(config)

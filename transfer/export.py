@@ -69,6 +69,7 @@ def run(config: Config) -> dict[str, Any]:
     AnswerIsNo
         The int8 file is not worth having, and that is not allowed.
     """
+    _check(config)
     import json
 
     import numpy as np
@@ -79,7 +80,6 @@ def run(config: Config) -> dict[str, Any]:
     from transfer.evaluation.image_arrays import balanced_rows
     from transfer.evaluation.target_splits import kept_rows
 
-    _check(config)
     need_modules("onnx", "onnxruntime", "onnxscript")
     from transfer.compression import onnx_export
 

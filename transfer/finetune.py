@@ -20,6 +20,7 @@ from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, positive
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ class Config:
     """Images per step over all processes instead of the recipe's; the learning rate follows in proportion."""
     micro_batch: RunOption[int | None] = None
     """Largest number of images per forward pass and process; larger steps accumulate gradients."""
-    features: Location[Path | None] = None
+    features: Location[Written[Path | None]] = None
     """With --head probe: directory of features shared by evaluations of this model; OUT/features when absent."""
     seed: int = 0
     """Decides order, augmentation, and the probe's validation part."""
@@ -82,15 +83,16 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    positive(config, "epochs", "lr", "batch_size", "micro_batch")
+    at_least(config, 0, "seed")
+    at_least(config, 1, "workers")
+    if config.features is not None and config.head != "probe":
+        raise InputError("--features: is used with --head probe only")
     from prune.models.networks import open_model
     from transfer.evaluation.evaluation_result import note_up_to_date
     from transfer.evaluation.output import need_other
     from transfer.evaluation.target_splits import fingerprints, kept_rows, open_splits
 
-    positive(config, "epochs", "lr", "batch_size", "micro_batch")
-    at_least(config, 0, "seed")
-    if config.features is not None and config.head != "probe":
-        raise InputError("--features: is used with --head probe only")
     need_other(config.out, config.model)
     model = open_model(config.model)
     train, test = open_splits(config.train, config.test, config.out)

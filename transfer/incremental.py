@@ -84,6 +84,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Do the missing runs, or return at once when there are none."""
+    _check(config)
     with using(config.device):
         _run(config)
 
@@ -109,8 +110,21 @@ def _run(config: Config) -> None:
         _publish(config, identity(config) | inputs)
 
 
+def _check(config: Config) -> None:
+    """Check the numbers, before torch is imported."""
+    if config.epochs is not None and config.steps is not None:
+        raise InputError("--epochs and --steps: give one budget")
+    positive(config, "epochs", "steps")
+    at_least(config, 1, "batch_size", "resolution", "tasks", "per_class", "threads", "workers")
+    if not 0 <= config.quality <= 100:
+        raise InputError(f"--quality {config.quality}: 1 to 100 is possible, or 0 to have it chosen")
+    at_least(config, 0, "distillation", "checkpoint_minutes")
+    if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
+        raise InputError("--seeds, --memory and --forms: name at least one each, seeds not below 0")
+
+
 def _setting(config: Config) -> IncrementalSetting:
-    """Check every flag that can be checked without reading images."""
+    """Check what names something: recipe, codec, rank."""
     from pretrain.distributed import dtype_of
     from pretrain.schedule import Budget
     from prune.byte_budget.codec_files import need_qualities, open_codec
@@ -119,21 +133,11 @@ def _setting(config: Config) -> IncrementalSetting:
     from transfer.continual.incremental_setting import IncrementalSetting
 
     dtype_of(config.precision)
-    at_least(config, 1, "batch_size")
     recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
     given = {k: v for k in ("epochs", "steps") if (v := getattr(config, k)) is not None}
-    if len(given) > 1:
-        raise InputError("--epochs and --steps: give one budget")
-    positive(config, *given)
-    at_least(config, 1, "tasks", "per_class", "threads", "workers")
-    if not 0 <= config.quality <= 100:
-        raise InputError(f"--quality {config.quality}: 1 to 100 is possible, or 0 to have it chosen")
     codec = open_codec(config.codec)
     need_qualities(codec, [config.quality] if config.quality else [], "--quality")
     need_rank(config.rank)
-    at_least(config, 0, "distillation", "checkpoint_minutes")
-    if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
-        raise InputError("--seeds, --memory and --forms: name at least one each, seeds not below 0")
     return IncrementalSetting(
         recipe_name=config.recipe,
         recipe=recipe,

@@ -17,6 +17,7 @@ from prune.runs.compute_device import DeviceFlag, current, using
 from prune.runs.files import InputError, at_least
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
+from prune.runs.path_checks import Written
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Config:
     """Neighbours that vote."""
     temperature: float = 0.07
     """A neighbour's vote weighs exp(cosine / temperature)."""
-    features: Location[Path | None] = None
+    features: Location[Written[Path | None]] = None
     """Directory of features shared by evaluations of this model; OUT/features when absent."""
     loader: OnceUnrecorded[Literal["auto", "ffcv", "torch"]] = "auto"
     """Image loader; torch works without FFCV. auto: torch for small targets, read before FFCV has compiled."""
@@ -53,6 +54,9 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    at_least(config, 1, "k", "workers")
+    if not LOWEST_TEMPERATURE <= config.temperature < float("inf"):
+        raise InputError(f"--temperature {config.temperature}: a number of at least {LOWEST_TEMPERATURE:g} is needed")
     import time
 
     import numpy as np
@@ -64,9 +68,6 @@ def _run(config: Config) -> None:
     from transfer.evaluation.nearest_neighbours import classify
     from transfer.evaluation.target_splits import fingerprints, open_splits, split_features, target_name
 
-    at_least(config, 1, "k")
-    if not LOWEST_TEMPERATURE <= config.temperature < float("inf"):
-        raise InputError(f"--temperature {config.temperature}: a number of at least {LOWEST_TEMPERATURE:g} is needed")
     model = open_model(config.model)
     train, test = open_splits(config.train, config.test, config.out)
     inputs = fingerprints(model, train, test)

@@ -29,6 +29,7 @@ from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file, flat, index_record
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ class Config:
     """Target's training images, `X.beton`."""
     out: Location[Path]
     """Index file to write (NAME.index.npz)."""
-    rest: Location[Path | None] = None
+    rest: Location[Written[Path | None]] = None
     """Index file to write with all other training images, to train on."""
     model: Location[Path | None] = None
     """Model directory whose features and predictions choose; not needed with --list and --size 0."""
@@ -71,7 +72,7 @@ class Config:
     """Runs of `transfer compress` on --set: images that a rejected step lost never leave the set."""
     false_alarms: float = 0.05
     """Chance that an image like the members of --set is taken for one that is unlike it."""
-    propose: Location[Path | None] = None
+    propose: Location[Written[Path | None]] = None
     """CSV to write of the images of --add that are unlike the set and have no label."""
     loader: Literal["ffcv", "torch"] = "torch"
     """Image loader; ffcv for large sets."""
@@ -88,12 +89,12 @@ def run(config: Config) -> Path:
 
 
 def _run(config: Config) -> Path:
+    _check(config)
     from prune.data.dataset import open_dataset
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
     from prune.models.networks import open_model
 
-    _check(config)
     if config.set is not None:
         return _grow(config)
     dataset = open_dataset(config.train)

@@ -20,6 +20,7 @@ from prune.runs.compute_device import DeviceFlag, current, using
 from prune.runs.files import at_least
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ class Config:
     """Run directory."""
     shots: int | None = None
     """Train on this many images of each class."""
-    features: Location[Path | None] = None
+    features: Location[Written[Path | None]] = None
     """Directory of features shared by evaluations of this model; OUT/features when absent."""
     seed: int = 0
     """Draws the validation part of the training images, or the images of --shots."""
@@ -58,6 +59,8 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    at_least(config, 1, "shots", "workers")
+    at_least(config, 0, "seed")
     import time
 
     import numpy as np
@@ -68,8 +71,6 @@ def _run(config: Config) -> None:
     from transfer.evaluation import evaluation_result
     from transfer.evaluation.target_splits import fingerprints, open_splits, split_features, target_name
 
-    at_least(config, 1, "shots")
-    at_least(config, 0, "seed")
     model = open_model(config.model)
     train, test = open_splits(config.train, config.test, config.out)
     inputs = fingerprints(model, train, test)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prune.runs.experiment_tracker import Tracker, send
 from prune.runs.extras import need_modules
 from prune.runs.files import InputError, atomic, note
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     from transfer.pages.kept_images import Selection
@@ -38,7 +39,7 @@ class Config:
     """Table of ids and groups (camera, site, ...) of images of the source; adds what is kept of each."""
     tracker: Tracker | None = None
     """Also send verdicts, costs, classes and the figure to this tracker, whose files lie in the study's tracker/."""
-    markdown: Path | None = None
+    markdown: Written[Path | None] = None
     """Write the tables as Markdown to this file as well."""
 
 

@@ -95,6 +95,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Do the missing runs, or return at once when there are none."""
+    _check(config)
     with using(config.device):
         _run(config)
 
@@ -134,27 +135,12 @@ def _run(config: Config) -> None:
         _publish(config, identity(config) | inputs)
 
 
-def _setting(config: Config) -> StreamSetting:
-    """Check every flag that can be checked without reading images."""
-    from pretrain.distributed import dtype_of
-    from prune.byte_budget.codec_files import need_qualities, open_codec
-    from transfer.continual.continual_inputs import learning_recipe
-    from transfer.continual.exemplars import memory_bytes, need_rank
-    from transfer.continual.stream_run import StreamSetting
-
-    dtype_of(config.precision)
-    at_least(config, 1, "batch_size")
-    recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
-    need_rank(config.rank)
-    at_least(config, 1, "every", "steps", "per_class", "threads", "workers")
+def _check(config: Config) -> None:
+    """Check the numbers, before torch is imported."""
+    at_least(config, 1, "batch_size", "resolution", "every", "steps", "per_class", "threads", "workers")
     for quality in (config.quality, *config.ladder):
         if not 1 <= quality <= 100:
             raise InputError(f"quality {quality}: 1 to 100 is possible")
-    codec = open_codec(config.codec)
-    if "uniform" in config.policies:
-        need_qualities(codec, [config.quality], "--quality")
-    if "adaptive" in config.policies:
-        need_qualities(codec, config.ladder, "--ladder")
     if list(config.ladder) != sorted(set(config.ladder), reverse=True):
         raise InputError(f"--ladder {' '.join(map(str, config.ladder))}: qualities from the finest to the coarsest")
     if not 0 <= config.margin < 1:
@@ -163,6 +149,24 @@ def _setting(config: Config) -> StreamSetting:
         raise InputError(f"--wrong-ranks {config.wrong_ranks:g}: a share from 0 to 1")
     if min(config.seeds, default=-1) < 0 or not config.policies:
         raise InputError("--seeds and --policies: name at least one each, seeds not below 0")
+
+
+def _setting(config: Config) -> StreamSetting:
+    """Check what names something: recipe, codec, rank, sizes."""
+    from pretrain.distributed import dtype_of
+    from prune.byte_budget.codec_files import need_qualities, open_codec
+    from transfer.continual.continual_inputs import learning_recipe
+    from transfer.continual.exemplars import memory_bytes, need_rank
+    from transfer.continual.stream_run import StreamSetting
+
+    dtype_of(config.precision)
+    recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
+    need_rank(config.rank)
+    codec = open_codec(config.codec)
+    if "uniform" in config.policies:
+        need_qualities(codec, [config.quality], "--quality")
+    if "adaptive" in config.policies:
+        need_qualities(codec, config.ladder, "--ladder")
     return StreamSetting(
         recipe_name=config.recipe,
         recipe=recipe,

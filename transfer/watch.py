@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune.runs.files import InputError, at_least, note
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     from transfer.watching.side_by_side import Predictor, Reference
@@ -51,7 +52,7 @@ class Config:
     """Points of disagreement in a class that raise no alarm, in addition to those on the reference."""
     least: int = 5
     """A class with fewer new images raises no alarm."""
-    history: Path | None = None
+    history: Written[Path | None] = None
     """History of a deployment to write and to add to, .jsonl; one for each compressed model."""
     stages: str | None = None
     """Percents of the traffic that the compressed model gets, as in 1,10,50,100; all of it when absent."""
@@ -61,7 +62,7 @@ class Config:
     """Chance that a compressed model which is nowhere worse than allowed is ever alarmed, in any class at any look."""
     rollback: bool = False
     """On an alarm of --history, make an earlier step of --run its model."""
-    html: Path | None = None
+    html: Written[Path | None] = None
     """Page to write: the life of --run and of its --history."""
     out: Path | None = None
     """CSV to write: path, predictions and confidences of both models, agreement."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.runs.exit_codes import AnswerIsNo
 from prune.runs.files import InputError, at_least, need_file, note
+from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ class Config:
     """CSV of images of the usual kind, in the order in which they came."""
     images: Path
     """CSV of the new images, the newest last."""
-    history: Path
+    history: Written[Path]
     """History to write and to append to, .jsonl: thresholds first, then one line for each look."""
     codec: str = "jpeg"
     """Codec of images that have no stored copy: jpeg, webp, avif, or a file of `prune codecs`."""
@@ -45,18 +46,18 @@ class Config:
     """Its quality."""
     size: int = 64
     """Images of a look."""
-    html: Path | None = None
+    html: Written[Path | None] = None
     """Page of the history to write."""
 
 
 def run(config: Config) -> dict[str, Any]:
     """Take one look; returns its record."""
+    _check(config)
     from prune.byte_budget.codec_files import need_qualities, open_codec
     from prune.byte_budget.feature_error import open_judge
     from prune.runs.run_lock import file_lock
     from transfer.watching import codec_history, codec_watch
 
-    _check(config)
     codec = open_codec(config.codec)
     need_qualities(codec, [config.quality], "--quality")
     judge = open_judge(config.model)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import textwrap
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from docstring_markdown import cell, module_text, plain
+
+from prune.runs.path_checks import field_texts
 
 PROGRAMS = {
     "prune": "Which images to pretrain on.",
@@ -68,20 +69,6 @@ def options(config: type, prefix: str = "") -> list[tuple[str, str, str, str]]:
             flags.append(f"--no-{name}")
         cells = ", ".join(f"`{flag}`" for flag in flags)
         found.append((cells, cell(_kind(hint)), _default(field), cell(texts.get(field.name, ""))))
-    return found
-
-
-def field_texts(config: type) -> dict[str, str]:
-    """The docstrings below the fields of a config class and of the classes that it extends."""
-    found: dict[str, str] = {}
-    for kind in reversed(config.__mro__):
-        if not dataclasses.is_dataclass(kind):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for field, text in zip(body, body[1:]):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value))
     return found
 
 

@@ -20,6 +20,7 @@ from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError, printable
 from prune.runs.library_warnings import warn_in_one_line
+from prune.runs.path_checks import check_paths
 from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals, no_longer_listen
 
 
@@ -72,6 +73,7 @@ def _run(program: str, module: str, argv: Sequence[str]) -> int:
         with ended_by_signals():
             step = importlib.import_module(module)
             config = parse(program, step, argv)
+            check_paths(config)  # here, since steps import torch before they open anything
             step.run(config)
     except InputError as error:
         _report(program, str(error))

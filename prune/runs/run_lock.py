@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prune.runs.files import InputError, note
+from prune.runs.path_checks import check_place
 
 SILENCE = 120.0
 """Seconds without a heartbeat after which a holder is taken for dead, where the file system has no locks."""
@@ -33,7 +34,7 @@ def directory_lock(out: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        Another run holds it, or `out` is a file.
+        Another run holds it, `out` is a file, or no file can be made there.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out must be a directory")
@@ -49,7 +50,7 @@ def file_lock(out: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        Another run holds it.
+        Another run holds it, or no file can be made there.
     """
     missing = [folder for folder in out.parents if not folder.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +82,7 @@ def _held(out: Path, place: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":  # rank 0 holds it for all ranks of the run
         yield
         return
+    check_place(place)  # filelock takes /proc, which makes no files, for a holder that it must wait for
     from filelock import FileLock, SoftFileLease, Timeout
 
     try:

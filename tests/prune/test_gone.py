@@ -159,7 +159,7 @@ def test_bytes_that_a_kept_image_also_has_are_no_trace(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nowhere",), "nowhere: no such file or folder"),
+        (("nowhere",), "nowhere: no such file or directory"),
         (("broken.npz",), "broken.npz: cannot be read as an archive of arrays"),
         (("broken.tar",), "broken.tar: not a readable tar file"),
         (("broken.npy",), "broken.npy: not a plain .npy array"),

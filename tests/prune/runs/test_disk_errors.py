@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,7 +95,7 @@ def test_a_signal_ends_a_step_with_85_and_says_what_the_same_command_does(monkey
     def run(config):
         os.kill(os.getpid(), getattr(signal, name))
 
-    monkeypatch.setattr(command_line, "parse", lambda *_: None)
+    monkeypatch.setattr(command_line, "parse", lambda *_: make_dataclass("Config", [])())
     monkeypatch.setattr(command_line.importlib, "import_module", lambda _: SimpleNamespace(run=run))
     assert command_line.run_step(program, "any", []) == 85
     assert capsys.readouterr().err == f"{program}: stopped by {name}; the same command {after}\n"
