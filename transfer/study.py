@@ -173,7 +173,7 @@ def _run(config: Config) -> None:
             tasks = _write_study(settings, study, out)
             _forget_outstanding(tasks, out)
             todo = _not_reused(outstanding(tasks, out), study, out)
-            if cost := forecast(todo, study, config.price, config.jobs):
+            if cost := forecast(todo, study, config.price, config.jobs, alone=True):
                 note(cost.sentence())
             return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
         tasks = _write_study(settings, study, out)

@@ -98,6 +98,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path, capsys):
     assert stages["pretrain"]["lines"] == 3
     cost = shown["cost"]
     assert cost["flops"] > (64 + 16 + 16) * 4 * 50e6  # the network's training takes 66 MFLOPs an image
+    assert 0 < cost["start_up_seconds"] < cost["seconds"]
     assert cost["money"] == pytest.approx(cost["seconds"] / 3600 * 6)
     # full: 64 images, random and winnow 16 each, for the 4 epochs of the recipe.
     assert stages["pretrain"]["samples"] == (64 + 16 + 16) * 4

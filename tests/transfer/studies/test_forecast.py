@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from prune.runs.files import InputError
-from transfer.studies.forecast import check_compute, images_by_recipe, summed, training_flops, training_seconds
+from transfer.studies.forecast import (
+    check_compute,
+    forecast,
+    images_by_recipe,
+    start_up_seconds,
+    step_seconds,
+    summed,
+    training_flops,
+    training_seconds,
+)
 from transfer.studies.places import Splits
 from transfer.studies.settings import Study
 from transfer.studies.study_plan import plan_of
@@ -59,9 +68,25 @@ def test_the_recipes_networks_are_counted_and_timed():
     assert 0 < training_seconds("tiny") < 1
 
 
+def test_processes_and_steps_that_start_up_are_measured_and_counted():
+    assert start_up_seconds() > 0.2  # Python and torch
+    assert 0 < step_seconds() < start_up_seconds()
+    tasks = plan_of(replace(STUDY, compute=None))
+    found = [forecast(tasks, STUDY, None, jobs, alone=alone) for jobs, alone in ((1, False), (4, False), (1, True))]
+    start_up, step, n = start_up_seconds(), step_seconds(), len(tasks)
+    assert [one.overhead for one in found if one] == [
+        pytest.approx(start_up + n * step),
+        pytest.approx(2 * start_up + n * step / 4),  # the study's own process, and four at a time
+        pytest.approx(n * (start_up + step)),
+    ]
+
+
 def test_hours_and_money_follow_from_the_timing():
     images, flops = {"a": 7200.0}, {"a": 1e9}
-    cost = summed(images, flops, {"a": 2.0}, price=0.5)
-    assert cost.sentence() == "Still to run: about 7.2e+12 FLOPs, 4.0 hours on this machine, 2.00 in money."
-    assert cost.record() == {"flops": 7.2e12, "seconds": 14400.0, "money": 2.0}
+    cost = summed(images, flops, {"a": 2.0}, price=0.5, overhead=3600.0)
+    assert cost.sentence() == (
+        "Still to run: about 7.2e+12 FLOPs, 5.0 hours on this machine, 2.50 in money. The time is that of the "
+        "networks and 60 minutes of start-up of processes and steps, without reading images and fitting classifiers."
+    )
+    assert cost.record() == {"flops": 7.2e12, "seconds": 18000.0, "start_up_seconds": 3600.0, "money": 2.5}
     assert "money" not in summed(images, flops, {"a": 2.0}).record()
