@@ -82,19 +82,23 @@ def run(config: Config) -> None:
         loader=config.loader,
         seed=config.seed,
     )
+    doubt: list[str] = []
     if not config.print_commands:
         with using(config.device):
-            _execute(config, made)
+            doubt = _execute(config, made)
     if config.json:
-        facts = {"index": made.index, "commands": made.commands, "why": made.why, "next": made.next}
+        facts = {"index": made.index, "commands": made.commands, "why": made.why, "next": made.next, "doubt": doubt}
         json.dump(facts, sys.stdout, indent=1)
         sys.stdout.write("\n")
     elif config.print_commands:
         print(made.script(), end="")
 
 
-def _execute(config: Config, made: AutoPlan) -> None:
-    """Run the commands in order; the first that fails ends the program with its exit code."""
+def _execute(config: Config, made: AutoPlan) -> list[str]:
+    """Run the commands in order; the first that fails ends the program with its exit code.
+
+    Returns why the index is not to be relied on; nothing where its surrogate knows the source's classes.
+    """
     import shlex
 
     from prune.runs.run_lock import directory_lock
@@ -115,6 +119,25 @@ def _execute(config: Config, made: AutoPlan) -> None:
                 code, _ = execute(["python", "-m", *command])
             if code:
                 raise SystemExit(code)
-    note(f"{made.index}: done; the commands are in {config.out / 'commands.sh'}. What to type next:")
+    doubt = _doubt(made)
+    how = "made, but not to be relied on" if doubt else "done"
+    note(f"{made.index}: {how}; the commands are in {config.out / 'commands.sh'}. What to type next:")
+    for line in doubt:
+        note(line)
     for line in made.next:
         note(line)
+    return doubt
+
+
+def _doubt(made: AutoPlan) -> list[str]:
+    """Why the index is not to be relied on, and the way out: said by a step in the middle, where nobody looks."""
+    from prune.scores.feature_files import open_features
+    from prune.scores.surrogate_check import guessing_sentence
+
+    scored = [command[command.index("--source") + 1] for command in made.commands if command[:2] == ["prune", "score"]]
+    said = [text for place in scored if (text := guessing_sentence(open_features(Path(place))))]
+    way = (
+        "# first give the surrogate more: the same command with --surrogate timm:resnet18.a1_in1k, whose weights are "
+        "trained, or --surrogate small-rn18:1, which trains for longer, and with another --out; more images help, too"
+    )
+    return [*(f"# {text}" for text in said), way] if said else []

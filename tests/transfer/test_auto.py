@@ -7,6 +7,7 @@ import shlex
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prune.index.pruned_index import PrunedIndex
@@ -91,6 +92,38 @@ def test_one_command_gives_what_its_printed_commands_give_byte_for_byte_and_resu
     before = Path("one/surrogate/model.safetensors").stat().st_mtime_ns
     assert transfer.main(["auto", *asked, "--out", "one", "--json"]) == 0
     assert Path("one/surrogate/model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_the_end_repeats_that_the_surrogate_only_guesses_and_what_to_type_instead(toy, tmp_path, capsys):
+    data, out = toy.root / "data", tmp_path / "out"
+    noise = write_noise(tmp_path / "noise")  # classes that no surrogate can tell apart
+    asked = ["--source", str(noise), "--targets", f"signs={data / 'signs'}", "--out", str(out), "--no-gate", "--json"]
+    assert transfer.main(["auto", *asked, "--surrogate", "tiny:0.2", "--loader", "torch", "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    middle, end = said.err.split("made, but not to be relied on")
+    assert "no more than guessing" in middle
+    assert "no more than guessing" in end
+    assert "--surrogate timm:resnet18.a1_in1k" in end
+    assert ": done;" not in said.err
+    facts = json.loads(said.out[said.out.rindex('{\n "index"') :])
+    assert len(facts["doubt"]) == 2
+    # What is said to type is understood.
+    for surrogate in ("timm:resnet18.a1_in1k", "small-rn18:1"):
+        assert (
+            transfer.main(["auto", *asked[:-3], str(tmp_path / "x"), "--surrogate", surrogate, "--print-commands"]) == 0
+        )
+
+
+def write_noise(folder):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for k in range(120):
+        place = folder / f"class{k % 4}" / f"{k:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(place)
+    return folder
 
 
 @pytest.mark.parametrize(
