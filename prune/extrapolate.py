@@ -8,8 +8,10 @@
 
 An image gets the mean score of its nearest scored neighbours of the same class, brought to the spread of the known
 scores. A fifth of the scored images is left out first: how far their order is found again is printed, and kept in the
-file. Scores that are predicted no better than by chance are left as they are; where that is true of all, nothing is
-written and the exit code is 1. Class votes need no part: they come from the targets' features and the classes' means.
+file, beside the same of each class's mean score alone, which needs no features: what the neighbours add is the
+difference. Scores that are predicted no better than by chance are left as they are; where that is true of all, nothing
+is written and the exit code is 1. Class votes need no part: they come from the targets' features and the classes'
+means.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the scores file; returns its path. `AnswerIsNo` when nothing can be predicted."""
+    at_least(config, 1, "neighbours")
+    at_least(config, 0, "seed")
+    if not 0 < config.keep < 1:
+        raise InputError(f"--keep {config.keep} is outside (0, 1)")
     from dataclasses import asdict
 
     from prune.index.npz import open_arrays, save_arrays
@@ -56,10 +62,6 @@ def run(config: Config) -> Path:
     from prune.scores.feature_files import beside, content_fingerprint, open_features
     from prune.scores.score_extrapolation import extrapolate
 
-    at_least(config, 1, "neighbours")
-    at_least(config, 0, "seed")
-    if not 0 < config.keep < 1:
-        raise InputError(f"--keep {config.keep} is outside (0, 1)")
     arrays, meta = open_arrays(need_file(config.scores, "a scores file of `prune score`"), FORMAT)
     cheap = open_features(config.features)
     _check_pair(config, meta, cheap)
@@ -84,8 +86,9 @@ def run(config: Config) -> Path:
                 else f": not predicted, on {one.images} images that is not shown to be more than chance"
             )
             note(
-                f"{name[7:]}: rank correlation {one.correlation:.2f} on {one.images} scored images left out, {ends} "
-                f"({one.by_chance:.0%} by chance){worth}"
+                f"{name[7:]}: rank correlation {one.correlation:.2f} (class means alone {one.class_correlation:.2f}) "
+                f"on {one.images} scored images left out, {ends} (class means alone {one.class_highest:.0%} and "
+                f"{one.class_lowest:.0%}, chance {one.by_chance:.0%}){worth}"
             )
         if not filled:
             note(f"{config.out}: not written: these features say nothing of the scores; score more images instead")

@@ -10,7 +10,7 @@ scores, rank by rank. How well it works is measured on scored images that are le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import hypergeom, spearmanr
@@ -44,6 +44,8 @@ class Quality:
         Mean absolute difference of the predicted score, in standard deviations of the true ones.
     better : bool
         Whether one of the two ends is found beyond doubt more often than by chance, and the correlation is above 0.
+    class_correlation, class_highest, class_lowest : float
+        The same figures of the mean score of an image's class, without any neighbours.
     """
 
     images: int
@@ -53,6 +55,9 @@ class Quality:
     by_chance: float
     error: float
     better: bool
+    class_correlation: float = 0.0
+    class_highest: float = 0.0
+    class_lowest: float = 0.0
 
 
 def predict(
@@ -112,6 +117,23 @@ def predict(
             weight = 1.0 / np.maximum(np.sqrt(np.maximum(squared, 0.0)), 1e-6)
             weight /= weight.sum(axis=1, keepdims=True)
             found[part] = np.einsum("ij,ijs->is", weight, score[at])
+    return found
+
+
+def class_means(label: np.ndarray, known: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Predict scores by the mean of the scored images of the same class; parameters as in `predict`.
+
+    Examples
+    --------
+    >>> label, values = np.array([0, 0, 1, 0, 1, 2]), np.array([[1.0], [3.0], [5.0]])
+    >>> class_means(label, np.array([0, 1, 2]), np.array([3, 4, 5]), values).ravel().tolist()
+    [2.0, 5.0, nan]
+    """
+    found = np.full((len(wanted), values.shape[1]), np.nan)
+    have = _by_class(label[known])
+    for c, need in _by_class(label[wanted]).items():
+        if c in have:
+            found[need] = values[have[c]].mean(axis=0)
     return found
 
 
@@ -208,10 +230,15 @@ def extrapolate(
     order = np.argsort(for_purpose(keys, "extrapolation")[known], kind="stable")
     out, rest = np.sort(order[: round(_HELD_OUT * len(known))]), np.sort(order[round(_HELD_OUT * len(known)) :])
     tried = predict(features, label, known[rest], known[out], values[rest], k)
-    qualities = {
-        name: quality(spread_like(tried[:, column], values[rest, column]), values[out, column], keep)
-        for column, name in enumerate(scores)
-    }
+    plain = class_means(label, known[rest], known[out], values[rest])
+    drawn = np.argsort(keys[known[out]], kind="stable")  # within a class the order is a draw
+    qualities = {}
+    for column, name in enumerate(scores):
+        one = quality(spread_like(tried[:, column], values[rest, column]), values[out, column], keep)
+        alone = quality(plain[drawn, column], values[out, column][drawn], keep)
+        qualities[name] = replace(
+            one, class_correlation=alone.correlation, class_highest=alone.highest, class_lowest=alone.lowest
+        )
     filled = {}
     if any(one.better for one in qualities.values()):
         found = predict(features, label, known, wanted, values, k)

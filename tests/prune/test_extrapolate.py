@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -42,7 +44,8 @@ def extrapolated(case, name: str, *more: str) -> int:
 def test_what_thumbnails_tell_is_filled_in_said_and_selectable(case, capsys):
     assert extrapolated(case, "bright") == 0
     said = capsys.readouterr().err
-    assert "el2n: rank correlation 0.9" in said
+    assert re.search(r"el2n: rank correlation 0\.9\d \(class means alone -?0\.\d\d\)", said), said
+    assert "(class means alone " in said.split("are found")[1]
     arrays, meta = open_arrays(case / "bright.all.npz", "winnow-scores/1")
     assert np.isfinite(arrays["sample/el2n"]).all()
     assert meta["extrapolated"]["quality"]["el2n"]["better"]

@@ -55,6 +55,25 @@ def test_a_score_that_follows_the_features_is_predicted_and_one_by_chance_is_lef
     assert not told["b"].better
 
 
+def test_what_the_class_alone_tells_stands_beside_what_neighbours_tell():
+    place, label, smooth, _ = world()
+    by_class = 2.0 * label + 1e-3 * np.random.default_rng(3).normal(size=600)  # the class is all there is to know
+    scores = {"place": hidden(place[:, 0])[0], "class": hidden(by_class)[0], "both": hidden(smooth)[0]}
+    _, told = extrapolate(place, label, scores, KEYS, k=8, keep=0.2)
+    assert abs(told["place"].class_correlation) < 0.35 < 0.9 < told["place"].correlation
+    assert told["class"].class_correlation > 0.9
+    # Three classes of a third each: of the true fifth at either end a draw from its class finds 0.2 / 0.333.
+    assert told["class"].class_highest == pytest.approx(0.6, abs=0.3)
+    assert told["class"].class_lowest == pytest.approx(0.6, abs=0.3)
+    assert 0.5 < told["both"].class_correlation < told["both"].correlation
+
+
+def test_one_class_tells_nothing_by_itself():
+    place, _, _, _ = world()
+    _, told = extrapolate(place, np.zeros(600, int), {"a": hidden(place[:, 0])[0]}, KEYS, k=8, keep=0.2)
+    assert (told["a"].class_correlation, told["a"].class_highest, told["a"].class_lowest) == (0.0, 0.2, 0.2)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_chance_is_hardly_ever_taken_for_a_prediction(seed):
     place, label, _, noise = world(seed)
