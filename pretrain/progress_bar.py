@@ -1,4 +1,4 @@
-"""Progress bar of a training run: images a second, share of the time spent waiting for data, time left."""
+"""Progress bar of a training run: images (or windows of text) a second, share of the time spent waiting, time left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ _PAUSE = 0.5
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[Progress, float], None] | None]:
-    """Yield `on_step(progress, share of the budget)`; None on ranks above 0 and without a terminal."""
+def bar(what: str, samples: str = "images") -> Iterator[Callable[[Progress, float], None] | None]:
+    """Yield `on_step(progress, share of the budget)`; None on ranks above 0 and with --quiet.
+
+    Parameters
+    ----------
+    what : str
+        What is trained, in a few words.
+    samples : str
+        What it is trained on; epochs are counted for images alone.
+    """
     with display(what, 1.0, counted=False) as update:
         if update is None:
             yield None
@@ -28,6 +36,7 @@ def bar(what: str) -> Iterator[Callable[[Progress, float], None] | None]:
             last[0] = time.monotonic()
             spent = max(progress.epoch_seconds, 1e-9)
             speed, waited = progress.epoch_samples / spent, progress.waited / spent
-            update(share, f"epoch {progress.epoch + 1}  {speed:,.0f} images/s  {waited:.0%} waiting for data")
+            epoch = f"epoch {progress.epoch + 1}  " if samples == "images" else ""
+            update(share, f"{epoch}{speed:,.0f} {samples}/s  {waited:.0%} waiting for data")
 
         yield on_step

@@ -147,7 +147,8 @@ class _Run:
                 if self.infobatch:
                     self.infobatch.losses = shared["infobatch"].numpy()
                 self.progress = Progress.of(progress)
-            note(f"resuming from step {step} (epoch {self.progress.epoch + 1})")
+            of = self.budget.steps
+            note(f"resuming from step {step} " + (f"of {of}" if of else f"(epoch {self.progress.epoch + 1})"))
             self._note_processes(step, len(others))
             self.progress.micro_batch = micro_batch or (whole if ranks.sync_bn else self.progress.micro_batch)
         self.hooks.on_lines(self.progress.lines)

@@ -285,6 +285,11 @@ def test_the_bar_says_how_fast_and_how_long_it_waited_for_data(monkeypatch, caps
         on_step(Progress(epoch=2, epoch_samples=5000, epoch_seconds=2.0, waited=0.5), 1.0)
     said = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", capsys.readouterr().err)
     assert "epoch 3  2,500 images/s  25% waiting for data" in said
+    with bar("run", "windows") as on_step:  # of text
+        on_step(Progress(epoch=2, epoch_samples=5000, epoch_seconds=2.0, waited=0.5), 1.0)
+    said = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert "2,500 windows/s  25% waiting for data" in said
+    assert "epoch" not in said
     monkeypatch.setenv("RANK", "1")
     with bar("run") as on_step:
         assert on_step is None

@@ -67,6 +67,9 @@ class Trial:
     kind: str
     ratio: float | None
 
+    def __str__(self) -> str:
+        return f"step {self.step} {self.kind}" + (f" {self.ratio:.3g}" if self.ratio else "")
+
 
 def next_trial(entries: Sequence[Entry], plan: CompressionPlan) -> Trial | None:
     """Find the step to try after these entries; None when the compression is done.

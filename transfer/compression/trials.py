@@ -50,7 +50,7 @@ def work_through(
     NeedsApproval
         A step waits for a person's answer.
     """
-    entries = _resume(out) or [record_original()]
+    entries = _resume(out, plan) or [record_original()]
     while (trial := journal.next_trial(entries, plan)) is not None:
         journal.verified_directory(out, entries[trial.base])
         entry = attempt(trial)
@@ -65,7 +65,7 @@ def work_through(
     return entries
 
 
-def _resume(out: Path) -> list[Entry]:
+def _resume(out: Path, plan: CompressionPlan) -> list[Entry]:
     """Entries of an earlier run, with that of a step whose directory exists and that the journal does not have yet."""
     entries = journal.read_journal(out)
     directory = journal.step_directory(out, len(entries))
@@ -76,8 +76,21 @@ def _resume(out: Path) -> list[Entry]:
         approval.need_answer(out, entries)
         entries = approval.settle(out, entries)
         journal.make_current(out, journal.step_directory(out, journal.current_step(entries)))
-        note(f"{out}: resuming after step {entries[-1]['step']}")
+        note(f"{out}: {_continuation(out, entries, plan)}")
     return entries
+
+
+def _continuation(out: Path, entries: list[Entry], plan: CompressionPlan) -> str:
+    """From which state a run resumes, and with what."""
+    current, trial = journal.current_step(entries), journal.next_trial(entries, plan)
+    share = entries[current]["params"] / entries[0]["params"]
+    state = (
+        f"resuming after step {entries[-1]['step']} with the model of step {current} ({share:.3f} of the parameters)"
+    )
+    if trial is None:
+        return f"{state}; no step is left to try"
+    begun = any((out / "work" / f"{trial.step}" / "checkpoint").glob("*"))
+    return f"{state}; next is {trial}" + (", whose training has begun" if begun else "")
 
 
 def scratch_of(out: Path, trial: Trial) -> Path:

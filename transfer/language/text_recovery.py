@@ -126,7 +126,7 @@ class TextRecovery:
         device = self.ranks.device
         batch = min(self.batch, len(self.windows))
         original, network = self.original.to(device), network.to(device)
-        with bar(f"step {step}") as on_step:
+        with bar(f"step {step}", "windows") as on_step:
             training_loop.train(
                 network,
                 token_batches(self.windows, batch),

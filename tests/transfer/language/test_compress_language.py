@@ -171,7 +171,9 @@ def test_a_run_that_was_killed_and_then_signalled_ends_with_the_same_bytes(world
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert len(journal.read_journal(asked.out)) == 2
     stopped(asked, monkeypatch)
-    assert "checkpoint of step 3 written; the same command resumes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "checkpoint of step 3 written; the same command resumes" in said
+    assert "resuming from step 2 of 4\n" in said  # not an epoch: of text there is none
     assert list((asked.out / "work/2/checkpoint").iterdir())
     with monkeypatch.context() as patch:  # to the end of step 2, and no further
         patch.setattr(preemption, "stop_requested", lambda: len(journal.read_journal(asked.out)) == 3)
