@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least, counted, need_file, note, write_json
+from prune.runs.files import InputError, at_least, need_file, note, write_json
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
 from prune.runs.outputs import claim, finish
 
@@ -250,11 +250,12 @@ def _compression(
     import numpy as np
 
     from prune.models.evaluation_view import crop_ratio
-    from transfer.compression.acceptance import AcceptanceTest, Margins, predicted_classes, too_small_classes
+    from transfer.compression.acceptance import AcceptanceTest, Margins, predicted_classes
     from transfer.compression.compression_loop import Compression
     from transfer.compression.importance import Importance
     from transfer.compression.preservation_versions import open_preservation
     from transfer.compression.recovery_training import Recovery
+    from transfer.compression.smallest_margin import unresolved
     from transfer.evaluation.image_arrays import balanced_rows, predictor, read_with
 
     classes = tuple(model.spec["classes"])
@@ -265,18 +266,16 @@ def _compression(
     logits = predictor(model.network, model.spec, ranks.device)(images)
     original = predicted_classes(logits)
     wider = _wider_tests(config, dataset, preservation)
-    if few := too_small_classes(labels, classes, config.class_margin):
-        name, count = few[0]
-        note(
-            f"{counted(len(few), 'class is', 'classes are')} so small that one wrong image exceeds their margin, "
-            f"first {name} ({count})"
-        )
+    margins = Margins(config.margin, config.class_margin, config.slack)
+    each = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist()))
+    sizes = {group.name: (int(group.rows.sum()), group.margin) for group in wider.groups}
+    for line in unresolved(len(labels), each, sizes, margins):
+        note(line)
     sample = rows[:0]
     if config.importance == "data" or _NARROWING & set(config.kinds):
         known = np.asarray(dataset.manifest.labels)[rows]
         sample = balanced_rows(rows, known, config.importance_images, config.seed)
     ranked = read_with(loader, sample, ratio) if len(sample) else (images[:0], labels[:0])
-    margins = Margins(config.margin, config.class_margin, config.slack)
     seconds = 60 * config.checkpoint_minutes
     return Compression(
         config.out,

@@ -123,6 +123,7 @@ def _run(config: Config) -> Path:
             counts = index.per_class()[0]
             each = f"{counts.min()} to {counts.max()} per class"
             note(f"{config.out}: {len(index)} of {len(dataset)} training images, {each}")
+            _note_margins(counts)
         if config.rest is not None:
             _save_rest(config.rest, dataset, index)
     return config.out
@@ -161,6 +162,15 @@ def _check_growth(config: Config) -> None:
         raise InputError("--propose: lists images of --add; give both")
     if not 0 < config.false_alarms < 1:
         raise InputError(f"--false-alarms {config.false_alarms}: a share in (0, 1) is needed")
+
+
+def _note_margins(counts: np.ndarray) -> None:
+    """Warn of a set that is too small for the margins of a compression; `counts`: images of each class, (c,)."""
+    from transfer.compression.smallest_margin import default_margins_unresolved
+
+    text = default_margins_unresolved(int(counts.sum()), min(filter(None, counts.tolist()), default=0))
+    if text is not None:
+        note(text)
 
 
 def _save_rest(out: Path, dataset: Dataset, chosen: PrunedIndex) -> None:
@@ -364,3 +374,4 @@ def _write_version(
         f"{config.out}: version {members.version + 1}, {int(kept.sum())} images, {len(later)} of them later ones; "
         f"{len(came)} came, {len(left)} left"
     )
+    _note_margins(np.bincount(np.concatenate([labels, more_labels, found.labels])[kept]))

@@ -148,7 +148,7 @@ def spoiler(rare):
     return step
 
 
-def test_a_step_that_ruins_a_rare_class_is_rejected_while_the_mean_rises(case, tmp_path, monkeypatch):
+def test_a_step_that_ruins_a_rare_class_is_rejected_while_the_mean_rises(case, tmp_path, monkeypatch, capsys):
     # The original predicts blue for many images of frequent classes, so that without blue the mean rises.
     model, spec = networks.load_model(case / "model")
     with torch.no_grad():
@@ -157,6 +157,11 @@ def test_a_step_that_ruins_a_rare_class_is_rejected_while_the_mean_rises(case, t
     monkeypatch.setattr(compression_loop, "shrink", spoiler(0))
     out = tmp_path / "run"
     compress.run(config(case, out, model=tmp_path / "model", margin=1.0, class_margin=30.0, steps=2))
+    # Said before any step: 28 images of which blue has 4, at 25 points each, which 30 allow.
+    said = capsys.readouterr().err
+    assert said.index("--margin 1 cannot be tested by a preservation set of 28") < said.index("step 1 channels")
+    assert "They resolve a margin of 3.58; for 1, 100 images are needed" in said
+    assert "--class-margin" not in said
     first, *tried = journal.read_journal(out)
     assert [line["verdict"] for line in tried] == ["rolled-back"] * 2
     for line in tried:
@@ -237,7 +242,7 @@ sys.exit(run_step("transfer compress", "transfer.compress", sys.argv[1:]))
 """
 
 
-def test_a_killed_run_resumes_to_the_same_weights(case, done, tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights_and_says_from_where(case, done, tmp_path, capsys):
     out = tmp_path / "run"
     asked = config(case, out)
     flags = [f"--{k.replace('_', '-')}={getattr(asked, k)}" for k in (
@@ -253,7 +258,13 @@ def test_a_killed_run_resumes_to_the_same_weights(case, done, tmp_path):
     # 84 images outside the set, 16 a step: five steps and the epoch's end make six checkpoints; killed in step 2.
     assert len(journal.read_journal(out)) == 2
     assert list((out / "work/2/checkpoint").iterdir())
+    capsys.readouterr()
     compress.run(config(case, out, checkpoint_minutes=0.0))
+    first, last = journal.read_journal(out)[:2]
+    assert (
+        f"resuming after step 1 with the model of step 1 ({last['params'] / first['params']:.3f} of the parameters); "
+        "next is step 2 channels 0.25, whose training has begun"
+    ) in capsys.readouterr().err
     lines, wanted = journal.read_journal(out), journal.read_journal(done)
     assert [line["files"] for line in lines] == [line["files"] for line in wanted]
     assert files(out) == files(done)
@@ -300,6 +311,9 @@ def test_a_signal_between_steps_stops_a_run_without_training(case, tmp_path, mon
     assert len(journal.read_journal(tmp_path / "run")) == 2
     assert "stopping on a signal after step 1; the same command resumes" in capsys.readouterr().err
     compress.run(asked)
+    said = capsys.readouterr().err
+    assert "with the model of step 1 (" in said
+    assert "next is step 2 channels 0.25\n" in said
     assert len(journal.read_journal(tmp_path / "run")) == 3
 
 

@@ -91,7 +91,10 @@ def test_the_command_writes_an_index_of_the_train_split_and_the_same_bytes_again
     made(case, tmp_path / "b.index.npz", model=case / "model", size=10, floor=4)
     assert (tmp_path / "a.index.npz").read_bytes() == (tmp_path / "b.index.npz").read_bytes()
     made(case, tmp_path / "a.index.npz", model=case / "model", size=10, floor=4)
-    assert "up to date" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "up to date" in said
+    assert said.count("10 images resolve no margin below 10 points (one image), and --margin 1 needs 100 (--size)") == 2
+    assert said.count("5 images of the smallest class resolve none below 20, and --class-margin 10 needs 10") == 2
     with pytest.raises(InputError, match=r"size: 10 -> 12"):
         made(case, tmp_path / "a.index.npz", model=case / "model", size=12, floor=4)
 

@@ -258,9 +258,3 @@ class _Loss:
     @property
     def beyond(self) -> float:
         return round((self.points - (self.margin or 0.0)) / self.error, 3)
-
-
-def too_small_classes(labels: np.ndarray, classes: Sequence[str], margin: float | None) -> list[tuple[str, int]]:
-    """Classes with so few images that one wrong prediction exceeds the margin, and their numbers of images."""
-    counts = np.bincount(labels, minlength=len(classes))
-    return [] if margin is None else [(classes[c], int(n)) for c, n in enumerate(counts) if n > 0 and 100 / n > margin]

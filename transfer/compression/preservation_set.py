@@ -66,11 +66,12 @@ def preserve(
     always = np.zeros(n, bool) if always is None else always
     sizes, taken = (np.bincount(labels[mask], minlength=classes) for mask in (np.ones(n, bool), always))
     if size > n:
-        raise InputError(f"--size {size}: only {n} images can be chosen from")
+        raise InputError(f"--size {size}: only {n} images can be chosen from; lower it")
     least = np.maximum(np.minimum(floor, sizes), taken)
     if least.sum() > size:
+        listed = " and the images of --list" if always.any() else ""
         raise InputError(
-            f"--size {size}: floors of {floor} images and the list need {least.sum()}; raise it, or lower --floor"
+            f"--size {size}: {floor} images of each class{listed} need {least.sum()}; raise it, or lower --floor"
         )
     quotas = quota((sizes > 0).astype(float), sizes, size, least)
     scores = difficulty.difficulty(logits, labels if mistakes else None, np.zeros(n, np.float32))

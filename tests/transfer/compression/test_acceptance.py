@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.compression.acceptance import Margins, decide, predicted_classes, standard_error, too_small_classes
+from transfer.compression.acceptance import Margins, decide, predicted_classes, standard_error
 
 CLASSES = ["cat", "dog", "newt"]
 LABELS = np.array([0] * 10 + [1] * 10 + [2] * 2)
@@ -81,11 +81,6 @@ def test_a_class_without_images_has_no_accuracy_and_no_margin():
 def test_logits_that_are_not_finite_are_never_correct():
     logits = np.array([[0.0, 2.0], [np.nan, 1.0], [np.inf, 0.0], [3.0, 1.0]])
     assert predicted_classes(logits).tolist() == [1, -1, -1, 0]
-
-
-def test_classes_too_small_for_the_margin_are_named():
-    assert too_small_classes(LABELS, CLASSES, 10.0) == [("newt", 2)]
-    assert too_small_classes(LABELS, CLASSES, None) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))
