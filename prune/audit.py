@@ -111,6 +111,8 @@ def _agreement(
 
 
 def _markdown(report: dict[str, Any]) -> str:
+    from prune.methods.group_audit import group_table
+
     kept = f"{report['kept']:,} of {report['samples']:,}"
     lines = [
         "# Audit by groups",
@@ -120,26 +122,11 @@ def _markdown(report: dict[str, Any]) -> str:
     ]
     for column, rows in report["groups"].items():
         inside = "expected_in_classes" in rows[0]
-        head = [
-            "group",
-            "images",
-            "kept",
-            "share",
-            "95 % interval",
-            "at random",
-            *(["in its classes"] if inside else []),
-        ]
-        table = []
-        for row in rows:
-            cells = [row["group"], f"{row['size']:,}", f"{row['kept']:,}", _percent(row["share"])]
-            cells += [f"{_percent(row['low'])} to {_percent(row['high'])}", _percent(row["expected"])]
-            cells += [_percent(row["expected_in_classes"])] if inside else []
-            table.append([*cells, f"{row['p']:.2g}", row["beyond_doubt"]])
-        lines += ["", f"## Kept by {_cell(column)}", "", *_table([*head, "p", "beyond doubt"], table)]
+        lines += ["", f"## Kept by {_cell(column)}", "", *_table(*group_table(rows))]
         if (grouped := sum(row["size"] for row in rows)) < report["samples"]:
-            lines += ["", f"Of {grouped:,} images in a group; `at random` is their share, not that of all images."]
+            lines += ["", f"Of {grouped:,} images in a group; `At random` is their share, not that of all images."]
         if inside:
-            said = "`in its classes`: what a random draw of as many of each class keeps. A share near it is due to the"
+            said = "`In its classes`: what a random draw of as many of each class keeps. A share near it is due to the"
             lines += ["", f"{said} classes, whatever is flagged."]
     for column, rows in report.get("agreement", {}).items():
         names = list(rows[0]["correlation"])
@@ -150,10 +137,6 @@ def _markdown(report: dict[str, Any]) -> str:
         head = [column, "images", "overlap of kept", "by chance", *names]
         lines += ["", f"## Agreement of the surrogates by {_cell(column)}", "", *_table(head, table)]
     return "\n".join(lines) + "\n"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -78,7 +78,8 @@ class Config:
     protect: tuple[str, ...] = ()
     """Classes that are kept whole."""
     always: Location[Path | None] = None
-    """Text file of ids, one per line: samples that are kept whatever their score."""
+    """Text file of ids, one per line: samples that are kept whatever their score. A line that begins with `# ` is a
+    comment."""
     never: Location[Path | None] = None
     """Text file of ids, one per line: samples that are not kept."""
     like: Location[Path | None] = None

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from prune.data.datacomp_uids import is_datacomp, rows_of_uids, uids_of
-from prune.data.text_lists import read_lines, read_table
+from prune.data.text_lists import read_id_lines, read_table
 from prune.index.manifest import Manifest
 from prune.index.matching import as_ids, checked_rows, find, first_repeat, path_hint, shown
 from prune.runs.files import InputError, counted, read_json, unguarded
@@ -151,7 +151,7 @@ def _torch(path: Path) -> Given:
 
 
 def _lines(path: Path) -> list[bytes]:
-    return [line.encode("utf-8", "surrogateescape") for line in read_lines(path)]
+    return [line.encode("utf-8", "surrogateescape") for line in read_id_lines(path)]
 
 
 def _csv(path: Path, kind: Kind | None) -> Given:

@@ -22,7 +22,7 @@ from prune.data.listing import Listing
 from prune.data.shard_paths import Shards
 from prune.data.stored_images import SUFFIXES
 from prune.index.tar_shards import key_of
-from prune.runs.files import InputError, counted
+from prune.runs.files import InputError, counted, note
 
 _JSON = ("label", "cls", "class", "class_id", "class_name", "label_name", "category")
 _BLOCK = 64 << 10
@@ -48,19 +48,31 @@ def list_tars(shards: Shards, place: str) -> Listing:
     ------
     InputError
         A damaged shard, a sample with several images or without a label, or texts that are captions and no classes.
+
+    Notes
+    -----
+    A shard without the zeros that end an archive may have been cut between two samples, but some writers leave them
+    out: it is read, and a line names it.
     """
     ids: list[bytes] = []
     said: list[str] = []
     spans: list[tuple[int, int, int]] = []
     ignored: Counter[str] = Counter()
+    open_ended: list[Path] = []
     for number, (path, name) in enumerate(zip(shards.files, shards.names)):
-        for key, sample in _samples(path, ignored).items():
+        for key, sample in _samples(path, ignored, open_ended).items():
             if sample.at < 0:
                 ignored.update(f".{suffix}" for suffix in sample.said)
                 continue
             ids.append(os.fsencode(name) + b"/" + key)
             said.append(_label_of(path, key, sample))
             spans.append((number, sample.at, sample.size))
+    if open_ended:
+        others = f" and {counted(len(open_ended) - 1, 'other shard')}" if len(open_ended) > 1 else ""
+        note(
+            f"{open_ended[0]}{others}: without the zeros that end a tar: unless its writer leaves them out, it was cut "
+            "between two samples, and has to be fetched again; what it holds is read"
+        )
     labels = _labels(said, place)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     where = np.array(spans, np.int64).reshape(-1, 3)[order]
@@ -71,8 +83,8 @@ def list_tars(shards: Shards, place: str) -> Listing:
     )  # fmt: skip
 
 
-def _samples(path: Path, ignored: Counter[str]) -> dict[bytes, _Sample]:
-    """The samples of a shard by key."""
+def _samples(path: Path, ignored: Counter[str], open_ended: list[Path]) -> dict[bytes, _Sample]:
+    """The samples of a shard by key; adds the shard to `open_ended` when the zeros at its end are missing."""
     found: dict[bytes, _Sample] = {}
     end = path.stat().st_size
     try:
@@ -98,9 +110,29 @@ def _samples(path: Path, ignored: Counter[str]) -> dict[bytes, _Sample]:
                 else:
                     ignored[f".{suffix.rpartition('.')[2]}" if suffix else ""] += 1
                 shard.members = []  # type: ignore[attr-defined]  # tarfile keeps every member otherwise
+            if not _ends(path, shard.offset):
+                open_ended.append(path)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a readable tar file ({error})") from None
     return found
+
+
+def _ends(path: Path, at: int) -> bool:
+    """Whether a block of zeros follows the last member; False where the file ends there.
+
+    Raises
+    ------
+    InputError
+        Something else follows, which `tarfile` takes for an end: a header that is cut or damaged.
+    """
+    with open(path, "rb") as file:
+        file.seek(at)
+        block = file.read(tarfile.BLOCKSIZE)
+    if block == bytes(tarfile.BLOCKSIZE):
+        return True
+    if block:
+        raise InputError(f"{path}: cut short or damaged behind byte {at:,}, where a member begins; fetch it again")
+    return False
 
 
 def _label_of(path: Path, key: bytes, sample: _Sample) -> str:

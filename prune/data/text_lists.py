@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError, need_file
+from prune.runs.files import InputError, counted, need_file, note
 
 TABLES = (".csv", ".tsv", ".jsonl")
 """Suffixes of files that are tables; any other text is one with spaces, tabs or commas between path and class."""
@@ -60,8 +60,36 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without blank ones and comments."""
-    lines = re.split(r"\r\n|\r|\n", read_text(path))
-    return [line for line in lines if line.strip() and not _COMMENT.match(line)]
+    return [line for line in _split(path) if line.strip() and not _COMMENT.match(line)]
+
+
+def read_id_lines(path: Path) -> list[str]:
+    """The lines of a list of ids, as `read_lines` gives them; where there are comments, a line says so."""
+    if comments := sum(_COMMENT.match(line) is not None for line in _split(path)):
+        what = counted(comments, "line that begins", "lines that begin")
+        note(f"{path}: {what} with `# ` skipped as {'a comment' if comments == 1 else 'comments'}")
+    return read_lines(path)
+
+
+def _split(path: Path) -> list[str]:
+    return re.split(r"\r\n|\r|\n", read_text(path))
+
+
+def repaired(cell: str) -> str:
+    """A cell that is not UTF-8 as Windows-1252 (Latin-1), which is what spreadsheets of western Europe write.
+
+    Examples
+    --------
+    >>> repaired("caf\\udce9"), repaired("café")
+    ('café', 'café')
+    """
+    if not any("\udc80" <= sign <= "\udcff" for sign in cell):  # bytes that survived as surrogates
+        return cell
+    data = cell.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("cp1252")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_table(path: Path, header_words: Sequence[str], delimiter: str | None = None) -> Table:

@@ -87,6 +87,39 @@ def kept_shares(
     return rows
 
 
+def group_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Rows of `kept_shares` as text: head and body of a table, for pages and Markdown.
+
+    Where rows have an "agreement" of the surrogates inside the group, that is the last column.
+
+    Examples
+    --------
+    >>> head, body = group_table(kept_shares(np.arange(20) < 10, np.repeat([0, 1], 10), ["a", "b"]))
+    >>> head
+    ['Group', 'Images', 'Kept', 'Share kept', '95 % interval', 'At random', 'p', 'Beyond doubt']
+    >>> body[1]
+    ['b', '10', '0', '0.0 %', '0.0 % to 27.8 %', '50.0 %', '2.2e-05', 'fewer']
+    """
+    inside = any("expected_in_classes" in row for row in rows)
+    agreed = any(row.get("agreement") is not None for row in rows)
+    head = ["Group", "Images", "Kept", "Share kept", "95 % interval", "At random"]
+    head += [*(["In its classes"] if inside else []), "p", "Beyond doubt", *(["Surrogates agree"] if agreed else [])]
+    body = []
+    for row in rows:
+        cells = [row["group"], f"{row['size']:,}", f"{row['kept']:,}", _percent(row["share"])]
+        cells += [f"{_percent(row['low'])} to {_percent(row['high'])}", _percent(row["expected"])]
+        cells += [_percent(row["expected_in_classes"])] if inside else []
+        cells += [f"{row['p']:.2g}", row["beyond_doubt"] or "no"]
+        if agreed:
+            cells.append("" if row.get("agreement") is None else f"{100 * row['agreement']:.0f} %")
+        body.append(cells)
+    return head, body
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def agreement_by(
     kept: Sequence[np.ndarray], scores: Sequence[Mapping[str, np.ndarray]], groups: np.ndarray, names: Sequence[str]
 ) -> list[dict[str, Any]]:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from prune.data.text_lists import read_table
+from prune.data.text_lists import read_table, repaired
 from prune.index.matching import find, first_repeat, shown
 from prune.methods.quota import largest_floor
 from prune.methods.stages import Stage
-from prune.runs.files import InputError, counted, unguarded
+from prune.runs.files import InputError, counted, note, unguarded
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def read_groups(path: Path, ids: np.ndarray) -> Groups:
     Parameters
     ----------
     path : Path
-        .csv, .tsv or .jsonl. An empty cell: the sample has no group in this column.
+        .csv, .tsv or .jsonl, in UTF-8 or Windows-1252 (Latin-1). An empty cell: no group in this column.
     ids : (n,) bytes
         Of the source. Samples that the table does not name have no group.
 
@@ -52,13 +52,16 @@ def read_groups(path: Path, ids: np.ndarray) -> Groups:
         No column `id` or no other one, ids that the source lacks or that the table repeats, or a column that is empty.
     """
     table = read_table(path, ("id",))
-    header = [name.strip() for name in table.header or []]
+    header = [repaired(name.strip()) for name in table.header or []]
+    if any(repaired(cell) != cell for row in (table.header or [], *table.rows) for cell in row):
+        note(f"{path}: is not UTF-8, and is read as Windows-1252 (Latin-1)")
     if "id" not in header or len(header) < 2:
         raise InputError(f"{path}: the columns id and one or more groups are expected, as in the header id,camera,site")
     if len(set(header)) < len(header) or "" in header:
         raise InputError(f"{path}: a column without a name, or two of one name ({', '.join(header)})")
     at = header.index("id")
-    named = np.array([unguarded(row[at].strip()).encode("utf-8", "surrogateescape") for row in table.rows], np.bytes_)
+    cells = [unguarded(row[at].strip()) for row in table.rows]
+    named = np.array([cell.encode("utf-8", "surrogateescape") for cell in cells], np.bytes_)
     if not len(named):
         raise InputError(f"{path}: lists no samples")
     if (repeat := first_repeat(named)) is not None:
@@ -66,6 +69,9 @@ def read_groups(path: Path, ids: np.ndarray) -> Groups:
             f"{path}: {counted(repeat[0], 'id is', 'ids are')} repeated (first: {shown(named[repeat[1]])})"
         )
     rows = find(named, ids)[0]
+    if (rows < 0).any():  # names of files are bytes: as they are in the table, or in its encoding
+        named = np.where(rows < 0, np.array([repaired(cell).encode() for cell in cells], np.bytes_), named)
+        rows = find(named, ids)[0]
     if (lost := np.flatnonzero(rows < 0)).size:
         raise InputError(
             f"{path}: {counted(len(lost), 'id is', 'ids are')} not in the source (first: {shown(named[lost[0]])}; the "
@@ -75,10 +81,10 @@ def read_groups(path: Path, ids: np.ndarray) -> Groups:
     for place, column in enumerate(header):
         if place == at:
             continue
-        cells = np.array([unguarded(row[place].strip()) for row in table.rows])
-        if not (filled := cells != "").any():
+        given = np.array([repaired(unguarded(row[place].strip())) for row in table.rows])
+        if not (filled := given != "").any():
             raise InputError(f"{path}: the column {column} is empty")
-        found, numbers = np.unique(cells[filled], return_inverse=True)
+        found, numbers = np.unique(given[filled], return_inverse=True)
         columns[column] = np.full(len(ids), -1, np.int64)
         columns[column][rows[filled]] = numbers
         names[column] = found.tolist()

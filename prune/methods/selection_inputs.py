@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prune.data.text_lists import read_lines
+from prune.data.text_lists import read_id_lines
 from prune.index.manifest import Manifest, manifest_at, manifest_exists, several
 from prune.index.npz import open_arrays
 from prune.methods.quota import floors_of, largest_floor
@@ -246,13 +246,16 @@ def _marked_ids(path: Path | None, ids: np.ndarray) -> tuple[np.ndarray | None, 
     """Mark the samples that a text file of ids names, (n,) bool; also returns the list's fingerprint."""
     if path is None:
         return None, None
-    lines = sorted({line.strip().encode("utf-8", "surrogateescape") for line in read_lines(path)})
+    lines = sorted({line.strip().encode("utf-8", "surrogateescape") for line in read_id_lines(path)})
     wanted = np.array(lines, dtype="S") if lines else np.empty(0, ids.dtype)
     marked = np.isin(ids, wanted)
     if int(marked.sum()) != len(wanted):
         absent = wanted[~np.isin(wanted, ids[marked])]
         first = absent[0].decode(errors="replace")
-        raise InputError(f"{path}: {counted(len(absent), 'id is', 'ids are')} not in the source; the first is {first}")
+        hint = "; a comment begins with `# `" if first.startswith("#") else ""
+        raise InputError(
+            f"{path}: {counted(len(absent), 'id is', 'ids are')} not in the source; the first is {first}{hint}"
+        )
     return marked, hashlib.sha256(b"\n".join(lines)).hexdigest()[:32]
 
 

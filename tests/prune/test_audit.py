@@ -12,6 +12,7 @@ from prune import __main__ as prune
 from prune.index.manifest import Manifest
 from prune.index.npz import save_arrays
 from prune.methods.group_audit import agreement_by, kept_shares
+from prune.methods.group_floors import read_groups
 
 CLASSES = ["ant", "bee"]
 
@@ -122,6 +123,20 @@ def test_a_wrong_table_of_groups_gets_one_line(case, monkeypatch, capsys, text, 
     said = capsys.readouterr()
     assert words in said.err
     assert said.out == ""
+
+
+def test_a_table_in_latin_1_names_its_groups_and_images_as_people_read_them_and_says_so(tmp_path, capsys):
+    ids = np.array(["ant/café.jpg".encode(), b"ant/\xe9t\xe9.jpg", b"bee/1.jpg"])  # a name in UTF-8, one in Latin-1
+    place = tmp_path / "groups.csv"
+    text = "id,Ländername\nant/café.jpg,Köln\nant/été.jpg,Zürich\nbee/1.jpg,Köln\n"
+    place.write_bytes(text.encode("latin-1"))
+    groups = read_groups(place, ids)
+    assert groups.names == {"Ländername": ["Köln", "Zürich"]}
+    assert groups.columns["Ländername"].tolist() == [0, 1, 0]
+    assert capsys.readouterr().err == f"{place}: is not UTF-8, and is read as Windows-1252 (Latin-1)\n"
+    place.write_text(text.replace("ant/été.jpg,Zürich\n", ""), encoding="utf-8")
+    assert read_groups(place, ids).names == {"Ländername": ["Köln"]}
+    assert capsys.readouterr().err == ""
 
 
 def test_images_without_a_group_are_counted_and_said_so(case, monkeypatch, capsys):

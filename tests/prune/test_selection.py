@@ -538,6 +538,19 @@ def test_base_spreads_a_share_of_the_budget_by_size_first(case):
     assert selected(case, "c", quota="lm", base=0.0).per_class()[0].tolist() == [0, 15, 5, 0]
 
 
+def test_a_list_of_ids_may_have_comments_which_are_counted_and_a_hash_without_a_space_is_a_name(case, capsys):
+    scored(case)
+    name = bytes(Manifest.load(case.folder / "s.manifest.npz").ids[0]).decode()
+    never = case.folder / "commented.txt"
+    never.write_text(f"# not these\n{name}\n#\n", encoding="utf-8")
+    index = selected(case, "commented", method="random", keep=0.5, never=never)
+    assert 0 not in index.positions
+    assert "2 lines that begin with `# ` skipped as comments" in capsys.readouterr().err
+    never.write_text(f"#not these\n{name}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="the first is #not these; a comment begins with `# `"):
+        selected(case, "hash", method="random", keep=0.5, never=never)
+
+
 def test_floor_protect_always_and_never_are_kept_and_say_why(case):
     scored(case)
     names = Manifest.load(case.folder / "s.manifest.npz").ids

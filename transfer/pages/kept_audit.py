@@ -14,7 +14,7 @@ import numpy as np
 
 from prune.index.manifest import Manifest, manifest_exists, open_manifest
 from prune.index.pruned_index import PrunedIndex
-from prune.methods.group_audit import agreement_by, kept_shares
+from prune.methods.group_audit import agreement_by, group_table, kept_shares
 from prune.methods.group_floors import read_groups
 from prune.runs.files import InputError, note
 from transfer.pages.kept_images import Selection
@@ -112,25 +112,15 @@ def _mask(index: PrunedIndex, manifest: Manifest) -> np.ndarray:
 
 def audit_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tables for the page: {"title", "note", "table": (head, rows of text)}, those of groups first."""
-    tables = []
+    tables: list[dict[str, Any]] = []
     for column, rows in audit["groups"].items():
-        agreed = any(row["agreement"] is not None for row in rows)
-        head = ("Group", "Images", "Kept", "Share kept", "95 % interval", "At random", "At random in its classes", "p")
-        body = [
-            [
-                row["group"], f"{row['size']:,}", f"{row['kept']:,}", _percent(row["share"]),
-                f"{_percent(row['low'])} to {_percent(row['high'])}", _percent(row["expected"]),
-                _percent(row["expected_in_classes"]), f"{row['p']:.2g}", row["beyond_doubt"] or "no",
-                *([_share(row["agreement"])] if agreed else []),
-            ]
-            for row in rows
-        ]  # fmt: skip
         tables.append(
             {
                 "title": f"Kept by {column}",
                 "note": "More or fewer: the share differs from a random draw's beyond doubt (p below 0.05 after Holm). "
-                "A share near that of a random draw in its classes is due to the classes.",
-                "table": ((*head, "Beyond doubt", *(["Surrogates agree"] if agreed else [])), body),
+                "A share near that in its classes, which a random draw of as many of each class keeps, is due to the "
+                "classes.",
+                "table": group_table(rows),
             }
         )
     if audit["agreement"]:
@@ -150,10 +140,6 @@ def audit_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, sorted(seeds)))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _share(value: float | None) -> str:

@@ -326,6 +326,30 @@ def test_a_tar_that_is_damaged_or_compressed_is_named(tmp_path):
         list_images(str(tmp_path / "y.tar.gz"))
 
 
+def test_a_tar_that_ends_between_two_samples_is_read_and_named_and_one_cut_in_a_header_is_refused(tmp_path, capsys):
+    samples = [(str(k), {"png": IMAGES[k], "cls": k % 2}) for k in range(4)]
+    place = tar(tmp_path / "t/x-0.tar", samples)
+    with tarfile.open(place) as shard:
+        begins = [member.offset for member in shard]
+    whole = place.read_bytes()
+    assert len(list_images(str(place)).ids) == 4
+    assert "zeros that end a tar" not in capsys.readouterr().err
+    place.write_bytes(whole[: begins[4]])  # the header of the third sample's first member
+    tar(tmp_path / "t/x-1.tar", [("9", {"png": IMAGES[5], "cls": 1})])
+    assert list_images(str(tmp_path / "t")).ids == ["x-0/0", "x-0/1", "x-1/9"]
+    said = capsys.readouterr().err
+    assert said.count("without the zeros that end a tar") == 1
+    assert said.startswith(f"{place}: ")
+    place.write_bytes(whole[: begins[4] + 100])
+    with pytest.raises(InputError, match=rf"x-0\.tar: cut short or damaged behind byte {begins[4]:,}"):
+        list_images(str(place))
+    damaged = bytearray(whole)
+    damaged[begins[4] : begins[4] + 512] = b"\xff" * 512
+    place.write_bytes(damaged)
+    with pytest.raises(InputError, match="cut short or damaged behind byte"):
+        list_images(str(place))
+
+
 def test_the_same_key_in_two_shards_comes_back_from_an_index_as_the_same_two_samples(tmp_path):
     """The key of one sample even looks like the id of another: 1/1 in shard 1."""
     samples = [("1", {"png": IMAGES[0], "cls": 0}), ("1/1", {"png": IMAGES[1], "cls": 1}),
