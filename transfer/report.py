@@ -65,8 +65,8 @@ def run(config: Config) -> Path:
         need_modules(config.tracker)
     results = load_results(config.study)
     analysis = analyse(results, config.study, margin=config.margin, price=config.price)
-    selections, pictures = _selections(config, results, analysis)
-    audit = _audit(config, results, analysis, selections)
+    shown = _shown(config, results, analysis)
+    pictures, audit = _pictures(config, shown), _audit(config, results, shown)
     line, date = verdict_line(analysis), _date(config.study)
     table = results_csv(analysis)
     calibration = reliability_by_evaluation(results, config.study, shown_conditions(analysis))
@@ -75,7 +75,7 @@ def run(config: Config) -> Path:
         line=line,
         date=date,
         table=table,
-        selections=selections,
+        selections=shown.selections,
         pictures=pictures,
         calibration=calibration,
         audit=audit,
@@ -92,7 +92,7 @@ def run(config: Config) -> Path:
         from transfer.pages.tracked_study import study_curves, study_tables
 
         figures = {f"study/{name}": svg for name, svg in study_figures(analysis).items() if name == "wide"}
-        found = study_tables(analysis, line, selections)
+        found = study_tables(analysis, line, shown.selections)
         send(
             config.tracker,
             config.study / "tracker",
@@ -105,44 +105,50 @@ def run(config: Config) -> Path:
     return out
 
 
-def _selections(
-    config: Config, results: dict[str, Any], analysis: dict[str, Any]
-) -> tuple[list[Selection], dict[str, Any] | None]:
-    """The study's selections, and pictures of the one that the verdict is about."""
-    from transfer.pages import kept_images
+@dataclass(frozen=True)
+class _Shown:
+    """What the page shows of the kept images: all selections, the one that the verdict is about, the source's beton."""
+
+    selections: list[Selection]
+    best: Selection | None
+    beton: Path | None
+
+
+def _shown(config: Config, results: dict[str, Any], analysis: dict[str, Any]) -> _Shown:
+    from transfer.pages.kept_images import open_selections, source_beton
     from transfer.pages.report_page import selection_shown_first
 
-    selections = kept_images.open_selections(results, config.study)
-    beton = config.source or kept_images.source_beton(results, config.study)
-    if beton is None or not selections:
-        return selections, None
-    best = selections[selection_shown_first(analysis, selections)]
+    selections = open_selections(results, config.study)
+    best = selections[selection_shown_first(analysis, selections)] if selections else None
+    return _Shown(selections, best, config.source or source_beton(results, config.study))
+
+
+def _pictures(config: Config, shown: _Shown) -> dict[str, Any] | None:
+    """Pictures of the selection that the verdict is about."""
+    from transfer.pages.kept_images import picture_groups
+
+    if shown.beton is None or shown.best is None:
+        return None
     try:
-        return selections, {"title": best.title, "groups": kept_images.picture_groups(best, beton)}
+        return {"title": shown.best.title, "groups": picture_groups(shown.best, shown.beton)}
     except InputError as error:
         if config.source is not None:
             raise
         note(f"no pictures: {error}")
-        return selections, None
+        return None
 
 
-def _audit(
-    config: Config, results: dict[str, Any], analysis: dict[str, Any], selections: list[Selection]
-) -> dict[str, Any] | None:
+def _audit(config: Config, results: dict[str, Any], shown: _Shown) -> dict[str, Any] | None:
     """The audit of the selection that the verdict is about."""
     from transfer.pages.kept_audit import audit_of, source_manifest
-    from transfer.pages.kept_images import source_beton
-    from transfer.pages.report_page import selection_shown_first
 
-    beton = config.source or source_beton(results, config.study)
-    manifest = source_manifest(config.study, beton) if selections else None
-    if manifest is None:
+    manifest = source_manifest(config.study, shown.beton) if shown.best is not None else None
+    if manifest is None or shown.best is None:
         if config.groups is not None:
             raise InputError(f"--groups {config.groups}: the study's indices or its source are gone; give --source")
         return None
-    best = selections[selection_shown_first(analysis, selections)]
     try:
-        return audit_of(results, config.study, manifest, best, config.groups)
+        return audit_of(results, config.study, manifest, shown.best, config.groups)
     except InputError as error:
         if config.groups is not None:
             raise
