@@ -22,6 +22,7 @@ In [brackets]: what a new study uses for a flag that is not given. A study that 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,6 +33,7 @@ from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note, read_json, write_json
 
 if TYPE_CHECKING:
+    from transfer.studies.reuse import Plans
     from transfer.studies.settings import Study
     from transfer.studies.task import Task
 
@@ -159,10 +161,11 @@ def _run(config: Config) -> None:
     tasks = plan_of(study)
     check_floor(study, out)
     check_compute(study)
+    others = _others(out, study.reuse)
     if config.dry_run:
         from transfer.studies.plan_progress import print_plan
 
-        todo = _not_reused(tasks, study, out)
+        todo = _not_reused(tasks, out, others)
         return print_plan(tasks, forecast(todo, study, config.price, config.jobs), config.json)
     with directory_lock(out):
         if config.plan_only:
@@ -172,33 +175,31 @@ def _run(config: Config) -> None:
                 settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
             _forget_outstanding(tasks, out)
-            todo = _not_reused(outstanding(tasks, out), study, out)
+            todo = _not_reused(outstanding(tasks, out), out, others)
             if cost := forecast(todo, study, config.price, config.jobs, alone=True):
                 note(cost.sentence())
             return note(f"{out / 'plan.jsonl'}: {len(tasks)} tasks in {tasks[-1].level + 1} levels")
         tasks = _write_study(settings, study, out)
-        todo = _not_reused(outstanding(tasks, out), study, out)
+        todo = _not_reused(outstanding(tasks, out), out, others)
         if cost := forecast(todo, study, config.price, config.jobs):
             note(cost.sentence())
-        _run_outstanding(tasks, study, out, config.jobs)
+        _run_outstanding(tasks, out, config.jobs, others)
         if (text := _surrogate_to_choose(study, out)) is not None:
             settings, study = {**settings, "surrogate": text}, replace(study, surrogate=text)
             tasks = _write_study(settings, study, out)
-            _run_outstanding(tasks, study, out, config.jobs)
+            _run_outstanding(tasks, out, config.jobs, others)
         while (keep := next_keep(study, out, settings["margin"])) is not None:
             settings, study = _with_keep(keep, settings, study)
             tasks = _write_study(settings, study, out)
-            _run_outstanding(tasks, study, out, config.jobs)
+            _run_outstanding(tasks, out, config.jobs, others)
     _print_verdict(out, len(tasks), config.price)
 
 
-def _not_reused(tasks: list[Task], study: Study, out: Path) -> list[Task]:
+def _not_reused(tasks: list[Task], out: Path, others: Plans) -> list[Task]:
     """The tasks that no study of --reuse has done, as far as their commands tell."""
     from transfer.studies.reuse import expected
 
-    # A dry run writes no `out`, through which such a path could not be followed.
-    others = [Path(os.path.realpath(out / place)) for place in study.reuse]
-    there = expected(tasks, out, others) if others else set()
+    there = expected(tasks, out, others)
     if there:
         note(f"--reuse: {len(there)} of {counted(len(tasks), 'task')} are taken over if the images are the same")
     return [task for task in tasks if task.name not in there]
@@ -253,7 +254,14 @@ def _with_keep(keep: float, settings: dict[str, Any], study: Study) -> tuple[dic
     return {**settings, "keeps": [*settings["keeps"], keep]}, replace(study, keeps=(*study.keeps, keep))
 
 
-def _run_outstanding(tasks: list[Task], study: Study, out: Path, jobs: int) -> None:
+def _others(out: Path, reused: Sequence[str]) -> Plans:
+    """The plans of the studies of --reuse, whose places are relative to `out`, which a dry run does not make."""
+    from transfer.studies.reuse import plans_of
+
+    return plans_of(Path(os.path.realpath(out / place)) for place in reused)
+
+
+def _run_outstanding(tasks: list[Task], out: Path, jobs: int, others: Plans) -> None:
     from transfer.studies.plan_progress import StudyDisplay
     from transfer.studies.reuse import take_over
     from transfer.studies.runner import outstanding, run_tasks
@@ -265,7 +273,7 @@ def _run_outstanding(tasks: list[Task], study: Study, out: Path, jobs: int) -> N
     if not todo:
         return
     jobs = min(jobs, len(todo))
-    by_name, others = {task.name: task for task in tasks}, [out / place for place in study.reuse]
+    by_name = {task.name: task for task in tasks}
 
     def complete(task: Task) -> Task:
         task = resolved(task, out)
@@ -314,7 +322,7 @@ def _run_one(out: Path, number: int) -> None:
             raise InputError(f"--task {number} ({task.name}) needs task {numbers[need]} ({need}), which is not done")
     if is_done(task, out):
         return note(f"{task.name}: up to date")
-    others = [out / place for place in read_settings(out).get("reuse", [])]
+    others = _others(out, read_settings(out).get("reuse", []))
     take_over(task, {one.name: one for one in tasks}, out, others)
     with contextlib.chdir(out):
         code, seconds = execute(task.command)

@@ -15,7 +15,7 @@ from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import read_json
 from prune.scores.feature_files import open_features
 from transfer.__main__ import main
-from transfer.studies.reuse import take_over
+from transfer.studies.reuse import plans_of, take_over
 from transfer.studies.task import read_plan
 from transfer.studies.worker import execute
 
@@ -174,6 +174,18 @@ def test_a_dry_run_counts_no_cost_for_what_another_study_has_done(lamps, gated, 
     assert not (tmp_path / "new").exists()
 
 
+def test_the_plan_of_another_study_is_read_once_a_command(lamps, gated, tmp_path, capsys):
+    other, out = tmp_path / "other", tmp_path / "new"
+    shutil.copytree(gated[0], other)
+    flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "--reuse", str(other), "--plan-only")
+    assert study(lamps, out, *flags) == 0
+    (other / "plan.jsonl").write_text("cut\n")
+    for command in (("--plan-only",), ("--dry-run",)):
+        capsys.readouterr()
+        assert main(["study", "--out", str(out), *command]) == 0
+        assert capsys.readouterr().err.count("nothing is taken over from it") == 1
+
+
 def test_nothing_is_taken_over_where_other_images_were_read(lamps, gated, tmp_path, capsys):
     first = gated[0]
     flags = ("--gate", "auto", "--keeps", "0.1", "--methods", "full", "winnow", "--reuse", str(first))
@@ -184,7 +196,7 @@ def test_nothing_is_taken_over_where_other_images_were_read(lamps, gated, tmp_pa
     for name in ("write/source", "write/alike.train", "write/alike.test"):
         with contextlib.chdir(tmp_path / "new"):
             assert execute(tasks[name].command)[0] == 0
-    assert take_over(tasks["gate/thumbnails"], tasks, tmp_path / "new", [first]) is None  # another target's images
+    assert take_over(tasks["gate/thumbnails"], tasks, tmp_path / "new", plans_of([first])) is None  # other images
     assert study(lamps, first, "--reuse", str(first)) == 2
     assert "is the study itself" in capsys.readouterr().err
     assert study(lamps, tmp_path / "third", "--reuse", str(tmp_path)) == 2
@@ -205,13 +217,13 @@ def test_a_damaged_or_lost_study_is_passed_over_and_said_so(lamps, gated, tmp_pa
     data = bytearray(weights.read_bytes())
     data[-100] ^= 1
     weights.write_bytes(data)
-    assert take_over(tasks["pretrain/full-s0"], tasks, out, [cut, flipped, lost]) is None
+    assert take_over(tasks["pretrain/full-s0"], tasks, out, plans_of([cut, flipped, lost])) is None
     said = capsys.readouterr().err
-    assert "is damaged" in said
+    assert said.count("is damaged") == 1
     assert "its weights are not those that the task wrote" in said
     assert not (out / "backbones").exists()
     thumbnails = next((flipped / "features/thumbnails").glob("source*.features.npz"))
     thumbnails.write_bytes(thumbnails.read_bytes()[:-200])
-    assert take_over(tasks["gate/thumbnails"], tasks, out, [flipped]) is None
-    assert take_over(tasks["gate/thumbnails"], tasks, out, [flipped, first]) == first
-    assert take_over(tasks["pretrain/full-s0"], tasks, out, [first]) == first
+    assert take_over(tasks["gate/thumbnails"], tasks, out, plans_of([flipped])) is None
+    assert take_over(tasks["gate/thumbnails"], tasks, out, plans_of([flipped, first])) == first
+    assert take_over(tasks["pretrain/full-s0"], tasks, out, plans_of([first])) == first

@@ -11,7 +11,7 @@ import filecmp
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prune.runs.files import InputError, note, write_json
@@ -23,7 +23,22 @@ STAGES = ("gate", "surrogate", "features", "score", "select", "pretrain")
 """Stages whose outputs are taken over. Each study writes its images: that is how it knows that they are the same."""
 
 
-def take_over(task: Task, tasks: Mapping[str, Task], out: Path, others: Sequence[Path]) -> Path | None:
+Plans = Mapping[Path, Mapping[str, Task]]
+"""Directories of other studies with their tasks by name."""
+
+
+def plans_of(others: Iterable[Path]) -> Plans:
+    """Read the plans of other studies, once for a command; one that is gone or damaged is passed over with a note."""
+    found: dict[Path, dict[str, Task]] = {}
+    for other in others:
+        try:
+            found[other] = {one.name: one for one in read_plan(other)}
+        except InputError as error:
+            note(f"--reuse {os.path.relpath(other)}: nothing is taken over from it: {error}")
+    return found
+
+
+def take_over(task: Task, tasks: Mapping[str, Task], out: Path, others: Plans) -> Path | None:
     """Link the output of a task from the first other study that has made the same; that study, or None.
 
     Parameters
@@ -34,14 +49,14 @@ def take_over(task: Task, tasks: Mapping[str, Task], out: Path, others: Sequence
         The plan by name.
     out : Path
         The study's directory.
-    others : sequence of Path
-        Directories of other studies; one that is gone or damaged is passed over with a note.
+    others : mapping
+        From `plans_of`; an output that is damaged is passed over with a note.
     """
     if task.stage not in STAGES or (out / task.out).exists():
         return None
-    for other in others:
+    for other, theirs in others.items():
         try:
-            same = _made_the_same(task, tasks, out, other)
+            same = _made_the_same(task, tasks, out, other, theirs)
         except InputError as error:
             note(f"--reuse {os.path.relpath(other)}: nothing is taken over from it for {task.name}: {error}")
             continue
@@ -54,7 +69,7 @@ def take_over(task: Task, tasks: Mapping[str, Task], out: Path, others: Sequence
     return None
 
 
-def expected(tasks: Sequence[Task], out: Path, others: Sequence[Path]) -> set[str]:
+def expected(tasks: Sequence[Task], out: Path, others: Plans) -> set[str]:
     """Names of the tasks whose outputs other studies have by the same command, before the images were compared.
 
     Parameters
@@ -63,19 +78,15 @@ def expected(tasks: Sequence[Task], out: Path, others: Sequence[Path]) -> set[st
         The plan.
     out : Path
         The study's directory; it need not exist.
-    others : sequence of Path
-        Directories of other studies; one that is gone or damaged counts for nothing here.
+    others : mapping
+        From `plans_of`.
     """
-    found: set[str] = set()
-    for other in others:
-        try:
-            theirs = {one.name: one for one in read_plan(other)}
-        except InputError:
-            continue
-        for task in tasks:
-            if task.stage in STAGES and _twin(task, theirs, out, other) is not None:
-                found.add(task.name)
-    return found
+    return {
+        task.name
+        for other, theirs in others.items()
+        for task in tasks
+        if task.stage in STAGES and _twin(task, theirs, out, other) is not None
+    }
 
 
 def _twin(task: Task, theirs: Mapping[str, Task], out: Path, other: Path) -> Task | None:
@@ -85,9 +96,8 @@ def _twin(task: Task, theirs: Mapping[str, Task], out: Path, other: Path) -> Tas
     return twin if same else None
 
 
-def _made_the_same(task: Task, tasks: Mapping[str, Task], out: Path, other: Path) -> bool:
+def _made_the_same(task: Task, tasks: Mapping[str, Task], out: Path, other: Path, theirs: Mapping[str, Task]) -> bool:
     """Whether another study has ended this task with the same command on the same inputs."""
-    theirs = {one.name: one for one in read_plan(other)}
     if (twin := _twin(task, theirs, out, other)) is None:
         return False
     _check_whole(twin, other)
