@@ -165,13 +165,26 @@ def vote_quotas(
     size = np.asarray(class_size, np.int64)
     kept = check_floors(size, budget, floor).copy()
     ties = np.arange(len(size)) if ties is None else ties
-    most = np.floor(multiple * np.asarray(shares, np.float64) * budget + 1e-9)
-    most = np.where(np.asarray(found) > 0, np.minimum(most, size), 0).astype(np.int64)
+    most = np.minimum(vote_limits(found, shares, budget, multiple), size)
     order = np.lexsort((ties, -np.asarray(found, np.float64)))
     room = np.maximum(most - kept, 0)[order]
     before = np.cumsum(room) - room
     kept[order] += np.clip(budget - int(kept.sum()) - before, 0, room)
     return kept
+
+
+def vote_limits(found: np.ndarray, shares: np.ndarray, budget: int, multiple: float = MULTIPLE) -> np.ndarray:
+    """Images that the votes of each class stand for, (c,) int64: a multiple of its share of the budget.
+
+    0 for a class for which nothing speaks. Parameters as in `vote_quotas`.
+
+    Examples
+    --------
+    >>> vote_limits(np.array([0.6, 0.4, 0.0]), np.array([0.6, 0.396, 0.004]), 100)
+    array([600, 396,   0])
+    """
+    most = np.floor(multiple * np.asarray(shares, np.float64) * budget + 1e-9)
+    return np.where(np.asarray(found) > 0, most, 0).astype(np.int64)
 
 
 def fill_rest(

@@ -87,6 +87,8 @@ class Decision:
         Domain odds from which a sample passes the gate; NaN where it is open.
     floored : (n,) bool, optional
         Samples that a floor of groups keeps.
+    limits : (c,) int64, optional
+        Images that the votes of each class stand for, where quota `evidence` decides alone.
     """
 
     choice: Choice
@@ -94,6 +96,7 @@ class Decision:
     stages: list[Stage] = field(default_factory=list)
     least_odds: float = float("nan")
     floored: np.ndarray | None = None
+    limits: np.ndarray | None = None
 
 
 def gate_of(rules: Rules, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> OpenGate:
@@ -291,7 +294,8 @@ def _decide(
         seed=rules.seed,
         stages=stages if trace else None,
     )
-    return Decision(choice, causes, stages, least_odds)
+    limits = counted.limits(budget) if trace and counted is not None and rules.mix is None else None
+    return Decision(choice, causes, stages, least_odds, limits=limits)
 
 
 def _least_odds(odds: np.ndarray, passing: np.ndarray) -> float:

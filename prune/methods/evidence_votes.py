@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from prune.methods.class_vote_shrinkage import evidence, passing_votes, shrunk_shares, vote_quotas, warnings
+from prune.methods.class_vote_shrinkage import (
+    evidence,
+    passing_votes,
+    shrunk_shares,
+    vote_limits,
+    vote_quotas,
+    warnings,
+)
 from prune.runs.files import InputError
 from prune.scores.class_votes import combine
 
@@ -37,8 +44,14 @@ class CountedVotes:
 
     def quotas(self, size: np.ndarray, budget: int, floor: np.ndarray, ties: np.ndarray) -> np.ndarray:
         """Quotas of the classes, (c,) int64, which sum to the budget or to less (`vote_quotas`)."""
-        shares = shrunk_shares(np.sum(list(self.votes.values()), axis=0), np.sum(list(self.chance.values()), axis=0))
-        return vote_quotas(self.found(), shares, size, budget, floor, ties=ties)
+        return vote_quotas(self.found(), self._shares(), size, budget, floor, ties=ties)
+
+    def limits(self, budget: int) -> np.ndarray:
+        """Images that the votes of each class stand for, (c,) int64 (`vote_limits`)."""
+        return vote_limits(self.found(), self._shares(), budget)
+
+    def _shares(self) -> np.ndarray:
+        return shrunk_shares(np.sum(list(self.votes.values()), axis=0), np.sum(list(self.chance.values()), axis=0))
 
     def through(self, size: np.ndarray, passing: np.ndarray) -> CountedVotes:
         """The same where classes count by the part of their images that passes the gate."""

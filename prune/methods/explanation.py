@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from prune.methods.decision import Decision, Rules, gate_of
+from prune.methods.quota import floors_of
 from prune.methods.selection_inputs import Pool, wanted_targets
 from prune.methods.stages import Stage
 
@@ -45,6 +46,7 @@ class Explainer:
         self.kept[decision.choice.rows] = True
         self._size = np.bincount(pool.label, minlength=len(pool.classes))
         self._kept = np.bincount(pool.label[self.kept], minlength=len(pool.classes))
+        self._floor = floors_of(rules.floor or 0, self._size)
 
     def sample(self, row: int) -> dict[str, Any]:
         """Why sample `row` is kept or dropped.
@@ -130,6 +132,11 @@ class Explainer:
                 if (name := f"class/{rule}/{target}") in arrays:
                     votes.setdefault(target, {})[rule] = round(float(arrays[name][label]), 4)
         ahead = choice.weight > choice.weight[label]
+        by_votes, limits = self.decision.stages[:1], self.decision.limits
+        if limits is None or not by_votes or by_votes[0].over_all:
+            given, limit = None, None
+        else:
+            given, limit = int(by_votes[0].quota_of(label)), int(limits[label])
         return {
             "size": int(self._size[label]),
             "available": int(choice.available[label]),
@@ -140,6 +147,9 @@ class Explainer:
             "whole": int(((choice.quotas >= choice.available) & (choice.available > 0)).sum()),
             "classes": len(choice.weight),
             "votes": votes,
+            "floor": int(self._floor[label]),
+            "by_votes": given,
+            "limit": limit,
         }
 
     def _order(self, stage: Stage, row: int) -> dict[str, Any]:
@@ -228,7 +238,9 @@ def _class_lines(name: str, counts: dict[str, Any]) -> list[str]:
         for rule in ("lm", "fm"):
             if rule in by_rule:
                 chance = f" ({by_rule[f'{rule}-chance']:.1f} by chance)" if f"{rule}-chance" in by_rule else ""
-                votes.append(f"{by_rule[rule]:g} {rule.upper()} votes of {target}{chance}")
+                votes.append(
+                    f"{by_rule[rule]:g} {rule.upper()} vote{'' if by_rule[rule] == 1 else 's'} of {target}{chance}"
+                )
     told = f"; it has {', '.join(votes)}" if votes else ""
     kept = f"Class {name} keeps {counts['kept']} of {counts['size']} images"
     lines = [f"{kept}, of which {counts['available']} may be kept{told}."]
@@ -243,7 +255,29 @@ def _class_lines(name: str, counts: dict[str, Any]) -> list[str]:
             f"{counts['classes']} classes; the budget lasts for {counts['whole']} whole "
             f"{'class' if counts['whole'] == 1 else 'classes'}."
         )
+    if counts["limit"] is not None and counts["by_votes"] < counts["available"]:
+        lines.append(_why_not_whole(counts["by_votes"], counts["floor"], counts["limit"]))
     return lines
+
+
+def _why_not_whole(given: int, floor: int, limit: int) -> str:
+    """Why quota `evidence` gives a class less than all of its images.
+
+    Examples
+    --------
+    >>> _why_not_whole(5, 5, 0)
+    'Quota evidence gives it its floor of 5 alone: no target image votes for it beyond chance.'
+    """
+    worth = f"its votes beyond chance stand for {limit}, ten times their share of the budget"
+    if given > floor:
+        return f"Quota evidence gives it {given}: {worth if given == limit else f'the budget ends there; {worth}'}."
+    if limit == 0:
+        why = "no target image votes for it beyond chance"
+    elif limit <= floor:
+        why = worth
+    else:
+        why = f"classes with more evidence come first and use up the budget; {worth}"
+    return f"Quota evidence gives it {f'its floor of {floor} alone' if floor else 'none'}: {why}."
 
 
 def _which(order: dict[str, Any], name: str) -> str:

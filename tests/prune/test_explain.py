@@ -14,6 +14,7 @@ from prune import explain, selection
 from prune.index.manifest import Manifest
 from prune.index.npz import save_arrays
 from prune.index.pruned_index import PrunedIndex
+from prune.methods.class_vote_shrinkage import shrunk_shares, vote_limits
 from prune.runs.files import InputError
 
 CLASSES = ["ant", "bee", "cat"]
@@ -171,6 +172,27 @@ def test_a_class_that_keeps_nothing_is_told_its_place_among_the_classes(case, ca
     out, _ = selected(case, "dp4tl-lm")
     explain.run(explain.Config(index=out, scores=case.scores, classes=("ant",)))
     assert "in class ant, none of 30 is kept." in capsys.readouterr().out
+
+
+def test_a_class_of_quota_evidence_is_told_why_it_is_not_kept_whole(case, capsys):
+    # 20 of 60 are kept. Bee has 17 votes against 9 by chance and comes first: 20 less two floors of 2.
+    out = case.folder / "evidence-floor.index.npz"
+    flags = {"keep": 1 / 3, "method": "evidence", "gate": "open", "floor": 2.0}
+    selection.run(selection.Config(scores=case.scores, out=out, **flags))
+    found = {one["class"]: one for one in explained(case, out, capsys, classes=tuple(CLASSES))}
+    text = {name: " ".join(one["text"]) for name, one in found.items()}
+    assert [found[name]["of_class"]["by_votes"] for name in CLASSES] == [2, 16, 2]
+    assert "Quota evidence gives it 16: the budget ends there; its votes beyond chance stand for " in text["bee"]
+    why = "Quota evidence gives it its floor of 2 alone: classes with more evidence come first and use up the budget"
+    assert why in text["ant"]
+    assert why in text["cat"]
+    assert "1 LM vote of pets (5.0 by chance), 2 FM votes" in text["ant"]
+    # Ten times its share of the votes, of 20: the limits are those of the rule itself.
+    votes = [np.array([case.arrays[f"class/{kind}{way}/pets"] for kind in ("lm", "fm")]) for way in ("", "-chance")]
+    evidence = vote_limits(np.ones(3), shrunk_shares(*(one.sum(axis=0) for one in votes)), 20)
+    assert [found[name]["of_class"]["limit"] for name in CLASSES] == evidence.tolist()
+    out, _ = selected(case, "dp4tl-lm")
+    assert "Quota evidence" not in " ".join(explained(case, out, capsys, classes=("ant",))[0]["text"])
 
 
 MISTAKES = {
