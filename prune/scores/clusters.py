@@ -141,6 +141,8 @@ def gather(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
 _MARGIN = 1e-5
 """Relative rounding error of a matrix product, generously: centres that near the best one are compared exactly."""
 _RIVALS = 16
+_MANY = 256
+"""Centres from which on faiss proposes the nearest one: in blocks that stay in the cache, in half the time."""
 
 
 def nearest(block: np.ndarray, centres: np.ndarray, cosine: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +152,24 @@ def nearest(block: np.ndarray, centres: np.ndarray, cosine: bool = False) -> tup
     centres; those within its rounding error of the best are compared by sums that depend on the row and the centre
     alone. Equally near centres: the lower number.
     """
+    if len(centres) < _MANY or len(block) < 2:
+        return _nearest(block, centres, cosine)
+    block, centres = np.ascontiguousarray(block, np.float32), np.ascontiguousarray(centres, np.float32)
+    metric = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
+    value, number = faiss.knn(block, centres, 2, metric=metric)
+    scale: Any = 1.0
+    if not cosine:
+        scale = np.einsum("ij,ij->i", block, block) + np.einsum("ij,ij->i", centres, centres).max()
+    first, rest = number[:, 0].astype(np.int32), np.flatnonzero(~(np.abs(value[:, 1] - value[:, 0]) > _MARGIN * scale))
+    apart = centres[first] if cosine else block - centres[first]
+    best = np.einsum("ij,ij->i", block if cosine else apart, apart)
+    if len(rest):
+        first[rest], best[rest] = _nearest(block[rest], centres, cosine)
+    return first, best
+
+
+def _nearest(block: np.ndarray, centres: np.ndarray, cosine: bool) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest` by all products at once."""
     products = block @ centres.T
     if cosine:
         scale: np.ndarray | float = 1.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from prune.runs.progress import track
 from prune.scores.clusters import gather, kmeans, nearest, stream, unit
-from prune.scores.sample_keys import sample_keys
+from prune.scores.sample_keys import for_purpose, sample_keys
 from prune.scores.streaming import blocks
 
 SIMILAR = 0.95
@@ -37,6 +37,9 @@ _ONE_LEVEL = 64
 """Most clusters of a single k-means; more are made in two levels."""
 _BLOCK_BYTES = 1 << 28
 """Average size of a first-level cluster's features, at most."""
+_ONE_PASS = 1 << 18
+"""Samples above which those that are no copies yet are compared in other clusters, too: the more clusters, the more
+pairs lie on both sides of a border."""
 
 
 def near_duplicates(
@@ -53,6 +56,9 @@ def near_duplicates(
 
     In each group the sample farthest from its cluster's centre is the original, as in the paper; ties go by key.
     A sample duplicates the first original that it is similar to. Originals duplicate nothing, so there are no chains.
+
+    Of more than 262,144 samples, those that are no copies yet are compared once more in clusters around other centres:
+    `tests/benchmarks/scale.py` measures the share of all pairs that is found.
 
     Parameters
     ----------
@@ -79,11 +85,18 @@ def near_duplicates(
     k = clusters if clusters is not None else max(1, n // _CLUSTER)
     found = np.full(n, -1, np.int64)
     keys = sample_keys(seed, n=n) if keys is None else keys
-    for mine in track(*_coarse(features, k, centre, seed, keys), "near-duplicates"):
-        x = np.empty((len(mine), d), np.float32)
-        for part in blocks(len(mine), 8192):
-            x[part] = unit(gather(features, mine[part]), centre)
-        found[mine] = _inside(x, mine, keys[mine], max(1, round(k * len(mine) / n)), similar, stand_out, seed)
+    leads = np.zeros(n, bool)
+    for turn in range(2 if n > _ONE_PASS else 1):
+        if turn:
+            leads[found[found >= 0]], keys = True, for_purpose(keys, "near-duplicates, second clusters")
+        for mine in track(*_coarse(features, k, centre, seed, keys), "near-duplicates"):
+            mine = mine[found[mine] < 0]
+            x = np.empty((len(mine), d), np.float32)
+            for part in blocks(len(mine), 8192):
+                x[part] = unit(gather(features, mine[part]), centre)
+            few = max(1, round(k * len(mine) / n))
+            new = _inside(x, mine, keys[mine], few, similar, stand_out, seed, leads[mine])
+            found[mine] = np.where(leads[mine], -1, new)
     return found
 
 
@@ -109,7 +122,14 @@ def _coarse(
 
 
 def _inside(
-    x: np.ndarray, rows: np.ndarray, keys: np.ndarray, k: int, similar: float, stand_out: bool, seed: int
+    x: np.ndarray,
+    rows: np.ndarray,
+    keys: np.ndarray,
+    k: int,
+    similar: float,
+    stand_out: bool,
+    seed: int,
+    leads: np.ndarray,
 ) -> np.ndarray:
     """Row of the original for every row of a block, or -1; (m,) int64.
 
@@ -122,12 +142,14 @@ def _inside(
     keys : (m,) uint64
     k : int
         Clusters.
+    leads : (m,) bool
+        Rows that have copies already: they come before all others of their cluster.
     """
     centres = kmeans(x, min(k, len(x)), seed=seed, keys=keys, cosine=True)
     place, typical = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
     for part in blocks(len(x), 8192):
         place[part], typical[part] = nearest(x[part], centres, cosine=True)
-    order = np.lexsort((keys, typical, place))
+    order = np.lexsort((keys, typical, ~leads, place))
     ends = np.cumsum(np.bincount(place, minlength=len(centres)))
     found = np.full(len(x), -1, np.int64)
     for end, size in zip(ends, np.diff(ends, prepend=0)):

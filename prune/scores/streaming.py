@@ -14,6 +14,10 @@ from prune.index.joined_rows import JoinedRows
 
 ROWS = 1024
 """Rows read at a time: their features stay in a core's cache while they are used."""
+_GAP = 1 << 14
+"""Bytes between two rows that are read along with them: faster than another call."""
+_SPAN = 1 << 22
+"""Bytes that are read at once, at most, where rows between the wanted ones are read along."""
 
 
 def as_float16(array: np.ndarray) -> np.ndarray:
@@ -59,13 +63,20 @@ def read_scattered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     name, place = mapped
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
     step, flat = array.strides[0], found.reshape(len(rows), -1).view(np.uint8)
-    # Consecutive rows are read at once.
-    ends = np.flatnonzero(np.diff(rows, append=-2) != 1) + 1
+    # Consecutive rows are read at once, and so are those with few bytes between them.
+    rows = np.asarray(rows, np.int64)
+    ahead, span = np.diff(rows), rows * step // _SPAN
+    near = (ahead > 0) & ((ahead - 1) * step <= _GAP) & (span[1:] == span[:-1])
+    ends = np.append(np.flatnonzero(~(near | (ahead == 1))) + 1, len(rows))
     descriptor = os.open(name, os.O_RDONLY)
     try:
         begin = 0
         for end in ends.tolist():
-            _fill(descriptor, flat[begin:end].reshape(-1), place + step * int(rows[begin]))
+            first, many = int(rows[begin]), int(rows[end - 1]) - int(rows[begin]) + 1
+            into = flat[begin:end] if many == end - begin else np.empty((many, flat.shape[1]), np.uint8)
+            _fill(descriptor, into.reshape(-1), place + step * first)
+            if many > end - begin:
+                flat[begin:end] = into[rows[begin:end] - first]
             begin = end
     finally:
         os.close(descriptor)
