@@ -8,7 +8,7 @@ class a hundred times the smallest, ids of 52 bytes, copies among the images. Ea
 wall seconds, the peak of its memory with mapped files (ru_maxrss) and without them (RssAnon, which is what a machine
 must have). Measurements are kept in WORK/measured.jsonl, and the same command makes only what is missing; --forget
 STEP removes those of a step. An input is made when a step needs it, and those of a size are deleted once the next size
-begins, unless --keep-inputs is given. 100 million images need 14 GB of disk for the steps on an index, and 45 GB for
+begins, unless --keep-inputs is given. 100 million images need 21 GB of disk for the steps on an index, and 45 GB for
 those on 64 half-float features.
 """
 
@@ -25,14 +25,15 @@ import threading
 import time
 from pathlib import Path
 
-DIMENSIONS, BLOCK = 64, 1 << 17
-MANIFEST, FEATURES, SCORES = "source.manifest.npz", "source.features.npz", "score.scores.npz"
-TARGET = "target.train.features.npz"
+from generated_source import DIMENSIONS, FEATURES, MANIFEST, TARGET, make_features, make_manifest, make_target
+
+SCORES = "score.scores.npz"
 WHOLE, LEFT, RIGHT = "whole.index.npz", "left.index.npz", "right.index.npz"
 STEPS = {
     "manifest: open and check": "manifest",
     "score: one pass, domain": "score",
-    "score: the same, with near-duplicates": "duplicates",
+    "near-duplicates": "duplicates",
+    "k-means: 2,048 clusters, all images assigned": "clusters",
     "select: winnow, keep 0.2": "select",
     "index: make of all, and save": "save",
     "index: load": "load",
@@ -46,7 +47,8 @@ STEPS = {
 """Row of the table to the name of the measurement."""
 NEEDS = {
     "score": (FEATURES, TARGET),
-    "duplicates": (FEATURES, TARGET),
+    "duplicates": (FEATURES,),
+    "clusters": (FEATURES,),
     "select": (MANIFEST, SCORES),
     "load": (WHOLE,),
     "open": (WHOLE,),
@@ -63,100 +65,6 @@ NEEDS = {
     WHOLE: (MANIFEST,),
 }
 """Files that a step or another file is made from; of the steps that are not named, the manifest."""
-
-
-def classes_of(n: int) -> int:
-    """Number of classes of a source of n images."""
-    return max(100, min(10_000, n // 100))
-
-
-def labels_of(n: int):
-    """Ascending labels whose classes' sizes fall from 100 to 1, as a Zipf law with a long head: (n,) int32."""
-    import numpy as np
-
-    c = classes_of(n)
-    weight = 1.0 / (np.arange(c) + c / 99)
-    ends = np.round(np.cumsum(weight) / weight.sum() * n).astype(np.int64)
-    return np.repeat(np.arange(c, dtype=np.int32), np.diff(ends, prepend=0))
-
-
-def fill_ids(ids, labels) -> None:
-    """Write sorted ids of 52 bytes, as web pools have them: folder, class, number, hash."""
-    import numpy as np
-
-    from prune.index.matching import mixed
-
-    for begin in range(0, len(ids), BLOCK):
-        part = labels[begin : begin + BLOCK].tolist()
-        marks = mixed(np.arange(begin, begin + len(part), dtype=np.uint64) + np.uint64(1)).tolist()
-        ids[begin : begin + len(part)] = [
-            b"part-%04d/class-%05d/%09d-%016x.jpg" % (k // 100, k, begin + i, mark)
-            for i, (k, mark) in enumerate(zip(part, marks))
-        ]
-
-
-def make_manifest(n: int, place: Path) -> None:
-    """Write the source's manifest."""
-    import numpy as np
-
-    from prune.index.manifest import Manifest
-    from prune.index.matching import mixed
-
-    labels = labels_of(n)
-    ids = np.lib.format.open_memmap(place / "ids.npy", "w+", "S52", (n,))
-    fill_ids(ids, labels)
-    digests, small = mixed(np.arange(n, dtype=np.uint64)), np.full(n, 224, np.int32)
-    names = [f"class-{k:05d}" for k in range(classes_of(n))]
-    Manifest(ids, labels, small + 20_000, small, small, digests, digests.astype("u4"), names).save(place / MANIFEST)
-    (place / "ids.npy").unlink()
-
-
-def centres_of(c: int, rng):
-    """Mean features of c classes in four domains: (c, DIMENSIONS) float32."""
-    import numpy as np
-
-    domains = 2.0 * rng.normal(size=(4, DIMENSIONS))
-    return (domains[np.arange(c) % 4] + rng.normal(size=(c, DIMENSIONS))).astype(np.float32)
-
-
-def make_features(n: int, place: Path) -> None:
-    """Write the source's features."""
-    import numpy as np
-
-    from prune.index.manifest import Manifest
-    from prune.scores.feature_files import write_features
-
-    rng = np.random.default_rng(0)
-    labels, centres = labels_of(n), centres_of(classes_of(n), rng)
-    features = np.lib.format.open_memmap(place / "features.npy", "w+", np.float16, (n, DIMENSIONS))
-    for begin in range(0, n, BLOCK):
-        x = centres[labels[begin : begin + BLOCK]]
-        x = x + rng.standard_normal(x.shape, np.float32)
-        copies = np.arange(50, len(x), 50)
-        x[copies] = x[copies - 1] + 0.001  # near-duplicates: 2 in 100
-        features[begin : begin + len(x)] = x
-    held, empty = Manifest.load(place / MANIFEST), np.empty((n, 0), np.float16)
-    write_features(place / FEATURES, features, empty, held, place / MANIFEST, MODEL)
-    (place / "features.npy").unlink()
-
-
-def make_target(n: int, place: Path) -> None:
-    """Write the manifest and the features of a target of 5,000 images."""
-    import numpy as np
-
-    from prune.index.manifest import Manifest
-    from prune.scores.feature_files import write_features
-
-    centres = centres_of(classes_of(n), np.random.default_rng(0))
-    rng = np.random.default_rng(1)
-    m, of = 5_000, np.arange(0, min(len(centres), 80), 4)
-    wanted = rng.integers(0, len(of), m)
-    ids, small = np.array([b"class/%05d.jpg" % i for i in range(m)]), np.full(m, 224, np.int32)
-    manifest = place / "target.train.manifest.npz"
-    Manifest(ids, wanted.astype("i4"), small, small, small, np.arange(m, dtype="u8"), small.astype("u4"),
-             [f"t{k}" for k in range(len(of))]).save(manifest)  # fmt: skip
-    x = (centres[of[wanted]] + rng.normal(size=(m, DIMENSIONS))).astype(np.float16)
-    write_features(place / TARGET, x, np.empty((m, 0), np.float16), Manifest.load(manifest), manifest, MODEL)
 
 
 def make_scores(n: int, place: Path) -> None:
@@ -180,7 +88,6 @@ def make_part(name: str, place: Path) -> None:
     PrunedIndex.from_rows(manifest, rows, score=given, provenance=made).save(place / name, packed=True)
 
 
-MODEL = {"arch": "generated", "classes": [], "fingerprint": "generated"}
 MAKERS = {
     MANIFEST: make_manifest,
     FEATURES: make_features,
@@ -204,11 +111,12 @@ def work_of(step: str, place: Path):
     whole, left, right = (place / name for name in (WHOLE, LEFT, RIGHT))
     if step == "manifest":
         return lambda: Manifest.load(place / MANIFEST)
-    if step in ("score", "duplicates"):
-        also = ("domain", "duplicates") if step == "duplicates" else ("domain",)
-        out = place / f"{step}.scores.npz"
+    if step == "score":
+        out = place / SCORES
         out.unlink(missing_ok=True)
-        return lambda: score.run(score.Config((files[0],), out, (files[1],), also=also, workers=2))
+        return lambda: score.run(score.Config((files[0],), out, (files[1],), also=("domain",), workers=2))
+    if step in ("duplicates", "clusters"):
+        return searched(step, files[0])
     if step == "select":
         out = place / "winnow.index.npz"
         out.unlink(missing_ok=True)
@@ -231,6 +139,35 @@ def work_of(step: str, place: Path):
         return rows
     a, b = PrunedIndex.open(left), PrunedIndex.open(right)
     return {"and": lambda: a & b, "or": lambda: a | b, "without": lambda: a.without(b)}[step]
+
+
+def searched(step: str, file: Path):
+    """A search among all features; what it finds is compared with the exact neighbours of some images afterwards."""
+    import numpy as np
+
+    from prune.scores.clusters import kmeans, nearest, stream
+    from prune.scores.feature_files import open_features
+    from prune.scores.near_duplicates import near_duplicates
+
+    source = open_features(file)
+    features, keys = source.features, source.keys(0)
+    centre = sum(x.sum(axis=0, dtype=np.float64) for _, x in stream(features, "mean")) / len(features)
+
+    def duplicates():
+        from exact_neighbours import duplicates_found
+
+        found = near_duplicates(features, centre, keys=keys)
+        return lambda: duplicates_found(features, centre, found)
+
+    def clusters():
+        from exact_neighbours import nearest_found
+
+        centres, number = kmeans(features, min(2_048, len(features)), keys=keys), np.empty(len(features), np.int32)
+        for rows, x in stream(features, "clusters"):
+            number[rows] = nearest(x, centres)[0]
+        return lambda: nearest_found(features, centres, number)
+
+    return {"duplicates": duplicates, "clusters": clusters}[step]
 
 
 class Watch:
@@ -266,11 +203,13 @@ def measure(step: str, n: int, place: Path) -> None:
         work = work_of(step, place)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         begin, spent = time.perf_counter(), time.process_time()
-        work()
+        check = work()
         seconds, busy = time.perf_counter() - begin, time.process_time() - spent
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = {"seconds": seconds, "processor": busy, "peak": peak / 2**20, "anonymous": watch.most / 2**20}
-    print(json.dumps({name: round(value, 3) for name, value in found.items()} | {"before": round(before / 2**20, 3)}))
+    if step in ("duplicates", "clusters"):
+        found["recall"], found["checked"] = check()
+    print(json.dumps({name: round(value, 4) for name, value in found.items()} | {"before": round(before / 2**20, 3)}))
 
 
 def measured(place: Path) -> dict[tuple[str, int], dict[str, float]]:
@@ -298,7 +237,8 @@ def measure_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, 
     if options.forget:
         found = {key: one for key, one in found.items() if key[0] not in options.forget}
         notes.write_text("".join(json.dumps(one) + "\n" for one in found.values()))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RANK": "1"}  # rank 1 prints no notes
+    # Rank 1 prints no notes; threads that wait do so without a core, whose seconds would be counted.
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RANK": "1", "OMP_WAIT_POLICY": "passive"}
     for n in sorted(options.samples):
         wanted = [name for name in STEPS.values() if name not in options.omit and (name, n) not in found]
         place = options.work / str(n)
@@ -338,10 +278,19 @@ def table(found: dict[tuple[str, int], dict[str, float]]) -> list[str]:
         ]
         memory = [f"{one['anonymous']:.2f} ({one['peak']:.2f})" if one else "" for one in mine]
         lines.append(f"| {' | '.join([title, *cells, ', '.join(factors), *memory])} |")
-    for n in sizes:
-        if (one := found.get(("save", n))) and "bytes" in one:
-            lines.append("")
-            lines.append(f"The index of all {n:,} images takes {one['bytes'] / n:.1f} bytes an image.")
+    every = [one for _, one in sorted(found.items(), key=lambda item: item[0][1])]
+    lines += ["", "Bytes an image of the index of all: " + ", ".join(
+        f"{one['bytes'] / one['n']:.1f} ({one['n']:,})" for one in every if "bytes" in one) + "."]  # fmt: skip
+    for name, what in (
+        ("duplicates", "with a near-duplicate that are in its group"),
+        ("clusters", "in the nearest of all clusters"),
+    ):
+        shares = (
+            f"{one['recall']:.3f} of {one['checked']:,.0f} ({one['n']:,})"
+            for one in every
+            if one["step"] == name and "recall" in one
+        )
+        lines += ["", f"Share of random images {what}, by exact search: {', '.join(shares)}."]
     return lines
 
 
