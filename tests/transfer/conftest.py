@@ -146,6 +146,70 @@ def study(tmp_path: Path):
     return make
 
 
+COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
+
+
+class ColourCase:
+    """What a compression needs, tiny: a beton of three colours, every fourth image to preserve, random weights.
+
+    Parameters
+    ----------
+    root : Path
+    spec : mapping
+        Of the network: what `networks.build` reads beside classes, mean, std and the resolution of 16.
+    values : any
+        Flags of `transfer compress` that all runs have.
+    """
+
+    def __init__(self, root: Path, spec: Mapping[str, Any], **values: Any) -> None:
+        import torch
+        from PIL import Image
+
+        from prune import write
+        from prune.data.dataset import open_dataset
+        from prune.index.pruned_index import PrunedIndex
+        from prune.models import networks
+
+        self.root, self.values = root, values
+        self.model, self.train, self.preserve = root / "model", root / "train.beton", root / "set.index.npz"
+        self.spec = {
+            **spec, "classes": list(COLOURS), "resolution": 16, "mean": networks.MEAN, "std": networks.STD
+        }  # fmt: skip
+        draw = np.random.default_rng(0)
+        for name, colour in COLOURS.items():
+            (root / "images" / name).mkdir(parents=True)
+            for i in range(16):
+                pixels = np.clip(colour + draw.normal(0, 60, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
+        write.run(write.Config(images=str(root / "images"), out=self.train, workers=1))
+        manifest = open_dataset(self.train).manifest
+        PrunedIndex.from_rows(manifest, np.arange(0, len(manifest), 4), provenance=[]).save(self.preserve)
+        torch.manual_seed(0)
+        networks.save_model(self.model, networks.build(self.spec).eval(), self.spec)
+
+    def config(self, out: Path, **more: Any) -> Any:
+        """Configuration of `transfer compress` with this case's flags, and `more`."""
+        from transfer import compress
+
+        flags: dict[str, Any] = {
+            "model": self.model, "train": self.train, "preserve": self.preserve, "out": out, "margin": None,
+            "class_margin": None, "size": 0.3, "ratio": 0.25, "batch_size": 12, "importance_images": 12,
+            "latency": "none", "threads": 1, "workers": 1, "loader": "torch", "recovery_epochs": 1.0, "steps": 2,
+        }  # fmt: skip
+        return compress.Config(**{**flags, **self.values, **more})
+
+    @staticmethod
+    def files(directory: Path) -> dict[str, bytes]:
+        """Content of a model directory's files, by name."""
+        return {p.name: p.read_bytes() for p in directory.iterdir() if p.name.startswith("model.")}
+
+
+@pytest.fixture(scope="session")
+def make_colour_case():
+    """`ColourCase`, for fixtures that live longer than a test."""
+    return ColourCase
+
+
 class Browser:
     """A page in headless Chromium, driven over the DevTools protocol through a pipe; nothing listens on a port."""
 

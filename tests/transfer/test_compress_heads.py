@@ -5,14 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from prune import write
-from prune.data.dataset import open_dataset
-from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
 from prune.runs.files import InputError
 from transfer import compress, rollback
@@ -21,54 +15,22 @@ from transfer.compression import journal
 
 pytestmark = pytest.mark.slow
 
-COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
 VIT = {
     "arch": "vit_tiny_patch16_224",
     "kwargs": {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4},
-    "classes": list(COLOURS),
-    "resolution": 16,
-    "mean": networks.MEAN,
-    "std": networks.STD,
     "recipe": "tiny-vit",
 }
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    """A beton of three classes, a preservation set of every fourth image, and a network with random weights."""
-    root = tmp_path_factory.mktemp("heads")
-    draw = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (root / "images" / name).mkdir(parents=True)
-        for i in range(16):
-            pixels = np.clip(colour + draw.normal(0, 60, (16, 16, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
-    write.run(write.Config(images=str(root / "images"), out=root / "train.beton", workers=1))
-    manifest = open_dataset(root / "train.beton").manifest
-    PrunedIndex.from_rows(manifest, np.arange(0, len(manifest), 4), provenance=[]).save(root / "set.index.npz")
-    torch.manual_seed(0)
-    networks.save_model(root / "model", networks.build(VIT).eval(), VIT)
-    return root
-
-
-def config(case, out, **more):
-    values = {
-        "model": case / "model", "train": case / "train.beton", "preserve": case / "set.index.npz", "out": out,
-        "margin": None, "class_margin": None, "kinds": ("heads", "inner"), "size": 0.3, "ratio": 0.25, "least": 0.2,
-        "batch_size": 12, "importance_images": 12, "latency": "none", "threads": 1, "workers": 1, "loader": "torch",
-        "recovery_epochs": 1.0, "steps": 2,
-    }  # fmt: skip
-    return compress.Config(**{**values, **more})
-
-
-def files(directory):
-    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name.startswith("model.")}
+def case(tmp_path_factory, make_colour_case):
+    return make_colour_case(tmp_path_factory.mktemp("heads"), VIT, kinds=("heads", "inner"), least=0.2)
 
 
 @pytest.fixture(scope="module")
 def done(case):
-    compress.run(config(case, case / "done"))
-    return case / "done"
+    compress.run(case.config(case.root / "done"))
+    return case.root / "done"
 
 
 def heads(directory):
@@ -91,7 +53,7 @@ def test_every_step_removes_a_share_of_all_heads_and_the_rest_keep_their_dimensi
         assert line["params"] < first["params"]
         assert line["macs"] < first["macs"]
     rollback.run(rollback.Config(shutil.copytree(done, done.parent / "back"), 1))
-    assert files(done.parent / "back") == files(done / "steps/01")
+    assert case.files(done.parent / "back") == case.files(done / "steps/01")
 
 
 def test_explain_names_heads_by_their_number_in_the_original(done, capsys):
@@ -118,12 +80,12 @@ def test_a_run_that_was_killed_between_two_steps_ends_with_the_same_bytes(case, 
     journal.write_journal(run, journal.read_journal(run)[:2])
     shutil.rmtree(run / "steps/02")
     journal.make_current(run, run / "steps/01")
-    compress.run(config(case, run))
-    assert files(run) == files(done)
+    compress.run(case.config(run))
+    assert case.files(run) == case.files(done)
 
 
 def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinner(case, tmp_path):
-    asked = config(case, tmp_path / "run", kinds=("both", "channels"), recovery_epochs=0.0, protect=("blocks.0.attn",))
+    asked = case.config(tmp_path / "run", kinds=("both", "channels"), recovery_epochs=0.0, protect=("blocks.0.attn",))
     compress.run(asked)
     counts, widths, spec = heads(tmp_path / "run")
     assert (counts, widths) == ([4, 2], {8})  # 3 of 4 heads, then 2 of 3: one block alone may lose them
@@ -131,7 +93,7 @@ def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinn
     assert layers == [{"blocks.1.attn", "blocks.0.mlp.fc1", "blocks.1.mlp.fc1"}] * 2
     # The other kinds leave heads alone in such a run: whole ones go, or none.
     shutil.rmtree(tmp_path / "run")
-    compress.run(config(case, tmp_path / "run", kinds=("heads", "channels"), recovery_epochs=0.0, least=0.25, steps=6))
+    compress.run(case.config(tmp_path / "run", kinds=("heads", "channels"), recovery_epochs=0.0, least=0.25, steps=6))
     lines = journal.read_journal(tmp_path / "run")
     assert {line["kind"] for line in lines[1:]} == {"heads", "channels"}
     counts, widths, spec = heads(tmp_path / "run")
@@ -158,9 +120,9 @@ def test_heads_and_channels_of_the_blocks_shrink_together_and_no_head_gets_thinn
 )
 def test_where_no_head_can_go_one_line_says_so_and_nothing_is_written(case, tmp_path, arch, more, said):
     kwargs = VIT["kwargs"] if arch == VIT["arch"] else {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
-    spec = {**VIT, "arch": arch, "kwargs": kwargs}
+    spec = {**case.spec, "arch": arch, "kwargs": kwargs}
     networks.save_model(tmp_path / "model", networks.build(spec), spec)
     with pytest.raises(InputError, match=said) as error:
-        compress.run(config(case, tmp_path / "run", model=tmp_path / "model", **more))
+        compress.run(case.config(tmp_path / "run", model=tmp_path / "model", **more))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
-from prune import write
 from prune.data.dataset import open_dataset
-from prune.index.pruned_index import PrunedIndex
 from prune.models import networks
 from prune.runs.files import InputError, read_json, write_json
 from transfer import approve, compress, rollback
@@ -23,49 +19,17 @@ from transfer.compression import approval, channel_pruning, journal, onnx_model
 
 pytestmark = pytest.mark.slow
 
-COLOURS = {"blue": (40, 40, 190), "green": (40, 190, 40), "red": (190, 40, 40)}
 SPEC = {
     "arch": "resnet18",
     "kwargs": {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]},
     "stem": "half",
-    "classes": list(COLOURS),
-    "resolution": 16,
-    "mean": networks.MEAN,
-    "std": networks.STD,
     "recipe": "demo",
 }
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    """A beton of three classes, a preservation set of every fourth image, and a network with random weights."""
-    root = tmp_path_factory.mktemp("protect")
-    draw = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (root / "images" / name).mkdir(parents=True)
-        for i in range(16):
-            pixels = np.clip(colour + draw.normal(0, 60, (16, 16, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
-    write.run(write.Config(images=str(root / "images"), out=root / "train.beton", workers=1))
-    manifest = open_dataset(root / "train.beton").manifest
-    PrunedIndex.from_rows(manifest, np.arange(0, len(manifest), 4), provenance=[]).save(root / "set.index.npz")
-    torch.manual_seed(0)
-    networks.save_model(root / "model", networks.build(SPEC).eval(), SPEC)
-    return root
-
-
-def config(case, out, **more):
-    values = {
-        "model": case / "model", "train": case / "train.beton", "preserve": case / "set.index.npz", "out": out,
-        "margin": None, "class_margin": None, "kinds": ("channels",), "size": 0.3, "ratio": 0.25, "least": 0.1,
-        "batch_size": 12, "importance_images": 12, "latency": "none", "threads": 1, "workers": 1, "loader": "torch",
-        "recovery_epochs": 1.0, "steps": 2,
-    }  # fmt: skip
-    return compress.Config(**{**values, **more})
-
-
-def files(directory):
-    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name.startswith("model.")}
+def case(tmp_path_factory, make_colour_case):
+    return make_colour_case(tmp_path_factory.mktemp("protect"), SPEC, kinds=("channels",), least=0.1)
 
 
 def equal(weights, original, prefixes):
@@ -75,8 +39,8 @@ def equal(weights, original, prefixes):
 
 
 def test_steps_change_neither_channels_nor_weights_nor_statistics_of_protected_layers(case, tmp_path):
-    compress.run(config(case, tmp_path / "run", protect=("layer2", "fc")))
-    found, original = (load_file(p / "model.safetensors") for p in (tmp_path / "run", case / "model"))
+    compress.run(case.config(tmp_path / "run", protect=("layer2", "fc")))
+    found, original = (load_file(p / "model.safetensors") for p in (tmp_path / "run", case.model))
     assert equal(found, original, ("layer2.", "fc."))
     first, *tried = journal.read_journal(tmp_path / "run")
     assert [line["verdict"] for line in tried] == ["accepted"] * 2
@@ -89,14 +53,14 @@ def test_steps_change_neither_channels_nor_weights_nor_statistics_of_protected_l
     assert not equal(found, original, ("conv1.weight",))
     # Part of the identity; a run of an older version recorded nothing and protected nothing.
     with pytest.raises(InputError, match=r"protect: \['layer2', 'fc'\] -> \[\]"):
-        compress.run(config(case, tmp_path / "run"))
+        compress.run(case.config(tmp_path / "run"))
 
 
 def test_single_weights_of_protected_layers_are_never_removed(case, tmp_path):
-    asked = config(case, tmp_path / "run", kinds=("rewind",), protect=("layer4.0.conv1",), ratio=0.5, steps=1)
+    asked = case.config(tmp_path / "run", kinds=("rewind",), protect=("layer4.0.conv1",), ratio=0.5, steps=1)
     compress.run(asked)
     found = load_file(tmp_path / "run" / "model.safetensors")
-    assert equal(found, load_file(case / "model" / "model.safetensors"), ("layer4.0.conv1.",))
+    assert equal(found, load_file(case.model / "model.safetensors"), ("layer4.0.conv1.",))
     lost = {one["layer"]: one["weights"] for one in journal.read_journal(tmp_path / "run")[1]["what"]["removed"]}
     assert sum(lost.values()) > 5000
     assert "layer4.0.conv1" not in lost
@@ -104,7 +68,7 @@ def test_single_weights_of_protected_layers_are_never_removed(case, tmp_path):
 
 
 def test_int8_leaves_protected_layers_in_fp32_and_says_so(case, tmp_path):
-    compress.run(config(case, tmp_path / "run", kinds=("int8",), protect=("layer1", "conv1")))
+    compress.run(case.config(tmp_path / "run", kinds=("int8",), protect=("layer1", "conv1")))
     wanted = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.0.downsample.0"]
     line = journal.read_journal(tmp_path / "run")[1]
     assert (line["verdict"], line["what"]["mode"], line["what"]["keep_float"]) == ("accepted", "mixed", wanted)
@@ -117,9 +81,9 @@ def test_int8_leaves_protected_layers_in_fp32_and_says_so(case, tmp_path):
     assert len(convolutions) > len(wanted)
 
 
-def test_heads_of_an_attention_stay_together_where_a_part_of_it_is_protected():
+def test_heads_of_an_attention_stay_together_where_a_part_of_it_is_protected(case):
     vit = {
-        **{name: value for name, value in SPEC.items() if name != "stem"},
+        **{name: value for name, value in case.spec.items() if name != "stem"},
         "arch": "vit_tiny_patch16_224",
         "kwargs": {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2},
     }
@@ -144,7 +108,7 @@ def test_heads_of_an_attention_stay_together_where_a_part_of_it_is_protected():
     ],
 )
 def test_wrong_names_and_nothing_left_end_in_one_line(case, tmp_path, capsys, flags, said):
-    given = f"--model {case}/model --train {case}/train.beton --preserve {case}/set.index.npz --out {tmp_path}/run"
+    given = f"--model {case.model} --train {case.train} --preserve {case.preserve} --out {tmp_path}/run"
     assert main(["compress", *given.split(), "--protect", *flags]) == 2
     shown = capsys.readouterr().err.strip()
     assert said in shown
@@ -160,13 +124,13 @@ def waits(asked):
 
 @pytest.fixture(scope="module")
 def undisturbed(case):
-    compress.run(config(case, case / "undisturbed"))
-    return case / "undisturbed"
+    compress.run(case.config(case.root / "undisturbed"))
+    return case.root / "undisturbed"
 
 
 def test_approved_steps_give_the_same_bytes_as_a_run_without_questions(case, undisturbed, tmp_path, capsys):
     out = tmp_path / "run"
-    asked = config(case, out, approve=True)
+    asked = case.config(out, approve=True)
     for step in (1, 2):
         assert waits(asked) == 75
         said = capsys.readouterr().err
@@ -174,13 +138,13 @@ def test_approved_steps_give_the_same_bytes_as_a_run_without_questions(case, und
         assert f"`transfer approve --run {out}` accepts it" in said
         assert len(journal.read_journal(out)) == step
         assert waits(asked) == 75  # without an answer nothing changes, with or without the flag
-        assert waits(config(case, out)) == 75
-        assert files(out / "waiting") == files(undisturbed / f"steps/0{step}")
-        assert files(out) != files(out / "waiting")
+        assert waits(case.config(out)) == 75
+        assert case.files(out / "waiting") == case.files(undisturbed / f"steps/0{step}")
+        assert case.files(out) != case.files(out / "waiting")
         assert main(["approve", "--run", str(out)]) == 0
         assert f"step {step} is approved" in capsys.readouterr().err
     compress.run(asked)
-    assert files(out) == files(undisturbed)
+    assert case.files(out) == case.files(undisturbed)
     lines, wanted = journal.read_journal(out), journal.read_journal(undisturbed)
     assert [line["files"] for line in lines] == [line["files"] for line in wanted]
     assert [line.get("approved") for line in lines] == [None, True, True]
@@ -192,7 +156,7 @@ def test_approved_steps_give_the_same_bytes_as_a_run_without_questions(case, und
 
 def test_a_rejected_step_is_rolled_back_and_tried_at_half_its_ratio(case, tmp_path):
     out = tmp_path / "run"
-    asked = config(case, out, approve=True, recovery_epochs=0.0)
+    asked = case.config(out, approve=True, recovery_epochs=0.0)
     assert waits(asked) == 75
     approve.run(approve.Config(out))
     approve.run(approve.Config(out, reject=True))  # the last answer counts
@@ -200,7 +164,7 @@ def test_a_rejected_step_is_rolled_back_and_tried_at_half_its_ratio(case, tmp_pa
     _, line = journal.read_journal(out)
     assert (line["verdict"], line["reason"]) == ("rolled-back", "rejected by a person")
     assert read_json(out / "waiting/step.json")["what"]["ratio"] == pytest.approx(0.125)
-    assert files(out) == files(case / "model")
+    assert case.files(out) == case.files(case.model)
     # A rollback by hand goes before: the step that waited is dropped.
     approve.run(approve.Config(out))
     place = out / "waiting"
@@ -226,9 +190,9 @@ def test_killed_while_an_answer_is_carried_out_it_is_carried_out_the_next_time(
     case, tmp_path, monkeypatch, reject, point
 ):
     out = tmp_path / "run"
-    asked = config(case, out, approve=True, recovery_epochs=0.0, steps=1)
+    asked = case.config(out, approve=True, recovery_epochs=0.0, steps=1)
     assert waits(asked) == 75
-    wanted = files(case / "model") if reject else files(out / "waiting")
+    wanted = case.files(case.model) if reject else case.files(out / "waiting")
     approve.run(approve.Config(out, reject=reject))
 
     def die(*_, **__):
@@ -240,7 +204,7 @@ def test_killed_while_an_answer_is_carried_out_it_is_carried_out_the_next_time(
         with pytest.raises(Killed):
             approval.settle(out, journal.read_journal(out))
     compress.run(asked)
-    assert files(out) == wanted
+    assert case.files(out) == wanted
     assert [line["verdict"] for line in journal.read_journal(out)] == [
         "accepted",
         "rolled-back" if reject else "accepted",
@@ -251,8 +215,8 @@ def test_killed_while_an_answer_is_carried_out_it_is_carried_out_the_next_time(
 
 def test_what_waits_is_what_was_tested_or_it_is_refused(case, tmp_path, capsys):
     out = tmp_path / "run"
-    assert waits(config(case, out, approve=True, recovery_epochs=0.0)) == 75
-    shutil.copyfile(case / "model/model.safetensors", out / "waiting/model.safetensors")
+    assert waits(case.config(out, approve=True, recovery_epochs=0.0)) == 75
+    shutil.copyfile(case.model / "model.safetensors", out / "waiting/model.safetensors")
     capsys.readouterr()
     assert main(["approve", "--run", str(out)]) == 2
     assert "waiting/model.safetensors: damaged or replaced" in capsys.readouterr().err
@@ -260,7 +224,7 @@ def test_what_waits_is_what_was_tested_or_it_is_refused(case, tmp_path, capsys):
     with pytest.raises(InputError, match=r"step\.json: damaged: remove .*waiting, and the step is tried again"):
         approve.run(approve.Config(out))
     shutil.rmtree(out / "waiting")
-    assert waits(config(case, out, approve=True, recovery_epochs=0.0)) == 75
+    assert waits(case.config(out, approve=True, recovery_epochs=0.0)) == 75
     assert main(["approve", "--run", str(tmp_path)]) == 2
     assert "not a run of `transfer compress`" in capsys.readouterr().err
 
@@ -276,12 +240,12 @@ def test_a_run_of_an_older_version_resumes(case, undisturbed, tmp_path):
     journal.write_journal(run, lines[:2])
     shutil.rmtree(run / "steps/02")
     (run / "steps/01/step.json").write_text(json.dumps(lines[1]))
-    compress.run(config(case, run))
-    assert files(run) == files(undisturbed)
+    compress.run(case.config(run))
+    assert case.files(run) == case.files(undisturbed)
 
 
 def test_steps_are_tested_by_groups_calibration_and_a_metric_named_on_the_command_line(case, tmp_path, monkeypatch):
-    ids = open_dataset(case / "train.beton").manifest.ids
+    ids = open_dataset(case.train).manifest.ids
     table = "".join(f"{name.decode()},{'day' if i % 8 else 'night'}\n" for i, name in enumerate(ids.tolist()))
     (tmp_path / "groups.csv").write_text("id,light\n" + table)
     (tmp_path / "metrics_of_this_test.py").write_text(
@@ -293,7 +257,7 @@ def test_steps_are_tested_by_groups_calibration_and_a_metric_named_on_the_comman
         "ece_margin": 100.0, "metric": "metrics_of_this_test:never", "recovery_epochs": 0.0, "steps": 2,
     }  # fmt: skip
     out = tmp_path / "run"
-    compress.run(config(case, out, **given, metric_margin=1.0))
+    compress.run(case.config(out, **given, metric_margin=1.0))
     first, one, two = journal.read_journal(out)
     # The metric falls by one a call: the first step loses 1, the next 2 against the original.
     assert [test["test"] for test in one["tests"]] == [
@@ -308,6 +272,6 @@ def test_steps_are_tested_by_groups_calibration_and_a_metric_named_on_the_comman
     write_json(out / "config.json", {**settings, "metric": "module_that_must_not_be_imported:f"})
     (tmp_path / "module_that_must_not_be_imported.py").write_text("raise SystemExit(99)\n")
     with pytest.raises(InputError, match=r"metric: 'module_that_must_not_be_imported:f' -> None"):
-        compress.run(config(case, out, **{**given, "metric": None}, metric_margin=1.0))
+        compress.run(case.config(out, **{**given, "metric": None}, metric_margin=1.0))
     with pytest.raises(InputError, match="--group-margins: needs --groups"):
-        compress.run(config(case, tmp_path / "other", group_margins=("light=night=99",)))
+        compress.run(case.config(tmp_path / "other", group_margins=("light=night=99",)))

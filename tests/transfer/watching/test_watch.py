@@ -10,96 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from prune import write
-from prune.models import networks
 from transfer.__main__ import main
-from transfer.compression import journal
-from transfer.evaluation import image_arrays
 from transfer.watching import comparison, watch_report
 
-TONES = {"blue": (90, 90, 160), "green": (90, 160, 90), "red": (160, 90, 90)}
-SIDE = 12
 
-
-def draw(folder: Path, each: int, seed: int, shade: float = 0.0) -> list[tuple[str, str]]:
-    """Write noisy squares into class folders; their paths and labels."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for name, tone in TONES.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(each):
-            pixels = np.array(tone) + shade + rng.normal(0, 30, (SIDE, SIDE, 3))
-            path = folder / name / f"{i:02d}.png"
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
-            found.append((str(path.relative_to(folder)), name))
-    return found
-
-
-def listed(folder: Path, rows: list[tuple[str, str]], *, labels: bool = True) -> Path:
+def listed(world, folder: Path, rows: list[tuple[str, str]], *, labels: bool = True) -> Path:
     """Write the CSV beside the images."""
-    place = folder / "new.csv"
-    with open(place, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label"] if labels else ["path"])
-        writer.writerows(rows if labels else [(path,) for path, _ in rows])
-    return place
+    return world.listed(folder / "new.csv", rows, ("path", "label") if labels else ("path",))
 
 
-def step(number: int, base: int, kind: str = "channels") -> dict:
-    facts = {"what": {}, "params": 10, "bytes": 40, "accuracy": 1.0, "verdict": "accepted", "reason": "", "files": {}}
-    return {"step": number, "base": base, "kind": kind, **facts}
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    """A run of two steps, of which the second has lost class red, and a beton of images as the model knows them."""
-    root = tmp_path_factory.mktemp("watch")
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    draw(root / "known", 20, 0)
-    write.run(write.Config(images=str(root / "known"), out=root / "known.beton", workers=1))
-    spec = {
-        "arch": "resnet18",
-        "kwargs": {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]},
-        "stem": "small",
-        "classes": list(TONES),
-        "resolution": SIDE,
-        "mean": networks.MEAN,
-        "std": networks.STD,
-    }
-    model = networks.build(spec).eval()
-    images = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "known").rglob("*.png"))])
-    labels = np.repeat(np.arange(3), 20)
-    with torch.no_grad():
-        x, _ = next(image_arrays.normalised_batches(images, labels, spec, 60))
-        features = networks.features_and_logits(model, x)[0].numpy().astype(np.float64)
-        # Least squares instead of training: a classifier for a network that was drawn at random.
-        solved = np.linalg.lstsq(np.c_[features, np.ones(60)], 10 * np.eye(3)[labels], rcond=None)[0]
-        model.fc.weight.copy_(torch.tensor(solved[:-1].T))
-        model.fc.bias.copy_(torch.tensor(solved[-1]))
-        networks.save_model(root / "run" / "original", model, spec)
-        networks.save_model(root / "run" / "steps" / "01", model, spec)
-        model.fc.bias[2] = -100.0
-        for place in (root / "run" / "steps" / "02", root / "run"):
-            networks.save_model(place, model, spec)
-    journal.write_journal(root / "run", [step(0, 0, "original"), step(1, 0), step(2, 1)])
-    return root
-
-
-def watch(case: Path, images: Path, *more: str) -> int:
-    return main(["watch", "--run", str(case / "run"), "--images", str(images), *more])
+def watch(world, images: Path, *more: str) -> int:
+    return main(["watch", "--run", str(world.run), "--images", str(images), *more])
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_a_lost_class_alarms_and_the_newest_sound_step_is_named(case, tmp_path, capsys, labels):
-    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 1), labels=labels)
-    assert watch(case, images, "--reference", str(case / "known.beton"), "--out", str(tmp_path / "seen.csv")) == 0
+def test_a_lost_class_alarms_and_the_newest_sound_step_is_named(world, tmp_path, capsys, labels):
+    images = listed(world, tmp_path / "new", world.draw(tmp_path / "new", 15, 1), labels=labels)
+    assert watch(world, images, "--reference", str(world.known), "--out", str(tmp_path / "seen.csv")) == 0
     # The reference shows the same loss: red already answers otherwise there, and nothing new has broken.
     assert "no alarm" in capsys.readouterr().out
-    assert watch(case, images, "--json", "--out", str(tmp_path / "seen.csv")) == 0
+    assert watch(world, images, "--json", "--out", str(tmp_path / "seen.csv")) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["alarms"] == ["red"]
     assert found["measure"] == ("lost answers" if labels else "disagreement")
@@ -108,13 +40,13 @@ def test_a_lost_class_alarms_and_the_newest_sound_step_is_named(case, tmp_path, 
     with open(tmp_path / "seen.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 45
-    assert {line["original"] for line in lines} == set(TONES)
+    assert {line["original"] for line in lines} == set(world.tones)
     assert "red" not in {line["compressed"] for line in lines}
     assert [line["agree"] == "1" for line in lines] == [line["original"] == line["compressed"] for line in lines]
-    assert watch(case, images) == 0
+    assert watch(world, images) == 0
     printed = capsys.readouterr().out
     assert "ALARM" in printed
-    assert f"transfer rollback --run {case / 'run'} --to 1" in printed
+    assert f"transfer rollback --run {world.run} --to 1" in printed
 
 
 def reference(folder: Path, rows: dict[str, list[Path]]) -> Path:
@@ -127,35 +59,35 @@ def reference(folder: Path, rows: dict[str, list[Path]]) -> Path:
     return folder / "reference.beton"
 
 
-def alarms(case: Path, tmp_path: Path, known: Path, capsys, *, labels: bool = True) -> list[str]:
-    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 1), labels=labels)
-    assert watch(case, images, "--reference", str(known), "--json") == 0
+def alarms(world, tmp_path: Path, known: Path, capsys, *, labels: bool = True) -> list[str]:
+    images = listed(world, tmp_path / "new", world.draw(tmp_path / "new", 15, 1), labels=labels)
+    assert watch(world, images, "--reference", str(known), "--json") == 0
     return json.loads(capsys.readouterr().out)["alarms"]
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_one_image_of_the_reference_does_not_excuse_a_whole_class(case, tmp_path, capsys, labels):
-    pictures = {name: sorted((case / "known" / name).iterdir()) for name in TONES}
+def test_one_image_of_the_reference_does_not_excuse_a_whole_class(world, tmp_path, capsys, labels):
+    pictures = {name: sorted((world.root / "known" / name).iterdir()) for name in world.tones}
     known = reference(tmp_path / "few", {**pictures, "red": pictures["red"][:1]})
-    assert alarms(case, tmp_path, known, capsys, labels=labels) == ["red"]
+    assert alarms(world, tmp_path, known, capsys, labels=labels) == ["red"]
 
 
-def test_answers_that_change_without_loss_on_the_reference_excuse_no_lost_answers(case, tmp_path, capsys):
+def test_answers_that_change_without_loss_on_the_reference_excuse_no_lost_answers(world, tmp_path, capsys):
     # Red pictures that the reference calls blue: both models are wrong there, each in its own way.
-    pictures = {name: sorted((case / "known" / name).iterdir()) for name in TONES}
+    pictures = {name: sorted((world.root / "known" / name).iterdir()) for name in world.tones}
     known = reference(tmp_path / "harmless", {"blue": pictures["red"], "green": pictures["green"]})
-    assert alarms(case, tmp_path, known, capsys) == ["red"]
+    assert alarms(world, tmp_path, known, capsys) == ["red"]
 
 
-def test_the_reference_s_classes_are_matched_by_name(case, tmp_path, capsys):
-    pictures = {name: sorted((case / "known" / name).iterdir()) for name in TONES}
+def test_the_reference_s_classes_are_matched_by_name(world, tmp_path, capsys):
+    pictures = {name: sorted((world.root / "known" / name).iterdir()) for name in world.tones}
     known = reference(tmp_path / "more", {"aqua": pictures["blue"][:3], **pictures})
-    assert alarms(case, tmp_path, known, capsys) == []
+    assert alarms(world, tmp_path, known, capsys) == []
 
 
-def test_the_way_back_can_be_pasted_into_a_shell(case, tmp_path, capsys):
-    run = shutil.copytree(case / "run", tmp_path / "my run; it's")
-    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 1))
+def test_the_way_back_can_be_pasted_into_a_shell(world, tmp_path, capsys):
+    run = shutil.copytree(world.run, tmp_path / "my run; it's")
+    images = listed(world, tmp_path / "new", world.draw(tmp_path / "new", 15, 1))
     assert main(["watch", "--run", str(run), "--images", str(images), "--json"]) == 0
     command = json.loads(capsys.readouterr().out)["rollback"]["command"]
     assert shlex.split(command) == ["transfer", "rollback", "--run", str(run), "--to", "1"]
@@ -169,28 +101,29 @@ def test_a_table_program_finds_no_formula_in_what_is_written(tmp_path):
     assert found[1:] == [["'=HYPERLINK(0)", "'@SUM(A1)", "1"], ["-1", "'-cat", "-1"]]
 
 
-def test_two_equal_models_never_alarm(case, tmp_path, capsys):
-    images = listed(tmp_path / "new", draw(tmp_path / "new", 6, 2))
-    command = ["watch", "--original", str(case / "run" / "original"), "--images", str(images)]
-    assert main([*command, "--compressed", str(case / "run" / "steps" / "01"), "--json"]) == 0
+def test_two_equal_models_never_alarm(world, tmp_path, capsys):
+    images = listed(world, tmp_path / "new", world.draw(tmp_path / "new", 6, 2))
+    command = ["watch", "--original", str(world.original), "--images", str(images)]
+    assert main([*command, "--compressed", str(world.run / "steps" / "01"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["disagreement"], found["alarms"], found["rollback"]) == (0, [], None)
     assert found["similarity"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("shade", "moved"), [(0.0, False), (60.0, True)])
-def test_features_drift_when_the_light_changes_and_not_by_chance(case, tmp_path, capsys, shade, moved):
-    images = listed(tmp_path / "new", draw(tmp_path / "new", 15, 3, shade))
-    assert watch(case, images, "--reference", str(case / "known.beton"), "--json") == 0
+def test_features_drift_when_the_light_changes_and_not_by_chance(world, tmp_path, capsys, shade, moved):
+    colours = {name: np.array(tone) + shade for name, tone in world.tones.items()}
+    images = listed(world, tmp_path / "new", world.draw(tmp_path / "new", 15, 3, colours))
+    assert watch(world, images, "--reference", str(world.known), "--json") == 0
     drift = json.loads(capsys.readouterr().out)["drift"]
     assert [drift[name]["drifted"] for name in ("original", "compressed")] == [moved, moved]
 
 
-def test_images_that_cannot_be_read_are_counted_and_skipped(case, tmp_path, capsys):
-    rows = draw(tmp_path / "new", 2, 4)
+def test_images_that_cannot_be_read_are_counted_and_skipped(world, tmp_path, capsys):
+    rows = world.draw(tmp_path / "new", 2, 4)
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
-    images = listed(tmp_path / "new", [*rows, ("broken.png", "red"), ("gone.png", "red"), ("nul\0.png", "red")])
-    assert watch(case, images, "--json") == 0
+    images = listed(world, tmp_path / "new", [*rows, ("broken.png", "red"), ("gone.png", "red"), ("nul\0.png", "red")])
+    assert watch(world, images, "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["unreadable"] == ["broken.png", "gone.png", "nul\0.png"]
     assert "3 of 9 images cannot be read, first broken.png" in said.err
@@ -205,27 +138,27 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", list(BAD))
-def test_a_bad_list_gets_one_line_and_exit_code_2(case, tmp_path, capsys, what):
+def test_a_bad_list_gets_one_line_and_exit_code_2(world, tmp_path, capsys, what):
     content, said = BAD[what]
     place = tmp_path / "new.csv"
     place.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert watch(case, place, "--out", str(tmp_path / "seen.csv")) == 2
+    assert watch(world, place, "--out", str(tmp_path / "seen.csv")) == 2
     error = capsys.readouterr().err.strip()
     assert said in error.splitlines()[-1]
     assert not (tmp_path / "seen.csv").exists()
 
 
-def test_other_runs_and_other_models_are_refused(case, tmp_path, capsys):
-    images = listed(tmp_path / "new", draw(tmp_path / "new", 1, 5))
+def test_other_runs_and_other_models_are_refused(world, tmp_path, capsys):
+    images = listed(world, tmp_path / "new", world.draw(tmp_path / "new", 1, 5))
     assert main(["watch", "--images", str(images)]) == 2
     assert "give --run, or --original and --compressed" in capsys.readouterr().err
     assert main(["watch", "--images", str(images), "--run", str(tmp_path)]) == 2
     assert "not a run of `transfer compress`" in capsys.readouterr().err
     other = tmp_path / "other"
-    shutil.copytree(case / "run" / "original", other)
+    shutil.copytree(world.original, other)
     spec = json.loads((other / "model.json").read_text())
     (other / "model.json").write_text(json.dumps({**spec, "classes": ["x", "y", "z"]}))
-    assert watch(case, images, "--compressed", str(other)) == 2
+    assert watch(world, images, "--compressed", str(other)) == 2
     assert "its classes are not those of" in capsys.readouterr().err
 
 
