@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def export_onnx(model: nn.Module, spec: Mapping[str, Any], path: Path) -> Path:
     images = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # two, since a batch of one becomes a constant
     whole = _Normalised(network, spec["mean"], spec["std"], passes(spec) == 2).eval()
     proto = exported(whole, images, ({0: torch.export.Dim("n")},), (INPUT, OUTPUT), str(spec["arch"]))
-    _tidy(proto)
+    tidy(proto, _layer_name(proto))
     set_metadata(proto, spec, "fp32")
     return save(proto, path)
 
@@ -137,28 +137,43 @@ def exported(
     return program.model_proto  # type: ignore[union-attr]
 
 
-def _tidy(proto: onnx.ModelProto) -> None:
-    """Name layers like their modules, and remove the exporter's stack traces, which contain local paths."""
-    taken: set[str] = set()
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
+def tidy(proto: onnx.ModelProto, name_of: Callable[[onnx.NodeProto, list[str]], str]) -> None:
+    """Name nodes, and remove the exporter's stack traces, which contain local paths.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+    name_of : callable
+        The name of a node, from it and the modules that it is in, the outermost first; "": it keeps its own.
+    """
+    graph = proto.graph
+    for node in graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
-        if node.op_type in LAYERS and any(name in weights for name in node.input[1:2]):
-            named = node.input[1].removesuffix(".weight")
-            # Transposed weights have lost their name; their module is the last scope but one.
-            name = named if named != node.input[1] else (["", *json.loads(scopes.replace("'", '"') or "[]")])[-2]
-            name = name.removeprefix("network.")
-            if name and name not in taken:
-                node.name = name
-                taken.add(name)
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    proto.graph.ClearField("metadata_props")
-    proto.graph.ClearField("doc_string")
-    proto.ClearField("metadata_props")
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
-        value.ClearField("metadata_props")
-        value.ClearField("doc_string")
+        modules = json.loads(scopes.replace("'", '"')) if scopes.startswith("[") else []
+        node.name = name_of(node, modules) or node.name
+    for one in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        one.ClearField("metadata_props")
+        one.ClearField("doc_string")
+
+
+def _layer_name(proto: onnx.ModelProto) -> Callable[[onnx.NodeProto, list[str]], str]:
+    """Name layers like their modules, each name once."""
+    taken = {""}
+    weights = {tensor.name for tensor in proto.graph.initializer}
+
+    def name_of(node: onnx.NodeProto, modules: list[str]) -> str:
+        if node.op_type not in LAYERS or not any(name in weights for name in node.input[1:2]):
+            return ""
+        named = node.input[1].removesuffix(".weight")
+        # Transposed weights have lost their name; their module is the last one but one.
+        name = named if named != node.input[1] else ["", *modules][-2]
+        name = name.removeprefix("network.")
+        if name in taken:
+            return ""
+        taken.add(name)
+        return name
+
+    return name_of
 
 
 def set_metadata(proto: onnx.ModelProto, spec: Mapping[str, Any], precision: str, **more: Any) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from onnxruntime import quantization as ort
 from torch import nn
 
 from prune.runs.files import InputError
-from transfer.compression.onnx_model import exported, save
+from transfer.compression.onnx_model import exported, save, tidy
 from transfer.language.causal_lm import context_of
 from transfer.language.likelihood_test import Logits
 
@@ -78,7 +78,7 @@ def export_language_model(network: nn.Module, spec: Mapping[str, Any], path: Pat
     shapes = {"tokens": {0: torch.export.Dim("n", min=1), 1: torch.export.Dim("t", min=1)}}
     with torch.no_grad():
         proto = exported(_Plain(plain).eval(), tokens, shapes, (INPUT, OUTPUT), str(spec["architecture"]))
-    _tidy(proto)
+    tidy(proto, _product_name(proto))
     _describe(proto, spec, "fp32", (), weights)
     save(proto, path)
     _check_parity(network, path, spec)
@@ -111,23 +111,17 @@ def _check_parity(network: nn.Module, path: Path, spec: Mapping[str, Any]) -> No
         raise InputError(f"{path}: differs from PyTorch by {apart:.3g}: not exported")
 
 
-def _tidy(proto: onnx.ModelProto) -> None:
-    """Name the products with the output layer and the embedding, and remove stack traces, which contain local paths."""
+def _product_name(proto: onnx.ModelProto) -> Callable[[onnx.NodeProto, list[str]], str]:
+    """Name the embedding, and products with weights like the modules that they are in."""
     weights = {tensor.name for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
-        names = json.loads(scopes.replace("'", '"')) if scopes.startswith("[") else []
+
+    def name_of(node: onnx.NodeProto, modules: list[str]) -> str:
         if node.op_type == "MatMul" and node.input[1] in weights:
-            owner = next((name for name in reversed(names[:-1]) if name), node.name)
-            node.name = HEAD if node.output[0] == OUTPUT else owner.removeprefix("network.")
-        if node.op_type == "Gather" and node.input[0] in weights and node.input[1] == INPUT:
-            node.name = EMBEDDING
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    graph = proto.graph
-    for one in (graph, proto, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        one.ClearField("metadata_props")
-        one.ClearField("doc_string")
+            owner = next((name for name in reversed(modules[:-1]) if name), node.name)
+            return HEAD if node.output[0] == OUTPUT else owner.removeprefix("network.")
+        return EMBEDDING if node.op_type == "Gather" and node.input[0] in weights and node.input[1] == INPUT else ""
+
+    return name_of
 
 
 def _describe(
