@@ -2,9 +2,13 @@
 
     D * lambda + R, R = -log2 of a logistic density around values with uniform noise (Ballé et al., 2018, equation 9)
 
+The transform is orthonormal, and starts as the principal components of the images' squares (Karhunen and Loève's);
+each quality starts with one step for all channels. So the first step of the training already is a fair codec, and any
+quality can be had: networks of the same size, started at random, needed most of the training to come near it.
+
 `pretrain` has the project's one training loop; this is the documented exception to it: `prune` may not import it, there
-are no labels and no classes, and minutes suffice. Weights are int8 already while they are learned (straight-through).
-A stopped training resumes from the last saved state; batches and noise depend on seed and step alone.
+are no labels and no classes, and minutes suffice. A stopped training resumes from the last saved state; batches and
+noise depend on seed and step alone.
 """
 
 from __future__ import annotations
@@ -22,19 +26,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from prune.byte_budget import integer_network
 from prune.byte_budget.distortion import dropped
 from prune.byte_budget.feature_error import Judge, sampled
-from prune.byte_budget.integer_network import Layer, Shape
-from prune.byte_budget.learned_codec import (
-    DECODER,
-    ENCODER,
-    FIXED,
-    SYMBOLS,
-    LearnedCodec,
-    open_learned,
-    read_facts,
-)
+from prune.byte_budget.learned_codec import DEAD, SIDE, SYMBOLS, LearnedCodec, open_learned, read_facts, squares
 from prune.data.dataset import Dataset
 from prune.runs.extras import need_modules
 from prune.runs.files import InputError, atomic, note
@@ -42,11 +36,16 @@ from prune.runs.identity import identity
 from prune.runs.outputs import claim_file
 from prune.runs.progress import track
 
-QUALITIES = (60, 40, 20, 10)
-_PRICES = (40000.0, 14000.0, 5000.0, 1800.0)
-"""Bits per 1,024 pixels that a distortion of 1 costs: what dropping an image costs."""
-_PIXELS = 0.3
+QUALITIES = (95, 90, 75, 60, 40, 20, 10)
+_STEPS = (6.0, 10.0, 18.0, 32.0, 56.0, 92.0, 150.0)
+"""Grey levels between two symbols at the start of the training, for each quality."""
+_PRICES = (1e7, 2.6e6, 6.7e5, 1.7e5, 4.5e4, 1.2e4, 3e3)
+"""Bits per 1,024 pixels that the network sees that a distortion of 1 costs: what dropping an image costs."""
+_PIXELS = 3.0
 """Weight of the mean squared error of pixels in [0, 1] beside the feature error: keeps images recognisable."""
+_UNSEEN = 0.1
+"""Share of it that is taken at the images' own resolution, where the network sees a smaller one."""
+_LARGEST_TRAINED = 128
 _SAVE_SECONDS = 60.0
 
 
@@ -58,112 +57,99 @@ class TrainingSettings:
     ----------
     distortion : {"features", "pixels"}
     images : int
-        Images to learn from, at the network's resolution.
-    width, channels : int
-        Channels inside the networks and of the latent image.
+        Images to learn from.
+    batch : int
+        Images a step; fewer where they are larger than the network's resolution.
+    channels : int
+        Values that the transform gives for each square, at most 192.
     """
 
     steps: int = 1500
     distortion: Literal["features", "pixels"] = "features"
     images: int = 4000
-    batch: int = 16
-    width: int = 32
-    channels: int = 24
+    batch: int = 32
+    channels: int = 96
     seed: int = 0
 
 
-class _Convolution(nn.Module):
-    """A layer while it is learned: weights as int8 steps, values as plain numbers."""
-
-    def __init__(self, inside: int, outside: int, shape: Shape, positive: bool) -> None:
-        super().__init__()
-        side = 5 if shape == "down" else 3
-        self.convolution = nn.Conv2d(inside, outside * (4 if shape == "up" else 1), side)
-        nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu" if positive else "linear")
-        assert self.convolution.bias is not None
-        nn.init.zeros_(self.convolution.bias)
-        self.shape, self.positive = shape, positive
-        self.middle = 0.0  # is subtracted from the values and from the zeros around them
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        weight = self.convolution.weight
-        whole, step = integer_network.int8_weight(weight.detach())
-        weight = weight + (whole * step[:, None, None, None] - weight).detach()
-        stride = 2 if self.shape == "down" else 1
-        values = integer_network.padded(values, weight.shape[2], stride) - self.middle
-        values = functional.conv2d(values, weight, self.convolution.bias, stride=stride)
-        values = values.relu() if self.positive else values
-        return functional.pixel_shuffle(values, 2) if self.shape == "up" else values
-
-
 class TrainedCodec(nn.Module):
-    """Both networks and the prior, with gradients."""
+    """The transform, the gains and the prior, with gradients; started from images (n, side, side, 3) uint8."""
 
-    def __init__(self, settings: TrainingSettings) -> None:
+    def __init__(self, settings: TrainingSettings, images: np.ndarray) -> None:
         super().__init__()
-        wide, deep = settings.width, settings.channels
-        self.encoder = _network(ENCODER, (3, wide, wide, deep))
-        self.decoder = _network(DECODER, (deep, wide, wide, 3))
-        first, last = self.encoder[0], self.decoder[-1]
-        assert isinstance(first, _Convolution)
-        assert isinstance(last, _Convolution)
-        assert last.convolution.bias is not None
-        first.middle = 0.5
-        with torch.no_grad():
-            first.convolution.weight *= 2  # the values are half as large as those of the layers after it
-            last.convolution.weight *= 0.3
-        nn.init.constant_(last.convolution.bias, 0.5)  # middle grey
-        gains = torch.tensor([[1.0], [0.6], [0.35], [0.2]]).expand(-1, deep) * 8
-        self.gain = nn.Parameter(gains.log().clone())
-        self.spread = nn.Parameter(torch.zeros(len(QUALITIES), deep))
-        self.middle = nn.Parameter(torch.zeros(len(QUALITIES), deep))
+        parts = np.concatenate([squares(image) for image in images[:1500]]) / 255
+        middle = parts.mean(0)
+        values, vectors = np.linalg.eigh(np.cov((parts - middle).T))
+        first = slice(None, -settings.channels - 1, -1)
+        steps = torch.tensor(_STEPS)[:, None] / 255
+        deviation = torch.from_numpy(np.sqrt(values[first].clip(1e-9))).float()
+        self.basis = nn.Parameter(torch.from_numpy(vectors[:, first].copy()).float())
+        self.gain = nn.Parameter((1 / steps).log().repeat(1, len(deviation)))
+        self.spread = nn.Parameter((deviation / steps / 2).clamp_min(0.1).log())
+        self.middle = torch.from_numpy(np.rint(255 * middle)) / 255
 
-    def forward(self, pixels: torch.Tensor, at: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decoded images with values from 0 to 1, and bits of each image, (b,)."""
-        gain = self.gain[at].exp()[:, None, None]
-        latent = self.encoder(pixels) * gain
-        noisy = latent + torch.rand(latent.shape, generator=random) - 0.5
-        spread = self.spread[at].exp()[:, None, None]
-        away = (noisy - self.middle[at][:, None, None]).abs()
+    def transform(self) -> torch.Tensor:
+        """The transform (192, channels): the basis made orthonormal."""
+        q, r = torch.linalg.qr(self.basis)
+        signed: torch.Tensor = q * r.diagonal().sign()
+        return signed
+
+    def forward(self, parts: torch.Tensor, at: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decoded squares (b, squares, 192) with values from 0 to 1, and bits of each image, (b,)."""
+        transform, gain, middle = self.transform(), self.gain[at].exp(), self.middle.float()
+        values = (parts - middle) @ transform * gain
+        noisy = values + torch.rand(values.shape, generator=random) - 0.5
+        away, spread = noisy.abs(), self.spread[at].exp()
         # The logistic's mass within half a step, by the tail below so that it stays above 0.
         share = torch.sigmoid((0.5 - away) / spread) - torch.sigmoid((-0.5 - away) / spread)
         bits = -share.clamp_min(1e-6).log2().flatten(1).sum(1)
-        rounded = latent + (latent.clamp(-SYMBOLS, SYMBOLS).round() - latent).detach()
-        return self.decoder(rounded / gain), bits
+        # The decoder learns from rounded values, the gradient passes the rounding as it is.
+        rounded = values.sign() * (values.abs() + (0.5 - DEAD)).floor()
+        rounded = values + (rounded - values).detach()
+        return rounded / gain @ transform.T + middle, bits
 
     def whole(self, images: Sequence[np.ndarray]) -> LearnedCodec:
         """The codec in whole numbers, its frequencies counted on images."""
-        encoder = _whole(self.encoder, first=1 / 255, last=float(FIXED))
-        decoder = _whole(self.decoder, first=1 / FIXED, last=255.0)
-        gains = self.gain.detach().exp().numpy().astype(np.float32)
-        counts = np.ones((*gains.shape, 2 * SYMBOLS + 1), np.int64)
-        codec = LearnedCodec(encoder, decoder, gains, counts.astype(np.uint16), QUALITIES)
+        with torch.no_grad():
+            transform, gains = self.transform().double().numpy(), self.gain.exp().numpy() / 255
+        step = (np.abs(transform).max(0) / 127).astype(np.float32)
+        weight = np.rint(transform / step).clip(-127, 127).astype(np.int8)
+        reach = np.full(gains.shape, SYMBOLS, np.uint8)
+        middle = np.rint(255 * self.middle.numpy()).astype(np.uint8)
+        codec = LearnedCodec(weight, step, middle, gains.astype(np.float32), reach, np.empty(0, np.uint8), QUALITIES)
+        counts = np.zeros((*gains.shape, SYMBOLS + 1))
         for at in range(len(QUALITIES)):
-            for image in images:
-                for channel, symbols in enumerate(codec.symbols(image, at)):
-                    counts[at, channel] += np.bincount(symbols.reshape(-1) + SYMBOLS, minlength=2 * SYMBOLS + 1)
-        shares = counts / counts.sum(-1, keepdims=True)
-        scaled = np.maximum(1, np.floor(shares * 2**15)).astype(np.uint16)
-        return LearnedCodec(encoder, decoder, gains, np.minimum(scaled, 2**15 - 1).astype(np.uint16), QUALITIES)
+            found = np.abs(np.concatenate([codec.symbols(image, at) for image in images]))
+            for channel in range(gains.shape[1]):
+                counts[at, channel] = np.bincount(found[:, channel], minlength=SYMBOLS + 1)
+        stored = np.flatnonzero(counts[..., 1:].any((0, 2)))
+        stored = stored if len(stored) else np.array([0])
+        counts = counts[:, stored]
+        reach = ((counts > 0) * np.arange(SYMBOLS + 1)).max(-1).astype(np.uint8)
+        # One half more of each symbol that may come; two symbols share the count of an absolute value.
+        halves = (counts + 0.5) / np.where(np.arange(SYMBOLS + 1), 2, 1)
+        roots = np.rint(255 * np.sqrt(halves / halves.max(-1, keepdims=True))).clip(1, 255).astype(np.uint8)
+        kept = np.concatenate(
+            [one[: top + 1] for one, top in zip(roots.reshape(-1, SYMBOLS + 1), reach.ravel().tolist())]
+        )
+        return LearnedCodec(
+            weight[:, stored].copy(), step[stored], middle, codec.gains[:, stored].copy(), reach, kept, QUALITIES
+        )
 
 
-def _network(kinds: Sequence[tuple[Shape, bool]], sizes: Sequence[int]) -> nn.Sequential:
-    return nn.Sequential(*(_Convolution(a, b, *kind) for a, b, kind in zip(sizes, sizes[1:], kinds)))
+def _parts(images: torch.Tensor) -> torch.Tensor:
+    """Squares of (b, 3, h, w), (b, squares, 192), in the order of `squares`; sides are filled up likewise."""
+    height, width = images.shape[2:]
+    whole = functional.pad(images, (0, -width % SIDE, 0, -height % SIDE), mode="replicate")
+    shape = (len(whole), 3, whole.shape[2] // SIDE, SIDE, whole.shape[3] // SIDE, SIDE)
+    return whole.reshape(shape).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
 
-def _whole(network: nn.Sequential, *, first: float, last: float) -> tuple[Layer, ...]:
-    """Layers in whole numbers: the input in steps of `first`, between layers of 1/256, the output times `last`."""
-    layers = []
-    for number, layer in enumerate(network):
-        assert isinstance(layer, _Convolution)
-        weight, step = integer_network.int8_weight(layer.convolution.weight.detach().double())
-        inside = first if number == 0 else 1 / FIXED
-        outside = last if number == len(network) - 1 else float(FIXED)
-        assert layer.convolution.bias is not None
-        moved = layer.convolution.bias.detach().double() - layer.middle * weight.sum((1, 2, 3)) * step
-        bias = moved * outside
-        layers.append(Layer(weight.to(torch.int8), step * inside * outside, bias, layer.shape, layer.positive))
-    return tuple(layers)
+def _joined(parts: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Images (b, 3, height, width) of their squares: the inverse of `_parts`."""
+    rows, columns = -(-height // SIDE), -(-width // SIDE)
+    whole = parts.reshape(len(parts), rows, columns, SIDE, SIDE, 3).permute(0, 5, 1, 3, 2, 4)
+    return whole.reshape(len(parts), 3, rows * SIDE, columns * SIDE)[..., :height, :width]
 
 
 def train_codec(
@@ -174,7 +160,7 @@ def train_codec(
     Parameters
     ----------
     images : (n, side, side, 3) uint8
-        At least 8.
+        At least 8; `side` is the network's resolution, or a multiple of it where the images are larger.
     judge : Judge
         Whose features count, unless the distortion is that of pixels.
     settings : TrainingSettings
@@ -190,31 +176,36 @@ def train_codec(
     if len(images) < 8:
         raise InputError(f"{len(images)} images: at least 8 are needed to train a codec")
     torch.manual_seed(settings.seed)
-    model = TrainedCodec(settings)
-    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
-    exact = judge.features(list(images))
-    worth = float(dropped(exact, exact.mean(0)).mean())
+    side, factor = images.shape[1], max(1, images.shape[1] // int(judge.spec["resolution"]))
+    model = TrainedCodec(settings, images)
+    rates = ((model.basis, 5e-4), (model.gain, 1e-2), (model.spread, 1e-2))
+    optimiser = torch.optim.Adam([{"params": [parameter], "lr": rate} for parameter, rate in rates])
+    exact = _features(images, judge, factor)
+    worth = float(dropped(exact.numpy(), exact.numpy().mean(0)).mean())
     first = _restore(state, model, optimiser) if state is not None else 0
     begin = saved = time.monotonic()
     loss = float("nan")
     for step in track(range(first, settings.steps), settings.steps - first, "training a codec"):
         random = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        rows = torch.randint(0, len(images), (settings.batch,), generator=random).numpy()
+        batch = max(1, settings.batch // factor)
+        rows = torch.randint(0, len(images), (batch,), generator=random).numpy()
         at = int(torch.randint(0, len(QUALITIES), (1,), generator=random))
         pixels = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
-        for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, 4 * (1 - step / settings.steps) + 0.02)
-        decoded, bits = model(pixels, at, random)
-        # Pixels first: features of an image that nothing resembles yet give no direction.
-        pixel_weight = _PIXELS * (1 + 20 * max(0.0, 1 - 3 * step / settings.steps))
-        error = pixel_weight * functional.mse_loss(decoded, pixels)
+        for group, (_, rate) in zip(optimiser.param_groups, rates):
+            group["lr"] = rate * min(1.0, (step + 1) / 50, 3 * (1 - step / settings.steps) + 0.02)
+        parts, bits = model(_parts(pixels), at, random)
+        decoded = _joined(parts, side, side)
         if settings.distortion == "features":
-            gap = judge.of_pixels(255 * decoded.clamp(0, 1)) - torch.from_numpy(exact[rows])
-            error = error + gap.square().mean() / worth
+            seen, wanted = _seen(decoded, factor), _seen(pixels, factor)
+            gap = judge.of_pixels(255 * seen.clamp(0, 1)) - exact[rows]
+            near = (1 - _UNSEEN) * functional.mse_loss(seen, wanted) + _UNSEEN * functional.mse_loss(decoded, pixels)
+            error = gap.square().mean() / worth + _PIXELS * near
+            price, size = _PRICES[at], bits.mean() * 1024 * factor**2 / side**2
         else:
-            error = 10 * error
-        rate = bits.mean() * 1024 / (pixels.shape[2] * pixels.shape[3])
-        total = (rate + _PRICES[at] * error) / _PRICES[at] ** 0.5
+            # Where a uniform quantiser of this step is the best: d^2 / 12 of error, -log2 d of bits a value.
+            error, price = functional.mse_loss(decoded, pixels), 6 * 3072 / np.log(2) / (_STEPS[at] / 255) ** 2
+            size = bits.mean() * 1024 / side**2
+        total = (size + price * error) / price**0.5
         optimiser.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -225,8 +216,29 @@ def train_codec(
         if state is not None and time.monotonic() - saved > _SAVE_SECONDS:
             _keep(state, model, optimiser, step + 1)
             saved = time.monotonic()
-    codec = model.whole(list(images[: min(len(images), 512)]))
+    codec = model.whole(list(images[: min(len(images), 1500)]))
     return codec, {"seconds": round(time.monotonic() - begin, 1), "loss": loss}
+
+
+def _seen(images: torch.Tensor, factor: int) -> torch.Tensor:
+    """What the network sees of (b, 3, side, side): means over squares of `factor`."""
+    return functional.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def _features(images: np.ndarray, judge: Judge, factor: int) -> torch.Tensor:
+    """Features (n, d) of images that are `factor` times as large as what the network sees."""
+    with torch.no_grad():
+        parts = [
+            judge.of_pixels(_seen(torch.from_numpy(images[at : at + 256]).permute(0, 3, 1, 2).float(), factor))
+            for at in range(0, len(images), 256)
+        ]
+    return torch.cat(parts)
+
+
+def trained_side(sizes: Sequence[tuple[int, ...]], resolution: int) -> int:
+    """Side of the images to train on: the largest multiple of the network's that the middle image fills, up to 128."""
+    middle = int(np.median([min(size[:2]) for size in sizes]))
+    return resolution * max(1, min(middle, _LARGEST_TRAINED) // resolution)
 
 
 def _keep(state: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -273,7 +285,8 @@ def train_to_file(settings: TrainingSettings, source: Dataset, judge: Judge, out
             made = identity(settings) | inputs
             key = json.dumps(made, sort_keys=True).encode()
             state = out.with_name(f".{out.name}.{zlib.crc32(key):08x}.state")
-            images = judge.shown(sampled(source, settings.images, settings.seed, "learned")[1])
+            drawn = sampled(source, settings.images, settings.seed, "learned")[1]
+            images = judge.shown(drawn, trained_side([one.shape for one in drawn], int(judge.spec["resolution"])))
             codec, facts = train_codec(images, judge, settings, state)
             codec.save(out, {**facts, "made": made})
             state.unlink(missing_ok=True)

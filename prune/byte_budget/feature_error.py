@@ -49,10 +49,10 @@ class Judge:
         normal = networks.normalise(shown, self.spec["mean"], self.spec["std"])
         return evaluation_view.outputs(self.model, normal, self.spec)[0].float()
 
-    def shown(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """The central crops that the network sees, (n, side, side, 3) uint8."""
+    def shown(self, images: Sequence[np.ndarray], side: int | None = None) -> np.ndarray:
+        """The central crops that the network sees, (n, side, side, 3) uint8; `side`: its resolution, or another."""
         ratio = evaluation_view.crop_ratio(self.spec)
-        side = self.spec["resolution"]
+        side = side or self.spec["resolution"]
         return np.stack([render(one, evaluation_view.central_box(one, ratio), False, side) for one in images])
 
 

@@ -375,7 +375,7 @@ def test_a_trained_codec_serves_both_and_its_own_bytes_are_part_of_the_memory(to
 
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     place = tmp_path / "c.safetensors"
-    TrainedCodec(TrainingSettings(width=8, channels=4)).whole(list(images)).save(place, {})
+    TrainedCodec(TrainingSettings(channels=12), images).whole(list(images)).save(place, {})
     own = place.stat().st_size
     config = replace(settings(toy, tmp_path / "run"), forms=("same-codec",), codec=str(place), quality=0)
     config = replace(config, memory=(str(own + 2000),))
