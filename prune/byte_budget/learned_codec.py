@@ -100,7 +100,7 @@ class LearnedCodec:
         sums = (squares(pixels) - self.middle.astype(np.float64)) @ self.weight.astype(np.float64)
         scaled = np.abs(sums) * (self.gains[at].astype(np.float64) * self.step.astype(np.float64))
         found = np.minimum(np.floor(scaled + (0.5 - DEAD)), self.reach[at])
-        return np.asarray(np.sign(sums) * found, np.int64)
+        return np.copysign(found, sums).astype(np.int64)
 
     def pixels(self, symbols: np.ndarray, at: int, rows: int, columns: int) -> np.ndarray:
         """Pixels (8 rows, 8 columns, 3) uint8 of the symbols of rows x columns squares."""
