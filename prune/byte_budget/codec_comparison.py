@@ -7,8 +7,9 @@ Functions on arrays and lists of points; a point is one codec at one quality, a 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from prune.byte_budget.feature_error import Judge
 from prune.runs.files import InputError
 
 Point = dict[str, Any]
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 
 def compared(
@@ -37,18 +40,16 @@ def compared(
     -------
     list of dict
         codec, quality, terms; means over the images: bytes, fmse, psnr (dB, at most 99), value (share of an image's
-        worth that is left, 1 - FMSE / FMSE of dropping it); once (bytes of the codec itself); encode_ms, decode_ms
-        (an image, one after the other).
+        worth that is left, 1 - FMSE / FMSE of dropping it); once (bytes of the codec itself). encode_ms, decode_ms:
+        an image's time, the median of at least 5, one after the other; encode_ms_middle, decode_ms_middle: the
+        quartiles between which half of them lie.
     """
     exact, points = judge.features(images), []
     worth = float(dropped(exact, exact.mean(0)).mean())
     for codec in codecs:
         for quality in codec.qualities or qualities:
-            begin = time.perf_counter()
-            datas = [codec.encode(image, quality) for image in images]
-            middle = time.perf_counter()
-            copies = [codec.decode(data) for data in datas]
-            end = time.perf_counter()
+            datas, encoding = _timed(partial(codec.encode, quality=quality), images)
+            copies, decoding = _timed(codec.decode, datas)
             error = float(fmse(judge.features(copies), exact).mean(dtype=np.float64))
             noise = [min(99.0, float(psnr(copy, image))) for copy, image in zip(copies, images)]
             points.append(
@@ -60,12 +61,29 @@ def compared(
                     "psnr": float(np.mean(noise)),
                     "value": 1 - error / worth,
                     "once": codec.fixed,
-                    "encode_ms": 1e3 * (middle - begin) / len(images),
-                    "decode_ms": 1e3 * (end - middle) / len(images),
+                    "encode_ms": encoding[1],
+                    "encode_ms_middle": [encoding[0], encoding[2]],
+                    "decode_ms": decoding[1],
+                    "decode_ms_middle": [decoding[0], decoding[2]],
                     "terms": TERMS[codec.name],
                 }
             )
     return points
+
+
+def _timed(
+    work: Callable[[_Given], _Made], each: Sequence[_Given], least: int = 5
+) -> tuple[list[_Made], tuple[float, float, float]]:
+    """What `work` makes of each, and the quartiles of its times in milliseconds, over `least` calls or more."""
+    found, times = [], []
+    for at in range(max(least, len(each))):
+        begin = time.perf_counter()
+        made = work(each[at % len(each)])
+        times.append(1e3 * (time.perf_counter() - begin))
+        if at < len(each):
+            found.append(made)
+    low, middle, high = (float(one) for one in np.percentile(times, (25, 50, 75)))
+    return found, (low, middle, high)
 
 
 def ranked(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

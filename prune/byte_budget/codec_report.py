@@ -80,7 +80,7 @@ def heads_and_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]
     for p in points:
         row = [
             p["codec"], str(p["quality"]), f"{p['bytes']:,.0f}", f"{p['fmse']:.4g}", f"{100 * p['value']:.1f}",
-            f"{p['psnr']:.1f}", f"{p['encode_ms']:.2f}", f"{p['decode_ms']:.2f}",
+            f"{p['psnr']:.1f}", _time(p, "encode_ms"), _time(p, "decode_ms"),
         ]  # fmt: skip
         if pilot:
             known = p.get("accuracy") is not None
@@ -89,6 +89,12 @@ def heads_and_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]
             row.append(f"{p['once']:,}")
         rows.append([*row, p["terms"]])
     return heads, rows
+
+
+def _time(point: Mapping[str, Any], key: str) -> str:
+    """A median, and the quartiles in brackets: `0.83 (0.79-0.91)`."""
+    low, high = point[f"{key}_middle"]
+    return f"{point[key]:.2f} ({low:.2f}-{high:.2f})"
 
 
 def recommended_line(result: Mapping[str, Any], why: str) -> str:
@@ -157,7 +163,8 @@ def page(result: Mapping[str, Any], why: str, source: str) -> str:
     body = (
         f"<header><h1>Codecs for {escaped(source)}: {escaped(line)}</h1></header><main>{figure(result['points'])}"
         f"{table}</table><p>FMSE: mean squared error of the network's features, over {result['images']} images. Worth: "
-        "1 - FMSE / FMSE of dropping the image. Times: one image after the other, this machine, one process. Terms: "
+        "1 - FMSE / FMSE of dropping the image. Times: one image after the other, this machine, one "
+        "process; the median, and in brackets what half of the images lie between. Terms: "
         "licence and patents in a few words, no legal advice.</p></main>"
     )
     return framed(f"Codecs for {source}", body, generator="prune codecs")

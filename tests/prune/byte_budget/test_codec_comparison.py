@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from xml.etree import ElementTree
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_the_recommendation_counts_a_codecs_own_bytes_once():
     assert recommended(points, 10, **options | {"size": 95})[0]["codec"] == "webp"
     known = [p | {"accuracy": a} for p, a in zip(points, (49.5, 48.0, None))]
     assert recommended(known, 1000, **options | {"best": 50.0})[0]["codec"] == "jpeg"
+
+
+def test_a_time_is_the_median_of_five_calls_or_more_so_that_one_slow_call_does_not_count():
+    calls = []
+
+    def work(value):
+        calls.append(value)
+        time.sleep(0.2 if len(calls) == 1 else 0.002)
+        return 2 * value
+
+    made, (low, middle, high) = codec_comparison._timed(work, [1, 2])
+    assert (made, calls) == ([2, 4], [1, 2, 1, 2, 1])
+    assert 2 <= low <= middle <= high
+    assert middle < 100
+    made, _ = codec_comparison._timed(work, range(7))
+    assert (made, len(calls)) == ([0, 2, 4, 6, 8, 10, 12], 12)
 
 
 def test_codecs_are_ranked_only_at_sizes_that_all_reach():
