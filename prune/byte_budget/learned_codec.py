@@ -100,7 +100,8 @@ class LearnedCodec:
         sums = (squares(pixels) - self.middle.astype(np.float64)) @ self.weight.astype(np.float64)
         scaled = np.abs(sums) * (self.gains[at].astype(np.float64) * self.step.astype(np.float64))
         found = np.minimum(np.floor(scaled + (0.5 - DEAD)), self.reach[at])
-        return np.copysign(found, sums).astype(np.int64)
+        signed: np.ndarray = np.copysign(found, sums).astype(np.int64)
+        return signed
 
     def pixels(self, symbols: np.ndarray, at: int, rows: int, columns: int) -> np.ndarray:
         """Pixels (8 rows, 8 columns, 3) uint8 of the symbols of rows x columns squares."""
@@ -108,7 +109,7 @@ class LearnedCodec:
         value = self.step.astype(np.float64) / self.gains[at].astype(np.float64) * _FRACTION
         values = np.floor(symbols * value + 0.5) @ self.weight.T.astype(np.float64)
         values = np.floor(values / _FRACTION + 0.5) + self.middle
-        found = np.clip(values, 0, 255).astype(np.uint8).reshape(rows, columns, SIDE, SIDE, 3)
+        found: np.ndarray = np.clip(values, 0, 255).astype(np.uint8).reshape(rows, columns, SIDE, SIDE, 3)
         return found.transpose(0, 2, 1, 3, 4).reshape(rows * SIDE, columns * SIDE, 3)
 
     def _read(self, words: bytes, at: int, count: int) -> np.ndarray:
