@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from published import END, REMARKS, made_here, publish
+from published import made_here, publish_page
 from subset import thinned
 
 from prune import write
@@ -133,22 +133,14 @@ def main() -> None:
         for name, (codec, quality, _) in arms.items():
             size = mean_bytes(learned if codec == given.codec else jpeg, quality, images)
             lines += row(name, quality, size, places[name], places["jpeg"])
-        page = [
-            "# Class-incremental learning with a trained codec",
-            "",
+        lead = (
             f"{given.data.name}, {given.tasks} tasks, {given.per_class} training, {given.test_per_class} test images "
             f"a class, memory of {given.memory:,} bytes, {given.steps} steps a task, recipe `{given.recipe}`, herding, "
             f"all images through the codec, {counted(count, 'seed')}. The trained codec is a file of "
             f"{learned.fixed:,} bytes. Differences are paired by seed, with 95 % intervals (Student's t). "
-            f"Made: {made_here()}.",
-            "",
-            *lines,
-            "",
-            REMARKS,
-            END,
-            "",
-        ]
-        publish(given.out, "\n".join(page))
+            f"Made: {made_here()}."
+        )
+        publish_page(given.out, "Class-incremental learning with a trained codec", lead, lines)
 
 
 if __name__ == "__main__":

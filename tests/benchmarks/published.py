@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +29,11 @@ def publish(place: Path, text: str) -> None:
         text = text.replace(f"{REMARKS}\n{END}\n", remarks(place.read_text(encoding="utf-8")))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
+
+
+def publish_page(place: Path, title: str, lead: str, lines: Sequence[str]) -> None:
+    """Publish a page of a title, a paragraph, and lines of Markdown, with room for remarks at its end."""
+    publish(place, "\n".join([f"# {title}", "", lead, "", *lines, "", REMARKS, END, ""]))
 
 
 def remarks(text: str) -> str:
