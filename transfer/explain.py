@@ -6,7 +6,8 @@
 
 Without --layer one line per layer, with it one per channel or head. Rank 1 is the most important of its layer. A class
 was served by a channel whose removal raises the loss of its images, to first order on the target's training images;
-training after the step may win it back. Reads journal.jsonl; writes nothing. Steps that were rolled back count too.
+training after the step may win it back. Reads journal.jsonl; writes nothing. Steps that were rolled back count too, and
+so does the step that waits for `transfer approve`.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ def run(config: Config) -> dict[str, Any]:
     """Print why; returns the same as a mapping."""
     import json
 
-    from transfer.compression import journal
+    from transfer.compression import approval, journal
     from transfer.compression.removed_parts import unit_of
 
     entries = journal.read_journal(config.run)
     if not entries:
         raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
+    waits = approval.waiting(config.run, entries) if config.step == len(entries) else None
+    entries += [] if waits is None else [waits]
     if not 0 <= config.step < len(entries):
         raise InputError(f"--step {config.step}: the journal of {config.run} has the steps 0 to {len(entries) - 1}")
     entry = entries[config.step]
@@ -51,7 +54,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.json:
         print(json.dumps(found, indent=1, allow_nan=False))
         return found
-    print(printable(journal.describe(entry)))
+    print(printable(journal.describe(entry, "passed its test, waits for a person" if waits else "")))
     if config.layer is None:
         _print(("layer", "removed", "importance", "rank", "classes served most, rise of their loss"), _by_layer(layers))
     else:
@@ -72,6 +75,8 @@ def _layers(entries: Sequence[dict[str, Any]], config: Config) -> list[dict[str,
         if entry["kind"] in ("original", "rollback", "int8", "int4"):
             raise InputError(f"{where} of {config.run} removed nothing: choose a step that shrinks")
         raise InputError(f"{where} of {config.run} was made by an older version, which recorded no reasons")
+    if not entry["what"]["removed"]:
+        raise InputError(f"{where} of {config.run} removed nothing: {entry['reason']}; choose another step")
     layers = [{**one, "original": in_original(entries, config.step, one["layer"])} for one in entry["what"]["removed"]]
     if config.layer is None:
         return layers

@@ -136,6 +136,11 @@ def test_approved_steps_give_the_same_bytes_as_a_run_without_questions(case, und
         said = capsys.readouterr().err
         assert f"step {step} channels" in said
         assert f"`transfer approve --run {out}` accepts it" in said
+        assert f"`transfer explain --run {out} --step {step}` says what it removed" in said
+        assert main(["explain", "--run", str(out), "--step", str(step)]) == 0
+        shown = capsys.readouterr().out
+        assert "passed its test, waits for a person" in shown
+        assert all(layer in shown for layer in read_json(out / "waiting/step.json")["what"]["layers"])
         assert len(journal.read_journal(out)) == step
         assert waits(asked) == 75  # without an answer nothing changes, with or without the flag
         assert waits(case.config(out)) == 75

@@ -49,8 +49,9 @@ def need_answer(run: Path, entries: Sequence[Entry]) -> None:
     entry = waiting(run, entries)
     if entry is not None and entry.get("approved") is None:
         note(
-            f"{journal.describe(entry)}. It waits for a person: `transfer approve --run {run}` accepts it, with "
-            "--reject it is rolled back; then run the same command again"
+            f"{journal.describe(entry, 'passed its test')}. It waits for a person: `transfer explain --run {run} "
+            f"--step {entry['step']}` says what it removed, `transfer approve --run {run}` accepts it, with --reject "
+            "it is rolled back; then run the same command again"
         )
         raise NeedsApproval
 

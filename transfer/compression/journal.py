@@ -270,12 +270,12 @@ def why_larger(entries: Sequence[Entry], plan: CompressionPlan) -> str | None:
     return f"--size {plan.size:g} is not reached ({share:.3f} of the parameters): {why}{left}"
 
 
-def describe(entry: Entry) -> str:
-    """One tried step in words."""
+def describe(entry: Entry, verdict: str = "") -> str:
+    """One tried step in words; `verdict` instead of its own, for a step that waits for a person."""
     quality = f"perplexity {entry['perplexity']}" if "perplexity" in entry else f"accuracy {entry['accuracy']:.4f}"
     size = f"{entry['params']:,} parameters, {entry['bytes'] / 1e6:.2f} MB, {quality}"
     ratio = f" {entry['what']['ratio']:.3g}" if entry["what"].get("ratio") else ""
-    return f"step {entry['step']} {entry['kind']}{ratio}: {size}: {entry['verdict']}, {reason(entry)}"
+    return f"step {entry['step']} {entry['kind']}{ratio}: {size}: {verdict or entry['verdict']}, {reason(entry)}"
 
 
 def reason(entry: Entry) -> str:

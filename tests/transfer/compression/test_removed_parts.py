@@ -145,12 +145,15 @@ def test_explain_prints_layers_channels_and_json(tmp_path, capsys):
 
 
 def test_explain_says_in_one_line_what_it_cannot_explain(tmp_path, capsys):
-    journal.write_journal(tmp_path, [*ENTRIES[:2], entry(2, 1, [], what={"ratio": 0.2})])
+    nothing = {**entry(3, 1, []), "reason": "nothing is left to remove at this ratio"}
+    journal.write_journal(tmp_path, [*ENTRIES[:2], entry(2, 1, [], what={"ratio": 0.2}), nothing])
+    (tmp_path / "no").mkdir()
     cases = [
         (("--run", tmp_path / "no", "--step", 1), "not a run of `transfer compress`"),
-        (("--run", tmp_path, "--step", 7), "has the steps 0 to 2"),
+        (("--run", tmp_path, "--step", 7), "has the steps 0 to 3"),
         (("--run", tmp_path, "--step", 0), "step 0 (original)"),
         (("--run", tmp_path, "--step", 2), "was made by an older version, which recorded no reasons"),
+        (("--run", tmp_path, "--step", 3), "removed nothing: nothing is left to remove at this ratio"),
         (("--run", tmp_path, "--step", 1, "--layer", "cnv"), "removed nothing from it; it removed from conv"),
     ]
     for flags, said in cases:
