@@ -71,7 +71,8 @@ class Config:
     """Layers that no step may touch, with all that is in them (`layer4 conv1`): their channels stay, training leaves
     their weights as they are, and int8 keeps them in fp32."""
     margin: float | None = 1.0
-    """Points of accuracy that may be lost on the preservation set; None: any loss is allowed."""
+    """Points of accuracy that may be lost on the preservation set, of whose n images one is 100 / n points; None: any
+    loss is allowed."""
     class_margin: float | None = 10.0
     """Points that each class may lose; None: any loss is allowed."""
     groups: Location[Path | None] = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from prune.runs.files import counted
 from transfer.compression import journal
@@ -13,21 +13,64 @@ from transfer.compression.removed_parts import layer_texts
 from transfer.pages import curves_page
 from transfer.pages.curves_page import Chart, Curve, Section
 
-HEADER = (
-    "run and step",
-    "kind",
-    "ratio",
-    "parameters %",
-    "MB",
-    "M multiply-adds",
-    "ms",
-    "accuracy %",
-    "nearest class",
-    "its margin used %",
-    "verdict",
-    "reason",
+
+class _Words(NamedTuple):
+    """What the page calls the measurements of its runs."""
+
+    accuracy: str
+    accuracy_text: str
+    one_input: str
+    part: str
+    parts: str
+    rises: str
+    tests: str
+
+
+_OF_IMAGES = _Words(
+    accuracy="accuracy %",
+    accuracy_text="Accuracy on the preservation set",
+    one_input="One image, one thread",
+    part="class",
+    parts="classes",
+    rises="the classes whose loss rises most without it, to first order on the target's training images",
+    tests="Accuracies and calibration errors in points, a metric of your own in its unit.",
 )
-REMOVED_HEADER = ("run and step", "layer", "removed", "importance", "rank", "classes served most", "channels")
+_OF_TEXT = _Words(
+    accuracy="tokens predicted right %",
+    accuracy_text="Share of the held-out text's tokens that are predicted right",
+    one_input="One window of text, one thread",
+    part="group",
+    parts="groups of prompts",
+    rises="the groups of prompts whose loss rises most without it, to first order",
+    tests="Perplexity on held-out text, which may rise by percent; of each group of prompts the mean log likelihood of "
+    "a continuation's token, which may fall by nats.",
+)
+_OF_BOTH = _OF_IMAGES._replace(
+    accuracy="accuracy, or tokens predicted right, %",
+    accuracy_text=f"{_OF_IMAGES.accuracy_text}; of language models: {_OF_TEXT.accuracy_text[0].lower()}"
+    f"{_OF_TEXT.accuracy_text[1:]}",
+    one_input="One image or window of text, one thread",
+    tests=f"{_OF_IMAGES.tests} Of language models: {_OF_TEXT.tests[0].lower()}{_OF_TEXT.tests[1:]}",
+)
+
+
+def _words(runs: Iterable[Sequence[Entry]]) -> _Words:
+    kinds = {is_text(lines) for lines in runs}
+    return _OF_BOTH if len(kinds) > 1 else _OF_TEXT if kinds == {True} else _OF_IMAGES
+
+
+def is_text(lines: Sequence[Entry]) -> bool:
+    """Whether a journal is that of a language model."""
+    return "perplexity" in lines[0]
+
+
+def header_of(runs: Iterable[Sequence[Entry]]) -> tuple[str, ...]:
+    """Header of the table whose rows are `step_texts`, for the journals of these runs."""
+    words = _words(runs)
+    figures = ("ratio", "parameters %", "MB", "M multiply-adds", "ms", words.accuracy)
+    return ("run and step", "kind", *figures, f"nearest {words.part}", "its margin used %", "verdict", "reason")
+
+
 TESTS_HEADER = ("run and step", "test", "original", "measured", "lost", "may be lost", "holds")
 _NEAREST = 5
 _GAP = math.nan
@@ -41,9 +84,10 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]
     runs : mapping
         Name to the entries of the run's journal and its settings (config.json).
     """
+    words = _words(lines for lines, _ in runs.values())
     against = [
-        Chart("On disk", "file, % of the original", "accuracy %", _curves(runs, "bytes")),
-        Chart("Arithmetic", "multiply-adds, % of the original", "accuracy %", _curves(runs, "macs")),
+        Chart("On disk", "file, % of the original", words.accuracy, _curves(runs, "bytes")),
+        Chart("Arithmetic", "multiply-adds, % of the original", words.accuracy, _curves(runs, "macs")),
     ]
     timed = {
         name: (lines, config)
@@ -51,13 +95,13 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]
         if all(_kept_values(lines, "latency_ms", absolute=True))
     }
     if timed:
-        against.append(Chart("One image, one thread", "ms", "accuracy %", _curves(timed, "latency_ms", absolute=True)))
+        against.append(Chart(words.one_input, "ms", words.accuracy, _curves(timed, "latency_ms", absolute=True)))
     sizes = [Chart(name, "step", "parameters, % of the original", _sizes(name, runs[name][0])) for name in runs]
     used = [Chart(name, "step", "margin used, %", _used(runs[name][0])) for name in runs]
     sections = [
         Section(
             "Accuracy against size and latency",
-            "Accuracy on the preservation set, from the original (right) through every step of the current model.",
+            f"{words.accuracy_text}, from the original (right) through every step of the current model.",
             against,
         ),
         Section(
@@ -68,29 +112,28 @@ def compression_html(runs: Mapping[str, tuple[Sequence[Entry], Mapping[str, Any]
         ),
         Section(
             "Margins used",
-            "The part of its margin that each tried step used, overall and for the class nearest to its margin, "
-            "whether or not the current model contains the step. Above "
-            "100 % the acceptance test rejects the step; below 0 accuracy was gained.",
+            f"The part of its margin that each tried step used, overall and for the {words.part} nearest to its "
+            "margin, whether or not the current model contains the step. Above 100 % the acceptance test rejects the "
+            "step; below 0 something was gained.",
             used,
         ),
     ]
-    table = (HEADER, [step_texts(name, line, lines) for name, (lines, _) in runs.items() for line in lines])
-    note = "Classes nearest to their margin in the current model. " + " ".join(
+    header = header_of(lines for lines, _ in runs.values())
+    table = (header, [step_texts(name, line, lines) for name, (lines, _) in runs.items() for line in lines])
+    note = f"{words.parts.capitalize()} nearest to their margin in the current model. " + " ".join(
         f"{name}: {nearest_text(lines, config)}." for name, (lines, config) in runs.items()
     )
     removed = [row for name, (lines, _) in runs.items() for line in lines for row in removed_texts(name, line)]
     more = (
         "What each step removed",
         "Of each layer: how much of it, with the importance and the rank there from the least important on (rank 1 is "
-        "the most important channel), and the classes whose loss rises most without it, to first order on the target's "
-        "training images. `transfer explain` lists single channels.",
-        REMOVED_HEADER,
+        f"the most important channel), and {words.rises}. `transfer explain` lists single channels.",
+        ("run and step", "layer", "removed", "importance", "rank", f"{words.parts} served most", "channels"),
         removed,
     )
     tests = (
         "The tests of each step",
-        "Accuracies and calibration errors in points, a metric of your own in its unit. A step is accepted when all "
-        "hold.",
+        f"{words.tests} A step is accepted when all hold.",
         TESTS_HEADER,
         [row for name, (lines, _) in runs.items() for line in lines for row in test_texts(name, line)],
     )
@@ -160,14 +203,25 @@ def nearest_classes(lines: Sequence[Entry], config: Mapping[str, Any]) -> list[t
 def nearest_text(lines: Sequence[Entry], config: Mapping[str, Any]) -> str:
     """`newt 4.0 points lost (40 % of its margin), cat ...`."""
     parts = []
+    if is_text(lines):
+        for name, lost, share in _nearest_groups(lines[journal.current_step(lines)]):
+            parts.append(f"{name} {lost:.3g} nats lost ({100 * share:.0f} % of its margin)")
+        return ", ".join(parts) or "none"
     for name, lost, share in nearest_classes(lines, config):
         change = f"{lost:.1f} points lost" if lost > 0 else f"{-lost:.1f} points gained" if lost < 0 else "nothing lost"
         parts.append(f"{name} {change}" + (f" ({100 * share:.0f} % of its margin)" if share is not None else ""))
     return ", ".join(parts) or "none"
 
 
+def _nearest_groups(final: Entry) -> list[tuple[str, float, float]]:
+    """Groups of prompts nearest to their margin: name, nats lost, share of what may be lost."""
+    tests = [one for one in final.get("tests", ()) if one["test"] != "perplexity" and one["lost"] is not None]
+    used = [(one["test"], one["lost"], one["lost"] / one["allowed"]) for one in tests if one.get("allowed")]
+    return sorted(used, key=lambda one: -one[2])[:_NEAREST]
+
+
 def step_texts(name: str, line: Entry, lines: Sequence[Entry]) -> list[str]:
-    """Texts of one step for the columns of `HEADER`."""
+    """Texts of one step for the columns of `header_of`."""
     ratio, used, kind, verdict = line["what"].get("ratio"), line["class_used"], line["kind"], line["verdict"]
     if kind == "rollback":  # the figures are those of the step whose model came back
         kind, verdict = f"rollback to step {line['what']['to']}", ""
@@ -216,7 +270,7 @@ def test_texts(name: str, line: Entry) -> list[list[str]]:
 
 
 def removed_texts(name: str, line: Entry) -> list[list[str]]:
-    """Texts of what one step removed, a row per layer, for the columns of `REMOVED_HEADER`."""
+    """Texts of what one step removed, a row per layer: step, layer, how much, importance, rank, classes, channels."""
     return [
         [f"{name} {line['step']}", *layer_texts(one), ", ".join(map(str, one.get("channels", ())))]
         for one in line["what"].get("removed", ())
@@ -257,7 +311,7 @@ def _sizes(name: str, lines: Sequence[Entry]) -> list[Curve]:
 def _used(lines: Sequence[Entry]) -> list[Curve]:
     found = []
     tried = [line for line in lines[1:] if line["verdict"] in (ACCEPTED, ROLLED_BACK) and line["kind"] != "rollback"]
-    for name, key in (("overall", "overall_used"), ("nearest class", "class_used")):
+    for name, key in (("overall", "overall_used"), (f"nearest {_words([lines]).part}", "class_used")):
         known = [line for line in tried if line[key] is not None]
         if known:
             y = [100 * line[key] for line in known]

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as Xml
 
 from prune.pages.frame import escaped, framed
 from transfer.compression.journal import Entry
-from transfer.pages.compress_page import HEADER, outcome_sentences, step_texts
+from transfer.pages.compress_page import header_of, outcome_sentences, step_texts
 from transfer.pages.looks import Look
 from transfer.pages.svg_drawing import DARK, FONT, add, draw_line, draw_marker, draw_text, nice_step
 
@@ -52,7 +52,7 @@ def life_html(
     if entries:
         rows = [step_texts(name, line, entries) for line in entries]
         told = outcome_sentences({name: (entries, {})})
-        parts.append(f"<h2>Compression</h2><p>{escaped(told)}</p>" + _table(HEADER, rows))
+        parts.append(f"<h2>Compression</h2><p>{escaped(told)}</p>" + _table(header_of([entries]), rows))
     parts.append("<h2>Preservation set</h2>" + _versions(entries, versions, head))
     parts.append("<h2>Deployment</h2>" + _deployment(head, looks, groups) + "</main>")
     return framed(f"life of {name}", "".join(parts), style=_STYLE, generator="transfer watch")
@@ -110,7 +110,7 @@ def _deployment(
     about = (
         f"Errors are {head['measure']}. An alarm needs an e-value of {tests / error:,.0f}: {tests} groups "
         f"are tested, and the chance that a model which is nowhere worse than allowed is ever alarmed is at most "
-        f"{100 * error:g} %."
+        f"{100 * error:g} %. The column surely has the share that the errors exceed, up to that chance."
     )
     rows = [
         [

@@ -136,6 +136,25 @@ def test_the_page_lists_what_each_step_removed(tmp_path):
     assert "What each step removed" not in compress_page.compression_html({"pets": (LINES, {})})
 
 
+def test_the_page_of_a_language_model_speaks_of_tokens_groups_and_perplexity(tmp_path):
+    def test(name, lost, allowed):
+        return {"test": name, "original": 1.0, "value": 1.0, "lost": lost, "margin": allowed, "allowed": allowed,
+                "holds": True}  # fmt: skip
+
+    tests = [test("perplexity", 2.0, 3.0), test("dates", 0.02, 0.1), test("names", 0.075, 0.1)]
+    lines = [{**one, "perplexity": 20.0 + one["step"], "tests": tests} for one in (LINES[0], LINES[1])]
+    assert compress_page.nearest_text(lines, {}) == (
+        "names 0.075 nats lost (75 % of its margin), dates 0.02 nats lost (20 % of its margin)"
+    )
+    assert compress_page.header_of([lines])[7:9] == ("tokens predicted right %", "nearest group")
+    text = compress_page.compression_html({"lm": (lines, {})})
+    assert "perplexity 20.0 to 21.0 on held-out text; 1 step accepted, 0 rolled back" in text
+    assert "Groups of prompts nearest to their margin in the current model." in text
+    assert [word in text for word in ("accuracy %", "preservation set,", "One image", "nearest class")] == [False] * 4
+    both = compress_page.compression_html({"lm": (lines, {}), "pets": (LINES, {})})
+    assert "accuracy, or tokens predicted right, %" in both
+
+
 def test_several_runs_share_the_charts_and_a_run_without_latencies_is_not_in_that_chart(run, tmp_path, capsys):
     other = tmp_path / "unguarded"
     other.mkdir()
