@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from prune.models.model_spec import need_model
 from prune.runs.files import InputError, at_least, need_file, positive
 from prune.runs.path_checks import Written
 
@@ -140,6 +141,7 @@ def _check(config: Config) -> None:
             raise InputError(f"--{flag} {path}: the name must end in {suffix}")
     if config.pilot is not None:
         need_file(config.pilot, "a CSV of trainings: codec, quality, accuracy")
+    need_model(config.model)
 
 
 def _fitted(out: Path, source: Dataset, judge: Judge) -> ImageCodec:

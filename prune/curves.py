@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note
 from prune.runs.identity import Location, RunOption, identity
@@ -134,6 +135,7 @@ def _check(config: Config) -> None:
     at_least(config, 1, "resolution", "batch_size", "workers")
     if config.out.suffix != ".npz":
         raise InputError(f"--out {config.out}: the name must end in .npz")
+    need_model(config.model)
 
 
 def _levels(config: Config) -> list[int]:

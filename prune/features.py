@@ -4,7 +4,7 @@
     prune features --thumbnail --betons runs/source.beton runs/pets.beton --out runs/thumbnails      (no network)
     accelerate launch --multi_gpu -m prune features ...       (all GPUs; each takes a part of every beton)
 
-Writes OUT/<name>.features.npz for each beton: float16, rows in the beton's order, memory-mapped by its readers.
+Writes OUT/<name>.features.npz for each beton: float16 or --features-dtype, rows in the beton's order, memory-mapped.
 --logits summary stores of a source's logits only what `prune score` needs: of thousands of classes they are the most.
 <name>.features.json beside it records the seconds that the pass took.
 """
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least
 from prune.runs.identity import Location, Recorded, RunOption
+
+KINDS = ("float16", "float32", "int8")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Config:
     logits: Literal["all", "summary"] = "all"
     """all, or a summary: the scores that `prune score` computes from them, 24 bytes an image instead of two for every
     class. For betons whose classes are the model's, as a source's; of others, targets among them, all are stored."""
+    features_dtype: str = "float16"
+    """float16; float32: twice the bytes; or int8: half of float16's, each image's features in 255 steps between its least
+    and its largest (docs/scale.md says what a selection loses)."""
     precision: str = "auto"
     """auto, bf16 or fp32; auto: bf16 where the hardware multiplies it."""
     loader: Literal["ffcv", "torch"] = "ffcv"
@@ -66,13 +72,19 @@ def _run(config: Config) -> None:
 
     model = None if config.model is None else open_model(config.model)
     settings = ExtractionSettings(
-        config.resolution, config.precision, config.loader, config.batch_size, config.workers, config.logits
+        config.resolution,
+        config.precision,
+        config.loader,
+        config.batch_size,
+        config.workers,
+        config.logits,
+        config.features_dtype,
     )
     index = None if config.index is None else PrunedIndex.load(config.index)
     for place, dataset in enumerate([open_dataset(path) for path in config.betons]):
         out = config.out / f"{dataset.name}.features.npz"
         if model is None:
-            describe_to_file(dataset, out, config.workers)
+            describe_to_file(dataset, out, config.workers, config.features_dtype)
         else:
             extract_to_file(model, dataset, out, settings, index if place == 0 else None)
 
@@ -84,6 +96,8 @@ def _check(config: Config) -> None:
         raise InputError("give either --model or --thumbnail")
     if config.thumbnail and config.index is not None:
         raise InputError("--index goes with --model: thumbnails are computed of all images")
+    if config.features_dtype not in KINDS:
+        raise InputError(f"--features-dtype {config.features_dtype}: give {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if config.thumbnail and config.logits != "all":
         raise InputError(f"--logits {config.logits} goes with --model: thumbnails have no logits")
     from prune.data.dataset import dataset_name
@@ -92,3 +106,4 @@ def _check(config: Config) -> None:
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"--betons: two are named {min(twice)!r}; their features would overwrite each other")
     at_least(config, 1, "resolution", "batch_size", "workers")
+    need_model(config.model)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.models.model_spec import need_model
 from prune.runs.exit_codes import AnswerIsNo
 from prune.runs.files import InputError, at_least, note, read_json, write_json
 from prune.runs.identity import Growing, Location, RunOption
@@ -150,3 +151,4 @@ def _check(config: Config) -> None:
     at_least(config, 0, "seed")
     if not 0 <= config.agreement <= 1:
         raise InputError(f"--agreement {config.agreement}: a share in [0, 1] is needed")
+    need_model(config.model)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, positive
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
@@ -88,6 +89,7 @@ def _run(config: Config) -> None:
     at_least(config, 1, "workers")
     if config.features is not None and config.head != "probe":
         raise InputError("--features: is used with --head probe only")
+    need_model(config.model)
     from prune.models.networks import open_model
     from transfer.evaluation.evaluation_result import note_up_to_date
     from transfer.evaluation.output import need_other

@@ -111,7 +111,9 @@ def _run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    """Check the numbers, before torch is imported."""
+    """Check the numbers and the recipe, before torch is imported."""
+    from transfer.continual.continual_inputs import learning_recipe
+
     if config.epochs is not None and config.steps is not None:
         raise InputError("--epochs and --steps: give one budget")
     positive(config, "epochs", "steps")
@@ -121,6 +123,7 @@ def _check(config: Config) -> None:
     at_least(config, 0, "distillation", "checkpoint_minutes")
     if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
         raise InputError("--seeds, --memory and --forms: name at least one each, seeds not below 0")
+    learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
 
 
 def _setting(config: Config) -> IncrementalSetting:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, current, using
 from prune.runs.files import InputError, at_least
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
@@ -57,6 +58,7 @@ def _run(config: Config) -> None:
     at_least(config, 1, "k", "workers")
     if not LOWEST_TEMPERATURE <= config.temperature < float("inf"):
         raise InputError(f"--temperature {config.temperature}: a number of at least {LOWEST_TEMPERATURE:g} is needed")
+    need_model(config.model)
     import time
 
     import numpy as np

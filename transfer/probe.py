@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, current, using
 from prune.runs.files import at_least
 from prune.runs.identity import Location, OnceUnrecorded, RunOption
@@ -61,6 +62,7 @@ def run(config: Config) -> None:
 def _run(config: Config) -> None:
     at_least(config, 1, "shots", "workers")
     at_least(config, 0, "seed")
+    need_model(config.model)
     import time
 
     import numpy as np

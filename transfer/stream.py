@@ -136,7 +136,9 @@ def _run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    """Check the numbers, before torch is imported."""
+    """Check the numbers and the recipe, before torch is imported."""
+    from transfer.continual.continual_inputs import learning_recipe
+
     at_least(config, 1, "batch_size", "resolution", "every", "steps", "per_class", "threads", "workers")
     for quality in (config.quality, *config.ladder):
         if not 1 <= quality <= 100:
@@ -149,6 +151,7 @@ def _check(config: Config) -> None:
         raise InputError(f"--wrong-ranks {config.wrong_ranks:g}: a share from 0 to 1")
     if min(config.seeds, default=-1) < 0 or not config.policies:
         raise InputError("--seeds and --policies: name at least one each, seeds not below 0")
+    learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
 
 
 def _setting(config: Config) -> StreamSetting:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune.models.model_spec import need_model
 from prune.runs.exit_codes import AnswerIsNo
 from prune.runs.files import InputError, at_least, need_file, note
 from prune.runs.path_checks import Written
@@ -98,6 +99,7 @@ def _check(config: Config) -> None:
         raise InputError(f"--history {config.history}: the name must end in .jsonl")
     for path in (config.reference, config.images):
         need_file(path, "a CSV with a column `path`")
+    need_model(config.model)
 
 
 def _reference(config: Config, judge: Judge, codec: ImageCodec, made: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,13 @@ _SHARES = ("drop_path_rate", "drop_rate")
 _MOST = {"classes": 1_000_000, "widths": 10_000}
 
 
+def need_model(directory: Path | None) -> None:
+    """Raise `InputError` for a directory that is none of a trained model; without torch, so that it comes at once."""
+    if directory is not None and not (Path(directory) / "model.json").is_file():
+        hint = "its run has not finished" if (Path(directory) / "config.json").is_file() else "no model.json there"
+        raise InputError(f"{directory}: not a trained model ({hint})")
+
+
 def read_spec(directory: Path) -> dict[str, Any]:
     """Read and check `directory/model.json`.
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from prune.models.model_spec import STEMS, check_kwargs, read_spec
+from prune.models.model_spec import STEMS, check_kwargs, need_model, read_spec
 from prune.models.pruned_widths import narrow
 from prune.models.transfers import constant
 from prune.models.weights_check import check_weights
@@ -122,9 +122,7 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
         Not a model directory, or weights that are damaged or of another network.
     """
     directory = Path(directory)
-    if not (directory / "model.json").is_file():
-        hint = "its run has not finished" if (directory / "config.json").is_file() else "no model.json there"
-        raise InputError(f"{directory}: not a trained model ({hint})")
+    need_model(directory)
     spec = read_spec(directory)
     try:
         check_weights(directory / "model.safetensors", spec, build)

@@ -165,3 +165,46 @@ def test_every_command_refuses_a_wrong_number_before_it_imports_torch(tmp_path):
     assert len({command for command, *_ in cases}) >= 25
     for command, flag, _, code, said in cases:
         assert code == 2, (command, flag, code, said)
+
+
+WITHOUT_TORCH = """
+import importlib, json, sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "timm"):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, NoTorch())
+for line in sys.argv[1:]:
+    program, *argv = line.split()
+    code = importlib.import_module(f"{program}.__main__").main(argv)
+    print(code, line, file=sys.stderr)
+"""
+NAMES = {
+    "prune features --model empty --betons there --out o": "empty: not a trained model (no model.json there)",
+    "prune curves there --model empty --out x.npz": "empty: not a trained model",
+    "prune codecs there --model empty": "empty: not a trained model",
+    "transfer probe --model empty --train there --test there --out o": "empty: not a trained model",
+    "transfer knn --model empty --train there --test there --out o": "empty: not a trained model",
+    "transfer finetune --model empty --train there --test there --out o": "empty: not a trained model",
+    "transfer export --model empty --images there --out o": "empty: not a trained model",
+    "transfer watch-codec --model empty --reference there --images there --history h.jsonl": "not a trained model",
+    "transfer incremental --train there --test there --memory 5kB --out o --recipe huge": "no such recipe",
+    "transfer stream --train there --test there --memory 5kB --out o --recipe huge": "no such recipe",
+    "pretrain --beton there --recipe huge --out o": "no such recipe",
+}
+
+
+def test_a_directory_that_is_no_model_and_an_unknown_recipe_are_refused_before_torch_is_imported(tmp_path):
+    (tmp_path / "there").write_text("")
+    (tmp_path / "empty").mkdir()
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    argv = [sys.executable, "-c", WITHOUT_TORCH, *NAMES]
+    ended = subprocess.run(argv, cwd=tmp_path, env=where, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    said = ended.stderr.splitlines()
+    for (line, words), mistake, code in zip(NAMES.items(), said[::2], said[1::2], strict=True):
+        assert code == f"2 {line}"
+        assert words in mistake
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "there"]
