@@ -44,8 +44,8 @@ class Config:
     """all, or a summary: the scores that `prune score` computes from them, 24 bytes an image instead of two for every
     class. For betons whose classes are the model's, as a source's; of others, targets among them, all are stored."""
     features_dtype: str = "float16"
-    """float16; float32: twice the bytes; or int8: half of float16's, each image's features in 255 steps between its least
-    and its largest (docs/scale.md says what a selection loses)."""
+    """float16; float32: twice the bytes; or int8: half of float16's, in 255 steps from an image's least feature to its
+    largest (docs/scale.md says what a selection loses)."""
     precision: str = "auto"
     """auto, bf16 or fp32; auto: bf16 where the hardware multiplies it."""
     loader: Literal["ffcv", "torch"] = "ffcv"

@@ -40,6 +40,7 @@ from prune.runs.progress import track
 from prune.scores.class_votes import columns_of
 from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, write_features
 from prune.scores.logit_summary import LogitSummary, summarised, summary_names
+from prune.scores.quantised_rows import QuantisedRows, as_stored, widened
 from prune.scores.streaming import as_float16, blocks, read_rows
 
 
@@ -53,6 +54,7 @@ class ExtractionSettings:
     batch_size: RunOption[int] = 256
     workers: RunOption[int | None] = None
     logits: Literal["all", "summary"] = "all"
+    features_dtype: str = "float16"
 
 
 def extract(
@@ -184,7 +186,8 @@ def extract_to_file(
         if columns is not None:
             refuse_size(model.network, side)
             head = linear_head_of(model.network, side)[:, columns]
-        kinds = ("features", "logits" if columns is None else "summary")
+        kinds = ["features", "logits" if columns is None else "summary"]
+        kinds += ["steps"] if settings.features_dtype == "int8" else []
         out.parent.mkdir(parents=True, exist_ok=True)
         whole = [out.with_name(f".{dataset.name}.{kind}.partial") for kind in kinds]
         parts = [[out.with_name(f".{dataset.name}.{kind}.{r}.partial.npy") for r in range(world)] for kind in kinds]
@@ -193,15 +196,17 @@ def extract_to_file(
             _extract_part(mine, model, dataset, rows, settings, state.device, columns)
             state.wait_for_everyone()
             if state.is_main_process:
-                features, outputs = (joined(path, n, of) for path, of in zip(whole, parts))
+                features, outputs, *steps = (joined(path, n, of) for path, of in zip(whole, parts))
                 summary = None if head is None else LogitSummary(summary_names(), outputs, head)
                 facts = {
                     "arch": model.spec["arch"], "classes": model.spec["classes"], "fingerprint": model.fingerprint
                 } | ({"fold": model.spec["fold"]} if model.spec.get("fold") else {})  # fmt: skip
                 made = identity(settings) | inputs
-                if summary is None:  # the default, which files of older versions do not name
-                    del made["logits"]
-                write_features(out, features, outputs, dataset.manifest, manifest, facts, made, wanted, summary=summary)
+                for name in ("logits", "features_dtype"):  # defaults, which files of older versions do not name
+                    if made[name] == getattr(ExtractionSettings, name):
+                        del made[name]
+                stored = QuantisedRows(features, *steps) if steps else features
+                write_features(out, stored, outputs, dataset.manifest, manifest, facts, made, wanted, summary=summary)
             state.wait_for_everyone()
         finally:
             for path in (*mine, *(whole if state.is_main_process else ())):
@@ -234,9 +239,10 @@ def _extract_part(
     device: torch.device,
     columns: np.ndarray | None,
 ) -> None:
-    """Write the features and logits of this process's rows as two .npy files of float16.
+    """Write the features and logits of this process's rows as two .npy files, the logits in float16.
 
-    With the columns of the dataset's classes the second holds the summary of the logits instead, float32.
+    With the columns of the dataset's classes the second holds the summary of the logits instead, float32. A third one
+    takes the steps of 8-bit features.
     """
     passes = extract(
         model.network,
@@ -253,16 +259,19 @@ def _extract_part(
     files: list[np.memmap] = []
     labels = np.asarray(dataset.manifest.labels)
     for features, logits, which in passes:
-        found = [as_float16(features), as_float16(logits)]
-        if columns is not None:
-            found[1] = summarised(found[0], found[1], labels[which], columns)
+        kept, *steps = as_stored(features, settings.features_dtype)
+        found = [kept, as_float16(logits), *steps]
+        if columns is not None:  # from the numbers that readers of the features would see
+            seen = widened(kept, *steps) if steps else kept
+            found[1] = summarised(seen, found[1], labels[which], columns)
         if not files:
             shapes = [(len(rows), array.shape[1]) for array in found]
             files = [np.lib.format.open_memmap(p, "w+", a.dtype, s) for p, a, s in zip(parts, found, shapes)]
             for part in parts:
                 reserve(part)
         at = np.searchsorted(rows, which)
-        files[0][at], files[1][at] = found
+        for file, array in zip(files, found):
+            file[at] = array
     for file in files:
         file.flush()
 

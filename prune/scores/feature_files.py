@@ -24,9 +24,12 @@ from prune.index.npz import array_crc32, open_arrays, save_arrays
 from prune.runs.files import InputError, counted, need_file
 from prune.scores.class_votes import columns_of
 from prune.scores.logit_summary import LogitSummary, joined_summary, opened_summary
+from prune.scores.quantised_rows import QuantisedRows, checked_steps
 from prune.scores.sample_keys import sample_keys
 
-FORMAT = "winnow-features/1"
+FORMAT = "winnow-features/2"
+"""The newest format: that of files with 8-bit features. All others are `_PLAIN`, which older versions read, too."""
+_PLAIN = "winnow-features/1"
 _SUFFIX = ".features.npz"
 
 
@@ -74,6 +77,7 @@ class Features:
     Attributes
     ----------
     features : (n, d) float16 (or wider)
+        Of a file with 8-bit features `QuantisedRows`, which are read like float32.
     logits : (n, k) float
         Columns are `model["classes"]`; none where the file holds a summary instead.
     label : (n,) int
@@ -253,7 +257,8 @@ def _common_manifest(path: Path, places: Sequence[Path]) -> Path:
 
 def _open_one(path: Path) -> Features:
     arrays, meta = open_arrays(path, FORMAT)
-    for name, ndim, kinds in (("label", 1, "iu"), ("position", 1, "iu"), ("features", 2, "f"), ("logits", 2, "f")):
+    stored = "i" if "steps" in arrays else "f"
+    for name, ndim, kinds in (("label", 1, "iu"), ("position", 1, "iu"), ("features", 2, stored), ("logits", 2, "f")):
         if name not in arrays or arrays[name].ndim != ndim or arrays[name].dtype.kind not in kinds:
             raise InputError(f"{path}: array {name!r} is missing or has the wrong shape or type")
         if len(arrays[name]) != len(arrays["label"]):
@@ -275,9 +280,10 @@ def _open_one(path: Path) -> Features:
         raise InputError(
             f"{path}: {arrays['logits'].shape[1]} logits for {len(meta['model'].get('classes', []))} surrogate classes"
         )
+    features: Any = arrays["features"]
     return Features(
         path=path,
-        features=arrays["features"],
+        features=checked_steps(path, features, arrays["steps"]) if stored == "i" else features,
         logits=arrays["logits"],
         label=label,
         classes=names,
@@ -342,7 +348,7 @@ def hashes_of(path: Path, source: Features) -> np.ndarray:
 
 def write_features(
     path: Path,
-    features: np.ndarray,
+    features: np.ndarray | QuantisedRows,
     logits: np.ndarray,
     held: Manifest,
     manifest: Path,
@@ -352,16 +358,17 @@ def write_features(
     hashes: np.ndarray | None = None,
     summary: LogitSummary | None = None,
 ) -> None:
-    """Write a features file from float16 features, (n, d), and logits, (n, k), which may be memory-mapped.
+    """Write a features file from features, (n, d) float, and logits, (n, k) float16, which may be memory-mapped.
 
     `held` is the manifest at the path `manifest`; `model` has the keys "arch", "classes" and "fingerprint"; `made`
     names what the file was made from. `rows` are the rows of the manifest that the arrays hold, ascending; all when
     absent. `hashes`, (n, v) uint64, are perceptual hashes, which thumbnails have. A `summary` is written instead of the
-    logits.
+    logits. `features` may be `QuantisedRows`.
     """
     rows = np.arange(len(held), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     arrays: dict[str, np.ndarray] = {
-        "features": features,
+        "features": features.codes if isinstance(features, QuantisedRows) else features,
+        **({"steps": features.steps} if isinstance(features, QuantisedRows) else {}),
         "logits": logits if summary is None else np.empty((len(rows), 0), np.float16),
         "label": np.asarray(held.labels, np.int32)[rows],
         "position": rows,
@@ -369,7 +376,7 @@ def write_features(
         **({} if summary is None else {"summary": summary.values, "head": summary.head}),
     }
     meta: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if isinstance(features, QuantisedRows) else _PLAIN,
         "name": path.name.removesuffix(".features.npz").removesuffix(".npz"),
         "classes": held.classes,
         "fingerprint": held.fingerprint,

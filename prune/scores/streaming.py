@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from prune.index.joined_rows import JoinedRows
+from prune.scores.quantised_rows import QuantisedRows
 
 ROWS = 1024
 """Rows read at a time: their features stay in a core's cache while they are used."""
@@ -40,7 +41,7 @@ def read_rows(array: np.ndarray, rows: slice) -> np.ndarray:
     A mapped file is read with file operations: the pages that a map touches count as this process's memory until the
     kernel reclaims them, and a source of 14 million images has more of them than a machine has memory.
     """
-    if isinstance(array, JoinedRows):
+    if isinstance(array, (JoinedRows, QuantisedRows)):
         return array.read(rows, _read)
     if (mapped := _mapped(array)) is None:
         return np.asarray(array[rows])
@@ -56,7 +57,7 @@ def read_scattered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     With file operations, as `read_rows`: for one row that a map touches, the kernel maps the fifteen pages around it,
     too, and ten thousand rows of a large file become gigabytes of this process.
     """
-    if isinstance(array, JoinedRows):
+    if isinstance(array, (JoinedRows, QuantisedRows)):
         return array.read(rows, _read)
     if (mapped := _mapped(array)) is None or not len(rows):
         return np.asarray(array[rows])

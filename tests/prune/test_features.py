@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from prune import __main__ as prune
 from prune import features
 from prune.data.dataset import open_dataset
 from prune.data.stored_images import Stored, decode
@@ -162,6 +163,51 @@ def test_the_plain_loader_gives_nearly_the_same(done, model, toy, tmp_path):
     fast, _ = open_arrays(done / "train.features.npz", FORMAT)
     difference = np.abs(plain["logits"].astype(np.float32) - fast["logits"].astype(np.float32))
     assert difference.mean() < 0.02 * np.abs(fast["logits"]).mean()
+
+
+def test_8_bit_features_are_those_of_float32_within_half_a_step_and_logits_do_not_change(model, toy, tmp_path):
+    kinds = ("float16", "float32", "int8")
+    files = {}
+    for kind in kinds:
+        made = features.Config(
+            model=model, betons=(toy.train,), out=tmp_path / kind, loader="torch", features_dtype=kind
+        )
+        features.run(made)
+        files[kind] = tmp_path / kind / "train.features.npz"
+        written = files[kind].stat().st_mtime_ns
+        features.run(made)
+        assert files[kind].stat().st_mtime_ns == written
+    found = {kind: open_features(file) for kind, file in files.items()}
+    exact = np.asarray(found["float32"].features)
+    assert exact.dtype == np.float32
+    assert np.array_equal(exact.astype(np.float16), found["float16"].features)
+    half = np.ptp(exact, axis=1, keepdims=True) / 510
+    assert (np.abs(np.asarray(found["int8"].features) - exact) <= 1.001 * half + 1e-6).all()
+    assert len({np.asarray(one.logits).tobytes() for one in found.values()}) == 1
+    assert open_arrays(files["int8"], FORMAT)[0]["features"].dtype == np.int8
+    with pytest.raises(InputError, match="features_dtype: 'int8' -> 'float16'"):
+        features.run(features.Config(model=model, betons=(toy.train,), out=tmp_path / "int8", loader="torch"))
+
+
+def test_thumbnails_in_8_bits_are_within_half_a_step_of_the_others(toy, tmp_path):
+    found = []
+    for kind in ("float32", "int8"):
+        features.run(features.Config(thumbnail=True, betons=(toy.train,), out=tmp_path / kind, features_dtype=kind))
+        found.append(open_features(tmp_path / kind / "train.features.npz"))
+    exact = np.asarray(found[0].features)
+    half = np.ptp(exact, axis=1, keepdims=True) / 510
+    assert (np.abs(np.asarray(found[1].features) - exact) <= 1.001 * half + 1e-6).all()
+    assert np.array_equal(found[0].hashes, found[1].hashes)
+    with pytest.raises(InputError, match="give another --out"):
+        features.run(features.Config(thumbnail=True, betons=(toy.train,), out=tmp_path / "int8"))
+
+
+def test_another_kind_of_number_is_refused_in_one_line(model, toy, tmp_path, capsys):
+    given = ["features", "--model", str(model), "--betons", str(toy.train), "--out", str(tmp_path)]
+    assert prune.main([*given, "--features-dtype", "int4"]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "int4" in said
+    assert "int8" in said
 
 
 def test_a_network_comes_back_as_it_was_saved(model):
