@@ -114,27 +114,32 @@ class TrainedCodec(nn.Module):
             transform, gains = self.transform().double().numpy(), self.gain.exp().numpy() / 255
         step = (np.abs(transform).max(0) / 127).astype(np.float32)
         weight = np.rint(transform / step).clip(-127, 127).astype(np.int8)
-        reach = np.full(gains.shape, SYMBOLS, np.uint8)
         middle = np.rint(255 * self.middle.numpy()).astype(np.uint8)
-        codec = LearnedCodec(weight, step, middle, gains.astype(np.float32), reach, np.empty(0, np.uint8), QUALITIES)
-        counts = np.zeros((*gains.shape, SYMBOLS + 1))
-        for at in range(len(QUALITIES)):
-            found = np.abs(np.concatenate([codec.symbols(image, at) for image in images]))
-            for channel in range(gains.shape[1]):
-                counts[at, channel] = np.bincount(found[:, channel], minlength=SYMBOLS + 1)
-        stored = np.flatnonzero(counts[..., 1:].any((0, 2)))
-        stored = stored if len(stored) else np.array([0])
-        counts = counts[:, stored]
-        reach = ((counts > 0) * np.arange(SYMBOLS + 1)).max(-1).astype(np.uint8)
-        # One half more of each symbol that may come; two symbols share the count of an absolute value.
-        halves = (counts + 0.5) / np.where(np.arange(SYMBOLS + 1), 2, 1)
-        roots = np.rint(255 * np.sqrt(halves / halves.max(-1, keepdims=True))).clip(1, 255).astype(np.uint8)
-        kept = np.concatenate(
-            [one[: top + 1] for one, top in zip(roots.reshape(-1, SYMBOLS + 1), reach.ravel().tolist())]
-        )
-        return LearnedCodec(
-            weight[:, stored].copy(), step[stored], middle, codec.gains[:, stored].copy(), reach, kept, QUALITIES
-        )
+        return counted_codec(weight, step, middle, gains.astype(np.float32), images)
+
+
+def counted_codec(
+    weight: np.ndarray, step: np.ndarray, middle: np.ndarray, gains: np.ndarray, images: Sequence[np.ndarray]
+) -> LearnedCodec:
+    """The codec of a transform and gains: frequencies counted on images, channels left out that no image uses."""
+    reach = np.full(gains.shape, SYMBOLS, np.uint16)
+    codec = LearnedCodec(weight, step, middle, gains, reach, np.empty(0, np.uint8), QUALITIES)
+    counts = np.zeros((*gains.shape, SYMBOLS + 1))
+    for at in range(len(gains)):
+        found = np.abs(np.concatenate([codec.symbols(image, at) for image in images]))
+        for channel in range(gains.shape[1]):
+            counts[at, channel] = np.bincount(found[:, channel], minlength=SYMBOLS + 1)
+    stored = np.flatnonzero(counts[..., 1:].any((0, 2)))
+    stored = stored if len(stored) else np.array([0])
+    counts = counts[:, stored]
+    reach = ((counts > 0) * np.arange(SYMBOLS + 1)).max(-1)
+    reach = np.minimum(reach + reach // 4, SYMBOLS).astype(np.uint16)  # other images go further
+    # One half more of each symbol that may come; two symbols share the count of an absolute value.
+    halves = (counts + 0.5) / np.where(np.arange(SYMBOLS + 1), 2, 1)
+    roots = np.rint(255 * np.sqrt(halves / halves.max(-1, keepdims=True))).clip(1, 255).astype(np.uint8)
+    ends = reach.astype(int).ravel() + 1
+    kept = np.concatenate([one[:end] for one, end in zip(roots.reshape(-1, SYMBOLS + 1), ends)])
+    return LearnedCodec(weight[:, stored].copy(), step[stored], middle, gains[:, stored].copy(), reach, kept, QUALITIES)
 
 
 def _parts(images: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,8 @@ from prune.runs.files import InputError, atomic, need_file
 FORMAT = "winnow-codec/2"
 SIDE = 8
 """Side of the squares in pixels."""
-SYMBOLS = 255
-"""Symbols reach from -255 to 255 at most; what lies beyond a channel's own largest is clipped."""
+SYMBOLS = 1023
+"""Symbols reach from -1023 to 1023 at most; what lies beyond a channel's own largest is clipped."""
 DEAD = 0.1
 """An encoder rounds values towards 0 by so much more: it saves more bits than the error costs."""
 _FRACTION = 2.0**16
@@ -49,7 +49,7 @@ class LearnedCodec:
         Is subtracted from the pixels of a square (row, column, colour).
     gains : (qualities, channels) float32
         Symbols per value of the transform, for pixels from 0 to 255: more is finer.
-    reach : (qualities, channels) uint8
+    reach : (qualities, channels) uint16
         The largest symbol of each channel; the smallest is its negative. 0: the channel is not stored.
     roots : (sum of reach + 1,) uint8
         One after the other for each quality and channel: square roots of the frequencies of the symbols 0, 1, ...,
@@ -173,7 +173,7 @@ class LearnedCodec:
 
 # In the order of the codec's arrays.
 _TENSORS = {
-    "weight": np.int8, "step": np.float32, "middle": np.uint8, "gains": np.float32, "reach": np.uint8,
+    "weight": np.int8, "step": np.float32, "middle": np.uint8, "gains": np.float32, "reach": np.uint16,
     "roots": np.uint8,
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def by_hand(gains=(0.5,), reach=(3,), roots=(2, 1, 1, 1)) -> LearnedCodec:
         np.array([1 / 64], np.float32),
         np.full(192, 100, np.uint8),
         np.array([gains], np.float32),
-        np.array([reach], np.uint8),
+        np.array([reach], np.uint16),
         np.array(roots, np.uint8),
         (60,),
     )
@@ -144,6 +144,15 @@ def test_images_larger_than_what_the_network_sees_are_judged_by_what_it_sees():
     assert np.abs(gap).max() <= 0.5 / 64  # the judge rounds the small image to whole grey levels
     codec, _ = train_codec(large, JUDGE, TrainingSettings(steps=3, channels=12, batch=4))
     assert codec.decode(codec.encode(large[0], 95)).shape == large[0].shape
+
+
+def test_darker_and_brighter_images_than_those_learned_from_come_back():
+    grey = np.linspace(40, 215, 24).astype(int).reshape(24, 1, 1, 1).repeat(16, 1).repeat(16, 2).repeat(3, 3)
+    images = (grey + np.random.default_rng(1).integers(-6, 7, grey.shape)).astype(np.uint8)
+    codec = TrainedCodec(SETTINGS, images).whole(list(images))
+    for level in (26, 229):  # by an eighth further from the middle than any of them; a quarter is allowed
+        copy = codec.decode(codec.encode(np.full((16, 16, 3), level, np.uint8), 95))
+        assert np.abs(copy.astype(int) - level).max() <= 3
 
 
 def test_a_finer_quality_takes_more_bytes(made):
