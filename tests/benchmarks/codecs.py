@@ -189,7 +189,8 @@ def main() -> None:
             f"images{learned}. FMSE: mean squared error of the surrogate's features. Mean and standard deviation over "
             "seeds; below 1 is better than the standard JPEG at the same bytes, headers counted; `no headers`: at the "
             "bytes that JPEG takes where its headers are stored once for all images. `not measured`: the codec's "
-            "lowest quality takes more bytes. Where the finest takes fewer, its error counts. `full colour` is the "
+            "lowest quality takes more bytes. Where the finest takes fewer, its error counts. The learned codec's own "
+            "file is in no column but the last one. `full colour` is the "
             f"standard's table without subsampling: the part of the gain that needs no fitting. Made: {made_here()}."
         )
         parts = [*rows(results, given.rates), "", *verdict(results, given.rates)]
