@@ -132,6 +132,9 @@ def test_every_command_of_an_install_has_help_and_names_the_extra_that_it_lacks(
         done = installed("winnow", *command.split(), "--help")
         assert done.returncode == 0, done.stderr
         assert f"usage: winnow {command}" in done.stdout
+    (installed.folder / "m").mkdir()
+    for name in ("m/model.json", "b"):  # what is absent is named before what is not installed
+        (installed.folder / name).write_text("")
     done = installed("winnow", "prune", "features", "--model", "m", "--betons", "b", "--out", "o")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
