@@ -237,8 +237,9 @@ def measure_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, 
     if options.forget:
         found = {key: one for key, one in found.items() if key[0] not in options.forget}
         notes.write_text("".join(json.dumps(one) + "\n" for one in found.values()))
-    # Rank 1 prints no notes; threads that wait do so without a core, whose seconds would be counted.
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RANK": "1", "OMP_WAIT_POLICY": "passive"}
+    # Rank 1 prints no notes. Threads that wait for one another on busy cores would be counted as work.
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RANK": "1"}
+    alone = environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for n in sorted(options.samples):
         wanted = [name for name in STEPS.values() if name not in options.omit and (name, n) not in found]
         place = options.work / str(n)
@@ -251,8 +252,9 @@ def measure_all(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, 
             place.mkdir(parents=True)
         for name in wanted:
             provide(name, n, place, environment)
+            own = alone if name in ("duplicates", "clusters") else environment
             done = subprocess.run(
-                [*COMMAND, name, str(n), str(place)], env=environment, check=True, stdout=subprocess.PIPE, text=True
+                [*COMMAND, name, str(n), str(place)], env=own, check=True, stdout=subprocess.PIPE, text=True
             )
             one = {"step": name, "n": n, **json.loads(done.stdout.splitlines()[-1])}
             if name == "save":
@@ -323,7 +325,8 @@ def main() -> int:
         f"Generated sources: {DIMENSIONS} half-float features, ids of 52 bytes, up to 10,000 classes of which the "
         "largest has a hundred times the images of the smallest, one target of 5,000 images. Seconds are processor "
         "seconds, which other work on the same cores hardly changes: with two free cores the scores take about half "
-        "as many on the clock, all other steps as many. Growth is the factor of the time over the factor of the size, "
+        "as many on the clock, all other steps as many; the searches run on one thread. Growth is the factor of the "
+        "time over the factor of the size, "
         "from each size to the next: 1 is linear (a step of less than 0.2 s has none). GiB is the anonymous memory of "
         "the process at its peak, which a machine must have; in brackets the peak with the pages of mapped files, "
         "which the system takes back when it needs them. Indices are packed, as those of more than 16 million samples "

@@ -1,8 +1,10 @@
 """Packed ids: what is unpacked is what was packed, files of both formats hold the same index, and damage is found."""
 
+import hashlib
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -264,3 +266,50 @@ def test_opening_takes_no_memory_and_finding_and_composing_little(tmp_path):
     assert (rows, both) == (n, n // 2)
     assert opened < 4, f"{opened:.1f} MiB to open two indices"
     assert after < 40, f"{after:.1f} MiB: the rows take 2, the half's columns and ids 15"
+
+
+def test_an_index_of_very_many_is_loaded_with_its_ids_packed_and_is_the_same(tmp_path, monkeypatch):
+    whole = index_of(source_of(30), range(30), score=np.arange(30))
+    whole.save(tmp_path / "x.npz", packed=True)
+    assert isinstance(PrunedIndex.load(tmp_path / "x.npz").ids, np.ndarray)
+    monkeypatch.setattr(index_file, "LARGE", 10)
+    loaded = PrunedIndex.load(tmp_path / "x.npz")
+    assert isinstance(loaded.ids, PackedIds)
+    assert same(loaded, whole)
+    assert loaded.rows(whole.ids[::-1]).tolist() == list(range(29, -1, -1))
+
+
+@pytest.mark.parametrize("step", [1, 3, 1 << 20])
+def test_the_fingerprint_is_that_of_the_samples_in_the_order_of_digest_and_id(monkeypatch, step):
+    """By its definition, in blocks of rows; 50 digests of 300 samples, so that ids decide many times."""
+    index = index_of(source_of(300, shuffled=True), range(300))
+    sha = hashlib.sha256(index.source.encode())
+    order = sorted(range(300), key=lambda row: (int(index.digests[row]), bytes(index.ids[row])))
+    monkeypatch.setattr(index_file, "_ROWS", step)
+    for begin in range(0, 300, step):
+        rows = order[begin : begin + step]
+        for column in (index.digests, index.labels, index.quality):
+            sha.update(column[rows].tobytes())
+        names_here = [bytes(name) for name in index.ids[rows]]
+        sha.update(np.array([len(name) for name in names_here], "<i4").tobytes() + b"".join(names_here))
+    packed = {**index.columns, "id": pack([index.ids])}
+    assert index_file.fingerprint(index.source, index.columns) == sha.hexdigest()[:32]
+    assert index_file.fingerprint(index.source, packed) == sha.hexdigest()[:32]
+
+
+def test_a_growing_column_holds_what_was_added_in_order():
+    column, parts = packed_ids._Growing(np.uint16), [np.arange(k, dtype=np.uint16) for k in (0, 9_000, 3, 60_000)]
+    for part in parts:
+        column.add(part)
+    assert len(column) == sum(map(len, parts))
+    assert np.array_equal(column.array(), np.concatenate(parts))
+
+
+def test_packing_never_holds_the_packed_bytes_twice():
+    ids = np.array([b"%012d" % (7919 * i % 10**12) for i in range(1_000_000)])
+    tracemalloc.start()
+    packed = pack(ids[begin : begin + 65_536] for begin in range(0, len(ids), 65_536))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = sum(column.nbytes for column in packed.members.values())
+    assert peak < 1.45 * size + 8e6, f"{peak / 1e6:.1f} MB for {size / 1e6:.1f}"

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prune.index.manifest import Manifest
+from prune.scores import streaming
 from prune.scores.class_votes import rows_at_once, streamed_votes
 from prune.scores.feature_files import write_features
 from prune.scores.streaming import read_rows, read_scattered
@@ -28,10 +29,15 @@ def numbers(tmp_path_factory):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.integers(0, 59), max_size=80), cut=st.integers(0, 30))
-def test_scattered_rows_of_a_map_and_of_its_views_are_its_values(numbers, rows, cut):
+@given(rows=st.lists(st.integers(0, 59), max_size=80), cut=st.integers(0, 30), gap=st.integers(0, 90))
+def test_scattered_rows_of_a_map_and_of_its_views_are_its_values(numbers, rows, cut, gap):
     mapped, held = numbers
     rows = np.array(rows, np.int64)
+    with pytest.MonkeyPatch.context() as patch:  # rows between the wanted ones are read along up to 3 in a row
+        patch.setattr(streaming, "_GAP", gap)
+        patch.setattr(streaming, "_SPAN", 500)
+        assert np.array_equal(read_scattered(mapped, rows), held[rows])
+        assert np.array_equal(read_scattered(mapped, np.unique(rows)), held[np.unique(rows)])
     assert np.array_equal(read_scattered(mapped, rows), held[rows])
     assert np.array_equal(read_scattered(held, rows), held[rows])
     inside = rows[rows < 60 - cut]
