@@ -283,7 +283,7 @@ def _open_one(path: Path) -> Features:
     features: Any = arrays["features"]
     return Features(
         path=path,
-        features=checked_steps(path, features, arrays["steps"]) if stored == "i" else features,
+        features=checked_steps(path, features, arrays["steps"]) if stored == "i" else features,  # type: ignore[arg-type]
         logits=arrays["logits"],
         label=label,
         classes=names,
