@@ -288,7 +288,7 @@ def test_mistakes_get_one_line_and_code_2_and_nothing_is_written(world, tmp_path
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}')
     given = {"model": world.model, "text": world.text, "prompts": world.prompts}
     cases = [
-        ({"model": tmp_path / "none"}, "no such directory"),
+        ({"model": tmp_path / "none"}, "no such file or directory"),
         ({"model": world.model.parent}, "has no config.json"),
         ({"model": broken(world, tmp_path / "code", auto_map={"AutoModel": "x.Y"})}, "'auto_map' asks for code"),
         ({"model": broken(world, tmp_path / "t5", architectures=["T5Model"])}, "the architecture T5Model is not known"),
@@ -317,5 +317,7 @@ def test_mistakes_get_one_line_and_code_2_and_nothing_is_written(world, tmp_path
         assert len(lines) == 1, lines
         assert said in lines[0]
     assert sorted(tmp_path.rglob("*")) == before
-    assert main(["compress", "--model", str(world.model), "--train", "x", "--preserve", "y", "--out", "z"]) == 2
+    there = str(world.prompts)  # any file: the model is looked at first
+    words = ["--model", str(world.model), "--train", there, "--preserve", there, "--out", str(tmp_path / "z")]
+    assert main(["compress", *words]) == 2
     assert "transfer compress-language" in capsys.readouterr().err
