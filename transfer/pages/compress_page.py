@@ -204,8 +204,8 @@ def nearest_text(lines: Sequence[Entry], config: Mapping[str, Any]) -> str:
     """`newt 4.0 points lost (40 % of its margin), cat ...`."""
     parts = []
     if is_text(lines):
-        for name, lost, share in _nearest_groups(lines[journal.current_step(lines)]):
-            parts.append(f"{name} {lost:.3g} nats lost ({100 * share:.0f} % of its margin)")
+        found = _nearest_groups(lines[journal.current_step(lines)])
+        parts = [f"{name} {lost:.3g} nats lost ({100 * used:.0f} % of its margin)" for name, lost, used in found]
         return ", ".join(parts) or "none"
     for name, lost, share in nearest_classes(lines, config):
         change = f"{lost:.1f} points lost" if lost > 0 else f"{-lost:.1f} points gained" if lost < 0 else "nothing lost"
