@@ -97,7 +97,7 @@ class LearnedCodec:
 
     def symbols(self, pixels: np.ndarray, at: int) -> np.ndarray:
         """Symbols of the quality number `at` for (h, w, 3) uint8, (squares, channels) int64, squares by rows."""
-        sums = (squares(pixels) - self.middle.astype(np.float64)) @ self.weight.astype(np.float64)
+        sums = _product(squares(pixels) - self.middle.astype(np.float64), self.weight.astype(np.float64))
         scaled = np.abs(sums) * (self.gains[at].astype(np.float64) * self.step.astype(np.float64))
         found = np.minimum(np.floor(scaled + (0.5 - DEAD)), self.reach[at])
         signed: np.ndarray = np.copysign(found, sums).astype(np.int64)
@@ -107,7 +107,7 @@ class LearnedCodec:
         """Pixels (8 rows, 8 columns, 3) uint8 of the symbols of rows x columns squares."""
         # Whole numbers from here on: each gain gives each symbol one whole number of 2^-16.
         value = self.step.astype(np.float64) / self.gains[at].astype(np.float64) * _FRACTION
-        values = np.floor(symbols * value + 0.5) @ self.weight.T.astype(np.float64)
+        values = _product(np.floor(symbols * value + 0.5), self.weight.T.astype(np.float64))
         values = np.floor(values / _FRACTION + 0.5) + self.middle
         found: np.ndarray = np.clip(values, 0, 255).astype(np.uint8).reshape(rows, columns, SIDE, SIDE, 3)
         return found.transpose(0, 2, 1, 3, 4).reshape(rows * SIDE, columns * SIDE, 3)
@@ -185,6 +185,14 @@ def squares(pixels: np.ndarray) -> np.ndarray:
     rows, columns = whole.shape[0] // SIDE, whole.shape[1] // SIDE
     parts = whole.reshape(rows, SIDE, columns, SIDE, 3).transpose(0, 2, 1, 3, 4)
     return parts.reshape(rows * columns, -1)
+
+
+def _product(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Matrix product (n, a) x (a, b), 16 rows at a time.
+
+    NumPy shares larger ones among threads, which wait for each other on a busy machine: 40 ms instead of 0.1.
+    """
+    return np.concatenate([values[at : at + 16] @ weight for at in range(0, len(values), 16)])
 
 
 def read_facts(path: Path) -> dict[str, Any]:
