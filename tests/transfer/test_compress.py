@@ -517,7 +517,10 @@ def test_a_vision_transformer_loses_heads_tokens_and_hidden_channels(case, tmp_p
     ("command", "said"),
     [
         ("rollback --run {case}/images --to 1", "not a run of"),
-        ("compress --model {case}/images --train {case}/pets.train.beton --preserve x --out {out}", "not a trained"),
+        (
+            "compress --model {case}/images --train {case}/pets.train.beton --preserve {case}/images --out {out}",
+            "not a trained",
+        ),
         ("preserve --train {case}/pets.train.beton --out {out}/x.index.npz", "choosing images needs a model"),
     ],
 )
