@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prune.runs.files import InputError, need_file, note, read_json, write_json
+from prune.runs.files import InputError, note, read_json, write_json
 from prune.runs.identity import Location, identity
 from prune.runs.outputs import claim_file
 
@@ -38,7 +38,7 @@ _SHOWN_BYTES = 6000
 @dataclass(frozen=True)
 class Config:
     source: Location[Path]
-    """Features of the source, from `prune features`."""
+    """Features of the source, from `prune features`; a folder or a pattern in quotes names those of all shards."""
     tests: Location[tuple[Path, ...]]
     """Features of targets' test images by the same surrogate."""
     out: Location[Path]
@@ -88,8 +88,10 @@ def _record(path: Path) -> dict[str, Any]:
 def _check(config: Config) -> None:
     if not config.tests:
         raise InputError("--tests: name at least one features file")
+    from prune.scores.feature_files import features_at
+
     for path in (config.source, *config.tests):
-        need_file(path, "a features file of `prune features`")
+        features_at(path)
     if not 0 < config.similar <= 1:
         raise InputError(f"--similar {config.similar} is outside (0, 1]")
     if config.out.is_dir():

@@ -167,7 +167,9 @@ def open_features(path: Path) -> Features:
     """
     path = Path(path)
     if several(path):
-        return _joined(path, [_open_one(place) for place in features_at(path)])
+        parts = [_open_one(place) for place in features_at(path)]
+        # `prune features` of several betons that are one source writes one file, which is whole by itself.
+        return parts[0] if len(parts) == 1 and several(parts[0].manifest) else _joined(path, parts)
     return _open_one(path)
 
 
@@ -207,6 +209,11 @@ def _joined(path: Path, parts: Sequence[Features]) -> Features:
     for part in parts:
         if part.partial:
             raise InputError(f"{part.path}: holds a part of its beton's images: make it again without --index")
+        if several(part.manifest) and manifest_exists(part.manifest):
+            raise InputError(
+                f"{path}: {part.path.name} holds the features of several betons, and there are other files beside it: "
+                f"name one of them, such as {part.path}"
+            )
         if not part.manifest.is_file():
             raise InputError(f"{part.path}: its manifest is not at {part.manifest}; several files need theirs")
         manifests.append(Manifest.load(part.manifest))
@@ -245,7 +252,7 @@ def _common_manifest(path: Path, places: Sequence[Path]) -> Path:
     begin = os.path.commonprefix([place.name for place in places])  # noqa: RUF071
     for pattern in (f"{glob.escape(begin)}*.manifest.npz", "*.manifest.npz"):
         found = {place for place in folders[0].glob("*.manifest.npz") if fnmatch.fnmatchcase(place.name, pattern)}
-        if len(places) > 1 and found == set(places):
+        if found == set(places):
             return folders[0] / pattern
     lost = sorted(set(folders[0].glob("*.manifest.npz")) - set(places))
     beton = lost[0].name.replace(".manifest.npz", ".beton") if lost else places[0].name

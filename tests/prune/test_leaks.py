@@ -124,6 +124,29 @@ def test_identical_images_are_counted_and_listed_first(case):
     assert one["pairs"] == [[f"s/{a}.jpg", f"leaky.test/{b}.jpg"] for a, b in zip(sources, tests)]
 
 
+def test_a_folder_or_a_pattern_names_the_features_of_a_source_as_for_score(case):
+    one = made(case)["tests"]
+    folder = case.folder / "parts"
+    folder.mkdir()
+    held = Manifest.load(case.folder / "s.manifest.npz")
+    x = np.asarray(open_features(case.source).features)
+    facts = {"arch": "one", "classes": ["a", "b"], "fingerprint": "one"}
+    for name, part in (("1", np.arange(120)), ("2", np.arange(120, 200))):
+        columns = ("labels", "nbytes", "width", "height", "digests", "crc32", "ids")
+        arrays = {column: np.asarray(getattr(held, column))[part] for column in columns}
+        Manifest(**arrays, classes=held.classes).save(folder / f"{name}.manifest.npz")
+        of_part, place = Manifest.load(folder / f"{name}.manifest.npz"), folder / f"{name}.manifest.npz"
+        write_features(folder / f"{name}.features.npz", x[part], np.zeros((len(part), 2), "f2"), of_part, place, facts)
+    for number, source in enumerate((folder, folder / "*.features.npz")):
+        case.source, case.out = source, case.folder / f"{number}.json"
+        found = made(case)["tests"]
+        assert found["leaky.test"]["leaked"] == one["leaky.test"]["leaked"] == 32
+        assert sorted(found["leaky.test"]["pairs"]) == sorted(one["leaky.test"]["pairs"])
+    case.source = case.folder / "nothing*.features.npz"
+    with pytest.raises(InputError, match="no file matches"):
+        made(case)
+
+
 def test_without_manifests_images_are_counted_and_not_named(case):
     (case.folder / "s.manifest.npz").unlink()
     one = made(case)["tests"]["leaky.test"]

@@ -134,6 +134,24 @@ def test_shards_are_opened_as_one_source_with_its_name_labels_and_ids(case):
         assert np.array_equal(np.asarray(found.features), whole.features)
 
 
+def test_a_folder_with_one_file_of_a_whole_source_is_read_like_the_file(case, tmp_path):
+    held = Manifest.load(case.root / "shards" / "*.manifest.npz")
+    whole = open_features(case.one)
+    x, z = np.asarray(whole.features), np.asarray(whole.logits)
+    place = case.root / "features-of-parts" / "parts.features.npz"
+    write_features(place, x, z, held, case.root / "shards" / "*.manifest.npz", MODEL)
+    for path, file in ((place.parent, place), (place.parent / "p*.features.npz", place), (case.one.parent, case.one)):
+        one, several = open_features(file), open_features(path)
+        assert (several.source, several.order, several.total) == (one.source, one.order, one.total)
+        assert several.ids().tolist() == one.ids().tolist()
+        assert np.array_equal(np.asarray(several.features), x)
+    (place.parent / "t.features.npz").write_bytes((case.root / "t.train.features.npz").read_bytes())
+    message = r"parts\.features\.npz holds the features of several betons, and .* name one of them, such as .*parts"
+    with pytest.raises(InputError, match=message):
+        open_features(place.parent)
+    (place.parent / "t.features.npz").unlink()
+
+
 def test_a_shard_without_features_or_of_another_surrogate_is_named(case, tmp_path):
     folder = tmp_path / "features-shards"
     folder.mkdir()
