@@ -25,6 +25,7 @@ from prune.runs.outputs import claim_file, index_record
 if TYPE_CHECKING:
     import numpy as np
 
+    from prune.index.manifest import Manifest
     from prune.index.pruned_index import PrunedIndex
 
 
@@ -66,7 +67,7 @@ def run(config: Config) -> Path:
     indices = [PrunedIndex.open(path, verify=True) for path in config.indices if path not in lists]
     inputs = {str(place): index.fingerprint for place, index in enumerate(indices)}
     if lists:
-        gone = _listed(lists, config.source)
+        gone = _listed(lists, config.source, indices[0].ids)
         inputs["lists"] = hashlib.sha256(b"\0".join(np.unique(gone).tolist())).hexdigest()[:32]
     if config.source is not None:
         manifest = open_manifest(config.source)
@@ -78,12 +79,14 @@ def run(config: Config) -> Path:
             return config.out
         joined = reduce(_HOW[config.how], indices)
         if lists:
+            kept = indices[0].ids
             listed, left = counted(len(gone), "listed id"), len(joined)
             joined = joined.without(gone)
             note(f"{config.out}: {left - len(joined)} of {listed} left out; `prune gone` checks what was made before")
             if len(joined) == left and left:
                 first = f"{shown(gone[0])}; an id that is kept: {shown(joined.ids[0])}"
                 note(f"no listed id was kept; if that is a surprise, look at how they are spelt (first: {first})")
+            _tell_unmatched(gone, kept, None if config.source is None else manifest)
         if not len(joined):
             raise InputError(f"--how {config.how}: no sample would be kept; nothing is written")
         replace(joined, provenance=[*joined.provenance, step]).save(config.out)
@@ -91,23 +94,46 @@ def run(config: Config) -> Path:
     return config.out
 
 
-def _listed(lists: list[Path], source: Path | None) -> np.ndarray:
-    """Ids of all lists, (m,) bytes, each once."""
+def _tell_unmatched(gone: np.ndarray, kept: np.ndarray, source: Manifest | None) -> None:
+    """Say which listed ids were not in the first index, and whether the source knows them."""
     import numpy as np
 
-    from prune.data.sample_lists import listed_rows, read_ids, read_list
+    from prune.index.matching import find, shown
+
+    lost = gone[find(gone, kept)[0] < 0]
+    if not len(lost):
+        return
+    if source is None:
+        parts = {"unknown to its source, or left out before (--source tells which)": lost}
+    else:
+        known = find(lost, np.asarray(source.ids))[0] >= 0
+        parts = {"not in --source, so misspelt or of another source": lost[~known], "left out before": lost[known]}
+    for words, ids in parts.items():
+        if len(ids):
+            first = ", ".join(shown(one) for one in ids[:3]) + (", ..." if len(ids) > 3 else "")
+            note(f"{counted(len(ids), 'listed id')} not in the first index: {words}: {first}")
+
+
+def _listed(lists: list[Path], source: Path | None, kept: np.ndarray) -> np.ndarray:
+    """Ids of all lists, (m,) bytes, each once; of the first index's ids `kept` comments behind them are known."""
+    import numpy as np
+
+    from prune.data.sample_lists import listed_rows, read_ids, read_list, without_comments
     from prune.index.manifest import open_manifest
 
     found = []
     for place in lists:
         need_file(place, "an index, or a list of ids")
         if source is None:
-            found.append(read_ids(place))
+            found.append(without_comments(read_ids(place), kept, place))
         else:
             manifest = open_manifest(source)
             given = read_list(place)
-            rows = None if given.kind == "ids" else listed_rows(given, manifest)[0]
-            found.append(given.values if rows is None else np.asarray(manifest.ids)[rows])
+            ids = np.asarray(manifest.ids)
+            if given.kind == "ids":
+                found.append(without_comments(given.values, ids, place))
+            else:
+                found.append(ids[listed_rows(given, manifest)[0]])
     return np.unique(np.concatenate(found))
 
 

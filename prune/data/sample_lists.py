@@ -13,11 +13,13 @@ from prune.data.datacomp_uids import is_datacomp, rows_of_uids, uids_of
 from prune.data.text_lists import read_id_lines, read_table
 from prune.index.manifest import Manifest
 from prune.index.matching import as_ids, checked_rows, find, first_repeat, path_hint, shown
-from prune.runs.files import InputError, counted, read_json, unguarded
+from prune.runs.files import InputError, counted, note, read_json, unguarded
 
 Kind = Literal["rows", "ids", "digests", "uids"]
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
 _DIGEST = re.compile(rb"[0-9a-fA-F]{16}")
+_BEHIND = re.compile(rb"\s+(?:#.*)?$", re.DOTALL)
+"""What people write behind an id: spaces, and a comment."""
 _COLUMNS: dict[str, Kind] = {
     "id": "ids",
     "path": "ids",
@@ -95,6 +97,38 @@ def read_list(path: Path, kind: Kind | None = None) -> Given:
 def read_ids(path: Path) -> np.ndarray:
     """Read a listing of paths, one a line (or a .npy of strings), in its order: (n,) bytes."""
     return read_list(path, "ids").values
+
+
+def without_comments(ids: np.ndarray, known: np.ndarray, path: Path) -> np.ndarray:
+    """Ids whose line ends with spaces or a comment, without these; a line says how many.
+
+    Parameters
+    ----------
+    ids : (m,) bytes
+        As they were listed.
+    known : (n,) bytes
+        An id that is among these is never changed, and none becomes another than one of these.
+    path : Path
+        The list, for the line.
+
+    Returns
+    -------
+    (m,) bytes
+    """
+    lost = np.flatnonzero(find(ids, known)[0] < 0)
+    plain = [_BEHIND.sub(b"", name) for name in ids[lost].tolist()]
+    changed = np.array([b != a for a, b in zip(ids[lost].tolist(), plain, strict=True)], bool)
+    if not changed.any():
+        return ids
+    lost, names = lost[changed], np.array([b for b, one in zip(plain, changed, strict=True) if one], np.bytes_)
+    there = find(names, known)[0] >= 0
+    if not there.any():
+        return ids
+    found = ids.tolist()
+    for at, name in zip(lost[there].tolist(), names[there].tolist(), strict=True):
+        found[at] = name
+    note(f"{path}: {counted(int(there.sum()), 'id')} read without the spaces or the comment behind it")
+    return np.array(found, np.bytes_)
 
 
 def _numpy(path: Path, kind: Kind | None) -> Given:
@@ -262,6 +296,8 @@ def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: boo
     if twice.any():
         raise InputError(f"{given.path}: the source lists {int(twice.sum())} of the ids more than once")
     lost = np.flatnonzero(rows < 0)
+    if len(lost) and (plain := without_comments(ids, np.asarray(manifest.ids), given.path)) is not ids:
+        return _by_id(given, plain, manifest, allow_changed)
     if len(lost) and (not allow_changed or len(lost) == len(rows)):
         way_out = path_hint(ids[lost], np.asarray(manifest.ids), flags=True) or "--allow-changed ignores them"
         raise InputError(

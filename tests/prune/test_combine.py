@@ -121,3 +121,17 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(three, tmp_pa
     assert err.count("\n") == 1
     assert "broken.npz: damaged" in err
     assert main(["combine", str(three[0]), str(three[1]), "--out", str(tmp_path / "out.npz")]) == 0
+
+
+def test_ids_that_match_nothing_are_named_with_the_reason(three, tmp_path, capsys):
+    (tmp_path / "gone.txt").write_text("b\nd\nz\n")
+    run(Config((three[0], tmp_path / "gone.txt"), tmp_path / "out.npz", how="without"))
+    told = capsys.readouterr().err
+    assert "2 listed ids not in the first index: unknown to its source, or left out before" in told
+    assert "(--source tells which): 'd', 'z'" in told
+    SIX.save(tmp_path / "six.manifest.npz")
+    listed = Config((three[0], tmp_path / "gone.txt"), tmp_path / "r.npz", how="without")
+    run(replace(listed, source=tmp_path / "six.manifest.npz"))
+    told = capsys.readouterr().err
+    assert "1 listed id not in the first index: not in --source, so misspelt or of another source: 'z'" in told
+    assert "1 listed id not in the first index: left out before: 'd'" in told

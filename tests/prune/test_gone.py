@@ -187,3 +187,39 @@ def test_a_list_of_which_the_source_knows_nothing_proves_nothing(source, tmp_pat
     out = tmp_path / "y.index.npz"
     assert ran("combine", source / "all.index.npz", wrong, "--how", "without", "--out", out) == 0
     assert "no listed id was kept" in capsys.readouterr().err
+
+
+def test_of_ids_that_the_source_does_not_know_nothing_is_certified(source, tmp_path, capsys):
+    listed = tmp_path / "typo.txt"
+    listed.write_text(f"{GONE}\ncat/1.jpgg\ndog/nope.jpg\n")
+    with pytest.raises(SystemExit) as end:
+        ran("gone", listed, source / "new.index.npz", "--source", source / "x.beton")
+    said = capsys.readouterr()
+    assert end.value.code == 1
+    assert "nothing is left of 1 deleted image in 1 file" in said.out
+    assert (
+        f"2 of 3 listed ids are not in {source / 'x.beton'}: nothing is shown of these (first: cat/1.jpgg)" in said.err
+    )
+    with pytest.raises(SystemExit):
+        ran("gone", listed, source / "new.index.npz", "--source", source / "x.beton", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["sought"]["ids"] == 1
+    assert found["unknown"] == ["cat/1.jpgg", "dog/nope.jpg"]
+
+
+def test_a_comment_behind_an_id_is_no_part_of_it(source, tmp_path, capsys):
+    listed = tmp_path / "with.txt"
+    listed.write_text(f"{GONE}  # asked in May\ndog/1.jpg \n")
+    out = tmp_path / "y.index.npz"
+    assert ran("combine", source / "all.index.npz", listed, "--how", "without", "--out", out) == 0
+    assert "2 ids read without the spaces or the comment behind it" in capsys.readouterr().err
+    assert ran("gone", listed, out, "--source", source / "x.manifest.npz") == 0
+    assert "nothing is left of 2 deleted images in 1 file" in capsys.readouterr().out
+    assert ran("gone", listed, out) == 2
+    assert "a comment behind an id, or a name? --source tells them apart" in capsys.readouterr().err
+    imported = tmp_path / "i.index.npz"
+    assert ran("import", listed, "--source", source / "x.manifest.npz", "--holds", "remove", "--out", imported) == 0
+    assert "keeps 10 of 12 samples" in capsys.readouterr().err
+    listed.write_text(f"{GONE}  # asked in May\n{GONE}\n")
+    assert ran("import", listed, "--source", source / "x.manifest.npz", "--holds", "remove", "--out", out) == 2
+    assert "1 id is repeated" in capsys.readouterr().err
