@@ -12,6 +12,11 @@ network first: any decoder reads them, and `prune curves --tables`, `prune budge
 `transfer stream` take; whoever decodes its images needs the file. Both learn from three quarters of the source and are
 compared on the rest. --pilot gives a few trainings at known qualities; a line of accuracy over FMSE then says what
 accuracy to expect, with a 95 % interval. The last line recommends a codec and a quality.
+
+A learned codec's own file counts: each image bears its share, the bytes of the file divided by the images of the
+source. The table shows both (171 + 98 = 269); ranks, figure and recommendation go by the sum, and the last line says
+from how many images on another codec would be taken. In --json: bytes, share, whole (their sum), once (the file). Two
+codecs of one kind are named by their files.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from prune.models.model_spec import need_model
-from prune.runs.files import InputError, at_least, need_file, positive
+from prune.runs.files import InputError, at_least, need_file, note, positive
 from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ class Config:
     codecs: tuple[str, ...] = ("jpeg", "webp", "avif")
     """Codecs to compare: names, or files of an earlier --fit or --train."""
     qualities: tuple[int, ...] = (95, 75, 45, 20, 10)
-    """Qualities, each on the codec's own scale."""
+    """Qualities, each on the codec's own scale. A learned codec is measured at all of its own instead."""
     sample: int = 200
     """Images to encode."""
     seed: int = 0
@@ -58,7 +63,7 @@ class Config:
     pilot: Path | None = None
     """CSV of trainings: `accuracy` in percent with `codec` and `quality`, or with `fmse`; a line for each training."""
     bytes: float | None = None
-    """Recommend the smallest feature error within so many bytes an image."""
+    """Recommend the smallest feature error within so many bytes an image, with its share of a codec's own file."""
     within: float = 1.0
     """With --pilot: recommend the fewest bytes that cost at most so many points of accuracy."""
     worth: float = 0.95
@@ -77,42 +82,48 @@ def run(config: Config) -> dict[str, Any]:
     import json
 
     from prune.byte_budget import codec_comparison, codec_report
-    from prune.byte_budget.codec_files import open_codec
+    from prune.byte_budget.codec_files import distinct, open_codec
     from prune.byte_budget.feature_error import open_judge, sampled
     from prune.data.dataset import open_dataset
     from prune.runs.files import atomic
 
-    codecs = [open_codec(name, "--codecs") for name in config.codecs]
+    given = [(name, open_codec(name, "--codecs")) for name in config.codecs]
     pilot = codec_report.read_pilot(config.pilot) if config.pilot else []
     judge, source = open_judge(config.model), open_dataset(config.beton)
     if config.fit is not None:
-        codecs.append(_fitted(config.fit, source, judge))
+        given.append((str(config.fit), _fitted(config.fit, source, judge)))
     if config.train is not None:
-        codecs.append(_trained(config, config.train, source, judge))
+        given.append((str(config.train), _trained(config, config.train, source, judge)))
+    names, codecs = zip(*distinct(given))
+    if config.qualities != Config.qualities:
+        for name, codec in zip(names, codecs):
+            if codec.qualities:
+                note(f"--qualities is not for {name}: it is measured at its own, {' '.join(map(str, codec.qualities))}")
     learned = any(codec.fingerprint != codec.name for codec in codecs)
     _, images = sampled(source, config.sample, config.seed, "judged" if learned else "all")
-    points = codec_comparison.compared(images, codecs, config.qualities, judge)
+    points = codec_comparison.compared(images, codecs, config.qualities, judge, names)
     line = None
     if pilot:
         line = codec_report.pilot_line(pilot, points, config.pilot)
         codec_report.add_expected(points, line)
-    chosen, why = codec_comparison.recommended(
-        points,
-        len(source),
-        size=config.bytes,
-        value=config.worth,
-        within=config.within,
-        best=line["intercept"] if line else None,
-    )
+    for point in points:
+        point["share"] = codec_comparison.shared(point, len(source))
+        point["whole"] = codec_comparison.whole(point, len(source))
+    best = line["intercept"] if line else None
+    wanted: dict[str, Any] = {"size": config.bytes, "value": config.worth, "within": config.within, "best": best}
+    chosen, why = codec_comparison.recommended(points, len(source), **wanted)
+    later = codec_comparison.with_more_images(points, len(source), **wanted)
     result = {
-        **codec_comparison.ranked(points),
+        **codec_comparison.ranked(points, len(source)),
         "pilot": line,
         "images": len(images),
+        "source_images": len(source),
         "recommended": chosen and {**chosen, "why": why},
+        "with_more_images": later and {**later[0], "images": later[1]},
     }
     if config.figure is not None:
         with atomic(config.figure) as partial:
-            partial.write_text(codec_report.figure(points) + "\n", encoding="utf-8")
+            partial.write_text(codec_report.figure(points, len(source)) + "\n", encoding="utf-8")
     if config.html is not None:
         with atomic(config.html) as partial:
             partial.write_text(codec_report.page(result, why, source.name), encoding="utf-8")

@@ -24,7 +24,11 @@ _Made = TypeVar("_Made")
 
 
 def compared(
-    images: Sequence[np.ndarray], codecs: Sequence[ImageCodec], qualities: Sequence[int], judge: Judge
+    images: Sequence[np.ndarray],
+    codecs: Sequence[ImageCodec],
+    qualities: Sequence[int],
+    judge: Judge,
+    names: Sequence[str] | None = None,
 ) -> list[Point]:
     """Encode and decode images with every codec at every quality.
 
@@ -35,6 +39,8 @@ def compared(
     qualities : sequence of int
         For codecs that have no list of their own.
     judge : Judge
+    names : sequence of str, optional
+        What the points call each codec; its own name when absent.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def compared(
     """
     exact, points = judge.features(images), []
     worth = float(dropped(exact, exact.mean(0)).mean())
-    for codec in codecs:
+    for codec, name in zip(codecs, names or [codec.name for codec in codecs]):
         for quality in codec.qualities or qualities:
             datas, encoding = _timed(partial(codec.encode, quality=quality), images)
             copies, decoding = _timed(codec.decode, datas)
@@ -54,7 +60,7 @@ def compared(
             noise = [min(99.0, float(psnr(copy, image))) for copy, image in zip(copies, images)]
             points.append(
                 {
-                    "codec": codec.name,
+                    "codec": name,
                     "quality": int(quality),
                     "bytes": float(np.mean([len(data) for data in datas])),
                     "fmse": error,
@@ -86,24 +92,36 @@ def _timed(
     return found, (low, middle, high)
 
 
-def ranked(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def shared(point: Mapping[str, Any], images: int) -> float:
+    """Bytes of the codec's own file that fall to each of so many images."""
+    return float(point.get("once", 0)) / max(1, images)
+
+
+def whole(point: Mapping[str, Any], images: int) -> float:
+    """Bytes an image, the codec's own file shared among so many images included."""
+    return float(point["bytes"]) + shared(point, images)
+
+
+def ranked(points: Sequence[Mapping[str, Any]], images: int = 1) -> dict[str, Any]:
     """Interpolate each codec's points at five sizes that all reach and sort by FMSE.
 
     Parameters
     ----------
     points : sequence of mapping
-        codec, quality, bytes, fmse, psnr (means).
+        codec, quality, bytes, fmse, psnr (means), once.
+    images : int
+        Images that share a codec's own file; the sizes include its share.
     """
     by_codec: dict[str, list[Mapping[str, Any]]] = {}
-    for point in sorted(points, key=lambda p: p["bytes"]):
+    for point in sorted(points, key=lambda p: whole(p, images)):
         by_codec.setdefault(point["codec"], []).append(point)
-    low = max(rows[0]["bytes"] for rows in by_codec.values())
-    high = min(rows[-1]["bytes"] for rows in by_codec.values())
+    low = max(whole(rows[0], images) for rows in by_codec.values())
+    high = min(whole(rows[-1], images) for rows in by_codec.values())
     at = []
     for size in np.geomspace(low, high, 5) if high > low else ():
         rows: list[dict[str, Any]] = []
         for codec, curve in by_codec.items():
-            x = np.log([p["bytes"] for p in curve])
+            x = np.log([whole(p, images) for p in curve])
             y = {key: float(np.interp(np.log(size), x, [p[key] for p in curve])) for key in ("fmse", "psnr")}
             rows.append({"codec": codec, **y})
         at.append({"bytes": float(size), "codecs": sorted(rows, key=lambda row: row["fmse"])})
@@ -190,14 +208,49 @@ def recommended(
         Expected accuracy at no error, in percent.
     """
 
-    def whole(point: Mapping[str, Any]) -> float:
-        return float(point["bytes"] + point["once"] / max(1, images))
-
+    near = _near(points, value=value, within=within, best=best)
     if size is not None:
-        fits = [point for point in points if whole(point) <= size]
+        fits = [point for point in points if whole(point, images) <= size]
         return min(fits, key=lambda p: p["fmse"], default=None), f"smallest feature error within {size:,g} bytes"
+    reason = f"within {within:g} points of no compression" if best is not None else f"that keep {value:.0%} of an "
+    reason += "" if best is not None else "image's worth"
+    return min(near, key=lambda p: whole(p, images), default=None), f"fewest bytes {reason}"
+
+
+def _near(
+    points: Sequence[Mapping[str, Any]], *, value: float, within: float, best: float | None
+) -> list[Mapping[str, Any]]:
+    """The points that cost little: in expected accuracy where there is a pilot, otherwise in worth."""
     if best is not None:
-        near = [p for p in points if p.get("accuracy") is not None and p["accuracy"] >= best - within]
-        return min(near, key=whole, default=None), f"fewest bytes within {within:g} points of no compression"
-    near = [point for point in points if point["value"] >= value]
-    return min(near, key=whole, default=None), f"fewest bytes that keep {value:.0%} of an image's worth"
+        return [p for p in points if p.get("accuracy") is not None and p["accuracy"] >= best - within]
+    return [point for point in points if point["value"] >= value]
+
+
+def with_more_images(
+    points: Sequence[Mapping[str, Any]],
+    images: int,
+    *,
+    size: float | None,
+    value: float,
+    within: float,
+    best: float | None,
+) -> tuple[Mapping[str, Any], int] | None:
+    """The point that `recommended` takes where the codecs' own files no longer count, and from how many images on.
+
+    None where that is the one that it takes for `images`. Parameters as those of `recommended`.
+    """
+    taken, _ = recommended(points, images, size=size, value=value, within=within, best=best)
+    if size is not None:
+        fits = [p for p in points if p["bytes"] < size or (p["bytes"] == size and not p["once"])]
+        other = min(fits, key=lambda p: p["fmse"], default=None)
+    else:
+        near = _near(points, value=value, within=within, best=best)
+        other = min(near, key=lambda p: (p["bytes"], p["once"]), default=None)
+    if other is None or other is taken or not other["once"]:
+        return None
+    if size is not None:
+        return other, int(np.ceil(other["once"] / (size - other["bytes"])))
+    # Fewer bytes than each of the others from here on: once / n + bytes falls below theirs.
+    rivals = [p for p in near if p["bytes"] > other["bytes"]]
+    least = max((other["once"] - p["once"]) / (p["bytes"] - other["bytes"]) for p in rivals)
+    return other, int(np.floor(least)) + 1

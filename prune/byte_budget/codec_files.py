@@ -112,6 +112,21 @@ def open_codec(text: str, flag: str = "--codec") -> ImageCodec:
     )
 
 
+def distinct(codecs: Sequence[tuple[str, ImageCodec]]) -> list[tuple[str, ImageCodec]]:
+    """Codecs by names that differ: those of one kind are named by their files; one that comes twice counts once.
+
+    Parameters
+    ----------
+    codecs : sequence of (str, ImageCodec)
+        What the user called each one, a name or a file, and the codec.
+    """
+    once: dict[str, tuple[str, ImageCodec]] = {}
+    for given, codec in codecs:
+        once.setdefault(codec.fingerprint, (given, codec))
+    kinds = [codec.name for _, codec in once.values()]
+    return [(f"{c.name} {given}" if kinds.count(c.name) > 1 else c.name, c) for given, c in once.values()]
+
+
 def need_qualities(codec: ImageCodec, qualities: Sequence[int], flag: str) -> None:
     """Raise `InputError` when a codec lacks one of these qualities."""
     if codec.qualities and (wrong := [one for one in qualities if one not in codec.qualities]):

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from prune.byte_budget.codec_comparison import Point, expected, fitted_line
+from prune.byte_budget.codec_comparison import Point, expected, fitted_line, shared, whole
 from prune.pages.frame import escaped, framed
 from prune.pages.line_chart import Curve, line_chart
 from prune.runs.csv_table import read_table
-from prune.runs.files import InputError
+from prune.runs.files import InputError, counted
 
 _HEADS = ("codec", "quality", "bytes", "FMSE", "worth %", "PSNR, dB", "encode, ms", "decode, ms")
 
@@ -50,8 +50,12 @@ def read_pilot(path: Path) -> list[dict[str, Any]]:
 def pilot_line(pilot: Sequence[Mapping[str, Any]], points: Sequence[Point], path: Path | None) -> dict[str, float]:
     """The line of accuracy over FMSE; trainings named by codec and quality have the FMSE measured here."""
     known = {(p["codec"], p["quality"]): p["fmse"] for p in points}
-    errors = []
+    errors, names = [], dict.fromkeys(p["codec"] for p in points)
     for one in pilot:
+        if "fmse" not in one and one["codec"] not in names:
+            raise InputError(
+                f"--pilot {path}: codec {one['codec']} is not compared here, {', '.join(names)} are; see --codecs"
+            )
         key = (one.get("codec"), one.get("quality"))
         if "fmse" not in one and key not in known:
             raise InputError(
@@ -71,15 +75,15 @@ def add_expected(points: Sequence[Point], line: Mapping[str, float]) -> None:
         point["accuracy"], point["accuracy_within"] = found or (None, None)
 
 
-def heads_and_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
-    """The table as texts."""
+def heads_and_rows(points: Sequence[Point], images: int) -> tuple[list[str], list[list[str]]]:
+    """The table as texts, for a source of so many images, which share a codec's own file."""
     pilot = any("accuracy" in point for point in points)
     once = any(point["once"] for point in points)
     heads = [*_HEADS, *(["accuracy %"] if pilot else []), *(["bytes, once"] if once else []), "terms"]
     rows = []
     for p in points:
         row = [
-            p["codec"], str(p["quality"]), f"{p['bytes']:,.0f}", f"{p['fmse']:.4g}", f"{100 * p['value']:.1f}",
+            p["codec"], str(p["quality"]), _bytes(p, images), f"{p['fmse']:.4g}", f"{100 * p['value']:.1f}",
             f"{p['psnr']:.1f}", _time(p, "encode_ms"), _time(p, "decode_ms"),
         ]  # fmt: skip
         if pilot:
@@ -91,6 +95,12 @@ def heads_and_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]
     return heads, rows
 
 
+def _bytes(point: Mapping[str, Any], images: int) -> str:
+    """Bytes an image: `242`; of a codec with a file of its own `171 + 98 = 269`, the second its share of the file."""
+    own = f"{point['bytes']:,.0f}"
+    return f"{own} + {shared(point, images):,.0f} = {whole(point, images):,.0f}" if point["once"] else own
+
+
 def _time(point: Mapping[str, Any], key: str) -> str:
     """A median, and the quartiles in brackets: `0.83 (0.79-0.91)`."""
     low, high = point[f"{key}_middle"]
@@ -98,17 +108,43 @@ def _time(point: Mapping[str, Any], key: str) -> str:
 
 
 def recommended_line(result: Mapping[str, Any], why: str) -> str:
-    """The last line."""
-    chosen = result["recommended"]
+    """The last line; `result` has `recommended`, `source_images` and `with_more_images` as `prune codecs --json`."""
+    chosen, images, later = result["recommended"], result["source_images"], result["with_more_images"]
+    more_images = ""
+    if later is not None:
+        more_images = (
+            f"; {later['codec']} at quality {later['quality']} takes {_share(later, images)}, and is the better choice "
+            f"from {later['images']:,} images on"
+        )
     if chosen is None:
-        return f"recommended: none of these ({why}); try other --qualities"
+        return f"recommended: none of these ({why}); try other --qualities{more_images}"
     more = ""
     if chosen.get("accuracy") is not None:
         more = f", expected accuracy {chosen['accuracy']:.1f} ± {chosen['accuracy_within']:.1f} %"
-    once = f" and {chosen['once']:,} once" if chosen["once"] else ""
+    size = _bytes(chosen, images)
+    if chosen["once"]:
+        size = f"{_share(chosen, images)}, together {whole(chosen, images):,.0f}"
     return (
-        f"recommended: {chosen['codec']} at quality {chosen['quality']}, {chosen['bytes']:,.0f} bytes an image{once}, "
-        f"{chosen['value']:.1%} of an image's worth{more} ({why})"
+        f"recommended: {chosen['codec']} at quality {chosen['quality']}, {size} bytes an image, "
+        f"{chosen['value']:.1%} of an image's worth{more} ({why}){more_images}"
+    )
+
+
+def _share(point: Mapping[str, Any], images: int) -> str:
+    """`171 + 98 of the codec's file (23,520 bytes) over 240 images`."""
+    return (
+        f"{point['bytes']:,.0f} + {shared(point, images):,.0f} of the codec's file ({point['once']:,} bytes) over "
+        f"{counted(images, 'image')}"
+    )
+
+
+def own_files(result: Mapping[str, Any]) -> str:
+    """What the second number in the column of bytes is; '' where no codec has a file of its own."""
+    if not any(point["once"] for point in result["points"]):
+        return ""
+    return (
+        "bytes: an image, + its share of the codec's own file, which whoever decodes needs, over the "
+        f"{counted(result['source_images'], 'image')} of this source"
     )
 
 
@@ -118,11 +154,13 @@ def show(result: Mapping[str, Any], why: str) -> None:
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    heads, rows = heads_and_rows(result["points"])
+    heads, rows = heads_and_rows(result["points"], result["source_images"])
     every = Table(*heads[:-1])
     for row in rows:
         every.add_row(*row[:-1])
     console.print(every)
+    if said := own_files(result):
+        console.print(said)
     terms = {point["codec"]: point["terms"] for point in result["points"]}
     console.print("terms: " + "; ".join(f"{name}: {text}" for name, text in terms.items()))
     ranks = Table("bytes", "rank", "codec", "FMSE", "PSNR, dB")
@@ -142,28 +180,34 @@ def show(result: Mapping[str, Any], why: str) -> None:
     console.print(recommended_line(result, why))
 
 
-def figure(points: Sequence[Point]) -> str:
-    """Feature error against bytes, a curve for each codec, as SVG."""
+def figure(points: Sequence[Point], images: int) -> str:
+    """Feature error against bytes, the share of a codec's own file included, a curve for each codec, as SVG."""
     least = min((p["fmse"] for p in points if p["fmse"] > 0), default=1e-9)  # a logarithm needs values above 0
     curves = []
     for codec in dict.fromkeys(p["codec"] for p in points):
         mine = sorted((p for p in points if p["codec"] == codec), key=lambda p: p["bytes"])
-        curves.append(Curve(codec, [p["bytes"] for p in mine], [max(p["fmse"], least) for p in mine]))
+        curves.append(Curve(codec, [whole(p, images) for p in mine], [max(p["fmse"], least) for p in mine]))
+    included = ", its share of a codec's own file included" if any(p["once"] for p in points) else ""
     return line_chart(
-        curves, title="Feature error of image codecs", across="bytes an image", upwards="FMSE (less is better)"
+        curves,
+        title="Feature error of image codecs",
+        across=f"bytes an image{included}",
+        upwards="FMSE (less is better)",
     )
 
 
 def page(result: Mapping[str, Any], why: str, source: str) -> str:
     """One page: the recommended line, the figure, the table."""
-    heads, rows = heads_and_rows(result["points"])
+    heads, rows = heads_and_rows(result["points"], result["source_images"])
+    drawn = figure(result["points"], result["source_images"])
+    own = f"<p>{escaped(said[:1].upper() + said[1:])}.</p>" if (said := own_files(result)) else ""
     table = "<table><tr>" + "".join(f"<th>{escaped(head)}</th>" for head in heads) + "</tr>"
     table += "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     line = recommended_line(result, why)
     body = (
-        f"<header><h1>Codecs for {escaped(source)}: {escaped(line)}</h1></header><main>{figure(result['points'])}"
-        f"{table}</table><p>FMSE: mean squared error of the network's features, over {result['images']} images. Worth: "
-        "1 - FMSE / FMSE of dropping the image. Times: one image after the other, this machine, one "
+        f"<header><h1>Codecs for {escaped(source)}: {escaped(line)}</h1></header><main>{drawn}"
+        f"{table}</table>{own}<p>FMSE: mean squared error of the network's features, over {result['images']} images. "
+        "Worth: 1 - FMSE / FMSE of dropping the image. Times: one image after the other, this machine, one "
         "process; the median, and in brackets what half of the images lie between. Terms: "
         "licence and patents in a few words, no legal advice.</p></main>"
     )

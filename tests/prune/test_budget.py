@@ -359,6 +359,8 @@ def test_codecs_are_ranked_at_equal_bytes(made, capsys):
     assert main([*command, "--qualities", "90", "20"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {point["codec"] for point in told["points"]} == set(image_codecs.CODECS)
+    assert all((point["share"], point["whole"]) == (0, point["bytes"]) for point in told["points"])
+    assert (told["source_images"], told["with_more_images"]) == (N, None)
     for size in told["at"]:
         errors = [row["fmse"] for row in size["codecs"]]
         assert errors == sorted(errors)
