@@ -16,7 +16,8 @@ With --history one command watches a deployment, each time with the images that 
 often it looks (docs/methods.md) compares the models on the stage's share of the traffic, and the chance that a model
 without loss is ever alarmed is at most --error. A stage is passed after --each images without an alarm. On an alarm
 --rollback puts an earlier step in place. The same command resumes after a kill, and images are counted once. Exit code:
-0 every stage passed, 80 nothing is wrong so far, 1 alarm, 81 rolled back (docs/exit-codes.md).
+0 every stage passed (without --stages: --each images without an alarm), 80 nothing is wrong so far, 1 alarm, 81 rolled
+back (docs/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Config:
     stages: str | None = None
     """Percents of the traffic that the compressed model gets, as in 1,10,50,100; all of it when absent."""
     each: int = 200
-    """Images compared in a stage before the next one begins."""
+    """Images compared in a stage before the next one begins; without --stages, in all before --history ends with 0."""
     error: float = 0.05
     """Chance that a compressed model which is nowhere worse than allowed is ever alarmed, in any class at any look."""
     rollback: bool = False
@@ -114,15 +115,15 @@ def _deploy(config: Config) -> dict[str, Any]:
     with file_lock(config.history):
         head, looks = watch_history.read(config.history)
         ended = looks[-1]["decision"] if looks else ""
-        compared, known = 0, 0
+        compared, known, unreadable = 0, 0, 0
         if ended == deployment_stages.ALARM and config.rollback:
             _add_rollback(config, head, looks)
         elif ended not in (deployment_stages.ALARM, deployment_stages.ROLLBACK):
-            head, looks, compared, known = _look(config, head, looks)
+            head, looks, compared, known, unreadable = _look(config, head, looks)
         if looks and looks[-1]["decision"] == deployment_stages.ROLLBACK:
             _carry_out(config, looks[-1])
         assert head is not None
-        found = report(head, looks, compared, known)
+        found = report(head, looks, compared, known, config.each) | {"unreadable": unreadable}
         if config.html is not None:
             _write_page(config, head, looks, found)
     print(json.dumps(found, indent=1, allow_nan=False) if config.json else watch_report.deployment_text(found))
@@ -137,8 +138,8 @@ def _deploy(config: Config) -> dict[str, Any]:
 
 def _look(
     config: Config, head: dict[str, Any] | None, looks: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[dict[str, Any]], int, int]:
-    """Compare the new images of the stage's share and add their look; also the images compared now and before."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], int, int, int]:
+    """Compare the new images of the stage's share and add their look; also images compared now, before, unreadable."""
     from transfer.compression.acceptance import predicted_classes
     from transfer.watching import deployment, side_by_side, watch_history, watch_report
     from transfer.watching.deployment_stages import ALARM, ALL, ROLLBACK, current_stage, is_in_share, stages_of
@@ -174,7 +175,10 @@ def _look(
         head = deployment.begin(made, original.classes, labelled, pair, named, config.least)
     if not len(new.paths):
         note(f"{config.images}: no new image in the share of {share:g} %")
-        return head, looks, 0, len(known)
+        if config.out is not None:
+            watch_report.write_lines(config.out, [])
+            note(f"{config.out}: its header alone, as nothing new was compared")
+        return head, looks, 0, len(known), len(new.unreadable)
     logits, mine = original.predict(new.images)[1], compressed.predict(new.images)[1]
     first, second = predicted_classes(logits), predicted_classes(mine)
     counts = deployment.counted(head["measure"], original.classes, first, second, new.labels)
@@ -190,7 +194,7 @@ def _look(
     if config.out is not None:
         watch_report.write_lines(config.out, side_by_side.prediction_lines(new, original.classes, logits, mine))
     watch_history.write(config.history, head, looks)
-    return head, looks, counts[ALL][0], len(known)
+    return head, looks, counts[ALL][0], len(known), len(new.unreadable)
 
 
 def _add_rollback(config: Config, head: dict[str, Any] | None, looks: list[dict[str, Any]]) -> None:

@@ -65,6 +65,8 @@ def _state(head: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) -> str:
     where = f"stage {last['stage'] + 1} of {len(shares)}, {shares[last['stage']]:g} % of the traffic"
     if last["decision"] == "rollback":
         return f"rolled back to step {last['rollback']['to']} in {where}"
+    if last["decision"] == "passed" and not head["each"]:  # without --stages there is none to pass
+        return "no alarm so far"
     return f"{last['decision']} in {where}"
 
 

@@ -21,7 +21,17 @@ from transfer.compression.acceptance import predicted_classes
 from transfer.compression.preservation_versions import checksum_of
 from transfer.compression.rolling_back import roll_back
 from transfer.watching import comparison, watch_history
-from transfer.watching.deployment_stages import ALARM, ALL, ROLLBACK, Rule, current_stage, decided, group_rows
+from transfer.watching.deployment_stages import (
+    ALARM,
+    ALL,
+    PASSED,
+    ROLLBACK,
+    STAY,
+    Rule,
+    current_stage,
+    decided,
+    group_rows,
+)
 from transfer.watching.incoming_images import IncomingImages
 from transfer.watching.sequential_test import log_threshold
 from transfer.watching.side_by_side import Reference, open_predictor
@@ -189,17 +199,29 @@ def rolled_back(last: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {"number": number, "time": now, "counts": {}, "seen": [], **kept, "decision": ROLLBACK}
 
 
-def report(head: Mapping[str, Any], looks: Sequence[Mapping[str, Any]], compared: int, known: int) -> dict[str, Any]:
-    """What `transfer watch --history` prints."""
+def report(
+    head: Mapping[str, Any], looks: Sequence[Mapping[str, Any]], compared: int, known: int, wanted: int
+) -> dict[str, Any]:
+    """What `transfer watch --history` prints.
+
+    A deployment without stages, whose looks are all "passed", stays until `wanted` images are compared.
+    """
     rule = watch_history.rule_of(head)
     last = looks[-1] if looks else None
     ended = last is not None and last["decision"] in (ALARM, ROLLBACK)
+    images = sum(one["counts"].get(ALL, (0, 0))[0] for one in looks)
+    decision = last["decision"] if last else STAY
+    if decision == PASSED and not rule.each and images < wanted:
+        decision = STAY
     return {
         "look": len(looks),
+        "images": images,
+        "wanted": rule.each or wanted,
+        "staged": bool(rule.each),
         "compared": compared,
         "compared_before": known,
         "measure": head["measure"],
-        "decision": last["decision"] if last else "stay",
+        "decision": decision,
         "stage": (last["stage"] if last else 0) + 1,
         "stages": list(rule.shares),
         "next_share": 0.0 if ended else rule.shares[current_stage(looks)],

@@ -10,6 +10,8 @@ from typing import Any
 
 from prune.runs.files import atomic, counted, csv_cell, printable
 
+COLUMNS = ("path", "label", "original", "original_confidence", "compressed", "compressed_confidence", "agree")
+"""Of the CSV."""
 _SHOWN = 20
 
 
@@ -45,7 +47,7 @@ def report_text(found: Mapping[str, Any]) -> str:
         alike += f", {found['reference_similarity']:.3f} on the reference"
     lines.append(alike)
     if not found["alarms"]:
-        lines.append("no alarm")
+        lines.append("no alarm" + _unread(len(found["unreadable"])))
     elif found["rollback"]:
         back = found["rollback"]
         lines.append(f"step {back['from']} alarms; step {back['to']} does not: {back['command']}")
@@ -56,6 +58,14 @@ def report_text(found: Mapping[str, Any]) -> str:
     else:
         lines.append(f"alarm in {counted(len(found['alarms']), 'class')}: do not use the compressed model for them")
     return "\n".join(map(printable, lines))
+
+
+def _unread(count: int) -> str:
+    return (
+        f"; {counted(count, 'listed image')} could not be read and {'is' if count == 1 else 'are'} not judged"
+        if count
+        else ""
+    )
 
 
 _DECISIONS = {
@@ -84,8 +94,15 @@ def deployment_text(found: Mapping[str, Any]) -> str:
         lines.append(f"{row['class']:<{width}} {numbers} {evidence}{alarm if row['alarm'] else ''}")
     if len(rows) > _SHOWN:
         lines.append(f"and {len(rows) - _SHOWN} more classes")
+    unread = _unread(found.get("unreadable", 0))
+    if not found["staged"] and found["decision"] in ("stay", "passed"):
+        few = f"; --each asks for {found['wanted']}" if found["decision"] == "stay" else ""
+        return "\n".join(
+            map(printable, [*lines, "", f"no alarm after {counted(found['images'], 'image')}{few}{unread}"])
+        )
     stage = f"stage {found['stage']} of {len(found['stages'])}: " if len(found["stages"]) > 1 else ""
     lines += ["", f"{stage}{_DECISIONS[found['decision']]}; share of the compressed model: {found['next_share']:g} %"]
+    lines[-1] += unread
     if found["rollback"]:
         back = found["rollback"]
         done = "step {to} is in its place" if found["decision"] == "rollback" else "the way back: {command}"
@@ -102,8 +119,8 @@ def set_text(named: Mapping[str, Any]) -> str:
 
 
 def write_lines(place: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV with one line for each image."""
+    """Write a CSV with one line for each image; its header alone where there is none."""
     with atomic(place) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(lines[0]) if lines else COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)

@@ -161,10 +161,11 @@ def test_the_reference_holds_later_images_and_is_named_by_its_version(world, sou
     assert main(["watch", "--run", str(sound_run), "--images", str(batches[1]), *given]) == 0
     assert json.loads(capsys.readouterr().out)["reference_set"] == members.record
     page = tmp_path / "life.html"
-    assert look(sound_run, batches[1], tmp_path / "h.jsonl", *given, "--html", str(page)) == 0
+    flags = ("--each", "36", "--html", str(page))
+    assert look(sound_run, batches[1], tmp_path / "h.jsonl", *given, *flags) == 0
     assert json.loads(capsys.readouterr().out)["preserve"] == members.record
     text = page.read_text()
-    for part in (members.checksum, "Compression", "Preservation set", "Deployment", "passed in stage 1 of 1", "<svg"):
+    for part in (members.checksum, "Compression", "Preservation set", "Deployment", "no alarm so far", "<svg"):
         assert part in text
     assert "<script" not in text
     # Another version is another reference.
@@ -176,17 +177,37 @@ def test_the_reference_holds_later_images_and_is_named_by_its_version(world, sou
 def test_images_that_wait_for_a_label_count_once_they_have_it(world, sound_run, tmp_path, capsys):
     rows = world.draw(tmp_path / "new", 6, 300)
     history, place = tmp_path / "h.jsonl", tmp_path / "new" / "x.csv"
-    assert look(sound_run, world.listed(place, rows[:9]), history) == ExitCode.DONE
+    flags = ("--each", "9")
+    assert look(sound_run, world.listed(place, rows[:9]), history, *flags) == ExitCode.DONE
     world.listed(place, [*rows[:12], *((path, "") for path, _ in rows[12:])])
-    assert look(sound_run, place, history) == ExitCode.DONE
-    assert look(sound_run, world.listed(place, [*rows, rows[-1]]), history) == ExitCode.DONE
+    assert look(sound_run, place, history, *flags) == ExitCode.DONE
+    assert look(sound_run, world.listed(place, [*rows, rows[-1]]), history, *flags) == ExitCode.DONE
     assert [n for _, _, n in decisions(history)] == [9, 3, 6]
     assert "6 new images compared, 12 compared before" in capsys.readouterr().out
 
 
+def test_without_stages_none_is_passed_and_too_few_images_leave_it_open(world, sound_run, tmp_path, capsys):
+    rows = world.draw(tmp_path / "new", 2, 400)
+    (tmp_path / "new" / "broken.png").write_text("no image")
+    history, place, out = tmp_path / "h.jsonl", tmp_path / "new" / "x.csv", tmp_path / "seen.csv"
+    listed = world.listed(place, [*rows, ("broken.png", "")])
+    assert look(sound_run, listed, history, "--each", "7") == ExitCode.MORE_NEEDED
+    said = capsys.readouterr().out
+    assert "no alarm after 6 images; --each asks for 7; 1 listed image could not be read and is not judged" in said
+    assert "stage" not in said
+    assert look(sound_run, listed, history, "--each", "6", "--out", str(out)) == ExitCode.DONE  # nothing new
+    said = capsys.readouterr()
+    assert "no alarm after 6 images" in said.out
+    assert "its header alone, as nothing new was compared" in said.err
+    assert out.read_text() == "path,label,original,original_confidence,compressed,compressed_confidence,agree\n"
+    assert main(["watch", "--run", str(sound_run), "--images", str(listed)]) == 0
+    assert "no alarm; 1 listed image could not be read and is not judged" in capsys.readouterr().out
+
+
 def test_losses_on_the_reference_are_allowed_in_a_deployment_too(world, run, batches, tmp_path):
     # Red is lost on the reference already: nothing new has broken.
-    assert look(run, batches[0], tmp_path / "h.jsonl", "--reference", str(world.known)) == ExitCode.DONE
+    given = ("--reference", str(world.known), "--each", "36")
+    assert look(run, batches[0], tmp_path / "h.jsonl", *given) == ExitCode.DONE
 
 
 def test_the_csv_of_a_look_holds_the_images_of_its_share_alone(sound_run, batches, tmp_path):
