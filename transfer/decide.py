@@ -90,7 +90,7 @@ def _decision(config: Config) -> dict[str, Any]:
         raise InputError(f"{place}: no such file or directory; a study, a run or an index is expected")
     if place.is_file():
         kind, found = "plan", _of_index(config)
-    elif (place / "results.json").is_file():
+    elif (place / "results.json").is_file() or (place / "plan.jsonl").is_file():
         kind, found = "study", _of_study(config)
     else:
         kind, found = "run", _of_run(config)
@@ -211,6 +211,12 @@ def _decoding(config: Config, found: dict[str, Any]) -> list[str]:
 
     options, index, source = found["options"], found["index"], found["source"]
     notes = ["Storage is what the images take; in a study the surrogate and the selection are part of the training."]
+    if any(one["seconds"] is not None for one in options):
+        words = (
+            "Times of training, and prices and energy made of them, are wall-clock seconds of the machine that trained"
+        )
+        counted = any(one.get("flops") for one in options)
+        notes.append(f"{words}, its other load included{'; FLOPs do not depend on it' if counted else ''}.")
     if source is None or index is None:
         if index is not None:
             found["unknown"].append({"what": "decoding time", "command": "give --source BETON"})

@@ -17,6 +17,7 @@ from prune.index.manifest import Manifest
 from prune.index.pruned_index import PrunedIndex
 from prune.runs.files import InputError
 from transfer.__main__ import main
+from transfer.pages.decision_page import cells_of
 from transfer.pages.storage_options import chosen_of, option, plan_worth
 
 ACCURACY = {
@@ -210,3 +211,27 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_one_seed_is_called_too_few_and_not_a_reason_for_all_data(study, capsys):
+    found = told(capsys, study({**ACCURACY, ("winnow", 0.2): 0.598}, seeds=(0,)))
+    assert found["why"].startswith("Undecided: one seed is too few for a verdict (4 tried, 0.5 points allowed).")
+    assert found["chosen"] == "all data"
+    assert any(one["command"].startswith("prune curves ") for one in found["unknown"])
+    # 1e12 FLOPs are one pretraining on full data; a part of 0.2 costs a fifth of them, and its surrogate.
+    assert named(found, "all data")["flops"] == pytest.approx(1e12)
+    assert named(found, "random at keep 0.2")["flops"] == pytest.approx(0.2e12)
+    assert any("are wall-clock seconds of the machine that trained" in text for text in found["notes"])
+
+
+def test_a_planned_study_has_no_results_yet(tmp_path, capsys):
+    (tmp_path / "plan.jsonl").write_text("{}\n")
+    assert main(["decide", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "the study is planned and has no results yet; `transfer study --out" in error
+    assert error.count("\n") == 1
+
+
+def test_a_loss_that_rounds_to_nothing_has_no_sign_of_a_loss():
+    assert cells_of(option("a", "m", less={"points": -0.04}))[-1] == "+0.0 points"
+    assert cells_of(option("a", "m", less={"worth": 0.00001}))[-1] == "+0.00 % of its worth"

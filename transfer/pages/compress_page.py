@@ -160,7 +160,7 @@ def _outcome(lines: Sequence[Entry]) -> str:
     times = ""
     if first["latency_ms"] and final["latency_ms"]:
         times = f", {first['latency_ms'] / final['latency_ms']:.1f}x as fast"
-    quality = f"{points:+.1f} points on the preservation set"
+    quality = f"{points:+z.1f} points on the preservation set"
     if "perplexity" in final:
         quality = f"perplexity {first['perplexity']} to {final['perplexity']} on held-out text"
     text = f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {quality}; {_counts(lines)}"

@@ -8,8 +8,9 @@ from typing import Any
 from transfer.pages.curves_page import Chart, Curve, Section, curves_html
 from transfer.verdicts.cost_account import duration_text
 
-HEADER = ("option", "images", "stored MB", "storage a month", "accuracy %", "verdict", "training", "price of training",
-          "energy kWh", "decoding ms an image", "decoding, share of training", "worth %", "a tenth less")  # fmt: skip
+HEADER = ("option", "images", "stored MB", "storage a month", "accuracy %", "verdict", "training", "training FLOPs",
+          "price of training", "energy kWh", "decoding ms an image", "decoding, share of training", "worth %",
+          "a tenth less")  # fmt: skip
 UNKNOWN = "unknown"
 
 
@@ -23,9 +24,9 @@ def cells_of(option: Mapping[str, Any]) -> list[str]:
     less = option["less"] or {}
     lost = UNKNOWN
     if "points" in less:
-        lost = f"{less['points']:+.1f} points"
+        lost = f"{less['points']:+z.1f} points"
     elif "worth" in less:
-        lost = f"{-100 * less['worth']:+.2f} % of its worth"
+        lost = f"{-100 * less['worth']:+z.2f} % of its worth"
     seconds = option["seconds"]
     return [
         option["name"],
@@ -35,6 +36,7 @@ def cells_of(option: Mapping[str, Any]) -> list[str]:
         accuracy_text(option["accuracy"]),
         option["verdict"] or "-",
         UNKNOWN if seconds is None else duration_text(seconds),
+        shown("flops", ".2g"),
         shown("price", ",.2f"),
         shown("kwh", ",.3g"),
         shown("decode_ms", ".2f"),

@@ -104,8 +104,8 @@ def difference_text(one: Mapping[str, Any] | None) -> str:
     """`+4.1 [+3.0, +5.2]` in points; empty where there is nothing to compare with."""
     if one is None:
         return ""
-    interval = "" if one["low"] is None else f" [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
-    return f"{100 * one['value']:+.1f}{interval}"
+    interval = "" if one["low"] is None else f" [{100 * one['low']:+z.1f}, {100 * one['high']:+z.1f}]"
+    return f"{100 * one['value']:+z.1f}{interval}"
 
 
 def _spread(head: Mapping[str, Any]) -> str:

@@ -211,5 +211,5 @@ def _hover(row: Mapping[str, Any]) -> str:
     head = f"<b>{html.escape(row['method'])}</b> at keep {row['keep']:g}"
     text = f"{head}<br>{row['mean']:.2f} % (95 %: {row['low']:.2f} to {row['high']:.2f}), {len(row['seeds'])} seeds"
     if row["full"]:
-        text += f"<br>{row['full']['value']:+.2f} points against full: {row['verdict']}"
+        text += f"<br>{row['full']['value']:+z.2f} points against full: {row['verdict']}"
     return text

@@ -146,7 +146,7 @@ def _tiles(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
         worth = f"; one image is worth {sign}{gain['value']:.1f} of random's" if gain else ""
         result = {"yes": "beats it", "no": "is beaten by it", "not shown": "is not shown to differ"}
         text = f"{condition_text(row)} {result[tables.beats_text(row, 'random')]}{worth}"
-        value = f"{row['random']['value']:+.1f} points"
+        value = f"{row['random']['value']:+z.1f} points"
         tiles.append({"head": "Against random, same keep", "value": value, "text": text})
     sizes = {r["target"]: r["n"] for r in analysis["rows"] if r["target"] and r["n"]}
     seeds, images = len(analysis["seeds"]), sum(sizes.values())
@@ -169,7 +169,7 @@ def _speed_up_tile(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
         tile |= {"value": speed_up_text(best["1"]), "text": text}
     curve: list[dict[str, Any]] = next((one["1"] for one in analysis["speed_up_curves"]), [])
     over = {"head": "Speed-up over accuracy, one use", "text": "accuracy against all data, the most accurate first"}
-    steps = [f"{bounded_text(one)} at {one['gap']:+.1f} points" for one in curve]
+    steps = [f"{bounded_text(one)} at {one['gap']:+z.1f} points" for one in curve]
     return [tile, *([{**over, "value": ", ".join(steps), "small": "yes"}] if steps else [])]
 
 

@@ -90,9 +90,15 @@ def study_options(
                 seconds=training and training["seconds"] + once.get("seconds", 0.0),
                 training_ms=training and training["samples"] and 1e3 * training["seconds"] / training["samples"],
                 samples=training and training["samples"],
+                flops=(training and training["flops"] + once.get("flops", 0.0)) or None,
+                seeds=len(row["seeds"]),
                 less=_less_by_keep(rows, row),
             )
         )
+    curves = (
+        "prune curves SOURCE.beton --model SURROGATE --out curves.npz, then transfer decide INDEX --curves curves.npz"
+    )
+    unknown.append(Unknown("worth of what a part keeps", curves))
     if gone := [one["name"] for one in found if one["bytes"] is None]:
         unknown.append(Unknown(f"bytes of {', '.join(gone)}", "the study's own command, which makes its indices again"))
     if lost := sorted({row["keep"] for row in rows if _less_by_keep(rows, row) is None and row["method"] != "full"}):
@@ -238,6 +244,11 @@ def chosen_of(kind: str, options: Sequence[Option], margin: float | None) -> tup
     if not holding:
         tried = sum(one["group"] != "all data" for one in options)
         why = f"No part is shown to hold within {margin:g} points of all data ({tried} tried): keep all data."
+        if any(one["verdict"] == "undecided" and one.get("seeds", 2) < 2 for one in options):
+            why = (
+                f"Undecided: one seed is too few for a verdict ({tried} tried, {margin:g} points allowed). Keep all "
+                "data until more seeds decide: the study's own command with more --seeds."
+            )
         return (whole["name"] if whole else None), why
     best = min(holding, key=lambda one: (one[by], one["seconds"] or 0.0))
     fewest = "the fewest bytes" if by == "bytes" else "the smallest keep"

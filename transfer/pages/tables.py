@@ -50,7 +50,7 @@ def interval_text(one: Mapping[str, Any] | None, digits: int = 2) -> str:
     """`-0.31 [-0.92, +0.20]`; with a single seed an asterisk marks an interval over test images only."""
     if one is None:
         return ""
-    value, low, high = (f"{one[key]:+.{digits}f}" for key in ("value", "low", "high"))
+    value, low, high = (f"{one[key]:+z.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" + ("*" if one["seeds"] < 2 else "")
 
 

@@ -63,7 +63,7 @@ def condition_text(row: Mapping[str, Any]) -> str:
 def difference_from(row: Mapping[str, Any], control: str = "full") -> str:
     """`-0.3 points (95 %: -0.9 to +0.2)`."""
     one = row[control]
-    return f"{one['value']:+.1f} points (95 %: {one['low']:+.1f} to {one['high']:+.1f})"
+    return f"{one['value']:+z.1f} points (95 %: {one['low']:+z.1f} to {one['high']:+z.1f})"
 
 
 def verdict_line(analysis: Mapping[str, Any]) -> str:
@@ -156,7 +156,7 @@ def _against_all_data(row: Mapping[str, Any]) -> str:
         return f"; it beats {points}"
     if row["worse_than_full_equal"]:
         return f"; it falls below {points}"
-    return f"; not shown to beat all data at equal compute ({one['value']:+.1f} points)"
+    return f"; not shown to beat all data at equal compute ({one['value']:+z.1f} points)"
 
 
 def _against_random(row: Mapping[str, Any]) -> str:
@@ -167,4 +167,4 @@ def _against_random(row: Mapping[str, Any]) -> str:
         return f"; it beats random at the same keep {points}"
     if row["worse_than_random"]:
         return f"; random at the same keep beats it {points}"
-    return f"; not shown to beat random at the same keep ({row['random']['value']:+.1f} points)"
+    return f"; not shown to beat random at the same keep ({row['random']['value']:+z.1f} points)"

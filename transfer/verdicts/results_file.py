@@ -34,6 +34,11 @@ def load_results(study: Path) -> dict[str, Any]:
     """
     place = Path(study) / "results.json"
     if not place.is_file():
+        if (Path(study) / "plan.jsonl").is_file():
+            raise InputError(
+                f"{place}: no such file: the study is planned and has no results yet; `transfer study --out {study}` "
+                "with its own flags runs it"
+            )
         raise InputError(f"{place}: no such file; `transfer study` writes it")
     results: dict[str, Any] = read_json(place)
     found = results.get("format") if isinstance(results, dict) else None

@@ -208,7 +208,7 @@ def _over_accuracy(analysis: Mapping[str, Any]) -> list[str]:
     if not points:
         return []
     texts = [
-        f"{one['gap']:+.1f} points ({one['accuracy']:.1f} %): {speed_up_text(one)} by {one['method']} at keep "
+        f"{one['gap']:+z.1f} points ({one['accuracy']:.1f} %): {speed_up_text(one)} by {one['method']} at keep "
         f"{one['keep']:g}"
         for one in points
     ]
