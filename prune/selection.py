@@ -27,7 +27,7 @@ from prune.runs.outputs import claim_file, index_record
 from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
-    from prune.methods.choose import Choice
+    from prune.methods.decision import Decision
     from prune.methods.gate_scores import OpenGate
     from prune.methods.mixing import Part
     from prune.methods.selection_inputs import Constraints, SelectionInputs
@@ -125,22 +125,24 @@ def run(config: Config) -> Path:
     gate = gate_of(rules_of(config), given.arrays, given.meta)
     constraints, lists = selection_inputs.read_constraints(given, config.never, config.always, config.weights)
     wanted = [_planned(config, keep, given, gate, lists) for keep in config.keep or (None,)]
-    choices: list[Choice | None] = []
+    choices: list[Decision | None] = []
     tables = {}
     with ExitStack() as claims:
         claimed = [not config.dry_run and claims.enter_context(_claim(config, one)) for one in wanted]
         for one, done in zip(wanted, claimed):  # all of them before the first is written: a mistake leaves nothing
             idle = done and not (config.json or config.report)
-            choices.append(None if idle else _choice(config, given, constraints, one, gate))
-        for one, done, choice in zip(wanted, claimed, choices):
-            if choice is None:
+            choices.append(None if idle else _decision(config, given, constraints, one, gate))
+        for one, done, decision in zip(wanted, claimed, choices):
+            if decision is None:
                 continue
+            choice, copies = decision.choice, _needed_copies(config, given, constraints, one, gate, decision)
             tables[one.name] = class_table(choice, given.label, given.classes)
             _warn(config, one, given, choice)
             if config.dry_run:
                 note(f"{one.budget} of {len(given.manifest)} samples would be kept; nothing is written")
                 if not config.json:
                     print_table(tables[one.name])
+                _tell_copies(one, given, copies)
             elif not done:
                 PrunedIndex.from_rows(
                     given.manifest,
@@ -148,9 +150,10 @@ def run(config: Config) -> Path:
                     score=choice.score,
                     reason=choice.reason,
                     reason_names=choice.reason_names,
-                    provenance=[one.step],
+                    provenance=[one.step | ({"near_duplicates": copies} if copies else {})],
                 ).save(one.out)
                 _tell(config, one, given, gate)
+                _tell_copies(one, given, copies)
             if one.report is not None:
                 write_report(tables[one.name], one.report)
     if config.json:
@@ -201,10 +204,17 @@ def _check(config: Config) -> None:
             continue
         if len(config.keep) > 1 and "{keep}" not in str(place):
             raise InputError(
-                f"--{flag} {place}: several keeps need a file each; put {{keep}} into the name, as in pets-{{keep}}.csv"
+                f"--{flag} {place}: several keeps need a file each; put {{keep}} into the name, as in "
+                f"{_with_keep(place)}"
             )
         if not config.keep and "{keep}" in str(place):
             raise InputError(f"--{flag} {place}: {{keep}} stands for a keep, and no --keep is given")
+
+
+def _with_keep(place: Path) -> str:
+    """A path with {keep} before its suffixes: runs/pets.index.npz to runs/pets-{keep}.index.npz."""
+    end = ".index.npz" if place.name.endswith(".index.npz") else place.suffix
+    return str(place.with_name(f"{place.name.removesuffix(end)}-{{keep}}{end}"))
 
 
 def _written(keep: float) -> str:
@@ -288,10 +298,36 @@ def _warn(config: Config, one: _Selection, given: SelectionInputs, choice: Choic
         note(line)
 
 
-def _choice(
+def _needed_copies(
+    config: Config,
+    given: SelectionInputs,
+    constraints: Constraints,
+    one: _Selection,
+    gate: OpenGate,
+    decision: Decision,
+) -> dict[str, int]:
+    """How many near-duplicates are kept since the budget needs them, and the largest budget that keeps none; or {}."""
+    from prune.methods.decision import largest_without_copies, rules_of
+
+    if not len(rows := decision.kept_copies()):
+        return {}
+    most = largest_without_copies(given.pool, rules_of(config), one.parts, one.budget, gate, constraints)
+    return {"kept": len(rows), "none_up_to": most}
+
+
+def _tell_copies(one: _Selection, given: SelectionInputs, copies: Mapping[str, int]) -> None:
+    from prune.index.index_summary import copies_sentence
+
+    if copies:
+        note(f"{one.out}: {copies_sentence(copies, len(given.manifest))}")
+
+
+def _decision(
     config: Config, given: SelectionInputs, constraints: Constraints, one: _Selection, gate: OpenGate
-) -> Choice:
-    """Samples that a selection keeps, under the constraints of the config."""
+) -> Decision:
+    """What a selection keeps, under the constraints of the config."""
+    from dataclasses import replace
+
     from prune.methods.decision import decide, rules_of
     from prune.methods.group_floors import read_groups
     from prune.methods.selection_inputs import features_of
@@ -311,12 +347,13 @@ def _choice(
         groups=groups,
     )
     if config.like is None:
-        return decision.choice
+        return decision
     from prune.methods.continuity import rows_like, stay_close
 
     scores = {name[7:]: values for name, values in given.arrays.items() if name.startswith("sample/")}
     like = rows_like(config.like, given.manifest.ids)
-    return stay_close(decision, like, given.pool.label, one.parts[0].method.rank, scores)
+    near = stay_close(decision, like, given.pool.label, one.parts[0].method.rank, scores)
+    return replace(decision, choice=near)
 
 
 def _budget(config: Config, keep: float | None, n: int, width: float) -> int:

@@ -212,7 +212,7 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from prune.index.index_summary import classes_to_list, sentence
+    from prune.index.index_summary import classes_to_list, copies_sentence, sentence
 
     def clean(name: str) -> Text:  # neither markup nor control sequences of a name reach the terminal
         return Text(printable(name))
@@ -226,6 +226,9 @@ def _print(index: PrunedIndex, numbers: dict[str, Any], everything: bool) -> Non
 
     for heading, counts in numbers.get("fields", {}).items():
         console.print(clean(f"{heading}: {most_frequent(counts, len(counts) if everything else 10)}"))
+    last = index.provenance[-1] if index.provenance else {}
+    if last.get("step") == "select" and last.get("near_duplicates"):
+        console.print(clean(copies_sentence(last["near_duplicates"], index.source_samples)))
     steps = " → ".join(str(entry.get("step")) for entry in index.provenance)
     console.print(clean(f"made by: {steps or 'unknown'}; index {index.fingerprint}"))
     chosen = np.arange(len(index.classes)) if everything else classes_to_list(*index.per_class(), 40)

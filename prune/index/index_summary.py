@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,34 @@ def sentence(numbers: dict[str, Any]) -> str:
         f"({100 * numbers['keep']:.1f} %) of the source {source['fingerprint']}; all others are dropped. "
         f"They take {numbers['nbytes'] / 1e6:,.1f} of {source['nbytes'] / 1e6:,.1f} MB."
     )
+
+
+def in_flags(budget: int, n: int) -> str:
+    """The largest keep, in three decimals or as many as it takes, that is at most `budget` of `n`, and the budget.
+
+    Examples
+    --------
+    >>> in_flags(240, 272), in_flags(1, 5000)
+    ('--keep 0.882 (--budget 240)', '--keep 0.0002 (--budget 1)')
+    """
+    digits = next(digits for digits in range(3, 20) if budget * 10**digits >= n)
+    return f"--keep {budget * 10**digits // n / 10**digits:.12g} (--budget {budget})"
+
+
+def copies_sentence(copies: Mapping[str, int], n: int) -> str:
+    """How many near-duplicates a selection from `n` samples kept since it needed them, and what keeps none.
+
+    Parameters
+    ----------
+    copies : mapping
+        "kept", and "none_up_to": the largest budget that keeps none, 0 where every budget keeps some.
+    n : int
+    """
+    one = copies["kept"] == 1
+    said = f"{copies['kept']:,} near-duplicate{' is' if one else 's are'} kept, since "
+    if not (most := copies["none_up_to"]):
+        return f"{said}a floor or a class that is kept whole needs {'it' if one else 'them'}"
+    return f"{said}the budget needs {'it' if one else 'them'}; the largest that keeps none is {in_flags(most, n)}"
 
 
 def quality_name(level: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from prune.index.index_summary import in_flags
 from prune.methods import eligibility, presets
 from prune.methods.choose import FLOOR, Candidates, Choice, choose_samples
 from prune.methods.evidence_votes import CountedVotes, counted_votes
@@ -89,6 +90,9 @@ class Decision:
         Samples that a floor of groups keeps.
     limits : (c,) int64, optional
         Images that the votes of each class stand for, where quota `evidence` decides alone.
+    spared : (n,) bool, optional
+        Near-duplicates that the method would drop, and that may be kept since the budget, a floor or a class that is
+        kept whole needs them.
     """
 
     choice: Choice
@@ -97,6 +101,12 @@ class Decision:
     least_odds: float = float("nan")
     floored: np.ndarray | None = None
     limits: np.ndarray | None = None
+    spared: np.ndarray | None = None
+
+    def kept_copies(self) -> np.ndarray:
+        """Rows of the near-duplicates that are kept although the method would drop them, (k,) int64, ascending."""
+        rows = self.choice.rows
+        return rows[:0] if self.spared is None else rows[self.spared[rows]]
 
 
 def gate_of(rules: Rules, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> OpenGate:
@@ -246,6 +256,7 @@ def _decide(
     floor = class_floors(rules.floor, np.bincount(label, minlength=count), budget)
     low = np.zeros(count, np.int64) if floor is None else floor
     eligible = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
+    listed = eligible.copy()
     causes = _listed_causes(pool, rules, constraints, eligible) if trace else {}
     ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
     counted = votes_of(pool, rules) if any(method.quota == "evidence" for method in methods) else None
@@ -258,15 +269,16 @@ def _decide(
         eligible &= passing
         if counted is not None:
             counted = counted.through(*(np.bincount(k, minlength=count) for k in (label, label[passing])))
-    if rules.drop_duplicates:
-        copies = eligibility.surplus_copies(eligibility.originals(arrays), eligible, always, ties)
-    elif any(method.without_duplicates for method in methods) and "duplicate_of" in arrays:
-        copies = eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), eligible, always, ties)
-        copies = eligibility.removable_copies(copies, eligible, label, budget, low, protected, ties)
-    else:
-        copies = np.zeros(n, bool)
+    found = _surplus(pool, rules, methods, eligible, always, ties)
+    copies = found
+    if not rules.drop_duplicates:
+        copies = eligibility.removable_copies(found, eligible, label, budget, low, protected, ties)
+    spared = eligible & found & ~copies
     if trace:
         causes["duplicate"] = eligible & copies
+    if budget > (left := int((eligible & ~copies).sum())):
+        gone = _listed_causes(pool, rules, constraints, listed) | {"duplicate": eligible & copies}
+        raise InputError(_too_few(budget, left, {name: int(mask.sum()) for name, mask in gone.items()}, n))
     eligible &= ~copies
     source = Candidates(
         label,
@@ -295,7 +307,60 @@ def _decide(
         stages=stages if trace else None,
     )
     limits = counted.limits(budget) if trace and counted is not None and rules.mix is None else None
-    return Decision(choice, causes, stages, least_odds, limits=limits)
+    return Decision(choice, causes, stages, least_odds, limits=limits, spared=spared)
+
+
+def _surplus(
+    pool: Pool, rules: Rules, methods: list[Method], may: np.ndarray, always: np.ndarray | None, ties: np.ndarray
+) -> np.ndarray:
+    """Near-duplicates that the rules or a method would drop, (n,) bool."""
+    if rules.drop_duplicates:
+        return eligibility.surplus_copies(eligibility.originals(pool.arrays), may, always, ties)
+    if any(method.without_duplicates for method in methods) and "duplicate_of" in pool.arrays:
+        return eligibility.surplus_copies(np.asarray(pool.arrays["duplicate_of"]), may, always, ties)
+    return np.zeros(len(may), bool)
+
+
+def largest_without_copies(
+    pool: Pool, rules: Rules, parts: list[Part], budget: int, gate: OpenGate, constraints: Constraints
+) -> int:
+    """The largest budget, up to `budget`, that needs no near-duplicate which the method would drop.
+
+    0 where every budget needs some: for a floor, or a class that is kept whole.
+    """
+    label, always, count = pool.label, constraints.always, len(pool.classes)
+    n, methods = len(label), [part.method for part in parts]
+    protected = protected_classes(rules.protect, pool.classes)
+    low = class_floors(rules.floor, np.bincount(label, minlength=count), budget)
+    low = np.zeros(count, np.int64) if low is None else low
+    listed = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
+    ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
+
+    def needs_some(amount: int) -> bool:
+        may = listed
+        if gate.width < 1:
+            may = listed & let_through(gate, listed, label, low, amount, protected, always, ties)
+        found = _surplus(pool, rules, methods, may, always, ties)
+        dropped = eligibility.removable_copies(found, may, label, amount, low, protected, ties)
+        return bool((may & found & ~dropped).any())
+
+    least, most = max(1, int(low.sum())), budget
+    if needs_some(least):
+        return 0
+    while least < most:  # a larger budget never needs fewer
+        middle = (least + most + 1) // 2
+        least, most = (least, middle - 1) if needs_some(middle) else (middle, most)
+    return least
+
+
+_FLAGS = {"never": "--never", "suspect": "--drop-suspects", "leak": "--drop-leaks", "duplicate": "--drop-duplicates"}
+
+
+def _too_few(budget: int, left: int, gone: Mapping[str, int], n: int) -> str:
+    """Why a budget cannot be met: what excludes how many, and the largest keep that fits."""
+    why = ", ".join(f"{_FLAGS[name]} drops {count}" for name, count in gone.items() if count)
+    fits = f"; the largest that fits is {in_flags(left, n)}" if left else ""
+    return f"a budget of {budget} samples, but {left} are available{f': of {n}, {why}' if why else ''}{fits}"
 
 
 def _least_odds(odds: np.ndarray, passing: np.ndarray) -> float:

@@ -79,7 +79,8 @@ class Explainer:
         Returns
         -------
         dict
-            "class", "of_class", "reasons" and "causes" (how many are kept and dropped for which), "orders", "text".
+            "class", "of_class", "reasons" and "causes" (how many are kept and dropped for which), "needed_copies"
+            (near-duplicates that are kept since the budget, a floor or a whole class needs them), "orders", "text".
         """
         rows = np.flatnonzero(self.pool.label == label)
         choice = self.decision.choice
@@ -96,6 +97,7 @@ class Explainer:
             "of_class": self._counts(label),
             "reasons": {choice.reason_names[k]: int((codes == k).sum()) for k in np.unique(codes)},
             "causes": {name: count for name, count in causes.items() if count},
+            "needed_copies": int((self.pool.label[self.decision.kept_copies()] == label).sum()),
             "orders": orders,
         }
         return found | {"text": self._class_sentences(found)}
@@ -217,6 +219,8 @@ class Explainer:
             words = {"rank": "not reached by the rank", "gate": "shut out by the gate"}
             parts = (f"{words.get(name, name)} {count}" for name, count in found["causes"].items())
             lines.append("Dropped for: " + ", ".join(parts) + ".")
+        if count := found["needed_copies"]:
+            lines.append(f"Near-duplicates that are kept since the budget or a floor needs them: {count}.")
         for order in found["orders"]:
             lines.append(f"{_which(order, found['class'])}, {_taken(order)}.")
         return lines

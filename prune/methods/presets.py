@@ -125,7 +125,7 @@ def winnow(keep: float, *, votes: str = "evidence", dynamics: bool = False, hard
 
     With targets: inside the gate, whole classes as far as the targets' votes can be believed, at random inside each;
     what votes cannot stand for goes to the images most like the targets (quota `evidence`). Without targets every class
-    keeps its share, by difficulty. Near-duplicates are dropped.
+    keeps its share, by difficulty. Near-duplicates are dropped as far as the budget allows.
 
     Chosen on a validation part of three targets' training images, over a mixed pool and over CIFAR-100, against fifteen
     rules with the same gate: tests/benchmarks/results/default-rule.md has the points that each brings.
