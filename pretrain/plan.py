@@ -112,7 +112,7 @@ def _indexed(config: Config, source: Dataset) -> tuple[np.ndarray, str, dict[str
         found = loaded.rebased(source.manifest, allow_changed=True)
         rows, changed = found.positions, found.provenance[-1]
     else:
-        rows, changed = loaded.rows_in(source.manifest), None
+        rows, changed = loaded.rows_in(source.manifest, allow_changed=False), None
     if not len(rows):
         raise InputError(f"{config.index}: keeps no sample: there is nothing to train on")
     return np.sort(rows).astype(np.int64), loaded.fingerprint, changed

@@ -67,7 +67,7 @@ def run(config: Config) -> Path:
     indices = [PrunedIndex.open(path, verify=True) for path in config.indices if path not in lists]
     inputs = {str(place): index.fingerprint for place, index in enumerate(indices)}
     if lists:
-        gone = _listed(lists, config.source, indices[0].ids)
+        gone = _listed(lists, config.source, indices[0].ids, config.allow_changed)
         inputs["lists"] = hashlib.sha256(b"\0".join(np.unique(gone).tolist())).hexdigest()[:32]
     if config.source is not None:
         manifest = open_manifest(config.source)
@@ -114,7 +114,7 @@ def _tell_unmatched(gone: np.ndarray, kept: np.ndarray, source: Manifest | None)
             note(f"{counted(len(ids), 'listed id')} not in the first index: {words}: {first}")
 
 
-def _listed(lists: list[Path], source: Path | None, kept: np.ndarray) -> np.ndarray:
+def _listed(lists: list[Path], source: Path | None, kept: np.ndarray, allow_changed: bool) -> np.ndarray:
     """Ids of all lists, (m,) bytes, each once; of the first index's ids `kept` comments behind them are known."""
     import numpy as np
 
@@ -133,7 +133,7 @@ def _listed(lists: list[Path], source: Path | None, kept: np.ndarray) -> np.ndar
             if given.kind == "ids":
                 found.append(without_comments(given.values, ids, place))
             else:
-                found.append(ids[listed_rows(given, manifest)[0]])
+                found.append(ids[listed_rows(given, manifest, allow_changed=allow_changed)[0]])
     return np.unique(np.concatenate(found))
 
 

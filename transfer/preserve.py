@@ -21,12 +21,12 @@ model never leave, the others make room by coverage. Images that are unlike the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, note
+from prune.runs.files import InputError, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file, flat, index_record
 from prune.runs.path_checks import Written
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from transfer.compression.preservation_versions import PreservationSet
 
 
+SIZE = 500
+"""Images of a new set."""
+
+
 @dataclass(frozen=True)
 class Config:
     train: Location[Path]
@@ -51,8 +55,8 @@ class Config:
     """Index file to write with all other training images, to train on."""
     model: Location[Path | None] = None
     """Model directory whose features and predictions choose; not needed with --list and --size 0."""
-    size: int = 500
-    """Images of the set, those of --list included. 0: only those of --list."""
+    size: int | None = None
+    """Images of the set, those of --list included. 0: only those of --list. When absent 500, or the size of --set."""
     floor: int = 20
     """Smallest number of images of each class; smaller classes are included whole."""
     list: Location[Path | None] = None
@@ -90,6 +94,7 @@ def run(config: Config) -> Path:
 
 def _run(config: Config) -> Path:
     _check(config)
+    config = replace(config, size=_size(config))
     from prune.data.dataset import open_dataset
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
@@ -134,15 +139,16 @@ def _check(config: Config) -> None:
         raise InputError(f"--out {config.out}: is a directory; an index file is expected")
     if config.rest is not None and (config.rest.is_dir() or config.rest == config.out):
         raise InputError(f"--rest {config.rest}: an index file other than --out is expected")
-    if config.size < 0 or config.floor < 0:
-        raise InputError(f"--size {config.size} --floor {config.floor}: 0 or more is needed")
+    size = SIZE if config.size is None else config.size
+    if size < 0 or config.floor < 0:
+        raise InputError(f"--size {size} --floor {config.floor}: 0 or more is needed")
     if config.set is not None:
         return _check_growth(config)
     if given := [name for name in ("add", "root", "runs", "propose") if getattr(config, name)]:
         raise InputError(f"--{given[0]}: belongs to a set that grows; give --set")
-    if config.size and config.model is None:
+    if size and config.model is None:
         raise InputError("--model: choosing images needs a model; with --list alone give --size 0")
-    if not config.size and config.list is None:
+    if not size and config.list is None:
         raise InputError("--size 0: nothing would be in the set; give --list")
 
 
@@ -154,7 +160,7 @@ def _check_growth(config: Config) -> None:
         raise InputError("--set: nothing would change; give --add or --runs")
     if config.model is None:
         raise InputError("--set: give --model, the original model, whose features measure coverage")
-    if not config.size:
+    if config.size == 0:
         raise InputError("--size 0: a set that grows needs room for at least one image")
     if config.out.resolve() == config.set.resolve():
         raise InputError(f"--out {config.out}: is the set that grows, which stays as it is; give another")
@@ -162,6 +168,21 @@ def _check_growth(config: Config) -> None:
         raise InputError("--propose: lists images of --add; give both")
     if not 0 < config.false_alarms < 1:
         raise InputError(f"--false-alarms {config.false_alarms}: a share in (0, 1) is needed")
+
+
+def _size(config: Config) -> int:
+    """--size, or where it is absent that of an --out which exists, of --set, or `SIZE`."""
+    from prune.index.pruned_index import PrunedIndex
+
+    if config.size is not None:
+        return config.size
+    if config.set is None:
+        return SIZE
+    for place in (config.out, config.set):
+        step = index_record(place) if place.is_file() else {}
+        if step.get("step") == "preserve" and isinstance(step.get("size"), int) and step["size"]:
+            return int(step["size"])
+    return len(PrunedIndex.load(need_file(config.set, "a preservation set")))
 
 
 def _note_margins(counts: np.ndarray) -> None:
@@ -193,14 +214,13 @@ def _listed(config: Config, manifest: Manifest) -> np.ndarray:
 
     from prune.data.sample_lists import listed_rows, read_list
     from prune.index.pruned_index import PrunedIndex
-    from prune.runs.files import need_file
 
     if config.list is None:
         return np.zeros(0, np.int64)
     need_file(config.list, "a list of samples")
     if config.list.name.endswith(".index.npz"):
         return np.sort(PrunedIndex.load(config.list).rows_in(manifest))
-    return listed_rows(read_list(config.list), manifest)[0]
+    return listed_rows(read_list(config.list), manifest, allow_changed=None)[0]
 
 
 def _allowed(config: Config, manifest: Manifest) -> np.ndarray | None:
@@ -230,6 +250,7 @@ def _chosen(
         reason = np.full(len(listed), REASONS.index("imported"), np.uint8)
         return listed, reason, np.full(len(listed), np.nan, np.float32)
     assert model is not None
+    assert config.size is not None
     rows = np.arange(len(dataset), dtype=np.int64) if allowed is None else np.union1d(allowed, listed)
     workers = config.workers or (1 if config.loader == "torch" else None)
     passes = extract(model.network, model.spec, dataset, rows, loader=config.loader, workers=workers)
@@ -255,7 +276,6 @@ def _grow(config: Config) -> Path:
     from prune.data.dataset import open_dataset
     from prune.index.pruned_index import PrunedIndex
     from prune.models.networks import open_model
-    from prune.runs.files import need_file
     from transfer.compression.preservation_versions import checksum_of, open_preservation, rejected_cases
 
     assert config.set is not None
@@ -300,6 +320,7 @@ def _write_version(
     from transfer.watching.side_by_side import open_predictor
 
     assert config.model is not None
+    assert config.size is not None
     original = open_predictor(config.model)
     view = original.resolution, original.crop_ratio
     images, labels = read_images(dataset, members.rows, view[0], loader="torch", workers=1, ratio=view[1])

@@ -222,7 +222,7 @@ def listed_rows(
     root: str | None = None,
     separator: str | None = None,
     uids: Path | None = None,
-    allow_changed: bool = False,
+    allow_changed: bool | None = False,
 ) -> tuple[np.ndarray, int]:
     """Find the samples of a list in a source.
 
@@ -240,7 +240,8 @@ def listed_rows(
     uids : Path, optional
         Table of the uids of the source's images; for a list of uids alone.
     allow_changed : bool
-        Ignore listed samples that the source lacks, unless it lacks all.
+        Ignore listed samples that the source lacks, unless it lacks all. None: refuse them, as the caller has no flag
+        --allow-changed that the error could name.
 
     Returns
     -------
@@ -268,9 +269,8 @@ def listed_rows(
     if listing is not None:
         raise InputError(f"--listing is for lists of rows; {given.path} holds {given.kind}")
     if given.kind == "uids":
-        return rows_of_uids(
-            given.values, uids_of(np.asarray(manifest.ids), uids), given.path, allow_changed=allow_changed
-        )
+        known = uids_of(np.asarray(manifest.ids), uids)
+        return rows_of_uids(given.values, known, given.path, allow_changed=bool(allow_changed))
     if given.kind == "ids":
         return _by_id(given, plain_ids(given.values, root, separator), manifest, allow_changed)
     return _by_digest(given, manifest, allow_changed)
@@ -286,7 +286,7 @@ def plain_ids(ids: np.ndarray, root: str | None, separator: str | None) -> np.nd
         raise InputError(f"--root {root}: {error}") from None
 
 
-def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
+def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: bool | None) -> tuple[np.ndarray, int]:
     if (repeat := first_repeat(ids)) is not None:
         raise InputError(
             f"{given.path}: {counted(repeat[0], 'id is', 'ids are')} repeated (first: {shown(ids[repeat[1]])}); "
@@ -299,7 +299,8 @@ def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: boo
     if len(lost) and (plain := without_comments(ids, np.asarray(manifest.ids), given.path)) is not ids:
         return _by_id(given, plain, manifest, allow_changed)
     if len(lost) and (not allow_changed or len(lost) == len(rows)):
-        way_out = path_hint(ids[lost], np.asarray(manifest.ids), flags=True) or "--allow-changed ignores them"
+        way_out = path_hint(ids[lost], np.asarray(manifest.ids), flags=allow_changed is not None)
+        way_out = way_out or _way_out(allow_changed)
         raise InputError(
             f"{given.path}: {len(lost)} of {len(ids)} samples are not in the source (first: {shown(ids[lost[0]])}; "
             f"the source's first: {shown(manifest.ids[0])}); {way_out}"
@@ -307,7 +308,11 @@ def _by_id(given: Given, ids: np.ndarray, manifest: Manifest, allow_changed: boo
     return np.sort(rows[rows >= 0]), len(lost)
 
 
-def _by_digest(given: Given, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, int]:
+def _way_out(allow_changed: bool | None) -> str:
+    return "take them out of the list" if allow_changed is None else "--allow-changed ignores them"
+
+
+def _by_digest(given: Given, manifest: Manifest, allow_changed: bool | None) -> tuple[np.ndarray, int]:
     digests = given.values
     if len(again := np.flatnonzero(np.diff(np.sort(digests)) == 0)):
         raise InputError(
@@ -319,6 +324,6 @@ def _by_digest(given: Given, manifest: Manifest, allow_changed: bool) -> tuple[n
     if len(lost) and (not allow_changed or not listed.any()):
         raise InputError(
             f"{given.path}: {len(lost)} of {len(digests)} digests are not in the source (first: {lost[0]:016x}); "
-            "--allow-changed ignores them"
+            f"{_way_out(allow_changed)}"
         )
     return np.flatnonzero(listed), len(lost)

@@ -277,15 +277,16 @@ class PrunedIndex:
             )
         return rows
 
-    def rows_in(self, manifest: Manifest, *, allow_changed: bool = False) -> np.ndarray:
+    def rows_in(self, manifest: Manifest, *, allow_changed: bool | None = None) -> np.ndarray:
         """Rows of the kept samples in a manifest, (k,) int64, in the order of the index.
 
         `InputError` when the index was made from another source. `allow_changed` accepts one as long as it holds some
-        kept samples by name: those that it lacks are skipped, and bytes and labels may differ.
+        kept samples by name: those that it lacks are skipped, and bytes and labels may differ. With False the error
+        names the flag --allow-changed, which the caller then has.
         """
         return self._found_in(manifest, allow_changed)[1]
 
-    def _found_in(self, manifest: Manifest, allow_changed: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _found_in(self, manifest: Manifest, allow_changed: bool | None) -> tuple[np.ndarray, np.ndarray]:
         """Which samples of the index a manifest holds, ascending, and their rows in it: two (m,) int64."""
         if manifest.fingerprint == self.source:
             everything, rows = np.arange(len(self)), self.positions
@@ -301,7 +302,7 @@ class PrunedIndex:
             return found, rows[found]
         changed = int((manifest.digests[rows[found]] != self.digests[found]).sum())
         first = f" (first: {shown(self.ids[lost[0]])})" if len(lost) else ""
-        way = "; --allow-changed uses the others" if len(found) and not allow_changed else ""
+        way = "; --allow-changed uses the others" if len(found) and allow_changed is False else ""
         raise InputError(
             f"the index was made from another source: {self.source} with {self.source_samples} images, not "
             f"{manifest.fingerprint} with {len(manifest)}; of its {len(self)} samples {len(lost)} are missing "

@@ -93,6 +93,8 @@ def read_found(
     rows, columns = read_table(need_file(place, "a CSV with a column `path`"), "--add ")
     if "path" not in columns:
         raise InputError(f"--add {place}: has no column `path`; its columns are {', '.join(columns) or 'none'}")
+    if not rows:
+        raise InputError(f"--add {place}: lists no image; a look of `transfer watch` without new images leaves it so")
     number_of = {name: number for number, name in enumerate(classes)}
 
     def known_class(line: int, row: dict[str, str], column: str) -> int:

@@ -71,6 +71,15 @@ def test_what_a_watch_found_joins_the_set_with_the_reason_and_whose_label_it_is(
     assert (images[labels == 2].mean((0, 1, 2)) > [150, 0, 0]).all()
 
 
+def test_a_set_that_grows_keeps_its_size_where_none_is_given(world, first, tmp_path, capsys):
+    seen, out = watched(world, tmp_path / "new", 2, 1), tmp_path / "second.index.npz"
+    assert len(grow(world, first, out, add=seen, size=None)) == 18
+    assert len(grow(world, first, tmp_path / "larger.index.npz", add=seen, size=21)) == 21
+    capsys.readouterr()
+    grow(world, first, tmp_path / "larger.index.npz", add=seen, size=None)  # an output that exists keeps its own
+    assert "up to date" in capsys.readouterr().err
+
+
 def test_a_set_without_later_images_is_what_it_was_downstream(world, first):
     manifest = open_dataset(world.known).manifest
     rows, fingerprint = kept_rows(manifest, first)
@@ -170,6 +179,7 @@ BAD = {
     "neither": ({"add": "neither.csv"}, "line 2: has neither a label nor"),
     "elsewhere": ({"add": "elsewhere.csv"}, "give the folder of their paths with --root"),
     "another": ({"add": "another.csv"}, "answers 2 of 2 images otherwise"),
+    "empty": ({"add": "empty.csv"}, "lists no image"),
     "run": ({"runs": (".",)}, "not a run of `transfer compress`"),
 }
 
@@ -180,6 +190,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(world, first, tmp_path, what
     for name, label in (("new", "red"), ("purple", "purple"), ("neither", "")):
         world.listed(tmp_path / f"{name}.csv", [(rows[0][0], label)])
     world.listed(tmp_path / "elsewhere.csv", [("gone/a.png", "red")])
+    world.listed(tmp_path / "empty.csv", [])
     # Blue and green images of which the CSV says that the original called them red.
     world.listed(tmp_path / "another.csv", [(path, "red") for path, _ in rows[:2]], ("path", "original"))
     more, said = BAD[what]
