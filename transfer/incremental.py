@@ -90,11 +90,13 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config) -> None:
+    from pretrain.distributed import dtype_of
     from transfer.continual.continual_inputs import initial_fingerprint, need_same_classes
     from transfer.evaluation.output import need_one_process
     from transfer.evaluation.target_splits import open_splits
 
     need_one_process()
+    dtype_of(config.precision)
     setting = _setting(config)
     runs = _runs(config, setting)
     train, test = open_splits(
@@ -111,8 +113,9 @@ def _run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    """Check the numbers and the recipe, before torch is imported."""
-    from transfer.continual.continual_inputs import learning_recipe
+    """Check numbers, recipe, codec, rank, sizes and, of betons, the number of classes, before torch is imported."""
+    from prune.index.manifest import open_manifest
+    from transfer.continual.continual_inputs import need_same_classes
 
     if config.epochs is not None and config.steps is not None:
         raise InputError("--epochs and --steps: give one budget")
@@ -123,19 +126,20 @@ def _check(config: Config) -> None:
     at_least(config, 0, "distillation", "checkpoint_minutes")
     if min(config.seeds, default=-1) < 0 or not config.memory or not config.forms:
         raise InputError("--seeds, --memory and --forms: name at least one each, seeds not below 0")
-    learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
+    _runs(config, _setting(config))
+    if config.train.suffix == ".beton":  # its classes are known without reading an image
+        labels = open_manifest(config.train).labels
+        need_same_classes(labels, labels, config.tasks)
 
 
 def _setting(config: Config) -> IncrementalSetting:
     """Check what names something: recipe, codec, rank."""
-    from pretrain.distributed import dtype_of
     from pretrain.schedule import Budget
     from prune.byte_budget.codec_files import need_qualities, open_codec
     from transfer.continual.continual_inputs import learning_recipe
     from transfer.continual.exemplars import need_rank
     from transfer.continual.incremental_setting import IncrementalSetting
 
-    dtype_of(config.precision)
     recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
     given = {k: v for k in ("epochs", "steps") if (v := getattr(config, k)) is not None}
     codec = open_codec(config.codec)

@@ -14,7 +14,7 @@ a share of the memory for what the importance got wrong; --follow-use compresses
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transfer.continual.stream_run import StreamSetting
 
 FORMAT = "winnow-stream-runs/1"
+LADDER = (75, 45, 20, 10)
+"""Qualities of `adaptive` for codecs that have all from 1 to 100."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Config:
     """Optimiser steps of each round."""
     per_class: int | None = None
     """Use this many training images of each class, drawn from the seed; all when absent."""
-    ladder: tuple[int, ...] = (75, 45, 20, 10)
-    """Qualities of `adaptive` after raw pixels, the finest first."""
+    ladder: tuple[int, ...] = ()
+    """Qualities of `adaptive` after raw pixels, the finest first; absent: 75 45 20 10, or a learned codec's own."""
     quality: int = 20
     """Quality of `uniform`."""
     codec: Recorded[str] = "jpeg"
@@ -95,24 +97,18 @@ class Config:
 
 def run(config: Config) -> None:
     """Do the missing runs, or return at once when there are none."""
-    _check(config)
+    config = _checked(config)
     with using(config.device):
         _run(config)
 
 
 def _run(config: Config) -> None:
     from transfer.continual.continual_inputs import initial_fingerprint, need_same_classes
-    from transfer.continual.exemplars import need_room
-    from transfer.continual.stream_run import ladder
     from transfer.evaluation.output import need_one_process
     from transfer.evaluation.target_splits import open_splits
 
     need_one_process()
     setting = _setting(config)
-    ladders = [ladder(setting, policy) for policy in config.policies]
-    need_room(config.memory, setting.memory, ladders)
-    for step, (_, size) in zip(config.budget_schedule, setting.budget.schedule):
-        need_room(step, size, ladders, "--budget-schedule")
     train, test = open_splits(
         config.train, config.test, config.out, lambda here, there: need_same_classes(here, there, 1)
     )
@@ -135,11 +131,17 @@ def _run(config: Config) -> None:
         _publish(config, identity(config) | inputs)
 
 
-def _check(config: Config) -> None:
-    """Check the numbers and the recipe, before torch is imported."""
+def _checked(config: Config) -> Config:
+    """Check numbers, recipe, codec, rank and sizes before torch is imported; returns the settings with their ladder."""
+    from prune.byte_budget.codec_files import need_qualities, open_codec
     from transfer.continual.continual_inputs import learning_recipe
+    from transfer.continual.exemplar_form import policy_forms
+    from transfer.continual.exemplars import memory_bytes, need_rank, need_room
 
     at_least(config, 1, "batch_size", "resolution", "every", "steps", "per_class", "threads", "workers")
+    codec = open_codec(config.codec)
+    if not config.ladder:
+        config = replace(config, ladder=tuple(sorted(codec.qualities, reverse=True)) or LADDER)
     for quality in (config.quality, *config.ladder):
         if not 1 <= quality <= 100:
             raise InputError(f"quality {quality}: 1 to 100 is possible")
@@ -151,25 +153,31 @@ def _check(config: Config) -> None:
         raise InputError(f"--wrong-ranks {config.wrong_ranks:g}: a share from 0 to 1")
     if min(config.seeds, default=-1) < 0 or not config.policies:
         raise InputError("--seeds and --policies: name at least one each, seeds not below 0")
-    learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
-
-
-def _setting(config: Config) -> StreamSetting:
-    """Check what names something: recipe, codec, rank, sizes."""
-    from pretrain.distributed import dtype_of
-    from prune.byte_budget.codec_files import need_qualities, open_codec
-    from transfer.continual.continual_inputs import learning_recipe
-    from transfer.continual.exemplars import memory_bytes, need_rank
-    from transfer.continual.stream_run import StreamSetting
-
-    dtype_of(config.precision)
-    recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
+    _, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
     need_rank(config.rank)
-    codec = open_codec(config.codec)
     if "uniform" in config.policies:
         need_qualities(codec, [config.quality], "--quality")
     if "adaptive" in config.policies:
         need_qualities(codec, config.ladder, "--ladder")
+    forms = [policy_forms(policy, codec, config.quality, config.ladder, side) for policy in config.policies]
+    need_room(config.memory, memory_bytes(config.memory, side), forms)
+    if config.write_limit is not None:
+        memory_bytes(config.write_limit, side, "--write-limit")
+    for step, (_, size) in zip(config.budget_schedule, _budget(config, side).schedule):
+        need_room(step, size, forms, "--budget-schedule")
+    return config
+
+
+def _setting(config: Config) -> StreamSetting:
+    """The settings of all runs."""
+    from pretrain.distributed import dtype_of
+    from prune.byte_budget.codec_files import open_codec
+    from transfer.continual.continual_inputs import learning_recipe
+    from transfer.continual.exemplars import memory_bytes
+    from transfer.continual.stream_run import StreamSetting
+
+    dtype_of(config.precision)
+    recipe, side = learning_recipe(config.recipe, batch_size=config.batch_size, resolution=config.resolution)
     return StreamSetting(
         recipe_name=config.recipe,
         recipe=recipe,
@@ -181,7 +189,7 @@ def _setting(config: Config) -> StreamSetting:
         per_class=config.per_class,
         ladder=config.ladder,
         quality=config.quality,
-        codec=codec,
+        codec=open_codec(config.codec),
         rank=config.rank,
         init=config.init,
         workers=config.workers,

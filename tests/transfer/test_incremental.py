@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from pretrain import preemption
 from pretrain.learner import Learner
+from prune.byte_budget.learned_codec import LearnedCodec
 from prune.data.dataset import open_dataset
 from prune.data.jpeg_tables import JpegTables
 from prune.runs.files import InputError, read_json
@@ -222,6 +225,51 @@ def signalled(function, patch):
         return function(*arguments)
 
     return called
+
+
+def test_wrong_sizes_codecs_qualities_and_numbers_of_tasks_are_refused_without_torch(toy, tmp_path):
+    splits = ["--train", str(toy.train), "--test", str(toy.test), "--out", str(tmp_path / "out"), "--recipe", "tiny"]
+    cases = {
+        "--memory 6QB: bytes (6MB": ["stream", "--memory", "6QB"],
+        "--memory 5: shared headers alone take": ["stream", "--memory", "5"],
+        "--codec jpegg: jpeg, webp": ["stream", "--memory", "1MB", "--codec", "jpegg"],
+        "--rank el2m: herding": ["stream", "--memory", "1MB", "--rank", "el2m"],
+        "--write-limit 0: bytes (6MB": ["stream", "--memory", "1MB", "--write-limit", "0"],
+        "quality 101: 1 to 100": ["stream", "--memory", "1MB", "--quality", "101"],
+        "--memory 7: one raw image takes": ["incremental", "--memory", "7", "--forms", "raw"],
+        "--codec gif: jpeg, webp": ["incremental", "--memory", "1MB", "--codec", "gif"],
+        "--tasks 999: there are": ["incremental", "--memory", "1MB", "--tasks", "999"],
+    }
+    program = (
+        "import json, sys\nfrom transfer.__main__ import main\n"
+        "for argv in json.load(sys.stdin):\n    assert main(argv) == 2\nassert 'torch' not in sys.modules"
+    )
+    given = json.dumps([[step, *flags, *splits] for step, *flags in cases.values()])
+    done = subprocess.run([sys.executable, "-c", program], input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(cases)
+    for line, (message, (step, *_)) in zip(lines, cases.items()):
+        assert f"{step}: {message}" in line, line
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_ladder_that_of_the_codec_is_taken_and_a_typed_one_must_fit_it(toy, tmp_path):
+    pytest.importorskip("constriction")
+    place = tmp_path / "learned.safetensors"
+    LearnedCodec(
+        np.full((192, 1), 4, np.int8), np.array([1 / 64], np.float32), np.full(192, 100, np.uint8),
+        np.full((3, 1), 0.5, np.float32), np.full((3, 1), 3, np.uint16), np.tile(np.array([2, 1, 1, 1], np.uint8), 3),
+        (10, 90, 40),
+    ).save(place, {})  # fmt: skip
+    config = replace(stream_settings(toy, tmp_path / "out"), codec=str(place))
+    assert stream._checked(config).ladder == (90, 40, 10)
+    assert stream._checked(replace(config, codec="jpeg")).ladder == (75, 45, 20, 10)
+    assert stream._checked(replace(config, ladder=(40, 10))).ladder == (40, 10)
+    with pytest.raises(InputError, match=r"--ladder 75: this codec has 10 90 40"):
+        stream.run(replace(config, ladder=(75, 10)))
+    stream.run(replace(config, policies=("adaptive",)))
+    assert read_json(tmp_path / "out" / "result.json")["config"]["ladder"] == [90, 40, 10]
 
 
 def stream_settings(toy, out: Path) -> stream.Config:

@@ -7,7 +7,7 @@ Each compressed exemplar takes one more 32-bit word, for its length and kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -103,6 +103,28 @@ def form_of(codec: ImageCodec, quality: int, side: int, shared: bool = True) -> 
     """The form of a codec at a quality; a standard codec is known by its name alone."""
     standard = codec.fingerprint == codec.name
     return Form(codec.name, quality, side, shared, None if standard else codec)
+
+
+def policy_forms(policy: str, codec: ImageCodec, quality: int, ladder: Sequence[int], side: int) -> list[Form]:
+    """Forms of a stream's policy, the finest first: pixels only, one quality only, or pixels and then each of a ladder.
+
+    Parameters
+    ----------
+    policy : str
+        "raw", "uniform" or "adaptive".
+    codec : ImageCodec
+    quality : int
+        Of "uniform".
+    ladder : sequence of int
+        Qualities of "adaptive", the finest first.
+    side : int
+    """
+    fine = Form(RAW, 0, side)
+    if policy == "raw":
+        return [fine]
+    if policy == "uniform":
+        return [form_of(codec, quality, side)]
+    return [fine, *(form_of(codec, one, side) for one in ladder)]
 
 
 def fixed_bytes(forms: Iterable[Form]) -> int:

@@ -26,7 +26,7 @@ from prune.runs.progress import track
 from prune.scores.difficulty import soften
 from transfer.continual import class_learner, exemplars, stream_memory
 from transfer.continual.changing_budget import ChangingBudget
-from transfer.continual.exemplar_form import RAW, Form, form_of
+from transfer.continual.exemplar_form import Form, policy_forms
 from transfer.continual.exemplar_quality import distortions, loss_of_dropping
 from transfer.continual.incremental_setting import HEADS
 from transfer.continual.memory_loader import LabelledImages, read_squares
@@ -63,13 +63,8 @@ class StreamSetting:
 
 
 def ladder(setting: StreamSetting, policy: str) -> list[Form]:
-    """Forms of a policy, the finest first: pixels only, one quality only, or pixels and then each quality in turn."""
-    fine = Form(RAW, 0, setting.side)
-    if policy == "raw":
-        return [fine]
-    if policy == "uniform":
-        return [form_of(setting.codec, setting.quality, setting.side)]
-    return [fine, *(form_of(setting.codec, quality, setting.side) for quality in setting.ladder)]
+    """Forms of a policy, the finest first."""
+    return policy_forms(policy, setting.codec, setting.quality, setting.ladder, setting.side)
 
 
 def arrivals(labels: np.ndarray, order: str, per_class: int | None, seed: int) -> np.ndarray:
