@@ -153,6 +153,10 @@ def _check(config: Config) -> None:
     if config.pilot is not None:
         need_file(config.pilot, "a CSV of trainings: codec, quality, accuracy")
     need_model(config.model)
+    from prune.byte_budget.codec_files import open_codec
+
+    for name in config.codecs:
+        open_codec(name, "--codecs")
 
 
 def _fitted(out: Path, source: Dataset, judge: Judge) -> ImageCodec:

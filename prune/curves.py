@@ -136,6 +136,9 @@ def _check(config: Config) -> None:
     if config.out.suffix != ".npz":
         raise InputError(f"--out {config.out}: the name must end in .npz")
     need_model(config.model)
+    from prune.byte_budget.codec_files import open_tables
+
+    open_tables(config.tables)
 
 
 def _levels(config: Config) -> list[int]:

@@ -36,7 +36,7 @@ class Config:
     model: Path
     """Network whose features are compared: directory of a `pretrain` run."""
     reference: Path
-    """CSV of images of the usual kind, in the order in which they came."""
+    """CSV of images of the usual kind, in the order in which they came: at least 8 times --size."""
     images: Path
     """CSV of the new images, the newest last."""
     history: Written[Path]
@@ -54,13 +54,12 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Take one look; returns its record."""
     _check(config)
-    from prune.byte_budget.codec_files import need_qualities, open_codec
+    from prune.byte_budget.codec_files import open_codec
     from prune.byte_budget.feature_error import open_judge
     from prune.runs.run_lock import file_lock
     from transfer.watching import codec_history, codec_watch
 
     codec = open_codec(config.codec)
-    need_qualities(codec, [config.quality], "--quality")
     judge = open_judge(config.model)
     made = {"model": judge.fingerprint, "codec": codec.fingerprint, "quality": config.quality, "size": config.size}
     with file_lock(config.history):
@@ -83,6 +82,8 @@ def run(config: Config) -> dict[str, Any]:
         }
         records = [*records, record]
         codec_history.write(config.history, head, records)
+        if len(records) == 1:
+            note(f"{config.history}: begins with {len(head['looks']['fmse'])} looks of {config.size} images")
         if config.html is not None:
             codec_history.write_page(config.html, head, records)
     print(codec_watch.shown(record))
@@ -100,6 +101,19 @@ def _check(config: Config) -> None:
     for path in (config.reference, config.images):
         need_file(path, "a CSV with a column `path`")
     need_model(config.model)
+    from prune.byte_budget.codec_files import need_qualities, open_codec
+    from transfer.watching import codec_watch
+    from transfer.watching.stored_pairs import listed
+
+    need_qualities(open_codec(config.codec), [config.quality], "--quality")
+    least = codec_watch.LEAST * config.size
+    if not config.history.exists() and (count := len(listed(config.reference))) < least:
+        smaller = count // codec_watch.LEAST
+        raise InputError(
+            f"--reference {config.reference}: {count} images; {codec_watch.LEAST} looks of --size {config.size} need "
+            f"{least}: give more" + (f", or --size {smaller}" if smaller else "")
+        )
+    listed(config.images, config.size)
 
 
 def _reference(config: Config, judge: Judge, codec: ImageCodec, made: dict[str, Any]) -> dict[str, Any]:
@@ -107,14 +121,8 @@ def _reference(config: Config, judge: Judge, codec: ImageCodec, made: dict[str, 
     from transfer.watching import codec_watch
 
     fmse, sizes = _measured(config.reference, config, judge, codec, newest=None)
-    try:
-        allowed = codec_watch.thresholds(looks := codec_watch.looks(fmse, sizes, config.size))
-    except ValueError as error:
-        raise InputError(
-            f"--reference {config.reference}: {len(fmse)} images give {error}: "
-            f"{codec_watch.LEAST * config.size} images, or a smaller --size"
-        ) from None
-    note(f"{config.history}: begins with {len(looks['fmse'])} looks of {config.size} images")
+    looks = codec_watch.looks(fmse, sizes, config.size)
+    allowed = codec_watch.thresholds(looks)
     return {"format": FORMAT, "made": made, "allowed": allowed, "looks": {k: v.tolist() for k, v in looks.items()}}
 
 

@@ -137,5 +137,10 @@ def open_tables(path: Path | None) -> JpegTables | None:
     """The fitted tables of a file, for steps that store JPEGs alone; None without one."""
     if path is None:
         return None
+    if path.suffix == ".safetensors":
+        raise InputError(
+            f"--tables {path}: a learned codec does not go into a beton; give JPEG tables of `prune codecs --fit` "
+            "(.npz), which any decoder reads; `transfer stream` and `transfer incremental` take it as --codec"
+        )
     need_file(path, "JPEG tables of `prune codecs --fit`")
     return JpegTables.load(path)

@@ -285,7 +285,7 @@ def train_to_file(settings: TrainingSettings, source: Dataset, judge: Judge, out
     """Train a codec on a sample of a source and write it to `out`, unless it is up to date."""
     need_modules("constriction")
     inputs = {"model": judge.fingerprint, "source": source.manifest.fingerprint}
-    with claim_file(out, lambda path: read_facts(path).get("made", {}), settings, inputs) as done:
+    with claim_file(out, lambda path: read_facts(path).get("made", {}), settings, inputs, "--train") as done:
         if not done:
             made = identity(settings) | inputs
             key = json.dumps(made, sort_keys=True).encode()

@@ -263,7 +263,7 @@ class FittingSettings:
 def fit_to_file(settings: FittingSettings, source: Dataset, judge: Judge, out: Path) -> JpegTables:
     """Fit tables to a sample of a source and write them to `out`, unless it is up to date."""
     inputs = {"model": judge.fingerprint, "source": source.manifest.fingerprint}
-    with claim_file(out, lambda path: open_meta(path, FORMAT).get("made", {}), settings, inputs) as done:
+    with claim_file(out, lambda path: open_meta(path, FORMAT).get("made", {}), settings, inputs, "--fit") as done:
         if not done:
             tables, facts = fit_tables(sampled(source, settings.sample, settings.seed, "learned")[1], judge)
             tables.save(out, **facts, made=identity(settings) | inputs)

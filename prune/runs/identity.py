@@ -99,12 +99,14 @@ def differences(record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any
     return [f"{key}: {was!r} -> {value!r}" for key, (was, value) in pairs.items() if was != value]
 
 
-def refuse_other(place: Path, record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any]) -> None:
-    """Raise `InputError` when `place` was made with other settings or from other inputs."""
+def refuse_other(
+    place: Path, record: Mapping[str, Any], config: Any, inputs: Mapping[str, Any], flag: str = "--out"
+) -> None:
+    """Raise `InputError` when `place`, which `flag` names, was made with other settings or from other inputs."""
     if changed := differences(record, config, inputs):
-        raise made_otherwise(place, changed)
+        raise made_otherwise(place, changed, flag)
 
 
-def made_otherwise(place: Path, changed: Sequence[str]) -> InputError:
+def made_otherwise(place: Path, changed: Sequence[str], flag: str = "--out") -> InputError:
     """The error that names the settings in which an output differs from the requested one."""
-    return InputError(f"{place} was made with other settings ({'; '.join(changed)}): give another --out, or remove it")
+    return InputError(f"{place} was made with other settings ({'; '.join(changed)}): give another {flag}, or remove it")

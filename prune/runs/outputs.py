@@ -97,7 +97,11 @@ def finish(out: Path, **facts: Any) -> None:
 
 @contextmanager
 def claim_file(
-    out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any] | None = None
+    out: Path,
+    record: Callable[[Path], Mapping[str, Any]],
+    config: Any,
+    inputs: Mapping[str, Any] | None = None,
+    flag: str = "--out",
 ) -> Iterator[bool]:
     """Hold the file `out`, which a step with these settings is about to write, until the block ends.
 
@@ -110,6 +114,8 @@ def claim_file(
         Settings; what is marked (`prune.runs.identity`) does not count.
     inputs : mapping, optional
         Fingerprints of what the step reads; they count like settings.
+    flag : str
+        The flag that names `out`, for messages.
 
     Yields
     ------
@@ -122,25 +128,27 @@ def claim_file(
         Something else is there (a directory, a damaged file, other settings or inputs), or another run writes it.
     """
     out, inputs = Path(out), dict(inputs or {})
-    if _up_to_date(out, record, config, inputs):
+    if _up_to_date(out, record, config, inputs, flag):
         remove_left_lock(out.with_name(f".{out.name}.lock"))
         yield True
         note(f"{out}: up to date")  # not where the caller found a reason why it is not
         return
     with file_lock(out):
-        yield _up_to_date(out, record, config, inputs)  # another run may have written it meanwhile
+        yield _up_to_date(out, record, config, inputs, flag)  # another run may have written it meanwhile
 
 
-def _up_to_date(out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any]) -> bool:
+def _up_to_date(
+    out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any], flag: str
+) -> bool:
     if out.is_dir():
-        raise InputError(f"{out}: is a directory; --out names a file")
+        raise InputError(f"{out}: is a directory; {flag} names a file")
     if not out.exists():
         return False
     try:
         found = record(out)
     except InputError as error:
-        raise InputError(f"{error}; give another --out, or remove it") from None
-    refuse_other(out, found, config, inputs)
+        raise InputError(f"{error}; give another {flag}, or remove it") from None
+    refuse_other(out, found, config, inputs, flag)
     return True
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 from prune import budget, codec_table, curves, materialize, write
 from prune.__main__ import main
@@ -302,6 +303,33 @@ def test_curves_name_mistakes_before_they_measure(made, tmp_path, change, messag
     with pytest.raises(InputError, match=message):
         curves.run(curves.Config(**{**vars(made.config), "out": tmp_path / "c.npz", **change}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learned_codec_as_tables_is_named_as_what_it_is(made, tmp_path, capsys):
+    place = tmp_path / "learned.safetensors"
+    place.write_bytes(b"any")
+    out = tmp_path / "c.npz"
+    command = ["curves", str(made.root / "s.beton"), "--model", str(made.root / "model"), "--out", str(out)]
+    assert main([*command, "--tables", str(place)]) == 2
+    error = capsys.readouterr().err
+    assert "learned.safetensors: a learned codec does not go into a beton; give JPEG tables of `prune codecs" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--train", "x.safetensors"), ("--fit", "x.npz")])
+def test_a_file_of_another_kind_where_a_codec_is_to_be_written_is_refused_with_the_flags_name(
+    made, tmp_path, capsys, flag, name
+):
+    place = tmp_path / name
+    if flag == "--fit":
+        save_arrays(place, {"steps": np.zeros(1)}, {"format": "winnow-jpeg-tables/99"})
+    else:
+        save_file({"a": np.zeros(1)}, place, {"winnow": json.dumps({"format": "winnow-codec/1"})})
+    before = place.read_bytes()
+    command = ["codecs", str(made.root / "s.beton"), "--model", str(made.root / "model"), "--codecs", "jpeg"]
+    assert main([*command, flag, str(place)]) == 2
+    assert f"give another {flag}, or remove it" in capsys.readouterr().err
+    assert place.read_bytes() == before
 
 
 def permuted(made, folder, **changes):

@@ -98,7 +98,8 @@ def test_a_codec_that_got_worse_ends_with_exit_code_1_and_the_history_keeps_ever
     [
         (("--quality", "30"), "begun with another quality (40)"),
         (("--size", "16"), "begun with another size (8)"),
-        (("--size", "30"), "20 images, a look takes 30"),
+        (("--size", "30"), "first.csv: 64 images; 8 looks of --size 30 need 240: give more, or --size 8"),
+        (("--size", "21"), "same.csv: 20 images, a look takes 21: wait for more"),
         (("--history", "h.txt"), "must end in .jsonl"),
         (("--codec", "heic"), "--codec heic: jpeg, webp, avif are possible"),
     ],
@@ -111,8 +112,27 @@ def test_what_does_not_fit_is_refused_in_one_line(world, tmp_path, capsys, chang
     command = arguments(world, "same.csv", history if change != ("--size", "30") else tmp_path / "new.jsonl")
     command[command.index(change[0]) + 1] = change[1]
     assert main(command) == 2
-    assert message in (error := capsys.readouterr().err) or "images give" in error
+    assert message in capsys.readouterr().err
     assert history.read_text() == before
+
+
+def test_a_look_that_is_refused_announces_no_history(world, tmp_path, capsys):
+    assert main(arguments(world, "same.csv", tmp_path / "h.jsonl")) == 0
+    assert "h.jsonl: begins with 8 looks of 8 images" in capsys.readouterr().err
+    few = world / "few.csv"
+    few.write_text("path\n" + "".join(f"{i}.png\n" for i in range(7)))
+    for images, change, message in (
+        ("few.csv", (), "7 images, a look takes 8"),
+        ("gone.csv", (), "absent.png cannot be read"),
+        ("same.csv", ("--reference", str(few)), "7 images; 8 looks of --size 8 need 64: give more\n"),
+        ("same.csv", ("--quality", "0"), "--quality"),
+    ):
+        (world / "gone.csv").write_text("path\n" + "absent.png\n" * 8)
+        assert main([*arguments(world, images, tmp_path / "n.jsonl"), *change]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "begins with" not in error
+        assert not (tmp_path / "n.jsonl").exists()
 
 
 def test_a_damaged_history_or_a_missing_copy_changes_nothing(world, tmp_path, capsys):

@@ -15,6 +15,18 @@ from prune.runs.files import InputError
 Pair = tuple[np.ndarray, np.ndarray, int]
 
 
+def listed(place: Path, least: int | None = None) -> list[dict[str, str]]:
+    """The lines of a CSV of images; `InputError` where it has no column `path`, or fewer lines than `least`."""
+    rows, columns = read_table(place)
+    if "path" not in columns:
+        raise InputError(f"{place}: has no column `path`; its columns are {', '.join(columns) or 'none'}")
+    if least is not None and len(rows) < least:
+        raise InputError(
+            f"{place}: {len(rows)} images, a look takes {least}: wait for more, or begin with a smaller --size"
+        )
+    return rows
+
+
 def read_pairs(place: Path, newest: int | None, codec: ImageCodec, quality: int) -> list[Pair]:
     """Pixels of each image, pixels of its copy, and the copy's bytes.
 
@@ -32,13 +44,7 @@ def read_pairs(place: Path, newest: int | None, codec: ImageCodec, quality: int)
     InputError
         No such column, too few lines, or an image or copy that cannot be read.
     """
-    rows, columns = read_table(place)
-    if "path" not in columns:
-        raise InputError(f"{place}: has no column `path`; its columns are {', '.join(columns) or 'none'}")
-    if newest is not None and len(rows) < newest:
-        raise InputError(
-            f"{place}: {len(rows)} images, a look takes {newest}: wait for more, or begin with a smaller --size"
-        )
+    rows = listed(place, newest)
     first = 0 if newest is None else len(rows) - newest
     return [_pair(place, number, row, codec, quality) for number, row in enumerate(rows[first:], first + 2)]
 
