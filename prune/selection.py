@@ -27,6 +27,7 @@ from prune.runs.outputs import claim_file, index_record
 from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
+    from prune.methods.choose import Choice
     from prune.methods.decision import Decision
     from prune.methods.gate_scores import OpenGate
     from prune.methods.mixing import Part

@@ -6,6 +6,7 @@ imported, and step modules import NumPy, torch and FFCV inside `run`, so `--help
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -20,7 +21,8 @@ from prune.runs.exit_codes import ExitCode, table
 from prune.runs.extras import EXTRA, missing
 from prune.runs.files import InputError, printable
 from prune.runs.library_warnings import warn_in_one_line
-from prune.runs.path_checks import check_paths
+from prune.runs.parser_messages import one_line
+from prune.runs.path_checks import check_paths, meant_paths
 from prune.runs.stop_signals import Stopped, afterwards, ended_by_signals, no_longer_listen
 
 
@@ -72,7 +74,7 @@ def _run(program: str, module: str, argv: Sequence[str]) -> int:
     try:
         with ended_by_signals():
             step = importlib.import_module(module)
-            config = parse(program, step, argv)
+            config = meant_paths(parse(program, step, argv), argv)
             check_paths(config)  # here, since steps import torch before they open anything
             step.run(config)
     except InputError as error:
@@ -146,11 +148,22 @@ def _cut(line: str, most: int = 2000) -> str:
 
 
 def parse(program: str, step: Any, argv: Sequence[str]) -> Any:
-    """Parse `argv` into the step's `Config`; exits with code 2 on a wrong flag or value."""
+    """Parse `argv` into the step's `Config`; on a wrong flag or value prints one line and exits with code 2."""
     import tyro
 
+    own, said = without_flags(argv)[0], io.StringIO()
     about = f"{step.__doc__}\n{HELP}\nExit codes:\n\n{table()}"
-    return tyro.cli(step.Config, prog=program, description=about, args=without_flags(argv)[0])
+    wide = {} if {"-h", "--help"} & set(own) else {"COLUMNS": "2000"}  # a message that is wrapped has lost its lines
+    try:
+        with variables({**wide}), contextlib.redirect_stderr(said):
+            return tyro.cli(step.Config, prog=program, description=about, args=own)
+    except SystemExit as end:
+        if end.code == ExitCode.WRONG_INPUT and said.getvalue():
+            _report(program, one_line(said.getvalue(), program))
+            said = io.StringIO()
+        raise
+    finally:
+        sys.stderr.write(said.getvalue())
 
 
 def _overview(program: str, summary: str, steps: Mapping[str, str]) -> str:

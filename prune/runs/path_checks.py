@@ -17,8 +17,10 @@ import errno
 import functools
 import inspect
 import os
+import re
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -34,6 +36,43 @@ class Output:
 
 
 Written = Annotated[T, Output()]
+
+
+def meant_paths(config: Any, argv: Sequence[str]) -> Any:
+    """The config of a command line with `~` expanded in its paths, as a shell does for a word of its own.
+
+    A shell leaves `--out=~/x` as it is. Other texts are paths where they begin with ~/ or have it behind NAME=.
+
+    Raises
+    ------
+    InputError
+        A path is empty: in Python that would be the current folder.
+    """
+    values = [word.partition("=")[2] if word.startswith("--") and "=" in word else word for word in argv]
+    empty = "" in values and not any(value and os.path.normpath(value) == "." for value in values)
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        each = value if isinstance(value, tuple) else (value,)
+        if empty and any(one == Path() or (one == "" and field.name in _PLACES) for one in each):
+            raise InputError(f"--{field.name.replace('_', '-')}: is empty; give a path, or . for the current folder")
+        found = tuple(_at_home(one) for one in each)
+        if found != each:
+            changes[field.name] = found if isinstance(value, tuple) else found[0]
+    return dataclasses.replace(config, **changes) if changes else config
+
+
+_PLACES = ("images", "source")
+"""Fields that name places by texts: a path, or a scheme such as hf://."""
+
+
+def _at_home(value: Any) -> Any:
+    """A path or text with the user's folder in place of `~`; anything else as it is."""
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))
+    if isinstance(value, str) and (found := re.fullmatch(r"([\w.-]+=)?(~/.*)", value, re.DOTALL)):
+        return (found[1] or "") + os.path.expanduser(found[2])
+    return value
 
 
 def check_paths(config: Any) -> None:
@@ -58,6 +97,10 @@ def check_place(out: Path) -> None:
     """
     out = Path(out)
     if os.path.lexists(out):
+        if os.path.islink(out) and not os.path.exists(out):
+            raise InputError(
+                f"{out}: is a link to {os.readlink(out)}, which does not exist; remove the link, or give another name"
+            )
         return
     try:
         folder = next((above for above in out.parents if os.path.lexists(above)), Path())

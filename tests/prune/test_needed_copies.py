@@ -1,4 +1,4 @@
-"""Near-duplicates that the budget needs are counted, with the largest keep that needs none; where none may be kept, too."""
+"""Near-duplicates that the budget needs are counted, and what a budget beyond what may be kept is told."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_budget_beyond_what_may_be_kept_names_what_was_dropped_and_the_largest
 @pytest.mark.parametrize(
     ("out", "example"), [("runs/i.index.npz", "runs/i-{keep}.index.npz"), ("i.npz", "i-{keep}.npz"), ("i", "i-{keep}")]
 )
-def test_the_example_of_a_name_for_several_keeps_has_the_suffix_that_was_given(scores, monkeypatch, capsys, out, example):
+def test_the_example_of_a_name_for_several_keeps_has_the_suffix_given(scores, monkeypatch, capsys, out, example):
     monkeypatch.chdir(scores.parent)
     words = ["select", "--scores", "scores.npz", "--method", "random", "--keep", "0.1", "0.2", "--out"]
     assert main([*words, out]) == 2
