@@ -25,7 +25,7 @@ STEPS = {
     "audit": "prune.audit: compare kept shares of groups with chance, and surrogates with each other",
     "combine": "prune.combine: make the union, intersection or difference of indices",
     "gone": "prune.gone: prove that deleted images are in no output",
-    "export": "prune.export: write an index as .npy, .txt, .csv or .indices",
+    "export": "prune.export: write an index as .npy, .txt, .csv, .json or .indices",
     "card": "prune.card: write the card of an index, for others to read",
     "push": "prune.push: share an index and its card through Hugging Face's hub",
     "pull": "prune.pull: get an index from the hub, verified by its checksum",

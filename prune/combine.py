@@ -21,6 +21,7 @@ import tyro
 from prune.runs.files import InputError, counted, need_file, note
 from prune.runs.identity import Location, identity
 from prune.runs.outputs import claim_file, index_record
+from prune.runs.path_checks import note_suffix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,9 @@ def run(config: Config) -> Path:
 
     if len(config.indices) < 2:
         raise InputError("combine needs at least two indices")
+    for path in config.indices:
+        if config.out.resolve() == path.resolve():
+            raise InputError(f"--out {config.out}: is an input itself; give another name")
     if config.allow_changed and config.source is None:
         raise InputError("--allow-changed needs --source: the beton or manifest to which the samples are matched")
     lists = [path for path in config.indices[1:] if path.suffix.lower() != ".npz"]
@@ -91,6 +95,7 @@ def run(config: Config) -> Path:
             raise InputError(f"--how {config.how}: no sample would be kept; nothing is written")
         replace(joined, provenance=[*joined.provenance, step]).save(config.out)
         note(f"{config.out}: keeps {len(joined)} of {joined.source_samples} samples")
+        note_suffix(config.out, ".index.npz")
     return config.out
 
 

@@ -57,7 +57,7 @@ def run(config: Config) -> None:
     if not config.id and not config.classes:
         raise InputError("name images with --id or classes with --class")
     index = PrunedIndex.load(need_file(config.index, "an index of `prune select`"))
-    last_selection(index)
+    last_selection(index, str(config.index))
     given = open_inputs(config.scores, config.manifest)
     check_source(index, given, config.scores)
     wanted = np.array([name.encode("utf-8", "surrogateescape") for name in config.id], np.bytes_)

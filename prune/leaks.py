@@ -1,6 +1,6 @@
 """Report test images that the source also contains: near-duplicates between targets' test images and the source.
 
-    python -m prune leaks --source runs/features/source.features.npz --tests runs/tests/pets.test.features.npz \
+    prune leaks --source runs/features/source.features.npz --tests runs/tests/pets.test.features.npz \
         --out runs/leaks.json
 
 Reads features of `prune features`, all by one surrogate, and writes counts, and examples by id. Pairs that the features
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from prune.runs.files import InputError, note, read_json, write_json
 from prune.runs.identity import Location, identity
 from prune.runs.outputs import claim_file
+from prune.runs.path_checks import note_suffix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +75,7 @@ def run(config: Config) -> dict[str, Any]:
         }
         write_json(config.out, found)
         note(f"{config.out}: {'; '.join(_describe(name, one) for name, one in each.items())}")
+        note_suffix(config.out, ".json")
     return found
 
 

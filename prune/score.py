@@ -1,6 +1,6 @@
 r"""Score the source: what its classes are worth to the targets (LM, FM), and how hard, typical or new each sample is.
 
-    python -m prune score --source runs/features/source.features.npz \
+    prune score --source runs/features/source.features.npz \
         --targets runs/features/pets.train.features.npz --out runs/scores.npz
 
 Class weights: lm, lm-soft, fm and fm-soft for every class and target, and the votes of shuffled features (lm-chance,
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.runs.files import InputError, at_least, need_file, note
 from prune.runs.identity import Location, RunOption, identity
 from prune.runs.outputs import claim_file
-from prune.runs.path_checks import Written
+from prune.runs.path_checks import Written, note_suffix
 from prune.scores import score_table
 
 if TYPE_CHECKING:
@@ -328,9 +328,10 @@ def _report(
 ) -> None:
     from prune.scores.findings import finding_counts, write_findings
 
-    scores = ", ".join(name[7:] for name in arrays if name.startswith("sample/"))
+    scores = ", ".join(name[7:] for name in arrays if name.startswith("sample/")) or "no sample scores"
     part = f" of {source.total}" if source.partial else ""
     note(f"{config.out}: {len(source)}{part} samples; {scores}")
+    note_suffix(config.out, ".npz")
     for line in finding_counts(arrays):
         note(line)
     if agreed:

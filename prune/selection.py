@@ -1,8 +1,8 @@
 """Choose the samples to keep: class quotas first, then the best of each class.
 
-    python -m prune select --scores runs/scores.npz --method winnow --keep 0.2 --out runs/winnow-20.index.npz
-    python -m prune select --scores runs/scores.npz --keep 0.1 0.2 0.5 --out "runs/winnow-{keep}.index.npz"
-    python -m prune select --scores runs/scores.npz --mix lm:0.7,random:0.3 --keep 0.2 --out runs/mix-20.index.npz
+    prune select --scores runs/scores.npz --method winnow --keep 0.2 --out runs/winnow-20.index.npz
+    prune select --scores runs/scores.npz --keep 0.1 0.2 0.5 --out "runs/winnow-{keep}.index.npz"
+    prune select --scores runs/scores.npz --mix lm:0.7,random:0.3 --keep 0.2 --out runs/mix-20.index.npz
 
 A method is a quota and a rank; --quota and --rank combine any two. The number of samples kept is keep times the size of
 the source, rounded to the nearest whole number (0.5 up), exactly.
@@ -24,7 +24,7 @@ from prune.methods import presets
 from prune.runs.files import InputError, at_least, note
 from prune.runs.identity import Location, Recorded, RunOption, identity
 from prune.runs.outputs import claim_file, index_record
-from prune.runs.path_checks import Written
+from prune.runs.path_checks import Written, note_suffix
 
 if TYPE_CHECKING:
     from prune.methods.choose import Choice
@@ -271,6 +271,7 @@ def _tell(config: Config, one: _Selection, given: SelectionInputs, gate: OpenGat
     how = f"mix {config.mix}" if config.mix else f"{methods[0].quota} x {methods[0].rank}"
     through = f", gate {gate.score} open to {gate.width:.1%}" if gate.width < 1 else ""
     note(f"{one.out}: keeps {one.budget} of {len(given.manifest)} samples ({how}{through})")
+    note_suffix(one.out, ".index.npz")
     for name, value in given.meta.get("seed_agreement", {}).items():
         if name == "clusters" or any(method.rank.startswith(f"{name}:") for method in methods):
             note(f"decided by k-means, of which two seeds agree at {value:.2f}: another seed keeps other samples")

@@ -12,6 +12,7 @@ import numpy as np
 
 from prune.data.beton import BetonFile, open_beton
 from prune.data.several_betons import join
+from prune.index.index_file import read_meta
 from prune.index.manifest import Manifest, manifest_path, merged, several, shards_at
 from prune.runs.files import InputError
 
@@ -78,9 +79,18 @@ def _beton_of(manifest: Path) -> Path:
     return manifest.with_name(manifest.name.removesuffix(".manifest.npz") + ".beton")
 
 
+def _is_index(path: Path) -> bool:
+    try:
+        return path.suffix == ".npz" and bool(read_meta(path))
+    except InputError:
+        return False
+
+
 def _open_one(path: Path) -> Dataset:
     if path.name.endswith(".manifest.npz"):
         raise InputError(f"{path}: is a manifest; name the .beton beside it")
+    if _is_index(path):
+        raise InputError(f"{path}: is an index, and no beton; `prune show {path}` checks and prints it")
     beton = open_beton(path)
     place = manifest_path(path)
     if not place.is_file():

@@ -138,11 +138,15 @@ def _recorded(
     return parts, gate
 
 
-def last_selection(index: PrunedIndex) -> dict[str, Any]:
-    """What an index records of `prune select`; `InputError` when another step made it, or changed it since."""
+def last_selection(index: PrunedIndex, name: str = "--index") -> dict[str, Any]:
+    """What an index records of `prune select`; `InputError` when another step made it, or changed it since.
+
+    `name` is what a message calls the index.
+    """
     if not index.provenance or index.provenance[-1].get("step") != "select":
         steps = " → ".join(str(entry.get("step")) for entry in index.provenance) or "unknown"
-        raise InputError(f"--index: made by {steps}; only an index as `prune select` wrote it can be explained")
+        way = "explain its parts" if steps.endswith("combine") else "explain the one that it was made from"
+        raise InputError(f"{name}: made by {steps}; only an index as `prune select` wrote it can be explained: {way}")
     return index.provenance[-1]
 
 

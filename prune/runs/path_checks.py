@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from prune.runs.disk_errors import in_words
-from prune.runs.files import InputError
+from prune.runs.files import InputError, note
 
 T = TypeVar("T")
 
@@ -115,6 +115,15 @@ def check_place(out: Path) -> None:
             raise InputError(f"{out}: the name is too long") from None
         error.filename = str(out)
         raise InputError(in_words(error)) from None
+
+
+def note_suffix(out: Path, wanted: str) -> None:
+    """Print a line where a file that is written has another suffix than its kind; older scripts may use such names.
+
+    For ".index.npz" any .npz will do: that is how other commands know an index.
+    """
+    if out.suffix != Path(wanted).suffix:
+        note(f"{out}: the name does not end in {wanted}, by which other commands and people know such a file")
 
 
 def _paths(config: Any) -> tuple[list[tuple[str, Path]], list[Path]]:
