@@ -47,7 +47,8 @@ def list_tars(shards: Shards, place: str) -> Listing:
     Raises
     ------
     InputError
-        A damaged shard, a sample with several images or without a label, or texts that are captions and no classes.
+        A damaged shard or one cut inside a sample, a sample with several images or without a label, or texts that are
+        captions and no classes.
 
     Notes
     -----
@@ -111,6 +112,12 @@ def _samples(path: Path, ignored: Counter[str], open_ended: list[Path]) -> dict[
                     ignored[f".{suffix.rpartition('.')[2]}" if suffix else ""] += 1
                 shard.members = []  # type: ignore[attr-defined]  # tarfile keeps every member otherwise
             if not _ends(path, shard.offset):
+                last = next(reversed(found), None)
+                if last is not None and found[last].at < 0:  # members lie sample by sample
+                    raise InputError(
+                        f"{path}: cut short inside the sample {_shown(last)}, which has a label and no image; fetch it "
+                        "again"
+                    )
                 open_ended.append(path)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a readable tar file ({error})") from None

@@ -350,6 +350,16 @@ def test_a_tar_that_ends_between_two_samples_is_read_and_named_and_one_cut_in_a_
         list_images(str(place))
 
 
+def test_a_tar_that_ends_inside_a_sample_is_refused(tmp_path):
+    samples = [(str(k), {"cls": k % 2, "png": IMAGES[k]}) for k in range(4)]
+    place = tar(tmp_path / "x.tar", samples)
+    with tarfile.open(place) as shard:
+        begins = [member.offset for member in shard]
+    place.write_bytes(place.read_bytes()[: begins[5]])  # behind the third sample's label, before its image
+    with pytest.raises(InputError, match="cut short inside the sample '2', which has a label and no image"):
+        list_images(str(place))
+
+
 def test_the_same_key_in_two_shards_comes_back_from_an_index_as_the_same_two_samples(tmp_path):
     """The key of one sample even looks like the id of another: 1/1 in shard 1."""
     samples = [("1", {"png": IMAGES[0], "cls": 0}), ("1/1", {"png": IMAGES[1], "cls": 1}),
