@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune.runs.files import InputError, note
+from prune.runs.files import note
 from prune.runs.run_lock import directory_lock
 
 
@@ -30,8 +30,7 @@ def run(config: Config) -> None:
     """Record the answer."""
     from transfer.compression import approval, journal
 
-    if not journal.read_journal(config.run):
-        raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
+    journal.need_journal(config.run)
     with directory_lock(config.run):
         entry = approval.answer(config.run, approved=not config.reject)
     said = "rejected" if config.reject else "approved"

@@ -34,9 +34,7 @@ def run(config: Config) -> Path:
         raise InputError("--runs: name at least one")
     found = {}
     for place in config.runs:
-        lines = journal.read_journal(place)
-        if not lines:
-            raise InputError(f"{place}: not a run of `transfer compress` (no journal.jsonl there)")
+        lines = journal.need_journal(place)
         name = place.resolve().name
         found[name if name not in found else str(place)] = (lines, read_json(place / "config.json"))
     text = compress_page.compression_html(found)

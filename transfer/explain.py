@@ -39,9 +39,7 @@ def run(config: Config) -> dict[str, Any]:
     from transfer.compression import approval, journal
     from transfer.compression.removed_parts import unit_of
 
-    entries = journal.read_journal(config.run)
-    if not entries:
-        raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
+    entries = journal.need_journal(config.run)
     waits = approval.waiting(config.run, entries) if config.step == len(entries) else None
     entries += [] if waits is None else [waits]
     if not 0 <= config.step < len(entries):

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune.runs.files import InputError
 from prune.runs.run_lock import directory_lock
 
 
@@ -29,7 +28,6 @@ def run(config: Config) -> None:
     from transfer.compression import journal
     from transfer.compression.rolling_back import roll_back
 
-    if not journal.read_journal(config.run):
-        raise InputError(f"{config.run}: no journal.jsonl there: not a run of `transfer compress`")
+    journal.need_journal(config.run)
     with directory_lock(config.run):
         roll_back(config.run, config.to)

@@ -277,8 +277,10 @@ def _run(config: Config) -> Path:
 def _check(config: Config) -> None:
     if config.run is None and (config.original is None or config.compressed is None):
         raise InputError("give --run, or --original and --compressed")
-    if config.run is not None and not (config.run / "journal.jsonl").is_file():
-        raise InputError(f"--run {config.run}: not a run of `transfer compress` (no journal.jsonl there)")
+    if config.run is not None:
+        from transfer.compression.journal import need_journal
+
+        need_journal(config.run, "--run ")
     if config.index is not None and config.reference is None:
         raise InputError("--index: chooses images of --reference; give both")
     if not 0 <= config.allowed <= 100:

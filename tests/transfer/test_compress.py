@@ -216,6 +216,11 @@ def test_rolling_back_names_what_is_wrong_and_changes_nothing(done, tmp_path):
         rollback.run(rollback.Config(run, 9))
     with pytest.raises(InputError, match="not a run of `transfer compress`"):
         rollback.run(rollback.Config(tmp_path, 0))
+    begun = tmp_path / "begun"  # killed before its first step
+    begun.mkdir()
+    shutil.copy(done / "config.json", begun / "config.json")
+    with pytest.raises(InputError, match=r"no step yet: .* the same command resumes it"):
+        rollback.run(rollback.Config(begun, 0))
     place = run / "steps/01/model.safetensors"
     data = bytearray(place.read_bytes())
     data[-1] ^= 1

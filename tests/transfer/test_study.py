@@ -70,6 +70,7 @@ def study(images, out, *more, targets=("near",), methods=("full", "random", "win
         ({"more": ("--margin", "nan")}, "--margin nan"),
         ({"more": ("--json",)}, "--json: is for --dry-run"),
         ({"more": ("--line", "1")}, "plan.jsonl"),
+        ({"more": ("--todo",)}, "the study has no plan yet; `transfer study --out"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(images, tmp_path, capsys, how, said):

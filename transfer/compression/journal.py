@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError, atomic
+from prune.runs.files import InputError, atomic, read_json
 from transfer.compression import removed_parts
 
 ACCEPTED, ROLLED_BACK = "accepted", "rolled-back"
@@ -186,6 +186,31 @@ def read_journal(run: Path) -> list[Entry]:
             raise InputError(f"{place}: line {number + 1} is damaged or not of a compression journal")
         entries.append(entry)
     return entries
+
+
+def need_journal(run: Path, flag: str = "") -> list[Entry]:
+    """Entries of a journal, at least one.
+
+    Parameters
+    ----------
+    run : Path
+    flag : str
+        Stands before the path in messages, such as "--run ".
+
+    Raises
+    ------
+    InputError
+        As of `read_journal`; or a run that has no step yet, or another directory.
+    """
+    if entries := read_journal(run):
+        return entries
+    settings = read_json(run / "config.json") if (run / "config.json").is_file() else None
+    if isinstance(settings, dict) and {"kinds", "least", "steps"} <= set(settings):
+        raise InputError(
+            f"{flag}{run}: no step yet: the compression has not come to its first one; where it was stopped, the same "
+            "command resumes it"
+        )
+    raise InputError(f"{flag}{run}: no journal.jsonl there: not a run of `transfer compress`")
 
 
 def is_entry(entry: Any) -> bool:

@@ -177,9 +177,7 @@ def rejected_cases(run: Path, members: PreservationSet, manifest: Manifest) -> d
     InputError
         Not a run of `transfer compress`, a run on another preservation set, or a damaged journal.
     """
-    entries = journal.read_journal(run)
-    if not entries:
-        raise InputError(f"--runs {run}: no journal.jsonl there: not a run of `transfer compress`")
+    entries = journal.need_journal(run, "--runs ")
     used = read_json(Path(run) / "config.json").get("preserve")
     if used != members.fingerprint:
         raise InputError(f"--runs {run}: was tested on another preservation set than version {members.version}")

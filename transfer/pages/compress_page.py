@@ -163,7 +163,7 @@ def _outcome(lines: Sequence[Entry]) -> str:
     quality = f"{points:+z.1f} points on the preservation set"
     if "perplexity" in final:
         quality = f"perplexity {first['perplexity']} to {final['perplexity']} on held-out text"
-    text = f"{100 * final['bytes'] / first['bytes']:.1f} % of the size{times}, {quality}; {_counts(lines)}"
+    text = f"{100 * final['bytes'] / first['bytes']:.1f} % of the file{times}, {quality}; {_counts(lines)}"
     back = any(line["kind"] == "rollback" for line in lines)
     return f"the model of step {final['step']}: {text}" if back else text
 

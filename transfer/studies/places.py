@@ -78,6 +78,11 @@ def source_splits(place: str) -> Splits:
     root = Path(place)
     if any(root.glob("*.beton")):  # shards of `prune write --shard`
         return Splits(f"{place.rstrip('/')}/*.beton", None)
+    if root.is_file():
+        raise InputError(
+            f"--source {place}: is a file that is not read as images: a directory, a list of paths and classes "
+            f"({', '.join(_list_suffixes())}), and files .beton, .parquet and .tar are"
+        )
     if not root.is_dir():
         raise InputError(f"--source {place}: no such directory")
     train = _split(root, _TRAIN_NAMES)
@@ -99,8 +104,14 @@ def target_splits(name: str, place: str) -> Splits:
     if betons := _betons(name, place):
         return betons
     root = Path(place)
+    if root.is_file():
+        raise InputError(
+            f"--targets {name}={place}: is a file; a directory with train/ and test/ (or val/) is read, or X where "
+            "X.train.beton and X.test.beton are"
+        )
     if not root.is_dir():
-        raise InputError(f"--targets {name}={place}: no such directory")
+        part = f"; the path is what follows the first '=', {place}" if "=" in place else ""
+        raise InputError(f"--targets {name}={place}: no such directory{part}")
     train, test = _split(root, _TRAIN_NAMES), _split(root, _TEST_NAMES)
     if train is None or test is None:
         flat = _flat(root, _TRAIN_NAMES if train is None else _TEST_NAMES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prune.runs.files import InputError, atomic, need_file
+from prune.runs.files import InputError, atomic
 from transfer.studies.study_checks import check_record
 
 STEPS_LATER = "{equal-time}"
@@ -97,7 +97,12 @@ def write_plan(tasks: Iterable[Task], out: Path) -> None:
 
 def read_plan(out: Path) -> list[Task]:
     """Tasks of plan.jsonl in the study's directory `out`; `InputError` when there is none."""
-    place = need_file(out / "plan.jsonl", "the plan of `transfer study`")
+    place = out / "plan.jsonl"
+    if not place.is_file():
+        raise InputError(
+            f"{place}: no such file: the study has no plan yet; `transfer study --out {out} --plan-only`, with its "
+            "flags, writes it"
+        )
     tasks = []
     for number, text in enumerate(place.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:

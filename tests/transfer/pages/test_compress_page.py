@@ -64,7 +64,7 @@ def test_after_a_rollback_the_page_shows_the_model_that_came_back_and_which_step
     said = compress_page.outcome_sentences({"pets": (lines, {})})
     # Step 1: 2,400 of 4,000 bytes, 10.00 ms against 6.00; steps 3 and 4 are no part of it.
     assert said == (
-        "pets: the model of step 1: 60.0 % of the size, 1.7x as fast, +0.0 points on the preservation set; 1 step "
+        "pets: the model of step 1: 60.0 % of the file, 1.7x as fast, +0.0 points on the preservation set; 1 step "
         "accepted, 1 rolled back, 2 accepted steps (3, 4) undone by a later rollback."
     )
     rows = [compress_page.step_texts("pets", one, lines) for one in lines]
@@ -108,7 +108,7 @@ def test_the_page_says_what_came_out_and_escapes_names(run, tmp_path, browser):
     assert main(["compress-report", "--runs", str(run), "--out", str(out)]) == 0
     text = out.read_text(encoding="utf-8")
     # int8: 500 of 4000 bytes; 10.00 ms against 4.50.
-    assert "12.5 % of the size, 2.2x as fast, +0.0 points" in text
+    assert "12.5 % of the file, 2.2x as fast, +0.0 points" in text
     assert "3 steps accepted, 1 rolled back" in text
     assert EVIL not in text
     browser.open(out)
@@ -162,7 +162,7 @@ def test_several_runs_share_the_charts_and_a_run_without_latencies_is_not_in_tha
     (other / "config.json").write_text("{}")
     out = tmp_path / "page.html"
     assert main(["compress-report", "--runs", str(run), str(other), "--out", str(out)]) == 0
-    assert "unguarded: 12.5 % of the size, +0.0 points" in capsys.readouterr().err
+    assert "unguarded: 12.5 % of the file, +0.0 points" in capsys.readouterr().err
 
 
 def test_other_directories_are_refused(tmp_path, capsys):

@@ -76,6 +76,17 @@ def test_a_target_needs_both_splits(tmp_path):
         target_splits("pets", str(tmp_path / "cats"))
 
 
+def test_a_file_that_is_no_list_and_a_path_with_an_equals_sign_are_told_from_an_absent_directory(tmp_path):
+    (tmp_path / "pets.md").write_text("x")
+    with pytest.raises(InputError, match=r"is a file that is not read as images: .*\.csv.*\.tar are"):
+        source_splits(str(tmp_path / "pets.md"))
+    with pytest.raises(InputError, match="is a file; a directory with train/ and test/"):
+        target_splits("pets", str(tmp_path / "pets.md"))
+    (found,) = parse_targets(("a=b=c",)).items()
+    with pytest.raises(InputError, match=r"--targets a=b=c: no such directory; the path is what follows .*, b=c"):
+        target_splits(*found)
+
+
 def test_a_target_may_be_two_betons(tmp_path):
     for split in ("train", "test"):
         (tmp_path / f"pets.{split}.beton").touch()
