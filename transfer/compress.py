@@ -227,6 +227,7 @@ def _rows(config: Config, dataset: Dataset, model: TrainedModel) -> tuple[np.nda
     if config.metric is not None:
         inputs["metric_source"] = open_metric(config.metric)[1]
     preservation = open_preservation(config.preserve, dataset.manifest)
+    _wider_tests(config, dataset, preservation)  # their mistakes are found before any training
     preserved, inputs["preserve"] = preservation.rows, preservation.fingerprint
     rows, inputs["index"] = kept_rows(dataset.manifest, config.index)
     rows = np.setdiff1d(rows, preserved)
@@ -325,9 +326,12 @@ def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str,
     write_json(config.out / "result.json", {**result, "target": target, **inputs})
     finish(config.out, seconds=sum(entry["seconds"] for entry in entries), inputs=inputs)
     first, final = result["original"], result["final"]
-    share = final["bytes"] / first["bytes"]
+    parameters, size = final["params"] / first["params"], final["bytes"] / first["bytes"]
     images = first["what"].get("preserve", {}).get("images", images)
-    note(f"{config.out}: ends with step {final['step']} at {share:.3f} of the size: {journal.describe(final)}")
+    note(
+        f"{config.out}: ends with step {final['step']} at {parameters:.3f} of the parameters and {size:.3f} of the "
+        f"file: {journal.describe(final)}"
+    )
     if (text := journal.why_larger(entries, _plan(config))) is not None:
         note(text)
     if doubtful := result["refused_within_one_error"]:

@@ -112,14 +112,15 @@ def _run(config: Config) -> None:
     from pretrain.distributed import open_ranks
     from transfer.compression import approval, journal
     from transfer.language import language_steps
-    from transfer.language.causal_lm import open_language_model
+    from transfer.language.causal_lm import context_of, open_language_model, read_spec
     from transfer.language.prompts import read_prompts
     from transfer.language.token_windows import open_tokenizer, read_text, tokenizer_fingerprint
 
+    spec = read_spec(config.model)  # text and prompts before the weights, which take long
+    tokenizer, context = open_tokenizer(config.model, int(spec["config"]["vocab_size"])), context_of(spec)
+    text = read_text(tokenizer, config.text, config.held_out, min(config.window, context))
+    prompts = read_prompts(config.prompts, tokenizer, context)
     model = open_language_model(config.model)
-    tokenizer = open_tokenizer(config.model, int(model.spec["config"]["vocab_size"]))
-    text = read_text(tokenizer, config.text, config.held_out, min(config.window, model.context))
-    prompts = read_prompts(config.prompts, tokenizer, model.context)
     inputs = {"model": model.fingerprint, "tokenizer": tokenizer_fingerprint(config.model)}
     inputs |= {"text": text.fingerprint, "prompts": prompts.fingerprint}
     with claim(config.out, config, inputs) as done:
@@ -188,7 +189,7 @@ def _finish(config: Config, entries: list[Entry], inputs: dict[str, Any]) -> Non
     parameters, size = final["params"] / first["params"], final["bytes"] / first["bytes"]
     note(
         f"{config.out}: ends with step {final['step']} at {parameters:.3f} of the parameters and {size:.3f} of the "
-        f"bytes: {journal.describe(final)}"
+        f"file: {journal.describe(final)}"
     )
     if (text := journal.why_larger(entries, _plan(config))) is not None:
         note(text)

@@ -138,7 +138,7 @@ def open_metric(text: str) -> tuple[Metric, str]:
     Raises
     ------
     InputError
-        No such module or function.
+        No such module or function, or one that does not take labels and logits.
     """
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
         raise InputError(f"--metric {text}: a module and a function are expected, as in my_metrics:top5")
@@ -152,6 +152,12 @@ def open_metric(text: str) -> tuple[Metric, str]:
         sys.path.remove(str(Path.cwd()))
     if not callable(metric := getattr(module, name, None)):
         raise InputError(f"--metric {text}: {place} has no function {name}")
+    try:
+        inspect.signature(metric).bind(None, None)
+    except TypeError as error:
+        raise InputError(f"--metric {text}: is called with labels and logits: {error}") from None
+    except ValueError:  # some built-in functions have no signature
+        pass
     try:
         source = inspect.getsource(module)
     except (OSError, TypeError):

@@ -94,10 +94,26 @@ def open_language_model(directory: Path) -> LanguageModel:
         damaged or of other shapes.
     """
     directory = Path(directory)
+    spec = read_spec(directory)
+    if (directory / SPEC).is_file():
+        return _open_step(directory, spec)
+    _need_safetensors(directory)
+    return _from_hub_files(directory, spec["config"], spec["architecture"])
+
+
+def read_spec(directory: Path) -> dict[str, Any]:
+    """What `LanguageModel.spec` will be, without the weights, which are not read.
+
+    Raises
+    ------
+    InputError
+        No such model, an architecture that is not known here, code of its own (`auto_map`), or no size of vocabulary.
+    """
+    directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; a causal language model of Hugging Face is expected")
     if (directory / SPEC).is_file():
-        return _open_step(directory)
+        return _step_spec(directory)
     if not (directory / "config.json").is_file():
         raise InputError(f"{directory}: has no config.json: not a model directory of Hugging Face")
     config = read_json(directory / "config.json")
@@ -109,8 +125,15 @@ def open_language_model(directory: Path) -> LanguageModel:
                 f"use a model of {', '.join(_MODEL_TYPE)}"
             )
     architecture = _architecture(config, directory / "config.json")
-    _need_safetensors(directory)
-    return _from_hub_files(directory, config, architecture)
+    return {"format": FORMAT, "architecture": architecture, "config": config}
+
+
+def _step_spec(directory: Path) -> dict[str, Any]:
+    spec = read_json(directory / SPEC)
+    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+        raise InputError(f"{directory / SPEC}: not of a language model that was compressed here")
+    _architecture(spec.get("config"), directory / SPEC)
+    return spec
 
 
 def _architecture(config: Any, place: Path) -> str:
@@ -120,6 +143,8 @@ def _architecture(config: Any, place: Path) -> str:
         raise InputError(f"{place}: the architecture {name} is not known here; there are {', '.join(_MODEL_TYPE)}")
     if config.get("quantization_config") is not None:
         raise InputError(f"{place}: its weights are quantised already; give the model in fp32, fp16 or bf16")
+    if type(config.get("vocab_size")) is not int:
+        raise InputError(f"{place}: vocab_size is {config.get('vocab_size')!r}; a number of tokens is expected")
     if config.get("add_cross_attention"):
         raise InputError(f"{place}: has cross-attention: a decoder alone is expected")
     return str(name)
@@ -218,10 +243,7 @@ def _configuration(config: dict[str, Any]) -> Any:
     return transformers.AutoConfig.for_model(**plain)
 
 
-def _open_step(directory: Path) -> LanguageModel:
-    spec = read_json(directory / SPEC)
-    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
-        raise InputError(f"{directory / SPEC}: not of a language model that was compressed here")
+def _open_step(directory: Path, spec: dict[str, Any]) -> LanguageModel:
     architecture = _architecture(spec.get("config"), directory / SPEC)
     if not (directory / WEIGHTS).is_file():
         raise InputError(f"{directory / WEIGHTS}: no such file")

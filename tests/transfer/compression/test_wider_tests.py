@@ -151,3 +151,8 @@ def test_a_plan_never_names_a_metric(tmp_path, words):
         check_record({**record, "command": ["python", "-m", "transfer", "compress", *words]}, tmp_path)
     with pytest.raises(InputError, match="from the command line only, never from a plan"):
         check_record({**record, "command": ["python", "-m", "transfer", "probe", *words]}, tmp_path)
+
+
+def test_a_metric_that_takes_something_else_than_labels_and_logits_is_refused_before_any_training():
+    with pytest.raises(InputError, match=r"--metric os:system: is called with labels and logits: too many"):
+        wider_tests.open_metric("os:system")

@@ -300,6 +300,8 @@ def test_mistakes_get_one_line_and_code_2_and_nothing_is_written(world, tmp_path
         ({"model": short}, "damaged, or not safetensors"),
         ({"text": tmp_path / "none.txt"}, "no such file"),
         ({"prompts": tmp_path / "bad.jsonl"}, "line 1"),
+        ({"model": short, "prompts": tmp_path / "bad.jsonl"}, "line 1"),  # read before the weights
+        ({"model": broken(world, tmp_path / "wordless", vocab_size=None)}, "vocab_size is None"),
         ({"size": 1.5}, "--size 1.5"),
         ({"margin": -1}, "--margin -1"),
         ({"kinds": "int8 both"}, "int8 and then int4 come last"),
