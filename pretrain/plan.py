@@ -17,6 +17,7 @@ from prune.data.dataset import Dataset, open_dataset
 from prune.runs.extras import need_modules
 from prune.runs.files import InputError, at_least, need_file, positive
 from prune.runs.identity import plain
+from prune.runs.outputs import need_directory
 from prune.scores.folds import fold_numbers, parse_fold
 
 SMALLEST = 8
@@ -59,6 +60,7 @@ def check(config: Config) -> TrainingPlan:
     InputError
         One line that names the wrong value and the way out.
     """
+    need_directory(config.out)
     at_least(config, 1, "batch_size")
     recipe = adapted(
         config.recipe,

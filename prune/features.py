@@ -17,8 +17,9 @@ from typing import Literal
 
 from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, using
-from prune.runs.files import InputError, at_least
+from prune.runs.files import InputError, at_least, note
 from prune.runs.identity import Location, Recorded, RunOption
+from prune.runs.outputs import need_directory
 
 KINDS = ("float16", "float32", "int8")
 
@@ -66,11 +67,10 @@ def _run(config: Config) -> None:
     _check(config)
     from prune.data.dataset import open_dataset
     from prune.index.pruned_index import PrunedIndex
-    from prune.models.feature_extraction import ExtractionSettings, extract_to_file
-    from prune.models.networks import open_model
+    from prune.models.extraction_settings import ExtractionSettings, features_inputs, have_features
+    from prune.models.model_spec import model_fingerprint
     from prune.models.thumbnail_extraction import describe_to_file
 
-    model = None if config.model is None else open_model(config.model)
     settings = ExtractionSettings(
         config.resolution,
         config.precision,
@@ -81,12 +81,26 @@ def _run(config: Config) -> None:
         config.features_dtype,
     )
     index = None if config.index is None else PrunedIndex.load(config.index)
-    for place, dataset in enumerate([open_dataset(path) for path in config.betons]):
-        out = config.out / f"{dataset.name}.features.npz"
-        if model is None:
+    datasets = [open_dataset(path) for path in config.betons]
+    places = [config.out / f"{dataset.name}.features.npz" for dataset in datasets]
+    if config.model is None:
+        for dataset, out in zip(datasets, places):
             describe_to_file(dataset, out, config.workers, config.features_dtype)
-        else:
-            extract_to_file(model, dataset, out, settings, index if place == 0 else None)
+        return
+    indices = [index, *([None] * (len(datasets) - 1))]
+    key = model_fingerprint(config.model)
+    every = list(zip(datasets, places, indices))
+    made = [have_features(out, settings, features_inputs(key, data, one), data) for data, out, one in every]
+    if all(made):  # before torch is imported, which takes seconds
+        for out in places:
+            note(f"{out}: up to date")
+        return
+    from prune.models.feature_extraction import extract_to_file
+    from prune.models.networks import open_model
+
+    model = open_model(config.model)
+    for dataset, out, one in every:
+        extract_to_file(model, dataset, out, settings, one)
 
 
 def _check(config: Config) -> None:
@@ -107,3 +121,4 @@ def _check(config: Config) -> None:
         raise InputError(f"--betons: two are named {min(twice)!r}; their features would overwrite each other")
     at_least(config, 1, "resolution", "batch_size", "workers")
     need_model(config.model)
+    need_directory(config.out)

@@ -17,7 +17,7 @@ import pytest
 
 from prune.data.beton_writing import WritingSettings
 from prune.index.npz import open_arrays, save_arrays
-from prune.models.feature_extraction import ExtractionSettings
+from prune.models.extraction_settings import ExtractionSettings
 from prune.runs.files import InputError
 from prune.runs.identity import Recorded, differences, identity, marked
 from prune.scores.feature_files import open_features

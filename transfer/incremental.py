@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note, positive, read_json
 from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
-from prune.runs.outputs import claim
+from prune.runs.outputs import claim, need_directory
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
@@ -120,6 +120,7 @@ def _check(config: Config) -> None:
     if config.epochs is not None and config.steps is not None:
         raise InputError("--epochs and --steps: give one budget")
     positive(config, "epochs", "steps")
+    need_directory(config.out)
     at_least(config, 1, "batch_size", "resolution", "tasks", "per_class", "threads", "workers")
     if not 0 <= config.quality <= 100:
         raise InputError(f"--quality {config.quality}: 1 to 100 is possible, or 0 to have it chosen")

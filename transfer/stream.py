@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note, read_json
 from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
-from prune.runs.outputs import claim
+from prune.runs.outputs import claim, need_directory
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset
@@ -138,6 +138,7 @@ def _checked(config: Config) -> Config:
     from transfer.continual.exemplar_form import policy_forms
     from transfer.continual.exemplars import memory_bytes, need_rank, need_room
 
+    need_directory(config.out)
     at_least(config, 1, "batch_size", "resolution", "every", "steps", "per_class", "threads", "workers")
     codec = open_codec(config.codec)
     if not config.ladder:

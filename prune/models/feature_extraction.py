@@ -10,7 +10,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays
 from prune.index.pruned_index import PrunedIndex
 from prune.models import evaluation_view, networks
+from prune.models.extraction_settings import ExtractionSettings, features_inputs
 from prune.models.full_precision import full_precision
 from prune.models.image_sizes import refuse_size
 from prune.models.linear_head import linear_head_of
@@ -33,7 +33,7 @@ from prune.runs import compute_device, process_group
 from prune.runs.cores import share_of_cores
 from prune.runs.disk_errors import reserve
 from prune.runs.files import InputError, note, write_json
-from prune.runs.identity import RunOption, identity
+from prune.runs.identity import identity
 from prune.runs.memory_allocator import keep_freed_memory
 from prune.runs.outputs import claim_file
 from prune.runs.progress import track
@@ -42,19 +42,6 @@ from prune.scores.feature_files import FORMAT, check_order, order_fingerprint, w
 from prune.scores.logit_summary import LogitSummary, summarised, summary_names
 from prune.scores.quantised_rows import QuantisedRows, as_stored, widened
 from prune.scores.streaming import as_float16, blocks, read_rows
-
-
-@dataclass(frozen=True)
-class ExtractionSettings:
-    """How images pass through a network; a features file is made with these settings, from one model and one beton."""
-
-    resolution: int | None = None
-    precision: str = "auto"
-    loader: Literal["ffcv", "torch"] = "ffcv"
-    batch_size: RunOption[int] = 256
-    workers: RunOption[int | None] = None
-    logits: Literal["all", "summary"] = "all"
-    features_dtype: str = "float16"
 
 
 def extract(
@@ -162,10 +149,8 @@ def extract_to_file(
         classifier is not linear in the features.
     """
     manifest = manifest_path(dataset.beton.path)
-    inputs = {"model": model.fingerprint, "source": dataset.manifest.fingerprint}
-    wanted = None
+    inputs, wanted = features_inputs(model.fingerprint, dataset, index), None
     if index is not None:
-        inputs["index"] = index.fingerprint
         wanted = np.sort(index.rows_in(dataset.manifest))
     columns = _columns_to_summarise(model, dataset, settings)
     if columns is None and settings.logits == "summary":  # the file is that of a run that asked for all logits

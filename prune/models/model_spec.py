@@ -5,6 +5,7 @@ What decides which code runs is a closed list: an architecture by timm's plain n
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -147,3 +148,12 @@ def shown(value: Any) -> str:
     except RecursionError:
         return f"a nested {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def model_fingerprint(directory: Path) -> str:
+    """SHA-256 over `model.json` and the weights, 32 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for name in ("model.json", "model.safetensors"):
+        with open(Path(directory) / name, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()[:32]

@@ -5,7 +5,6 @@ Surrogates and backbones are built alike: timm models, with a different stem whe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from prune.models.model_spec import STEMS, check_kwargs, need_model, read_spec
+from prune.models.model_spec import STEMS, check_kwargs, model_fingerprint, need_model, read_spec
 from prune.models.pruned_widths import narrow
 from prune.models.transfers import constant
 from prune.models.weights_check import check_weights
@@ -142,11 +141,7 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def fingerprint(directory: Path) -> str:
     """SHA-256 over `model.json` and the weights, 32 hexadecimal digits."""
-    sha = hashlib.sha256()
-    for name in ("model.json", "model.safetensors"):
-        with open(Path(directory) / name, "rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
-    return sha.hexdigest()[:32]
+    return model_fingerprint(directory)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ def claim(out: Path, config: Any, inputs: Mapping[str, Any] | None = None) -> It
         The directory holds a run with other settings, or other things, or another run is at work in it.
     """
     out, inputs = Path(out), dict(inputs or {})
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out must be a directory")
+    need_directory(out)
     if _finished(out, config, inputs) or os.environ.get("RANK", "0") != "0":
         remove_left_lock(out / ".lock")
         yield (out / "DONE").exists()
@@ -64,6 +63,12 @@ def claim(out: Path, config: Any, inputs: Mapping[str, Any] | None = None) -> It
                 if fresh:
                     shutil.rmtree(out)
             raise
+
+
+def need_directory(out: Path) -> None:
+    """Raise `InputError` when a file lies where a step writes a directory; a step calls it before slow imports."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out must be a directory")
 
 
 def _finished(out: Path, config: Any, inputs: Mapping[str, Any]) -> bool:
@@ -128,18 +133,19 @@ def claim_file(
         Something else is there (a directory, a damaged file, other settings or inputs), or another run writes it.
     """
     out, inputs = Path(out), dict(inputs or {})
-    if _up_to_date(out, record, config, inputs, flag):
+    if is_up_to_date(out, record, config, inputs, flag):
         remove_left_lock(out.with_name(f".{out.name}.lock"))
         yield True
         note(f"{out}: up to date")  # not where the caller found a reason why it is not
         return
     with file_lock(out):
-        yield _up_to_date(out, record, config, inputs, flag)  # another run may have written it meanwhile
+        yield is_up_to_date(out, record, config, inputs, flag)  # another run may have written it meanwhile
 
 
-def _up_to_date(
-    out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any], flag: str
+def is_up_to_date(
+    out: Path, record: Callable[[Path], Mapping[str, Any]], config: Any, inputs: Mapping[str, Any], flag: str = "--out"
 ) -> bool:
+    """Whether `out` is there, made with these settings; parameters and errors as of `claim_file`."""
     if out.is_dir():
         raise InputError(f"{out}: is a directory; {flag} names a file")
     if not out.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -103,6 +104,31 @@ def test_no_parts_are_left_and_a_second_call_returns_at_once(done, model, toy, c
     assert (done / "train.features.npz").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="resolution: None -> 16"):
         features.run(features.Config(model=model, betons=(toy.train,), out=done, resolution=16))
+
+
+@pytest.mark.processes
+def test_features_that_are_up_to_date_or_cannot_be_written_are_answered_without_torch(done, model, toy, tmp_path):
+    (tmp_path / "afile").write_text("mine")
+    thumbnails = ["--thumbnail", "--betons", str(toy.train), "--out", str(tmp_path / "t")]
+    assert prune.main(["features", *thumbnails]) == 0
+    betons = ["--betons", str(toy.source), str(toy.train)]
+    same = ["--model", str(model), *betons, "--out"]
+    cases = [
+        ([*same, str(done)], 0, f"{done / 'source.features.npz'}: up to date"),
+        ([*same, str(done), "--resolution", "16"], 2, "was made with other settings (resolution: None -> 16)"),
+        (thumbnails, 0, "up to date"),
+        ([*same, str(tmp_path / "afile")], 2, "afile: is a file; --out must be a directory"),
+    ]
+    program = (
+        "import json, sys\nfrom prune.__main__ import main\n"
+        "print([int(main(['features', *argv])) for argv in json.load(sys.stdin)], 'torch' in sys.modules)"
+    )
+    given = json.dumps([argv for argv, _, _ in cases])
+    end = subprocess.run([sys.executable, "-c", program], input=given, capture_output=True, text=True)
+    assert end.stdout.strip() == f"{[code for _, code, _ in cases]} False", end.stderr
+    for _, _, message in cases:
+        assert message in end.stderr
+    assert (tmp_path / "afile").read_text() == "mine"
 
 
 def test_features_below_a_linked_folder_find_their_manifest(model, toy, tmp_path):

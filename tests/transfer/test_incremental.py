@@ -244,7 +244,13 @@ def test_wrong_sizes_codecs_qualities_and_numbers_of_tasks_are_refused_without_t
         "import json, sys\nfrom transfer.__main__ import main\n"
         "for argv in json.load(sys.stdin):\n    assert main(argv) == 2\nassert 'torch' not in sys.modules"
     )
-    given = json.dumps([[step, *flags, *splits] for step, *flags in cases.values()])
+    (tmp_path / "afile").write_text("mine")
+    out = ["--out", str(tmp_path / "afile")]  # the last of two counts
+    cases |= {
+        f"{tmp_path}/afile: is a file; --out must": ["stream", "--memory", "1MB", *out],
+        f"{tmp_path / 'afile'}: is a file;": ["incremental", "--memory", "1MB", *out],
+    }
+    given = json.dumps([[step, *splits, *flags] for step, *flags in cases.values()])
     done = subprocess.run([sys.executable, "-c", program], input=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()

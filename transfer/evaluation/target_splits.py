@@ -19,7 +19,8 @@ from prune.data.dataset import Dataset, dataset_name, open_dataset
 from prune.data.image_listing import list_images
 from prune.index.manifest import Manifest, manifest_path
 from prune.index.pruned_index import PrunedIndex
-from prune.models.feature_extraction import ExtractionSettings, extract_to_file
+from prune.models.extraction_settings import ExtractionSettings
+from prune.models.feature_extraction import extract_to_file
 from prune.models.networks import TrainedModel
 from prune.runs.files import InputError
 from prune.scores.feature_files import Features, open_features
