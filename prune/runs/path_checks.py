@@ -122,7 +122,7 @@ def note_suffix(out: Path, wanted: str) -> None:
 
     For ".index.npz" any .npz will do: that is how other commands know an index.
     """
-    if out.suffix != Path(wanted).suffix:
+    if out.suffix != Path(f"x{wanted}").suffix:  # a name of a suffix alone has none
         note(f"{out}: the name does not end in {wanted}, by which other commands and people know such a file")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from prune.__main__ import main
 from prune.index.manifest import Manifest
+from prune.runs.path_checks import note_suffix
 
 
 @pytest.fixture
@@ -65,3 +68,13 @@ def test_a_name_without_the_usual_suffix_is_noted_and_written_all_the_same(indic
     assert "both: the name does not end in .index.npz" in capsys.readouterr().err
     assert select("--out", "kept.npz") == 0
     assert "does not end" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "noted"),
+    [("l.json", ".json", False), ("l.npz", ".json", True), ("s.npz", ".npz", False), ("s", ".npz", True),
+     ("i.index.npz", ".index.npz", False), ("i.json", ".index.npz", True)],
+)  # fmt: skip
+def test_the_usual_suffix_is_not_noted(capsys, name, wanted, noted):
+    note_suffix(Path(name), wanted)
+    assert bool(capsys.readouterr().err) == noted
