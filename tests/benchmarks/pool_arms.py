@@ -11,7 +11,7 @@ POOLS = {"drawn": POOL, "whole": dict.fromkeys(POOL, 10**6), "cifar100": {"cifar
 TARGETS = ("cifar10", "flowers5", "gtsrb")
 EPOCHS = 4.0
 """Epochs of 100 % of the pretraining."""
-LADDER = (0.22, 0.38, 0.75, 1.0, 1.12)
+LADDER = (0.15, 0.22, 0.38, 0.75, 1.0, 1.12)
 """Lengths of the training on all data, as shares of 100 %, each with a whole schedule."""
 
 
@@ -93,6 +93,8 @@ ARMS = {
     "gate-0.1x3": Arm("gate, random inside", 0.1, 3, _INSIDE, "gate"),
     "influence-0.15": Arm("gate, `influence` inside", 0.15, 1, ("--gate", "auto", "--method", "influence"), "cascade"),
     "domain-0.15": Arm("highest domain odds", 0.15, 1, ("--method", "gate"), "gate"),
+    "domain-0.25": Arm("highest domain odds", 0.25, 1, ("--method", "gate"), "gate"),
+    "domain-0.15x2": Arm("highest domain odds", 0.15, 2, ("--method", "gate"), "gate"),
     "mix-0.15": Arm(
         "gate, half by `dp4tl-lm`, half random", 0.15, 1, ("--gate", "auto", "--mix", "lm:0.5,random:0.5"), "cascade"
     ),
