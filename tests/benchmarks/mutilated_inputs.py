@@ -251,7 +251,7 @@ def make_list(rng: random.Random, root: bytes) -> tuple[str, bytes, Samples]:
             lines, pairs = LISTS[kind](rng, root, mark, lines, pairs)
     text = before + end.join([*([head] if head else []), *lines]) + rng.choice([b"", end])
     if "wrong bytes" in done:
-        at = rng.randrange(len(text))
+        at = rng.randrange(max(1, len(text)))  # a list without lines has no byte to damage
         text = text[:at] + rng.randbytes(2) + text[at + 1 :]
     if "UTF-16" in done and before == b"":
         with contextlib.suppress(UnicodeDecodeError):
