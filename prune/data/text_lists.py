@@ -60,19 +60,24 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without blank ones and comments."""
-    return [line for line in _split(path) if line.strip() and not _COMMENT.match(line)]
+    return _meant(_split(path))
 
 
 def read_id_lines(path: Path) -> list[str]:
     """The lines of a list of ids, as `read_lines` gives them; where there are comments, a line says so."""
-    if comments := sum(_COMMENT.match(line) is not None for line in _split(path)):
+    lines = _split(path)
+    if comments := sum(_COMMENT.match(line) is not None for line in lines):
         what = counted(comments, "line that begins", "lines that begin")
         note(f"{path}: {what} with `# ` skipped as {'a comment' if comments == 1 else 'comments'}")
-    return read_lines(path)
+    return _meant(lines)
 
 
 def _split(path: Path) -> list[str]:
     return re.split(r"\r\n|\r|\n", read_text(path))
+
+
+def _meant(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.strip() and not _COMMENT.match(line)]
 
 
 def repaired(cell: str) -> str:
