@@ -17,7 +17,7 @@ from prune.data.dataset import Dataset, open_dataset
 from prune.runs.extras import need_modules
 from prune.runs.files import InputError, at_least, need_file, positive
 from prune.runs.identity import plain
-from prune.runs.outputs import need_directory
+from prune.runs.path_checks import need_directory
 from prune.scores.folds import fold_numbers, parse_fold
 
 SMALLEST = 8

@@ -19,7 +19,7 @@ from prune.models.model_spec import need_model
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, note
 from prune.runs.identity import Location, Recorded, RunOption
-from prune.runs.outputs import need_directory
+from prune.runs.path_checks import need_directory
 
 KINDS = ("float16", "float32", "int8")
 

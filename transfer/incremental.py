@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note, positive, read_json
 from prune.runs.identity import Growing, Location, Recorded, RunOption, identity
-from prune.runs.outputs import claim, need_directory
+from prune.runs.outputs import claim
+from prune.runs.path_checks import need_directory
 
 if TYPE_CHECKING:
     from prune.data.dataset import Dataset

@@ -17,6 +17,7 @@ from typing import Any
 from prune.index.version import versions
 from prune.runs.files import InputError, atomic, note, read_json, write_json
 from prune.runs.identity import identity, plain, refuse_other
+from prune.runs.path_checks import need_directory
 from prune.runs.run_lock import directory_lock, file_lock, remove_left_lock
 
 
@@ -63,12 +64,6 @@ def claim(out: Path, config: Any, inputs: Mapping[str, Any] | None = None) -> It
                 if fresh:
                     shutil.rmtree(out)
             raise
-
-
-def need_directory(out: Path) -> None:
-    """Raise `InputError` when a file lies where a step writes a directory; a step calls it before slow imports."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out must be a directory")
 
 
 def _finished(out: Path, config: Any, inputs: Mapping[str, Any]) -> bool:

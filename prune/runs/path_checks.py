@@ -117,6 +117,12 @@ def check_place(out: Path) -> None:
         raise InputError(in_words(error)) from None
 
 
+def need_directory(out: Path) -> None:
+    """Raise `InputError` when a file lies where a step writes a directory; a step calls it before slow imports."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out must be a directory")
+
+
 def note_suffix(out: Path, wanted: str) -> None:
     """Print a line where a file that is written has another suffix than its kind; older scripts may use such names.
 

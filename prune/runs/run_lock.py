@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prune.runs.files import InputError, note
-from prune.runs.path_checks import check_place
+from prune.runs.path_checks import check_place, need_directory
 
 SILENCE = 120.0
 """Seconds without a heartbeat after which a holder is taken for dead, where the file system has no locks."""
@@ -36,8 +36,7 @@ def directory_lock(out: Path) -> Iterator[None]:
     InputError
         Another run holds it, `out` is a file, or no file can be made there.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out must be a directory")
+    need_directory(out)
     out.mkdir(parents=True, exist_ok=True)
     with _held(out, out / ".lock"):
         yield
