@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from contextlib import suppress
+
+import psutil
 
 from prune.runs.experiment_tracker import markdown, send
 
@@ -43,11 +45,11 @@ def test_weights_and_biases_keeps_tables_and_figures_on_this_machine_when_it_is_
 
 
 def children() -> list[str]:
-    """Command lines of this process's children."""
+    """Command lines of this process's children, whichever thread started them; threads and children may be ending."""
     found = []
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found.append(Path(f"/proc/{child}/cmdline").read_bytes().decode())
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            found.append(" ".join(child.cmdline()))
     return found
 
 
