@@ -2,16 +2,18 @@
 
     python tests/benchmarks/mixed_pool.py --data data --out runs/pool --results tests/benchmarks/results/mixed-pool.md
     python tests/benchmarks/mixed_pool.py --data data --out runs/pool --seeds 0 --only full
+    python tests/benchmarks/mixed_pool.py --data data --out runs/other --draw 2 --seeds 3 4 --only full gate
     python tests/benchmarks/mixed_pool.py --data data --out runs/whole --pool whole --seeds 0 --only full gate winnow
     python tests/benchmarks/mixed_pool.py --data data --out runs/half --recipe half-rn18 --only full gate winnow
 
 DATA holds cifar100/, digits/, hwdb100/ and glyphs/ (the pool, from their train parts) and the targets cifar10/,
 flowers5/ and gtsrb/, each with train/ and test/. The drawn pool takes 200, 1,500, 150 and 300 images a class: 60,200
-images of 244 classes, 20,000 of them natural; `--pool whole` takes all 189,431, a quarter natural; `--pool cifar100`
+images of 244 classes, 20,000 of them natural, others with another `--draw`; `--pool whole` takes all 189,431, a quarter natural; `--pool cifar100`
 is one source, the 50,000 training images of CIFAR-100. The surrogate is the quarter-width ResNet-18 (`tiny`), and so is
 the backbone unless `--recipe` names another; 100 % of the pretraining is its four epochs over the whole pool. Every
 command resumes, and so does this one: it runs what is missing and writes the table of what there is, for which no
---data is needed. Some 60 minutes on 2 cores for two seeds of the first line.
+--data is needed; `--also` reads other draws' runs with other seeds. Some 60 minutes on 2 cores for two seeds of the
+first line.
 """
 
 from __future__ import annotations
@@ -49,16 +51,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[""], help="arms whose names begin so")
     parser.add_argument("--pool", choices=tuple(POOLS), default="drawn")
+    parser.add_argument("--draw", type=int, default=1, help="which images the drawn pool takes")
+    parser.add_argument(
+        "--also", type=Path, nargs="+", default=[], help="for the tables: --out of other draws and seeds"
+    )
     parser.add_argument("--recipe", default="tiny", help="of the backbone; the surrogate is always `tiny`")
     parser.add_argument("--results", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     if options.data is not None:
-        prepare(options.data, options.out, POOLS[options.pool])
+        prepare(options.data, options.out, POOLS[options.pool], options.draw)
         for seed in options.seeds:
             for name, arm in ARMS.items():
                 if name.startswith(tuple(options.only)):
                     run(name, arm, seed, options.out, options.recipe)
-    found = measured(options.out, ARMS, options.seeds)
+    found = measured([options.out, *options.also], ARMS, options.seeds)
     text = page(found, options.pool, options.recipe)
     if options.results:
         publish(options.results, text)
@@ -98,11 +104,11 @@ def command(*arguments: object) -> None:
         sys.exit(done.returncode)
 
 
-def prepare(data: Path, out: Path, each: dict[str, int]) -> None:
+def prepare(data: Path, out: Path, each: dict[str, int], draw: int) -> None:
     """Draw the pool as links, so many images a class of each set, and write all betons."""
     pool = out / "pool"
     if not pool.is_dir():
-        draw_pool(data, pool, each)
+        draw_pool(data, pool, each, draw)
     command("prune", "write", "--images", pool, "--out", out / "data/pool.beton", "--side", 32, "--page-mib", 2)
     for target in TARGETS:
         train, test = out / f"data/{target}.train.beton", out / f"data/{target}.test.beton"
@@ -111,14 +117,15 @@ def prepare(data: Path, out: Path, each: dict[str, int]) -> None:
         command("prune", "write", "--images", data / target / "test", "--out", test, "--side", 32, *classes)
 
 
-def draw_pool(data: Path, pool: Path, counts: dict[str, int]) -> None:
+def draw_pool(data: Path, pool: Path, counts: dict[str, int], draw: int = 1) -> None:
     """Draw the pool's images as links in class folders, so many a class of each set."""
     part = pool.with_name(f".{pool.name}")
+    seed = "pool" if draw == 1 else f"pool{draw}"
     for name, each in counts.items():
         for folder in sorted(path for path in (data / name / "train").iterdir() if path.is_dir()):
             files = sorted(folder.iterdir())
             (part / folder.name).mkdir(parents=True, exist_ok=True)
-            for file in random.Random(f"pool/{folder.name}").sample(files, min(each, len(files))):
+            for file in random.Random(f"{seed}/{folder.name}").sample(files, min(each, len(files))):
                 link = part / folder.name / file.name
                 link.unlink(missing_ok=True)
                 link.symlink_to(file.resolve())

@@ -79,18 +79,21 @@ def mixture(compute: float, ladder: Sequence[float]) -> list[tuple[float, float]
     return [(low, 1 - weight), (high, weight)]
 
 
-def measured(out: Path, arms: Mapping[str, Arm], seeds: Sequence[int]) -> Measured:
-    """Read what was run under a folder."""
+def measured(outs: Sequence[Path], arms: Mapping[str, Arm], seeds: Sequence[int]) -> Measured:
+    """Read what was run under folders, each with seeds of its own; costs are those of the first seed of an arm."""
+    home = {seed: next((out for out in outs if any(out.glob(f"probes/*-s{seed}"))), outs[0]) for seed in seeds}
 
     def place(name: str, seed: int, target: str) -> Path:
-        return out / f"probes/{name}-s{seed}/{target}"
+        return home[seed] / f"probes/{name}-s{seed}/{target}"
 
     def whole(name: str, seed: int) -> bool:
         return all((place(name, seed, target) / "result.json").is_file() for target in TARGETS)
 
     ran = {name: [seed for seed in seeds if whole(name, seed)] for name in arms}
     arms = {name: arm for name, arm in arms.items() if ran[name]}
-    costs = {name: (overhead(arm, out, ran[name]), arm.keep * arm.passes) for name, arm in arms.items()}
+    costs = {
+        name: (overhead(arm, home[ran[name][0]], ran[name][0]), arm.keep * arm.passes) for name, arm in arms.items()
+    }
     ladder = {arm.passes: name for name, arm in arms.items() if not arm.select}
     mixed = {
         name: mixture(sum(costs[name]), sorted(ladder)) for name, arm in arms.items() if arm.select and len(ladder) > 1
@@ -119,14 +122,14 @@ def _correct(place: Path) -> np.ndarray:
         return (file["label"] == file["predicted"]).astype(np.float32)
 
 
-def overhead(arm: Arm, out: Path, seeds: Sequence[int]) -> float:
+def overhead(arm: Arm, out: Path, seed: int) -> float:
     """Compute of surrogate and features, as a share of 100 % of the pretraining; a gate on thumbnails needs none."""
     if arm.scores in ("", "gate"):
         return 0.0
-    rungs = {share: spent(out / f"models/full-{share:g}-s{seeds[0]}") for share in LADDER}
+    rungs = {share: spent(out / f"models/full-{share:g}-s{seed}") for share in LADDER}
     whole = next((cost / share for share, cost in rungs.items() if cost == cost), float("nan"))
-    model = out / f"models/surrogate-{arm.scores}-s{seeds[0]}"
-    features = out / f"features/{arm.scores}-s{seeds[0]}"
+    model = out / f"models/surrogate-{arm.scores}-s{seed}"
+    features = out / f"features/{arm.scores}-s{seed}"
     images = len(open_features(features / "pool.features.npz"))
     per_image = read_json(model / "provenance.json")["flops_per_sample"] / 3  # a forward pass is a third
     return (spent(model) + images * per_image) / whole

@@ -39,7 +39,7 @@ def found(tmp_path: Path) -> pool_table.Measured:
         for seed in (0, 1):
             for target in TARGETS:
                 write_probe(tmp_path / f"probes/{name}-s{seed}/{target}", count + 2 * seed)
-    return pool_table.measured(tmp_path, ARMS, [0, 1, 2])
+    return pool_table.measured([tmp_path], ARMS, [0, 1, 2])
 
 
 def test_all_data_for_an_arms_compute_lie_on_a_line_over_the_logarithm_of_compute(found):
@@ -58,6 +58,16 @@ def test_an_arm_cheaper_than_the_shortest_run_is_compared_with_that_run_and_mark
 
 def test_an_arm_that_was_not_run_has_no_row(found):
     assert list(found.arms) == ["full-0.25", "full-1", "gate-0.1", "gate-0.5"]
+
+
+def test_other_draws_are_read_by_their_seeds(found, tmp_path):
+    other = tmp_path / "other"
+    for name, count in {"full-0.25": 320, "full-1": 520}.items():
+        for target in TARGETS:
+            write_probe(other / f"probes/{name}-s3/{target}", count)
+    both = pool_table.measured([tmp_path, other], ARMS, [0, 1, 2, 3])
+    assert both.mean().values[0] == pytest.approx([0.300, 0.302, np.nan, 0.320], nan_ok=True)
+    assert both.mean().values[2] == pytest.approx([0.350, 0.352, np.nan, np.nan], nan_ok=True)
 
 
 def test_a_gate_on_thumbnails_costs_no_pretraining(found):
