@@ -8,12 +8,12 @@
 
 DATA holds cifar100/, digits/, hwdb100/ and glyphs/ (the pool, from their train parts) and the targets cifar10/,
 flowers5/ and gtsrb/, each with train/ and test/. The drawn pool takes 200, 1,500, 150 and 300 images a class: 60,200
-images of 244 classes, 20,000 of them natural, others with another `--draw`; `--pool whole` takes all 189,431, a quarter natural; `--pool cifar100`
-is one source, the 50,000 training images of CIFAR-100. The surrogate is the quarter-width ResNet-18 (`tiny`), and so is
-the backbone unless `--recipe` names another; 100 % of the pretraining is its four epochs over the whole pool. Every
-command resumes, and so does this one: it runs what is missing and writes the table of what there is, for which no
---data is needed; `--also` reads other draws' runs with other seeds. Some 60 minutes on 2 cores for two seeds of the
-first line.
+images of 244 classes, 20,000 of them natural, others with another `--draw`; `--pool whole` takes all 189,431, a quarter
+natural; `--pool cifar100` is one source, the 50,000 training images of CIFAR-100. The surrogate is the quarter-width
+ResNet-18 (`tiny`), and so is the backbone unless `--recipe` names another; 100 % of the pretraining is its four epochs
+over the whole pool. Every command resumes, and so does this one: it runs what is missing and writes the table of what
+there is, for which no --data is needed; `--also` reads other draws' runs with other seeds. Some 60 minutes on 2 cores
+for two seeds of the first line.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""], help="arms whose names begin so")
     parser.add_argument("--pool", choices=tuple(POOLS), default="drawn")
     parser.add_argument("--draw", type=int, default=1, help="which images the drawn pool takes")
-    parser.add_argument(
-        "--also", type=Path, nargs="+", default=[], help="for the tables: --out of other draws and seeds"
-    )
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="for the tables: --out of other draws")
     parser.add_argument("--recipe", default="tiny", help="of the backbone; the surrogate is always `tiny`")
     parser.add_argument("--results", type=Path, help="Markdown file to write")
     options = parser.parse_args()
