@@ -91,12 +91,17 @@ def test_floors_protected_classes_and_samples_of_always_hold_whatever_the_gate_s
     assert min(kept.count(kind) for kind in (*ALIKE, *OTHER)) >= 3
 
 
-def test_a_cascade_scores_what_passed_alone_and_never_keeps_an_image_without_features(pool, tmp_path):
-    root, gate = pool
+def save_untrained_model(place):
+    """A small ResNet-18 with random weights that knows the source's classes."""
     torch.manual_seed(0)
     spec = {"arch": "resnet18", "kwargs": {"channels": [8, 8, 8, 8]}, "stem": "half", "resolution": 16,
             "classes": sorted((*ALIKE, *OTHER)), "mean": networks.MEAN, "std": networks.STD}  # fmt: skip
-    networks.save_model(tmp_path / "model", networks.build(spec), spec)
+    networks.save_model(place, networks.build(spec), spec)
+
+
+def test_a_cascade_scores_what_passed_alone_and_never_keeps_an_image_without_features(pool, tmp_path):
+    root, gate = pool
+    save_untrained_model(tmp_path / "model")
     betons = (root / "source.beton", root / "pets.beton")
     config = features.Config(betons=betons, model=tmp_path / "model", index=root / "gate.index.npz",
                              loader="torch", out=tmp_path / "f")  # fmt: skip
@@ -128,6 +133,73 @@ def test_a_cascade_scores_what_passed_alone_and_never_keeps_an_image_without_fea
             scores=tmp_path / "s.npz", gate="auto", method=method, keep=0.1, out=tmp_path / f"{method}.npz"
         )
         assert set(names(PrunedIndex.load(selection.run(chosen)))) <= set(ALIKE), method
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_features_of_a_sample_of_the_source_give_class_votes_by_which_all_of_its_images_are_chosen(
+    pool, tmp_path, gated
+):
+    root, gate = pool
+    save_untrained_model(tmp_path / "model")
+    base = {"betons": (root / "source.beton", root / "pets.beton"), "model": tmp_path / "model", "loader": "torch",
+            "index": root / "gate.index.npz" if gated else None}  # fmt: skip
+    arrays = {}
+    for name, more in {"all": {}, "part": {"sample": 0.25, "seed": 3}}.items():
+        features.run(features.Config(**base, **more, out=tmp_path / name))
+        score.run(
+            score.Config(
+                source=(tmp_path / name / "source.features.npz",),
+                targets=(tmp_path / name / "pets.features.npz",),
+                gate=root / "gate.npz",
+                out=tmp_path / f"{name}.npz",
+            )
+        )
+        arrays[name] = open_arrays(tmp_path / f"{name}.npz", "winnow-scores/1")[0]
+    part = open_features(tmp_path / "part/source.features.npz")
+    whole = gate.positions if gated else np.arange(380)
+    assert (len(part), part.total) == (round(len(whole) / 4), 380)
+    assert set(part.rows) < set(whole)
+    counts = np.bincount(part.label, minlength=5)
+    expected = np.bincount(np.asarray(arrays["all"]["label"])[whole], minlength=5) / 4
+    assert np.abs(counts - expected).max() <= 1  # every class in proportion
+    assert len(open_features(tmp_path / "part/pets.features.npz")) == 80  # of targets all
+    # LM votes come from the targets' logits alone: a pass over the source adds nothing to them.
+    assert np.array_equal(arrays["part"]["class/lm/pets"], arrays["all"]["class/lm/pets"])
+    assert arrays["part"]["class/fm/pets"].sum() == pytest.approx(80)
+    for method in ("evidence", "dp4tl-lm", "dp4tl-fm"):
+        out = tmp_path / f"{method}.index.npz"
+        config = selection.Config(scores=tmp_path / "part.npz", gate="auto", method=method, keep=0.2, out=out)
+        kept = PrunedIndex.load(selection.run(config))
+        assert len(kept) == 76
+        assert len(np.setdiff1d(kept.positions, part.rows)) > 40, method  # most of them have no features
+
+
+def test_a_sample_is_drawn_again_alike_by_its_seed_and_another_one_makes_the_features_anew(pool, tmp_path):
+    root, _ = pool
+    save_untrained_model(tmp_path / "model")
+    base = {"betons": (root / "source.beton",), "model": tmp_path / "model", "loader": "torch", "sample": 0.1}
+    rows = []
+    for seed, out in ((0, "a"), (0, "b"), (1, "c")):
+        features.run(features.Config(**base, seed=seed, out=tmp_path / out))
+        rows.append(open_features(tmp_path / out / "source.features.npz").rows)
+    assert np.array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[0], rows[2])
+    with pytest.raises(InputError, match="other"):
+        features.run(features.Config(**base, seed=1, out=tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"sample": 0.0}, r"--sample 0.0: a share in \(0, 1\] is needed"),
+        ({"sample": 1.5}, "--sample 1.5"),
+        ({"sample": 0.5, "thumbnail": True, "model": None}, "--sample goes with --model"),
+    ],
+)
+def test_a_sample_that_cannot_be_is_refused(pool, tmp_path, more, words):
+    config = {"betons": (pool[0] / "source.beton",), "model": tmp_path / "model", "out": tmp_path / "f"}
+    with pytest.raises(InputError, match=words):
+        features.run(features.Config(**config | more))
 
 
 @pytest.mark.parametrize(
