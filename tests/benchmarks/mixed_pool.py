@@ -161,7 +161,10 @@ def scores_of(kind: str, seed: int, out: Path) -> Path:
         command("prune", "select", "--scores", gate, "--method", "gate", "--seed", seed, "--out", index)
         part = ("--index", index)
         flags = ("--gate", gate, "--also", "prototype", "duplicates", "influence")
-    surrogate = trained(out, f"surrogate-{kind}", seed, *length(kind, index if part else None), *part)
+    size = kind.removesuffix("-votes")
+    surrogate = trained(out, f"surrogate-{size}", seed, *length(size, index if part else None), *part)
+    if kind != size:
+        part, flags = (*part, "--sample", 0.1, "--seed", seed), ("--gate", gate, "--also", "prototype")
     features = out / f"features/{kind}-s{seed}"
     extract = ("--betons", *betons, "--out", features, "--loader", "torch", *part)
     command("prune", "features", "--model", surrogate, *extract)

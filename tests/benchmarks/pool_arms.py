@@ -31,7 +31,8 @@ class Arm:
         Flags of `prune select`; none: all data.
     scores : str
         Which scores file: "" (none), "pool" (a surrogate of a tenth of the pool), "gate" (thumbnails alone), or
-        "cascade" and "cheap" (a surrogate of what passed the gate, at 10 % and 2.5 % of the pretraining).
+        "cascade", "middle" and "cheap" (a surrogate of what passed the gate, at 10, 5 and 2.5 % of the pretraining);
+        with "-votes" behind it the surrogate passes over a tenth of the images, for class votes alone.
     """
 
     says: str
@@ -103,5 +104,9 @@ ARMS = {
     ),
     "random-0.15": Arm("random", 0.15, 1, ("--method", "random")),
 }
-SURROGATES = {"pool": 0.1, "cascade": 0.1, "cheap": 0.025}
+SURROGATES = {"pool": 0.1, "cascade": 0.1, "middle": 0.05, "cheap": 0.025}
 """Training of each kind of surrogate, as a share of 100 % of the pretraining."""
+for _kind, _says in {"cascade": "", "middle": ", surrogate of 5 %", "cheap": ", surrogate of 2.5 %"}.items():
+    for _keep in (0.1, 0.12, 0.15):
+        _name = f"evidence-votes-{_kind}-{_keep:g}".replace("-cascade", "")
+        ARMS[_name] = Arm(f"`evidence`{_says}, features of a tenth", _keep, 1, _EVIDENCE, f"{_kind}-votes")

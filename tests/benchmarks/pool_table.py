@@ -128,7 +128,7 @@ def overhead(arm: Arm, out: Path, seed: int) -> float:
         return 0.0
     rungs = {share: spent(out / f"models/full-{share:g}-s{seed}") for share in LADDER}
     whole = next((cost / share for share, cost in rungs.items() if cost == cost), float("nan"))
-    model = out / f"models/surrogate-{arm.scores}-s{seed}"
+    model = out / f"models/surrogate-{arm.scores.removesuffix('-votes')}-s{seed}"
     features = out / f"features/{arm.scores}-s{seed}"
     images = len(open_features(features / "pool.features.npz"))
     per_image = read_json(model / "provenance.json")["flops_per_sample"] / 3  # a forward pass is a third
