@@ -42,10 +42,10 @@ class Config:
     """Instead of a network: an 8 x 8 thumbnail and histograms, at the speed of decoding. They tell domains apart."""
     index: Location[Path | None] = None
     """Only the images that this index of the first beton keeps; other betons are read whole."""
-    sample: float = 1.0
+    sample: Recorded[float] = 1.0
     """Share of the first beton's images, of those that --index keeps: a tenth is enough for class votes (--method
     evidence, dp4tl-lm, dp4tl-fm). Images without features have no scores of their own, and no near-duplicates."""
-    seed: int = 0
+    seed: Recorded[int] = 0
     """Decides --sample."""
     resolution: int | None = None
     """Side of the images in pixels; the model's evaluation resolution when absent."""

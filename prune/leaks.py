@@ -75,6 +75,8 @@ def run(config: Config) -> dict[str, Any]:
         }
         write_json(config.out, found)
         note(f"{config.out}: {'; '.join(_describe(name, one) for name, one in each.items())}")
+        if source.partial:
+            note(f"compared with the {len(source):,} of {source.total:,} source images that have features, no others")
         note_suffix(config.out, ".json")
     return found
 

@@ -81,6 +81,9 @@ class Config:
     """Recipe of the surrogates. [rn18-surrogate]"""
     surrogate_sample: float | None = None
     """Fraction of the source that a surrogate is trained on. [0.25]"""
+    feature_sample: float | None = None
+    """Fraction of the source that a surrogate passes over, for its features. A tenth is enough for methods that choose
+    by votes of classes alone: evidence, dp4tl-lm, dp4tl-fm; any other is refused below 1. [1]"""
     surrogates: tuple[str, ...] = ()
     """Surrogates to choose among, by the speed-up that small networks predict for this backbone, --uses and keeps: none
     (thumbnails choose), shares of the source such as 0.05 0.25 for --surrogate-recipe, RECIPE:SHARE, and

@@ -116,6 +116,12 @@ PRESETS = {
     "semdedup": Method("size", "random", without_duplicates=True, paper="Abbas et al., 2023"),
 }
 NAMES = (*PRESETS, "winnow")
+BY_CLASS = tuple(
+    name
+    for name, one in PRESETS.items()
+    if one.quota not in UNSCORED and one.rank == "random" and not one.without_duplicates
+)
+"""Methods that need votes of classes and no score of any image."""
 EASIEST_BELOW = 0.6
 """Keep below which the easiest images of a source without targets come first; from there on, the hardest."""
 

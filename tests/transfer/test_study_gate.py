@@ -71,6 +71,28 @@ def test_the_surrogate_its_features_and_the_scores_see_what_passed_alone(gated):
     assert np.array_equal(features.rows, gate.positions)
 
 
+def test_with_a_feature_sample_votes_come_from_a_part_and_choose_from_all_that_passed(lamps, tmp_path, capsys):
+    out = tmp_path / "study"
+    flags = ("--gate", "auto", "--feature-sample", "0.25", "--keeps", "0.1", "--methods", "full")
+    assert study(lamps, out, *flags, "winnow") == 2
+    assert "--feature-sample 0.25: winnow needs the features of every image" in capsys.readouterr().err
+    assert study(lamps, out, *flags, "evidence") == 0
+    gate = PrunedIndex.load(out / "indices/gate.index.npz")
+    features = open_features(out / "features/s0/source.features.npz")
+    assert len(features) == round(len(gate) / 4)
+    assert set(features.rows) < set(gate.positions)
+    chosen = set(kept(out, "evidence-k0.1-s0").positions)
+    assert chosen <= set(gate.positions)
+    assert chosen - set(features.rows)
+    found = read_json(out / "results.json")
+    (row,) = [row for row in found["ledger"] if row["stage"] == "features"]
+    assert row["samples"] == round(len(gate) / 4) + 40
+    assert "compared with 25 % of the source" in capsys.readouterr().err
+    assert main(["study", "--out", str(out)]) == 0
+    assert main(["study", "--out", str(out), "--feature-sample", "0.5"]) == 2
+    assert main(["study", "--out", str(out), "--methods", "winnow"]) == 2
+
+
 def test_methods_choose_from_what_passed_and_the_control_from_everything(gated):
     out, gate = gated
     for method in ("winnow", "d2"):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-_FLAGS = ("methods", "keeps", "seeds", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "side", "floor",
-          "epochs", "surrogate_epochs", "margin", "loader", "evaluations", "full_lengths", "uses",
+_FLAGS = ("methods", "keeps", "seeds", "recipe", "surrogate_recipe", "surrogate_sample", "feature_sample", "gate",
+          "side", "floor", "epochs", "surrogate_epochs", "margin", "loader", "evaluations", "full_lengths", "uses",
           "compute", "surrogates", "init")  # fmt: skip
 
 

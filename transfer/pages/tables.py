@@ -159,8 +159,8 @@ def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
     return "\n".join(parts)
 
 
-_SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "gate", "seeds", "keeps", "methods", "epochs",
-          "surrogate_epochs", "side", "floor", "full_lengths", "uses")  # fmt: skip
+_SHOWN = ("source", "recipe", "surrogate_recipe", "surrogate_sample", "feature_sample", "gate", "seeds", "keeps",
+          "methods", "epochs", "surrogate_epochs", "side", "floor", "full_lengths", "uses")  # fmt: skip
 
 
 def cost_table(account: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "recipe": "rn50-16ep",
     "surrogate_recipe": "rn18-surrogate",
     "surrogate_sample": 0.25,
+    "feature_sample": 1.0,
     "side": None,
     "floor": None,
     "epochs": None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prune.methods.presets import NAMES
+from prune.methods.presets import BY_CLASS, NAMES
 from prune.runs.files import InputError, positive
 from transfer.studies.cascade import OPEN
 from transfer.studies.evaluations import DEFAULT, check_evaluation, features_maker
@@ -27,7 +27,7 @@ GROWING = ("targets", "methods", "keeps", "seeds", "evaluations", "full_lengths"
 """Settings that a later call may extend; all others must stay."""
 FREE = ("margin",)
 """Settings that change the verdicts and not the results."""
-UNRECORDED = {"gate": OPEN, "uses": 1, "compute": None, "surrogates": [], "init": None}
+UNRECORDED = {"gate": OPEN, "uses": 1, "compute": None, "surrogates": [], "init": None, "feature_sample": 1.0}
 """Settings that an older study does not record, and what they were."""
 
 
@@ -67,6 +67,8 @@ class Study:
         A timm model as surrogate, and its file of weights or ""; with None the surrogate is trained.
     reuse : tuple of str
         Directories of other studies, whose outputs are taken over where the same commands made them (`reuse`).
+    feature_sample : float
+        Share of the source that a surrogate passes over.
     epochs, surrogate_epochs : float or None
         With None those of the recipe hold, which `recipe_epochs` lists for the estimate.
     """
@@ -84,6 +86,7 @@ class Study:
     floor: float | None = None
     epochs: float | None = None
     surrogate_epochs: float | None = None
+    feature_sample: float = 1.0
     loader: str | None = None
     evaluations: tuple[str, ...] = DEFAULT
     gate: str = OPEN
@@ -210,6 +213,7 @@ def check_study(study: Study) -> None:
             raise InputError(f"--keeps {keep}: a fraction in (0, 1] is needed")
     if not 0 < study.surrogate_sample <= 1:
         raise InputError(f"--surrogate-sample {study.surrogate_sample}: a fraction in (0, 1] is needed")
+    _check_feature_sample(study)
     _check_equal_compute(study)
     _check_compute(study)
     if unknown := [name for name in study.guides if name not in study.targets]:
@@ -217,6 +221,19 @@ def check_study(study: Study) -> None:
     _check_file_names(study)
     if not study.guides and study.prunes:
         raise InputError("--guides: at least one target must guide the selection")
+
+
+def _check_feature_sample(study: Study) -> None:
+    if not 0 < study.feature_sample <= 1:
+        raise InputError(f"--feature-sample {study.feature_sample}: a fraction in (0, 1] is needed")
+    if study.feature_sample == 1:
+        return
+    for method in filter(needs_surrogate, study.methods):
+        if method not in BY_CLASS:
+            raise InputError(
+                f"--feature-sample {study.feature_sample:g}: {method} needs the features of every image; only "
+                f"{', '.join(BY_CLASS)} choose by votes of classes alone"
+            )
 
 
 def _check_equal_compute(study: Study) -> None:

@@ -134,7 +134,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("margin", "surrogate_sample"):
         if not _is_number(settings.get(name)):
             raise InputError(f"{name} {_shown(settings.get(name))}: a number is expected")
-    for name in ("side", "floor", "epochs", "surrogate_epochs", "compute"):
+    for name in ("side", "floor", "epochs", "surrogate_epochs", "compute", "feature_sample"):
         if settings.get(name) is not None and not _is_number(settings[name]):
             raise InputError(f"{name} {_shown(settings[name])}: a number is expected")
     if not _is_number(settings.get("uses", 1)):

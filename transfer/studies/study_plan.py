@@ -120,7 +120,7 @@ def _surrogates(study: Study) -> list[Task]:
     stems = [_stem(beton) for beton in betons]
     n = round(n * cascade.passing_share(study.gate)) if gated else n
     index = ["--index", cascade.INDEX] if gated else []
-    seen = n + sum(study.sizes.get(f"{name}.train", 0) for name in study.guides)
+    seen = round(n * study.feature_sample) + sum(study.sizes.get(f"{name}.train", 0) for name in study.guides)
     for seed in study.seeds:
         model, features, scores = f"surrogates/s{seed}", f"features/s{seed}", f"scores/s{seed}.scores.npz"
         command = ["python", "-m", "pretrain", "--beton", betons[0], *index, "--recipe", study.surrogate_recipe]
@@ -139,12 +139,12 @@ def _surrogates(study: Study) -> list[Task]:
             Task(0, f"surrogate/s{seed}", "surrogate", tuple(command), model, needs, facts, trained, trained * TRAIN)
         )
         extract = ["python", "-m", "prune", "features", "--model", model, "--betons", *betons, *index]
+        extract += ["--sample", f"{study.feature_sample:g}", "--seed", str(seed)] if study.feature_sample < 1 else []
         extract += [*_loader_flags(study), "--out", features]
         needs = (f"surrogate/s{seed}", *_needs_guides(study))
         tasks.append(
-            Task(0, f"features/s{seed}", "features", tuple(extract), features, needs, {"seed": seed},
-                 seen, seen * FORWARD)
-        )  # fmt: skip
+            Task(0, f"features/s{seed}", "features", tuple(extract), features, needs, facts, seen, seen * FORWARD)
+        )
         files = [f"{features}/{stem}.features.npz" for stem in stems]
         score = ["python", "-m", "prune", "score", "--source", files[0], "--targets", *files[1:]]
         score += ["--gate", cascade.SCORES] if gated else []

@@ -7,7 +7,16 @@ from typing import Any
 
 
 def leak_sentence(analysis: Mapping[str, Any]) -> str:
-    """Count the test images that the source nearly duplicates, in one line; empty where there are none."""
+    """Count the test images that the source nearly duplicates, in one line.
+
+    Empty where there are none, and a surrogate has seen every image that might be one.
+    """
+    share = analysis["config"].get("feature_sample", 1)
+    some = "" if share == 1 else f"Test images were compared with {100 * share:g} % of the source (--feature-sample)."
+    return " ".join(filter(None, [_copies(analysis), some]))
+
+
+def _copies(analysis: Mapping[str, Any]) -> str:
     leaky = {target: one for target, one in analysis["leaks"].items() if one["leaked"]}
     none_identical = all(one["identical"] == 0 for one in leaky.values())
     counts = [

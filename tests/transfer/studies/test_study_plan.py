@@ -47,6 +47,15 @@ def test_every_stage_has_its_tasks():
     assert stages[-2:] == ["collect", "collect"]
 
 
+def test_a_surrogate_passes_over_a_sample_of_the_source_where_votes_of_classes_decide():
+    study = replace(STUDY, methods=("full", "random", "gate", "dp4tl-lm", "evidence"), feature_sample=0.1)
+    check_study(study)
+    task = by_name(study)["features/s1"]
+    assert "--sample 0.1 --seed 1" in command(task)
+    assert task.samples == 100 + 50 + 30  # a tenth of the source, and all training images of the guides
+    assert "--sample" not in command(by_name()["features/s1"])
+
+
 def test_the_commands_are_what_a_user_would_type():
     tasks = by_name()
     assert command(tasks["write/source"]) == (
@@ -536,6 +545,9 @@ def test_runs_include_full_data_once_per_seed():
         ({"guides": ()}, "must guide"),
         ({"targets": {}}, "--targets"),
         ({"surrogate_sample": 0.0}, "--surrogate-sample 0.0"),
+        ({"feature_sample": 0.0}, "--feature-sample 0.0"),
+        ({"feature_sample": 1.5}, "--feature-sample 1.5"),
+        ({"feature_sample": 0.1}, "winnow needs the features of every image; only dp4tl-lm, dp4tl-fm, evidence"),
         ({"evaluations": ("probe", "best")}, "--evaluations best"),
         ({"evaluations": ("few-shot-0",)}, "--evaluations few-shot-0"),
         ({"evaluations": ("finetune-0",)}, "--evaluations finetune-0"),
