@@ -223,14 +223,13 @@ def _publish(config: Config, made: dict[str, Any]) -> None:
 
     runs = [read_json(place) for place in sorted(config.out.glob("cells/*/result.json"))]
     facts = {"format": FORMAT, "task": "stream", "metric": "mean accuracy over the stream", "config": made}
-    budget = f"{made['memory']:,}"
+    changing = config.budget_schedule or config.budget_file is not None
+    budget = "bytes, within the budget of each moment" if changing else f"of {made['memory']:,} bytes"
     publish(
         config.out,
         {**facts, "cells": runs, "summary": stream_summary(runs)},
         stream_html,
-        lambda entry: (
-            f"{entry['policy']}, {counted(entry['seeds'], 'seed')}, at most {entry['peak']:,} of {budget} bytes"
-        ),
+        lambda entry: f"{entry['policy']}, {counted(entry['seeds'], 'seed')}, at most {entry['peak']:,} {budget}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +32,21 @@ class ChangingBudget:
     file: Path | None = None
     side: int = 0
 
-    def at(self, arrived: int, now: int, least: int) -> int:
+    def at(self, arrived: int, now: int, least: int, before: int = -1) -> int:
         """The budget of the round that begins after `arrived` samples.
 
         Parameters
         ----------
-        arrived : int
+        arrived, before : int
+            Samples before this round, and before the one that gave `now`: steps of the schedule count once, so that
+            what a file said later outlasts them.
         now : int
             Budget of the round before: it holds where the file gives none, and one line says so.
         least : int
             The smallest budget possible: bytes that the memory takes empty.
         """
         for begin, size in self.schedule:
-            now = size if begin <= arrived else now
+            now = size if before < begin <= arrived else now
         if self.file is None:
             return now
         try:
@@ -69,6 +72,8 @@ class ChangingBudget:
 def _amount(place: Path, side: int) -> int:
     """The bytes that a budget file asks for; `InputError` when it is gone, cut, or no amount."""
     try:
+        if place.exists() and not place.is_file():  # reading a pipe might never end
+            raise OSError(errno.EINVAL, "not a regular file")
         with open(place, "rb") as file:
             text = file.read(_LONGEST).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -175,7 +175,8 @@ def _round(
 ) -> None:
     """Offer the samples to the memory, learn from it, and update its values."""
     memory = state.memory
-    memory.begin_round(setting.budget.at(number * setting.every, memory.budget, memory.fixed), setting.write_limit)
+    arrived, before = number * setting.every, (number - 1) * setting.every
+    memory.begin_round(setting.budget.at(arrived, memory.budget, memory.fixed, before), setting.write_limit)
     images = read_squares(train, rows, setting.side, setting.workers)
     for label in dict.fromkeys(labels[rows].tolist()):
         if label not in state.seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,6 +131,26 @@ def test_the_last_good_budget_holds_while_the_file_is_gone_cut_or_negative(tmp_p
     assert error.count("\n") == 1
     place.write_text("3kB")
     assert budget.at(100, now, 100) == 3000
+
+
+def test_what_a_file_said_outlasts_the_schedule_s_earlier_steps_when_it_is_gone(tmp_path):
+    place = tmp_path / "budget"
+    place.write_text("7kB")
+    budget = ChangingBudget(read_schedule(["100:2kB", "300:3kB"], 10), place, 10)
+    now = budget.at(100, 9000, 100, 0)
+    assert now == 7000
+    place.unlink()
+    assert budget.at(200, now, 100, 100) == 7000
+    assert budget.at(300, now, 100, 200) == 3000  # the schedule's next step is newer
+
+
+def test_a_pipe_as_a_budget_file_is_no_file_and_is_not_waited_for(tmp_path, capsys):
+    place = tmp_path / "budget"
+    os.mkfifo(place)
+    with pytest.raises(InputError, match="not a regular file"):
+        ChangingBudget((), place, SIDE).checked()
+    assert ChangingBudget((), place, SIDE).at(50, 5000, 100) == 5000
+    assert "not a regular file; the last good budget holds, 5,000 bytes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"lots"])
