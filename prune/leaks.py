@@ -75,6 +75,9 @@ def run(config: Config) -> dict[str, Any]:
         }
         write_json(config.out, found)
         note(f"{config.out}: {'; '.join(_describe(name, one) for name, one in each.items())}")
+        for test in tests:
+            if test.source == source.source:
+                note(f"{test.path}: these are the images of --source, so every one has a copy: itself")
         if source.partial:
             note(f"compared with the {len(source):,} of {source.total:,} source images that have features, no others")
         note_suffix(config.out, ".json")

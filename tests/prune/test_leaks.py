@@ -53,6 +53,15 @@ def made(case, *tests, **more):
     return leaks.run(leaks.Config(case.source, tests or (case.leaky, case.clean), case.out, **more))
 
 
+def test_a_source_compared_with_itself_is_remarked_on(case, capsys):
+    found = made(case, case.source)
+    assert "these are the images of --source, so every one has a copy: itself" in capsys.readouterr().err
+    assert found["tests"]["s"]["leaked"] == 200
+    case.out.unlink()
+    made(case)
+    assert "images of --source" not in capsys.readouterr().err
+
+
 def test_test_images_in_the_source_are_counted_and_the_first_listed_by_id(case, capsys):
     found = made(case)
     assert read_json(case.out) == found
