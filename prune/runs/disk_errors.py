@@ -26,7 +26,8 @@ def in_words(error: OSError, out: Path | None = None) -> str:
     out : Path, optional
         What the step writes, for an error that names no file.
     """
-    name = error.filename or out
+    full = error.errno in (*_NO_ROOM, errno.EFBIG)
+    name = (error.filename2 if full else None) or error.filename or out  # of a copy the second is what is written
     file = Path(os.fsdecode(name)) if isinstance(name, (str, bytes, os.PathLike)) else None
     head = f"{file}: " if file else ""
     reason = error.strerror or str(error)

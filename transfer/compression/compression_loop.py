@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +90,7 @@ def _record_original(compression: Compression, original: Path) -> Entry:
     target = compression.out / "original"
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, SPEC):
-        shutil.copyfile(original / name, target / name)
+        journal.copy_whole(original / name, target / name)
     decision = compression.test.decide_original()
     trial = Trial(0, 0, "original", None)
     what = {"preserve": compression.preserve} if compression.preserve else {}

@@ -7,9 +7,9 @@ journal, and a rollback by hand is one more entry.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -321,9 +321,18 @@ def make_current(run: Path, step: Path) -> None:
             (run / name).unlink(missing_ok=True)
     for name in _FILES:
         if (step / name).exists():
-            partial = run / f".{name}.partial"
-            shutil.copyfile(step / name, partial)
-            os.replace(partial, run / name)
+            copy_whole(step / name, run / name)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all; an `OSError` of a disk that is full names the copy, not its source."""
+    try:
+        with atomic(target) as partial:
+            shutil.copyfile(source, partial)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename, error.filename2 = str(target), None
+        raise
 
 
 def file_digests(directory: Path) -> dict[str, str]:

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prune.runs.files import InputError, atomic, read_json, write_json
-from transfer.compression.journal import SPEC, WEIGHTS
+from transfer.compression.journal import SPEC, WEIGHTS, copy_whole
 from transfer.language.head_removal import fit_widths
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported
@@ -286,7 +285,7 @@ def save_step(directory: Path, network: nn.Module, spec: Mapping[str, Any], toke
         save_file(state, str(partial), metadata={"format": "pt"})
     write_json(directory / SPEC, dict(spec))
     if tokenizer.resolve() != (directory / TOKENIZER).resolve():
-        shutil.copyfile(tokenizer, directory / TOKENIZER)
+        copy_whole(tokenizer, directory / TOKENIZER)
 
 
 def _is_tied(network: nn.Module) -> bool:

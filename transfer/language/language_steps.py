@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,7 +86,7 @@ def _record_original(compression: TextCompression) -> Entry:
     target.mkdir(parents=True, exist_ok=True)
     model, test = compression.model, compression.test
     save_step(target, model.network, model.spec, compression.tokenizer)
-    shutil.copyfile(target / TOKENIZER, compression.out / TOKENIZER)
+    journal.copy_whole(target / TOKENIZER, compression.out / TOKENIZER)
     decision, found = test.decide_original()
     entry = _entry(compression, Trial(0, 0, "original", None), target, model.network, (decision, found), {}, 0.0)
     journal.make_current(compression.out, target)

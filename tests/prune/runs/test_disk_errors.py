@@ -39,6 +39,11 @@ def test_an_error_of_the_disk_names_file_need_and_way_out_in_one_line(number, wo
     assert "\n" not in line
 
 
+def test_of_a_copy_the_file_that_is_written_is_named_and_not_its_source():
+    error = OSError(errno.ENOSPC, "No space left on device", "/from/x", None, "/proc/to/x")
+    assert in_words(error).startswith("/proc/to/x: No space left on device: the disk at /proc has ")
+
+
 def test_a_file_that_is_not_written_whole_keeps_the_older_one_and_is_named(tmp_path):
     place = tmp_path / "x.txt"
     place.write_text("older")

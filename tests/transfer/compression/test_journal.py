@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 
@@ -137,3 +138,21 @@ def test_files_that_changed_since_they_were_accepted_are_named(tmp_path):
     (place / "model.safetensors").unlink()
     with pytest.raises(InputError, match="step 1 is incomplete"):
         journal.verified_directory(tmp_path, line)
+
+
+def test_a_copy_that_finds_no_room_leaves_the_older_file_and_names_the_copy(tmp_path):
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.write_bytes(b"x" * 200_000)
+    target.write_bytes(b"older")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as raised:
+            journal.copy_whole(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (raised.value.filename, raised.value.filename2) == (str(target), None)
+    assert target.read_bytes() == b"older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from", "to"]
+    journal.copy_whole(source, target)
+    assert target.read_bytes() == source.read_bytes()
