@@ -31,7 +31,7 @@ def run(config: Config) -> None:
     from transfer.compression import approval, journal
 
     journal.need_journal(config.run)
-    with directory_lock(config.run):
+    with directory_lock(config.run, None):
         entry = approval.answer(config.run, approved=not config.reject)
     said = "rejected" if config.reject else "approved"
     note(f"{config.run}: step {entry['step']} is {said}; the same `transfer compress` command continues")

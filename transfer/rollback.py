@@ -29,5 +29,5 @@ def run(config: Config) -> None:
     from transfer.compression.rolling_back import roll_back
 
     journal.need_journal(config.run)
-    with directory_lock(config.run):
+    with directory_lock(config.run, None):
         roll_back(config.run, config.to)

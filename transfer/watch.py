@@ -112,7 +112,7 @@ def _deploy(config: Config) -> dict[str, Any]:
     from transfer.watching.deployment import report
 
     assert config.history is not None
-    with file_lock(config.history):
+    with file_lock(config.history, "--history"):
         head, looks = watch_history.read(config.history)
         ended = looks[-1]["decision"] if looks else ""
         compared, known, unreadable = 0, 0, 0

@@ -62,7 +62,7 @@ def run(config: Config) -> dict[str, Any]:
     codec = open_codec(config.codec)
     judge = open_judge(config.model)
     made = {"model": judge.fingerprint, "codec": codec.fingerprint, "quality": config.quality, "size": config.size}
-    with file_lock(config.history):
+    with file_lock(config.history, "--history"):
         head, records = codec_history.read(config.history, FORMAT)
         if head is None:
             head = _reference(config, judge, codec, made)

@@ -133,7 +133,7 @@ def claim_file(
         yield True
         note(f"{out}: up to date")  # not where the caller found a reason why it is not
         return
-    with file_lock(out):
+    with file_lock(out, flag):
         yield is_up_to_date(out, record, config, inputs, flag)  # another run may have written it meanwhile
 
 

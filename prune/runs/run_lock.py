@@ -28,8 +28,10 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 
 @contextmanager
-def directory_lock(out: Path) -> Iterator[None]:
+def directory_lock(out: Path, flag: str | None = "--out") -> Iterator[None]:
     """Hold the directory `out`, which is made when absent; the lock is `out/.lock` until the block ends.
+
+    `flag` names another place in its message; None: there is no other, as for the run that a step changes.
 
     Raises
     ------
@@ -38,13 +40,15 @@ def directory_lock(out: Path) -> Iterator[None]:
     """
     need_directory(out)
     out.mkdir(parents=True, exist_ok=True)
-    with _held(out, out / ".lock"):
+    with _held(out, out / ".lock", flag):
         yield
 
 
 @contextmanager
-def file_lock(out: Path) -> Iterator[None]:
+def file_lock(out: Path, flag: str | None = "--out") -> Iterator[None]:
     """Hold the file `out`, which may not exist yet; the lock lies beside it until the block ends.
+
+    `flag` names another place in its message, as in `directory_lock`.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def file_lock(out: Path) -> Iterator[None]:
     out.parent.mkdir(parents=True, exist_ok=True)
     place = out.with_name(f".{out.name}.lock")
     try:
-        with _held(out, place):
+        with _held(out, place, flag):
             yield
     finally:
         with suppress(OSError):  # a folder in which something was written stays
@@ -77,20 +81,21 @@ def remove_left_lock(place: Path) -> None:
 
 
 @contextmanager
-def _held(out: Path, place: Path) -> Iterator[None]:
+def _held(out: Path, place: Path, flag: str | None) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":  # rank 0 holds it for all ranks of the run
         yield
         return
     check_place(place)  # filelock takes /proc, which makes no files, for a holder that it must wait for
     from filelock import FileLock, SoftFileLease, Timeout
 
+    way_out = "wait for its end" + (f", or give another {flag}" if flag else "")
     try:
         if os.environ.get("WINNOW_LOCKS") == "heartbeat":
             raise OSError(errno.ENOSYS, "locks are switched off by WINNOW_LOCKS")
         lock: FileLock | SoftFileLease = FileLock(place, timeout=_patience(place, 15), fallback_to_soft=False)
         lock.acquire()
     except Timeout:
-        raise InputError(f"{out}: {_holder(place)}; wait for its end, or give another --out") from None
+        raise InputError(f"{out}: {_holder(place)}; {way_out}") from None
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
@@ -99,7 +104,7 @@ def _held(out: Path, place: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            raise InputError(f"{out}: {_holder(place)}; wait for its end, or give another --out") from None
+            raise InputError(f"{out}: {_holder(place)}; {way_out}") from None
     try:
         place.write_text(json.dumps(_ourselves()) + "\n", encoding="utf-8")
         yield

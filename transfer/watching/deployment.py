@@ -184,7 +184,7 @@ def carry_out(run: Path, last: Mapping[str, Any]) -> None:
         The run's model is neither that which alarmed nor that of the rollback.
     """
     back = last["rollback"]
-    with directory_lock(run):
+    with directory_lock(run, None):
         current = journal.current_step(journal.read_journal(run))
         if current not in (back["from"], back["to"]):
             raise InputError(f"{run}: its model is that of step {current}; begin another --history for it")

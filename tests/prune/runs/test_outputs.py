@@ -172,6 +172,18 @@ def test_the_lock_of_a_file_is_gone_with_its_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("flag", "way_out"), [("--history", "wait for its end, or give another --history"), (None, "wait for its end")]
+)
+def test_a_place_at_work_is_refused_with_the_flag_that_names_another_or_none_where_there_is_no_other(
+    tmp_path, flag, way_out
+):
+    for lock in (file_lock, directory_lock):
+        place = tmp_path / lock.__name__
+        with lock(place, flag), pytest.raises(InputError, match=rf"; {way_out}$"), lock(place, flag):
+            pass
+
+
 def test_folders_for_a_file_that_was_not_written_go_again(tmp_path):
     with file_lock(tmp_path / "new/deep/x.npz"):
         assert (tmp_path / "new/deep").is_dir()
