@@ -170,7 +170,9 @@ def _arms(found: Measured) -> list[str]:
         name: None if full is None or row == full else estimates.paired_difference(runs, row, full, -MARGIN)
         for row, (name, _) in rows
     }
-    tested = {name: one for name, one in against.items() if one is not None and one.p is not None}
+    tested = {  # shorter trainings on all data are the ladder, and no claim
+        name: one for name, one in against.items() if one is not None and one.p is not None and found.arms[name].select
+    }
     corrected = dict(zip(tested, estimates.holm([one.p or 0.0 for one in tested.values()])))
     heads = ["arm", "keep", "pretraining", "seeds", "accuracy", "to all data", "within 2 points", *_uses()]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
