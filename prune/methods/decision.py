@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from prune.index.index_summary import in_flags
 from prune.methods import eligibility, presets
 from prune.methods.choose import FLOOR, Candidates, Choice, choose_samples
 from prune.methods.evidence_votes import CountedVotes, counted_votes
@@ -247,38 +246,31 @@ def _decide(
     feature_rows: np.ndarray | None,
     trace: bool,
 ) -> Decision:
+    ground = _Ground.of(pool, rules, parts, budget, gate, constraints)
     arrays, label, count, always = pool.arrays, pool.label, len(pool.classes), constraints.always
     n, methods = len(label), [part.method for part in parts]
     weights = class_weights(arrays, pool.meta.get("targets", []), rules.targets, rules.combine)
     if constraints.weights is not None:
         weights["weights"] = constraints.weights
-    protected = protected_classes(rules.protect, pool.classes)
-    floor = class_floors(rules.floor, np.bincount(label, minlength=count), budget)
-    low = np.zeros(count, np.int64) if floor is None else floor
-    eligible = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
-    listed = eligible.copy()
+    eligible, listed = ground.listed.copy(), ground.listed
     causes = _listed_causes(pool, rules, constraints, eligible) if trace else {}
-    ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
     counted = votes_of(pool, rules) if any(method.quota == "evidence" for method in methods) else None
     least_odds = float("nan")
-    if gate.width < 1:
-        passing = let_through(gate, eligible, label, low, budget, protected, always, ties)
+    if (passing := ground.passing(budget)) is not None:
         if trace:
             causes["gate"] = eligible & ~passing
             least_odds = _least_odds(gate.odds, passing)
         eligible &= passing
         if counted is not None:
             counted = counted.through(*(np.bincount(k, minlength=count) for k in (label, label[passing])))
-    found = _surplus(pool, rules, methods, eligible, always, ties)
-    copies = found
-    if not rules.drop_duplicates:
-        copies = eligibility.removable_copies(found, eligible, label, budget, low, protected, ties)
+    found = ground.surplus(eligible)
+    copies = ground.dropped(found, eligible, budget)
     spared = eligible & found & ~copies
     if trace:
         causes["duplicate"] = eligible & copies
     if budget > (left := int((eligible & ~copies).sum())):
         gone = _listed_causes(pool, rules, constraints, listed) | {"duplicate": eligible & copies}
-        raise InputError(_too_few(budget, left, {name: int(mask.sum()) for name, mask in gone.items()}, n))
+        raise InputError(eligibility.too_few(budget, left, {name: int(mask.sum()) for name, mask in gone.items()}, n))
     eligible &= ~copies
     source = Candidates(
         label,
@@ -299,8 +291,8 @@ def _decide(
     stages: list[Stage] = []
     choice = choose(
         budget,
-        floor=floor,
-        protected=protected,
+        floor=ground.floor,
+        protected=ground.protected,
         cut=rules.cut,
         complexity=rules.complexity,
         seed=rules.seed,
@@ -310,17 +302,6 @@ def _decide(
     return Decision(choice, causes, stages, least_odds, limits=limits, spared=spared)
 
 
-def _surplus(
-    pool: Pool, rules: Rules, methods: list[Method], may: np.ndarray, always: np.ndarray | None, ties: np.ndarray
-) -> np.ndarray:
-    """Near-duplicates that the rules or a method would drop, (n,) bool."""
-    if rules.drop_duplicates:
-        return eligibility.surplus_copies(eligibility.originals(pool.arrays), may, always, ties)
-    if any(method.without_duplicates for method in methods) and "duplicate_of" in pool.arrays:
-        return eligibility.surplus_copies(np.asarray(pool.arrays["duplicate_of"]), may, always, ties)
-    return np.zeros(len(may), bool)
-
-
 def largest_without_copies(
     pool: Pool, rules: Rules, parts: list[Part], budget: int, gate: OpenGate, constraints: Constraints
 ) -> int:
@@ -328,23 +309,15 @@ def largest_without_copies(
 
     0 where every budget needs some: for a floor, or a class that is kept whole.
     """
-    label, always, count = pool.label, constraints.always, len(pool.classes)
-    n, methods = len(label), [part.method for part in parts]
-    protected = protected_classes(rules.protect, pool.classes)
-    low = class_floors(rules.floor, np.bincount(label, minlength=count), budget)
-    low = np.zeros(count, np.int64) if low is None else low
-    listed = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
-    ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
+    ground = _Ground.of(pool, rules, parts, budget, gate, constraints)
 
     def needs_some(amount: int) -> bool:
-        may = listed
-        if gate.width < 1:
-            may = listed & let_through(gate, listed, label, low, amount, protected, always, ties)
-        found = _surplus(pool, rules, methods, may, always, ties)
-        dropped = eligibility.removable_copies(found, may, label, amount, low, protected, ties)
-        return bool((may & found & ~dropped).any())
+        passing = ground.passing(amount)
+        may = ground.listed if passing is None else ground.listed & passing
+        found = ground.surplus(may)
+        return bool((may & found & ~ground.dropped(found, may, amount)).any())
 
-    least, most = max(1, int(low.sum())), budget
+    least, most = max(1, int(ground.low.sum())), budget
     if needs_some(least):
         return 0
     while least < most:  # a larger budget never needs fewer
@@ -353,14 +326,66 @@ def largest_without_copies(
     return least
 
 
-_FLAGS = {"never": "--never", "suspect": "--drop-suspects", "leak": "--drop-leaks", "duplicate": "--drop-duplicates"}
+@dataclass(frozen=True)
+class _Ground:
+    """Which samples a decision chooses among: what lists, gate and near-duplicates leave.
 
+    Attributes
+    ----------
+    listed : (n,) bool
+        Samples that lists and flags allow.
+    floor : (c,) int64 or None
+        The least of each class; `low` has zeros instead of None.
+    protected : (c,) bool or None
+        Classes that are kept whole.
+    ties : (n,) uint64
+    """
 
-def _too_few(budget: int, left: int, gone: Mapping[str, int], n: int) -> str:
-    """Why a budget cannot be met: what excludes how many, and the largest keep that fits."""
-    why = ", ".join(f"{_FLAGS[name]} drops {count}" for name, count in gone.items() if count)
-    fits = f"; the largest that fits is {in_flags(left, n)}" if left else ""
-    return f"a budget of {budget} samples, but {left} are available{f': of {n}, {why}' if why else ''}{fits}"
+    pool: Pool
+    rules: Rules
+    parts: list[Part]
+    gate: OpenGate
+    always: np.ndarray | None
+    listed: np.ndarray
+    floor: np.ndarray | None
+    low: np.ndarray
+    protected: np.ndarray | None
+    ties: np.ndarray
+
+    @classmethod
+    def of(
+        cls, pool: Pool, rules: Rules, parts: list[Part], budget: int, gate: OpenGate, constraints: Constraints
+    ) -> _Ground:
+        n, count, always = len(pool.label), len(pool.classes), constraints.always
+        protected = protected_classes(rules.protect, pool.classes)
+        floor = class_floors(rules.floor, np.bincount(pool.label, minlength=count), budget)
+        low = np.zeros(count, np.int64) if floor is None else floor
+        listed = eligibility.eligible(n, constraints.never, _dropped(pool, rules), always)
+        ties = for_purpose(sample_keys(rules.seed, ids=pool.ids, n=n), "ties")
+        return cls(pool, rules, parts, gate, always, listed, floor, low, protected, ties)
+
+    def passing(self, budget: int) -> np.ndarray | None:
+        """Samples that the gate lets through for a budget, (n,) bool; None where it is open."""
+        if self.gate.width >= 1:
+            return None
+        label, listed, low = self.pool.label, self.listed, self.low
+        return let_through(self.gate, listed, label, low, budget, self.protected, self.always, self.ties)
+
+    def surplus(self, may: np.ndarray) -> np.ndarray:
+        """Near-duplicates that the rules or a method would drop of those that may be kept, (n,) bool."""
+        arrays = self.pool.arrays
+        if self.rules.drop_duplicates:
+            return eligibility.surplus_copies(eligibility.originals(arrays), may, self.always, self.ties)
+        if any(part.method.without_duplicates for part in self.parts) and "duplicate_of" in arrays:
+            return eligibility.surplus_copies(np.asarray(arrays["duplicate_of"]), may, self.always, self.ties)
+        return np.zeros(len(may), bool)
+
+    def dropped(self, found: np.ndarray, may: np.ndarray, budget: int) -> np.ndarray:
+        """Those of the near-duplicates `found` that a budget can do without, (n,) bool."""
+        if self.rules.drop_duplicates:
+            return found
+        label, low = self.pool.label, self.low
+        return eligibility.removable_copies(found, may, label, budget, low, self.protected, self.ties)
 
 
 def _least_odds(odds: np.ndarray, passing: np.ndarray) -> float:
@@ -371,18 +396,5 @@ def _least_odds(odds: np.ndarray, passing: np.ndarray) -> float:
 
 
 def _listed_causes(pool: Pool, rules: Rules, constraints: Constraints, eligible: np.ndarray) -> dict[str, np.ndarray]:
-    """Samples that lists, suspects and leaks exclude, by the first cause that applies."""
-    out = ~eligible
-    found: dict[str, np.ndarray] = {}
-    if constraints.never is not None:
-        found["never"] = constraints.never.copy()
-    if rules.drop_suspects:
-        found["suspect"] = out & (np.asarray(pool.arrays["looks_like"]) >= 0)
-    if rules.drop_leaks:
-        marks = [np.asarray(values) > 0 for name, values in pool.arrays.items() if name.startswith("leak/")]
-        found["leak"] = out & np.any(marks, axis=0)
-    seen = np.zeros(len(out), bool)
-    for name, mask in found.items():
-        found[name] = mask & ~seen
-        seen |= mask
-    return found
+    never, arrays = constraints.never, pool.arrays
+    return eligibility.causes(arrays, eligible, never, leaks=rules.drop_leaks, suspects=rules.drop_suspects)

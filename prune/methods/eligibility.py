@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from prune.index.index_summary import in_flags
 from prune.methods.rank import places
 from prune.runs.files import InputError, counted
 
@@ -121,3 +122,44 @@ def removable_copies(
     if short > 0:
         out[rows[out[rows]][:short]] = False
     return out
+
+
+def causes(
+    arrays: Mapping[str, np.ndarray], may: np.ndarray, never: np.ndarray | None, *, leaks: bool, suspects: bool
+) -> dict[str, np.ndarray]:
+    """Samples that lists, suspects and leaks exclude, (n,) bool by the first cause that applies.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Of the scores file.
+    may : (n,) bool
+        Of `eligible`.
+    never : (n,) bool, optional
+    leaks, suspects : bool
+        Whether the flags drop them.
+    """
+    out = ~may
+    found: dict[str, np.ndarray] = {}
+    if never is not None:
+        found["never"] = never.copy()
+    if suspects:
+        found["suspect"] = out & (np.asarray(arrays["looks_like"]) >= 0)
+    if leaks:
+        marks = [np.asarray(values) > 0 for name, values in arrays.items() if name.startswith("leak/")]
+        found["leak"] = out & np.any(marks, axis=0)
+    seen = np.zeros(len(out), bool)
+    for name, mask in found.items():
+        found[name] = mask & ~seen
+        seen |= mask
+    return found
+
+
+_FLAGS = {"never": "--never", "suspect": "--drop-suspects", "leak": "--drop-leaks", "duplicate": "--drop-duplicates"}
+
+
+def too_few(budget: int, left: int, gone: Mapping[str, int], n: int) -> str:
+    """Why a budget cannot be met: how many each of the `causes` excludes, and the largest keep that fits."""
+    why = ", ".join(f"{_FLAGS[name]} drops {count}" for name, count in gone.items() if count)
+    fits = f"; the largest that fits is {in_flags(left, n)}" if left else ""
+    return f"a budget of {budget} samples, but {left} are available{f': of {n}, {why}' if why else ''}{fits}"
