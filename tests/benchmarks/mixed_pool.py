@@ -63,7 +63,8 @@ def main() -> None:
                 if name.startswith(tuple(options.only)):
                     run(name, arm, seed, options.out, options.recipe)
     found = measured([options.out, *options.also], ARMS, options.seeds)
-    text = page(found, options.pool, options.recipe)
+    more = f" --also runs/other --seeds {' '.join(map(str, options.seeds))}" if options.also else ""
+    text = page(found, options.pool, options.recipe, more)
     if options.results:
         publish(options.results, text)
         title = f"{SAYS[options.pool][0].split(', ')[0]}; {SAYS[options.recipe][0].split(' (')[0]}"
@@ -72,14 +73,14 @@ def main() -> None:
     print(text)
 
 
-def page(found: Measured, pool: str, recipe: str) -> str:
-    """The page as Markdown, of what has been run."""
+def page(found: Measured, pool: str, recipe: str, more: str = "") -> str:
+    """The page as Markdown, of what has been run; `more` are further flags of its command."""
     lines = [
         f"# {SAYS[pool][0]}",
         "",
         f"{made_here()}.",
-        f"`python tests/benchmarks/mixed_pool.py --data data --out runs/pool{SAYS[pool][1]}{SAYS[recipe][1]} --results "
-        "RESULTS.md`",
+        f"`python tests/benchmarks/mixed_pool.py --data data --out runs/pool{SAYS[pool][1]}{SAYS[recipe][1]}{more} "
+        "--results RESULTS.md`",
         "",
         f"Linear probes, mean of cifar10, flowers5 and gtsrb; {SAYS[recipe][0]}; shares are of four epochs of",
         "all data; ± is the standard deviation over seeds, brackets hold 95 % intervals over seeds and test images.",
