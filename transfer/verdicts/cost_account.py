@@ -61,6 +61,19 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
+def duration_range_text(least: float, most: float) -> str:
+    """A range of durations; one figure where both ends read the same.
+
+    >>> duration_range_text(1210, 1790), duration_range_text(80, 150), duration_range_text(4.0, 4.01)
+    ('20 to 30 minutes', '80 seconds to 2 minutes', 'about 4.0 seconds')
+    """
+    first, last = duration_text(least), duration_text(most)
+    if first == last:
+        return f"about {last}"
+    number, unit = first.split()
+    return f"{number if last.endswith(unit) else first} to {last}"
+
+
 def cost_factor(preparation: float, pretraining: float, full: float, uses: int) -> float | None:
     """How many times cheaper `uses` pretrainings on one index are than as many on full data.
 
