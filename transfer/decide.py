@@ -212,11 +212,16 @@ def _decoding(config: Config, found: dict[str, Any]) -> list[str]:
     options, index, source = found["options"], found["index"], found["source"]
     notes = ["Storage is what the images take; in a study the surrogate and the selection are part of the training."]
     if any(one["seconds"] is not None for one in options):
-        words = (
-            "Times of training, and prices and energy made of them, are wall-clock seconds of the machine that trained"
-        )
-        counted = any(one.get("flops") for one in options)
-        notes.append(f"{words}, its other load included{'; FLOPs do not depend on it' if counted else ''}.")
+        even = any(one.get("even_seconds") for one in options)
+        made = "" if even else ", and prices and energy made of them,"
+        what = "wall-clock seconds of the machine that trained"
+        notes.append(f"Times of training{made} are {what}, its other load included.")
+        if even:
+            notes.append(
+                "Prices and energy are by FLOPs: each training counts as if it had run at the mean speed of all, so "
+                "that other load during one of them does not change how they compare; surrogates and selections count "
+                "as measured."
+            )
     if source is None or index is None:
         if index is not None:
             found["unknown"].append({"what": "decoding time", "command": "give --source BETON"})
@@ -256,7 +261,7 @@ def _costs(config: Config, options: list[dict[str, Any]]) -> None:
         if config.storage_price is not None and one["bytes"] is not None:
             one["storage"] = one["bytes"] / 1e9 * config.storage_price
         if one["seconds"] is not None:
-            hours = one["seconds"] / 3600
+            hours = (one.get("even_seconds") or one["seconds"]) / 3600
             one |= {} if config.price is None else {"price": hours * config.price}
             one |= {} if config.watts is None else {"kwh": hours * config.watts / 1000}
 
@@ -302,9 +307,10 @@ def _print(header: list[str], rows: list[list[str]]) -> None:
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     table = Table()
     for number, head in enumerate(header):
-        table.add_column(head, justify="left" if number == 0 else "right", no_wrap=False)
+        table.add_column(head, justify="left" if number == 0 else "right", overflow="fold")
     for cells in rows:
         table.add_row(*map(Text, cells))
-    if not console.is_terminal:
+    if not console.is_terminal:  # a file or a pipe has no width of its own: as wide as the table
+        console.width = 1000
         console.width = max(132, console.measure(table).maximum)
     console.print(table)

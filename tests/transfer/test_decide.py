@@ -67,6 +67,13 @@ def test_a_study_takes_the_part_that_holds_with_the_fewest_bytes(study, capsys):
     assert any(one["what"].startswith("decoding time (") for one in found["unknown"])  # the beton has no manifest
 
 
+def test_a_table_in_a_pipe_cuts_no_word(study, capsys):
+    assert main(["decide", str(study(ACCURACY)), "--price", "3", "--storage-price", "2", "--watts", "500"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "price of training" in shown
+
+
 def test_a_study_without_its_indices_is_judged_by_keep_and_its_bytes_are_unknown(study, capsys):
     found = told(capsys, study(ACCURACY))
     assert found["chosen"] == "winnow at keep 0.2"
@@ -222,6 +229,25 @@ def test_one_seed_is_called_too_few_and_not_a_reason_for_all_data(study, capsys)
     assert named(found, "all data")["flops"] == pytest.approx(1e12)
     assert named(found, "random at keep 0.2")["flops"] == pytest.approx(0.2e12)
     assert any("are wall-clock seconds of the machine that trained" in text for text in found["notes"])
+
+
+def test_prices_follow_flops_where_other_work_slowed_one_training_down(study, capsys):
+    folder = study(ACCURACY)
+    results = json.loads((folder / "results.json").read_text())
+    for entry in results["ledger"]:
+        if entry["stage"] == "pretrain" and (entry["method"], entry["keep"]) == ("winnow", 0.2):
+            entry["seconds"] *= 5  # 3,600 seconds instead of 720
+    (folder / "results.json").write_text(json.dumps(results))
+    found = told(capsys, folder, "--price", 3, "--watts", 500)
+    slow, random, whole = (named(found, name) for name in ("winnow at keep 0.2", "random at keep 0.2", "all data"))
+    assert slow["seconds"] == pytest.approx(3600 + 180)  # as measured
+    # All five trainings cost 1 + 0.2 + 0.5 + 0.2 + 0.5 of full data, and took as many hours and 0.8 more.
+    speed = (2.4 + 0.8) / 2.4
+    assert whole["price"] == pytest.approx(3 * speed)
+    assert random["price"] == pytest.approx(3 * 0.2 * speed)
+    assert slow["price"] == pytest.approx(3 * (0.2 * speed + 0.05))  # and its surrogate
+    assert slow["kwh"] == pytest.approx(0.5 * (0.2 * speed + 0.05))
+    assert any(text.startswith("Prices and energy are by FLOPs: each training") for text in found["notes"])
 
 
 def test_a_planned_study_has_no_results_yet(tmp_path, capsys):

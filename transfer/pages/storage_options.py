@@ -1,7 +1,8 @@
 """What a study, a plan of bytes, or a run of `incremental` or `stream` offers to whoever decides on storage.
 
 An option is one way to store the data: a mapping with "name", "images", "bytes", "accuracy" ("value", "low", "high" in
-percent, or None), "verdict", "seconds" and "samples" of training (None where no record has them), "decode_ms", "worth"
+percent, or None), "verdict", "seconds" and "samples" of training (None where no record has them), of a study
+"even_seconds" (see the function of that name), "decode_ms", "worth"
 (share of the source's), and "less": what a tenth fewer bytes cost, in points of accuracy or percent of the worth. What
 is not known is None, and `Unknown` names the command that finds it out.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,7 @@ def study_options(
     rows = [row for row in analysis["rows"] if row["evaluation"] == evaluation]
     rows = [row for row in rows if row["target"] == rows[0]["target"]]
     costs = {(row["method"], row["keep"]): row for row in analysis["ledger"]["rows"]}
+    speed = seconds_per_flop([analysis["ledger"]["full"], *(one["pretraining"] for one in costs.values())])
     any_index = next(iter(indices.values()), None)
     found, unknown = [], []
     for row in rows:
@@ -88,6 +90,7 @@ def study_options(
                 accuracy={"value": row["mean"], "low": row["low"], "high": row["high"]},
                 verdict=row["verdict"],
                 seconds=training and training["seconds"] + once.get("seconds", 0.0),
+                even_seconds=even_seconds(training, once, speed),
                 training_ms=training and training["samples"] and 1e3 * training["seconds"] / training["samples"],
                 samples=training and training["samples"],
                 flops=(training and training["flops"] + once.get("flops", 0.0)) or None,
@@ -109,6 +112,30 @@ def study_options(
         names = " and ".join(f"{keep:g}" for keep in lost)
         unknown.append(Unknown(f"a tenth less than keep {names}", f"cd {shlex.quote(str(study))} && {command}"))
     return found, unknown
+
+
+def seconds_per_flop(trainings: Iterable[Mapping[str, float] | None]) -> float | None:
+    """Mean seconds that a FLOP took in all trainings of one network; None where none has FLOPs.
+
+    >>> seconds_per_flop([{"seconds": 20.0, "flops": 10.0}, {"seconds": 10.0, "flops": 2.0}, None])
+    2.5
+    """
+    known = [one for one in trainings if one and one["flops"] > 0]
+    return sum(one["seconds"] for one in known) / sum(one["flops"] for one in known) if known else None
+
+
+def even_seconds(training: Mapping[str, float] | None, once: Mapping[str, float], speed: float | None) -> float | None:
+    """Seconds of a training at the mean speed of all, by its FLOPs, and of its preparation as measured.
+
+    All trainings of a study are of one network, so that their FLOPs compare what they cost, whatever else the machine
+    did during one of them. Preparations work without a network, too, which FLOPs do not count. None without FLOPs.
+
+    >>> even_seconds({"flops": 2.0}, {"seconds": 3.0}, 2.5)
+    8.0
+    """
+    if not training or not training["flops"] or speed is None:
+        return None
+    return training["flops"] * speed + once.get("seconds", 0.0)
 
 
 def _less_by_keep(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -250,7 +277,7 @@ def chosen_of(kind: str, options: Sequence[Option], margin: float | None) -> tup
                 "data until more seeds decide: the study's own command with more --seeds."
             )
         return (whole["name"] if whole else None), why
-    best = min(holding, key=lambda one: (one[by], one["seconds"] or 0.0))
+    best = min(holding, key=lambda one: (one[by], one.get("even_seconds") or one["seconds"] or 0.0))
     fewest = "the fewest bytes" if by == "bytes" else "the smallest keep"
     among = f"of {len(holding)} parts that hold the one with {fewest}" if len(holding) > 1 else "it alone holds"
     saved = ""
