@@ -53,7 +53,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _print_tables(analysis: Mapping[str, Any]) -> None:
-    from transfer.pages.tables import HEADER, SPEED_UP_NOTE, condition_cells, speed_up_table
+    from transfer.pages.tables import HEADER, condition_cells, speed_up_note, speed_up_table
     from transfer.verdicts.controls import CONTROLS
     from transfer.verdicts.headline import cost_of
 
@@ -67,7 +67,7 @@ def _print_tables(analysis: Mapping[str, Any]) -> None:
             _print_table(title, HEADER, body, ["dim" if row["method"] in CONTROLS else "" for row in rows])
         if found := speed_up_table(analysis, evaluation):
             _print_table(f"speed-up, {evaluation}", *found, [""] * len(found[1]))
-            print(SPEED_UP_NOTE)
+            print(speed_up_note(analysis))
     margin = f"{analysis['margin']:g} points"
     print(
         f"holds: shown to stay within {margin} of full data (the 95 % interval lies above -{margin}); loses: shown to "

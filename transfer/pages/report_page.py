@@ -89,7 +89,7 @@ def report_html(
         rows=[_row(analysis, row) for row in analysis["rows"]],
         signs=_SIGNS,
         speed_ups={one: tables.speed_up_table(analysis, one) for one in analysis["evaluations"]},
-        speed_up_note=tables.SPEED_UP_NOTE,
+        speed_up_note=tables.speed_up_note(analysis),
         costs=tables.cost_table(analysis["ledger"]),
         stages=tables.stage_table(analysis["ledger"]),
         leaks=tables.leak_table(analysis["leaks"]),

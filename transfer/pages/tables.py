@@ -10,13 +10,13 @@ from typing import Any
 from prune.runs.files import csv_cell
 from transfer.pages.reproduce import study_command
 from transfer.verdicts.advice import advice_sentences
-from transfer.verdicts.controls import FULL_LENGTH
+from transfer.verdicts.controls import FULL_EQUAL, FULL_LENGTH, RANDOM_EQUALS
 from transfer.verdicts.cost_account import USES
 from transfer.verdicts.headline import condition_text, cost_of
 
 HEADER = ("method", "keep", "accuracy %", "seeds", "against full", "verdict", "against random", "beats random",
           "efficiency", "cost")  # fmt: skip
-SPEED_UP_NOTE = (
+_SPEED_UP = (
     "Speed-up: the compute that all data need for a condition's accuracy, divided by the condition's compute "
     "(surrogate, features, selection and pretraining). ≥ and ≤ mark values beyond the lengths at which all data were "
     "trained."
@@ -69,6 +69,31 @@ def efficiency_text(one: Mapping[str, Any] | None) -> str:
     low = ("≤" if one["low_open"] else "") + f"{one['low']:.2f}"
     high = ("≥" if one["high_open"] else "") + f"{one['high']:.2f}"
     return f"{value} [{low}, {high}]"
+
+
+def speed_up_note(analysis: Mapping[str, Any]) -> str:
+    """What the table of speed-ups shows: which controls were trained for a condition's compute, and which are read off.
+
+    Parameters
+    ----------
+    analysis : mapping
+        From `analysis.analyse`, of a study with a curve of all data.
+    """
+    conditions = list(dict.fromkeys((row["method"], row["keep"]) for row in analysis["rows"]))
+
+    def of(*methods: str) -> str:
+        return ", ".join(f"{keep:g}" for keep in sorted(keep for method, keep in conditions if method in methods))
+
+    lengths = ", ".join(part for part in (of(FULL_LENGTH), "1") if part)
+    all_data, part = of(FULL_EQUAL), of(*RANDOM_EQUALS)
+    trained = [f"{what} (keep {keeps})" for what, keeps in (("all data", all_data), ("a random part", part)) if keeps]
+    what = " and ".join(trained) or "no control"
+    read = f"lengths {lengths}{' and those runs' if all_data else ''}"
+    return (
+        f"{_SPEED_UP} {what[0].upper()}{what[1:]} {'were' if all_data else 'was'} trained for exactly the compute that "
+        f"pruned runs take in all; everywhere else, all data at a condition's compute are read off the curve through "
+        f"{read}."
+    )
 
 
 def speed_up_table(analysis: Mapping[str, Any], evaluation: str) -> tuple[tuple[str, ...], list[list[str]]] | None:
@@ -149,7 +174,7 @@ def study_markdown(analysis: Mapping[str, Any], line: str, date: str) -> str:
                 body = [condition_cells(row, costs.get((row["method"], row["keep"]))) for row in rows]
                 parts += [f"## {_text(evaluation)}: {_text(where)}", "", *_table(HEADER, body), ""]
         if found := speed_up_table(analysis, evaluation):
-            parts += [f"## Speed-up: {_text(evaluation)}", "", SPEED_UP_NOTE, "", *_table(*found), ""]
+            parts += [f"## Speed-up: {_text(evaluation)}", "", speed_up_note(analysis), "", *_table(*found), ""]
     if analysis["leaks"]:
         parts += ["## Test images that the source also contains", "", *_table(*leak_table(analysis["leaks"])), ""]
     parts += ["## Cost", "", *_table(*cost_table(analysis["ledger"])), ""]

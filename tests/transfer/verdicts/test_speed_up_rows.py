@@ -8,7 +8,7 @@ import re
 import pytest
 
 from transfer.__main__ import main
-from transfer.pages.tables import results_csv, speed_up_table
+from transfer.pages.tables import results_csv, speed_up_note, speed_up_table
 from transfer.verdicts.advice import advice_sentences
 from transfer.verdicts.analysis import analyse
 from transfer.verdicts.headline import verdict_line
@@ -149,6 +149,28 @@ def test_the_table_lists_speed_up_over_accuracy_the_best_first(study):
     assert [cells[3] for cells in body] == ["100", "25", "50", "15", "25", "20"]
     assert body[0][4:] == body[2][4:] == ["1", "1", "1"]
     assert body[5][4].startswith("≤1.25")
+
+
+def test_the_note_says_which_controls_were_trained_exactly_and_which_are_read_off(study, capsys):
+    exact = {("full-equal-compute", 0.2): 0.4, ("random-equal-compute", 0.2): 0.35}
+    folder = study({**LADDER, **PRUNED, **exact})
+    note = speed_up_note(judged(folder)[0])
+    assert note.endswith(
+        "All data (keep 0.2) and a random part (keep 0.2) were trained for exactly the compute that pruned runs take "
+        "in all; everywhere else, all data at a condition's compute are read off the curve through lengths 0.25, 0.5, "
+        "1 and those runs."
+    )
+    assert main(["report", "--study", str(folder)]) == 0
+    assert "All data (keep 0.2) and a random part (keep 0.2) were trained" in (folder / "report.html").read_text()
+    assert main(["show", "--study", str(folder)]) == 0
+    assert note in capsys.readouterr().out
+
+
+def test_the_note_of_a_study_with_other_lengths_alone_says_that_all_is_read_off(study):
+    assert speed_up_note(judged(study({**LADDER, **PRUNED}))[0]).endswith(
+        "No control was trained for exactly the compute that pruned runs take in all; everywhere else, all data at a "
+        "condition's compute are read off the curve through lengths 0.25, 0.5, 1."
+    )
 
 
 def test_speed_ups_are_printed_drawn_and_in_the_csv(study, capsys):
