@@ -44,7 +44,7 @@ FIELDS = {
 }
 """Column of the file to field of `PrunedIndex`."""
 _ROWS = 1 << 20
-_HELD = 1 << 30
+_HELD = 3 << 29
 """Bytes of packed ids that are unpacked at a time, for the fingerprint."""
 
 
@@ -203,11 +203,16 @@ def fingerprint(source: str, columns: Mapping[str, np.ndarray]) -> str:
     order = _by_digest(ids, digests)
     sha = hashlib.sha256(source.encode())
     # Packed ids are unpacked in whole blocks, each of which holds ids of all digests: many rows are taken at a time.
-    step = _ROWS * max(1, _HELD // ids.dtype.itemsize // _ROWS) if isinstance(ids, PackedIds) else _ROWS
+    step, places = _ROWS, None
+    if isinstance(ids, PackedIds):
+        step *= max(1, _HELD // ids.dtype.itemsize // _ROWS)
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order), dtype=order.dtype)
     for start in range(0, len(order), step):
-        held = ids[order[start : start + step]]
-        for begin in range(start, min(start + step, len(order)), _ROWS):
-            rows = order[begin : min(begin + _ROWS, start + step)]
+        end = min(start + step, len(order))
+        held = ids[order[start:end]] if places is None else ids.placed(places, start, end)
+        for begin in range(start, end, _ROWS):
+            rows = order[begin : min(begin + _ROWS, end)]
             sha.update(digests[rows].astype("<u8").tobytes())
             sha.update(columns["label"][rows].astype("<i4").tobytes())
             sha.update(columns["quality"][rows].astype("|u1").tobytes())

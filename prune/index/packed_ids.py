@@ -115,6 +115,21 @@ class PackedIds:
             begin = end
         return found
 
+    def placed(self, places: np.ndarray, begin: int, end: int) -> np.ndarray:
+        """The ids with the places [begin, end) in another order, (end - begin,) bytes; unpacks every block once.
+
+        Parameters
+        ----------
+        places : (k,) int
+            Place of each id in that order: a permutation.
+        """
+        found = np.empty(end - begin, self.dtype)
+        for block in range(len(self.begin) - 1):
+            part = places[block * BLOCK : (block + 1) * BLOCK]
+            inside = np.flatnonzero((part >= begin) & (part < end))
+            found[part[inside] - begin] = self._block(block)[inside]
+        return found
+
     def _block(self, block: int) -> np.ndarray:
         """The ids of a block, (at most BLOCK,) bytes."""
         rows = slice(block * BLOCK, min(len(self), (block + 1) * BLOCK))
