@@ -134,6 +134,8 @@ def _check(config: Config) -> None:
     need_file(config.curves, "curves of `prune curves`")
     if (config.bytes is None) == (config.ratio is None):
         raise InputError("give either --bytes or --ratio")
+    if config.ratio is not None and not 0 < config.ratio <= 1:
+        raise InputError(f"--ratio {config.ratio} is outside (0, 1]")
     if config.quality is not None and config.policy != "uniform":
         raise InputError("--quality is for --policy uniform")
     if config.scores is None and config.value not in (None, "index"):

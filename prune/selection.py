@@ -183,6 +183,7 @@ def _check(config: Config) -> None:
     for keep in config.keep:
         budget_of(keep, 1)
     at_least(config, 1, "budget")
+    presets.changed(presets.method(config.method, 1.0), config.quota, config.rank, config.base, config.trim)
     if not 0 <= config.cut < 1:
         raise InputError(f"--cut {config.cut} is outside [0, 1)")
     if not config.complexity > 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from prune.runs.experiment_tracker import Tracker, send
 from prune.runs.extras import need_modules
-from prune.runs.files import InputError, atomic, note
+from prune.runs.files import InputError, at_least, atomic, note
 from prune.runs.path_checks import Written
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the page; returns its path."""
+    at_least(config, 0, "margin", "price")
     from transfer.pages.report_page import report_html, shown_conditions
     from transfer.pages.tables import results_csv, study_markdown
     from transfer.verdicts.analysis import analyse

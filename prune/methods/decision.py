@@ -128,21 +128,7 @@ def parts_of(rules: Rules, keep: float, arrays: Mapping[str, np.ndarray]) -> lis
 
 def _method(rules: Rules, keep: float, arrays: Mapping[str, np.ndarray]) -> Method:
     found = presets.method(rules.method, keep, arrays)
-    if rules.quota is not None:
-        if rules.quota not in presets.QUOTAS:
-            raise InputError(f"no quota {rules.quota!r}; there are {', '.join(presets.QUOTAS)}")
-        found = replace(found, quota=rules.quota)
-    if rules.rank is not None:
-        found = replace(found, rank=rules.rank)
-    if rules.base is not None:
-        if not 0 <= rules.base <= 1:
-            raise InputError(f"--base {rules.base} is outside [0, 1]")
-        found = replace(found, base=rules.base)
-    if rules.trim is not None:
-        if not 0 <= rules.trim < 1:
-            raise InputError(f"--trim {rules.trim} is outside [0, 1)")
-        found = replace(found, trim=rules.trim)
-    return found
+    return presets.changed(found, rules.quota, rules.rank, rules.base, rules.trim)
 
 
 def votes_of(pool: Pool, rules: Rules) -> CountedVotes | None:

@@ -7,6 +7,7 @@ features, labels, ids and class names give the same rows.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from prune.index.index_summary import copies_sentence
 from prune.methods import presets
-from prune.methods.decision import Rules, decide, gate_of, parts_of
+from prune.methods.decision import Rules, decide, gate_of, largest_without_copies, parts_of
 from prune.methods.gate_scores import domain_gates
 from prune.methods.quota import budget_of
 from prune.methods.selection_inputs import Constraints, Pool
@@ -121,6 +123,11 @@ def select(
     InputError
         A ValueError: shapes that do not fit, a method that needs what is not given, or a budget that cannot be met.
 
+    Warns
+    -----
+    UserWarning
+        Near-duplicates are kept since the budget needs them; it names the largest keep that needs none.
+
     Examples
     --------
     A target that looks like the second of three classes gets that class whole:
@@ -155,9 +162,12 @@ def select(
     needed = any(presets.needs_features(part.method.rank) for part in parts)
     constraints = Constraints(_mask("never", never, n), _mask("always", always, n), None)
     opening = gate_of(rules, pool.arrays, pool.meta)
-    return decide(
-        pool, rules, parts, wanted, opening, constraints, features=source.features if needed else None
-    ).choice.rows
+    decision = decide(pool, rules, parts, wanted, opening, constraints, features=source.features if needed else None)
+    if copies := len(decision.kept_copies()):
+        most = largest_without_copies(pool, rules, parts, wanted, opening, constraints)
+        said = copies_sentence({"kept": copies, "none_up_to": most}, n)
+        warnings.warn(_FLAG.sub(lambda flag: flag[1], said), stacklevel=3)  # past what the decorator adds
+    return decision.choice.rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ of `WAYS`. SCORE may list alternatives, as in `aum-probability/el2n:ccs`: the fi
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prune.runs.files import InputError
 from prune.scores.score_table import BY_NAME, way_out
@@ -164,6 +164,31 @@ def method(name: str, keep: float, scores: Collection[str] = ("class/", "class/l
     if name not in PRESETS:
         raise InputError(f"no method {name!r}; there are {', '.join(NAMES)}")
     return PRESETS[name]
+
+
+def changed(
+    found: Method,
+    quota: str | None = None,
+    rank: str | None = None,
+    base: float | None = None,
+    trim: float | None = None,
+) -> Method:
+    """A method with what is given in place of its own; `InputError` for a quota or number that is none."""
+    if quota is not None:
+        if quota not in QUOTAS:
+            raise InputError(f"no quota {quota!r}; there are {', '.join(QUOTAS)}")
+        found = replace(found, quota=quota)
+    if rank is not None:
+        found = replace(found, rank=rank)
+    if base is not None:
+        if not 0 <= base <= 1:
+            raise InputError(f"--base {base} is outside [0, 1]")
+        found = replace(found, base=base)
+    if trim is not None:
+        if not 0 <= trim < 1:
+            raise InputError(f"--trim {trim} is outside [0, 1)")
+        found = replace(found, trim=trim)
+    return found
 
 
 def gate_of(name: str, scores: Collection[str]) -> str:

@@ -364,9 +364,9 @@ def test_a_study_without_full_data_indices_or_pictures_has_a_page_too(study, bro
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--margin", "-1"], "--margin -1.0 must not be negative"),
-        (["--price", "-1"], "--price -1.0 must not be negative"),
-        (["--price", "nan"], "--price nan must not be negative or without end"),
+        (["--margin", "-1"], "--margin -1.0: 0 or more is needed"),
+        (["--price", "-1"], "--price -1.0: 0 or more is needed"),
+        (["--price", "nan"], "--price nan: 0 or more is needed"),
         (["--out", "."], "is a directory; a file is expected"),
         (["--out", "x.csv"], "--out x.csv: page, table and --markdown need different names"),
         (["--source", "nowhere.beton"], "nowhere.beton: no such file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_a_gate_a_mix_and_a_protected_class_keep_the_rows_that_the_files_keep(ca
         {"method": "el2n", "budget": 17, "protect": ("dog",)},
     ):
         assert by_arrays(case, **settings).tolist() == by_files(case[0], also, **settings).tolist()
+
+
+def test_near_duplicates_that_the_budget_needs_are_counted_in_a_warning_at_the_callers_line():
+    features = np.random.default_rng(0).normal(size=(100, 64))
+    features[1] = features[0]
+    settings = {"labels": np.zeros(100, int), "method": "semdedup"}
+    with pytest.warns(UserWarning, match=r"^1 near-duplicate is kept, .* is keep 0.99 \(budget 99\)$") as said:
+        prune.select(features, keep=1.0, **settings)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(prune.select(features, keep=0.99, **settings)) == 99
 
 
 def test_labels_may_be_names_and_the_source_without_logits_or_targets(case):

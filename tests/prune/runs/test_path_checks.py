@@ -193,6 +193,10 @@ NAMES = {
     "transfer incremental --train there --test there --memory 5kB --out o --recipe huge": "no such recipe",
     "transfer stream --train there --test there --memory 5kB --out o --recipe huge": "no such recipe",
     "pretrain --beton there --recipe huge --out o": "no such recipe",
+    "prune select --scores there --method magic --keep 0.3 --out x.index.npz": "no method 'magic'",
+    "prune select --scores there --quota magic --keep 0.3 --out x.index.npz": "no quota 'magic'",
+    "prune budget there --curves there --ratio 3 --out x.index.npz": "--ratio 3.0 is outside (0, 1]",
+    "transfer report --study empty --margin -3": "--margin -3.0: 0 or more is needed",
 }
 
 
