@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, atomic, note
+from prune.runs.path_checks import need_directory
 
 if TYPE_CHECKING:
     from transfer.studies.auto_plan import AutoPlan
@@ -64,8 +65,7 @@ def run(config: Config) -> None:
     if not config.targets:
         raise InputError("--targets: name at least one, as in --targets pets=data/pets")
     at_least(config, 0, "seed", "floor")
-    if config.out.exists() and not config.out.is_dir():
-        raise InputError(f"--out {config.out}: is a file; it must be a directory")
+    need_directory(config.out)
     source = source_splits(config.source).train
     targets = {name: target_splits(name, place) for name, place in parse_targets(config.targets).items()}
     made = plan(
@@ -120,12 +120,15 @@ def _execute(config: Config, made: AutoPlan) -> list[str]:
             if code:
                 raise SystemExit(code)
     doubt = _doubt(made)
-    how = "made, but not to be relied on" if doubt else "done"
+    doubtful = "made, but not to be relied on"
+    how = doubtful if doubt else "done"
     note(f"{made.index}: {how}; the commands are in {config.out / 'commands.sh'}. What to type next:")
     for line in doubt:
         note(line)
     for line in made.next:
         note(line)
+    if doubt:  # whoever reads one line reads the last
+        note(f"{made.index}: {doubtful}: its surrogate only guesses")
     return doubt
 
 

@@ -321,6 +321,7 @@ def _plan(config: Config) -> CompressionPlan:
 def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str, Any], images: int) -> None:
     """Write the result, and report where the compression ended."""
     from transfer.compression import journal
+    from transfer.compression.int8_worth import slower_sentence
 
     result = journal.summary(entries)
     write_json(config.out / "result.json", {**result, "target": target, **inputs})
@@ -332,6 +333,10 @@ def _finish(config: Config, entries: list[Entry], target: str, inputs: dict[str,
         f"{config.out}: ends with step {final['step']} at {parameters:.3f} of the parameters and {size:.3f} of the "
         f"file: {journal.describe(final)}"
     )
+    base = next((entry for entry in entries if entry["step"] == final.get("base")), first)
+    fp32, int8 = base.get("latency_ms"), final.get("latency_ms")
+    if final["kind"] == "int8" and fp32 and int8 and (text := slower_sentence(fp32, int8)) is not None:
+        note(text)
     if (text := journal.why_larger(entries, _plan(config))) is not None:
         note(text)
     if doubtful := result["refused_within_one_error"]:

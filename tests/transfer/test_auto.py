@@ -101,7 +101,8 @@ def test_the_end_repeats_that_the_surrogate_only_guesses_and_what_to_type_instea
     asked = ["--source", str(noise), "--targets", f"signs={data / 'signs'}", "--out", str(out), "--no-gate", "--json"]
     assert transfer.main(["auto", *asked, "--surrogate", "tiny:0.2", "--loader", "torch", "--device", "cpu"]) == 0
     said = capsys.readouterr()
-    middle, end = said.err.split("made, but not to be relied on")
+    middle, end, _ = said.err.split("made, but not to be relied on")
+    assert said.err.strip().endswith("made, but not to be relied on: its surrogate only guesses")
     assert "no more than guessing" in middle
     assert "no more than guessing" in end
     assert "--surrogate timm:resnet18.a1_in1k" in end

@@ -59,6 +59,31 @@ def reasons_against(agreements: dict[str, float], asked: float, ratio: float, ma
     return found + ([f"it takes {ratio:.2f} times fp32's time"] if not ratio <= 1 + margin else [])
 
 
+def slower_sentence(fp32: float, int8: float, margin: float = MARGIN) -> str | None:
+    """Say that an accepted int8 model is slower than the fp32 model before it; None where it is not.
+
+    A compression accepts it nevertheless: its test is about accuracy, and its aim is the size.
+
+    Parameters
+    ----------
+    fp32, int8 : float
+        Milliseconds for one image.
+
+    Examples
+    --------
+    >>> slower_sentence(1.0, 1.05) is None
+    True
+    >>> slower_sentence(1.0, 1.5)[:61]
+    'int8 makes the file smaller, but takes 1.50 times as long as '
+    """
+    if not int8 > (1 + margin) * fp32:
+        return None
+    return (
+        f"int8 makes the file smaller, but takes {int8 / fp32:.2f} times as long as fp32 did here; where time counts, "
+        "compress without int8 in --kinds"
+    )
+
+
 def _percent(share: float) -> str:
     """Rounded down, so that what is less than asked never reads as enough."""
     return f"{int(1000 * share + 1e-9) / 10:.1f}"
