@@ -67,6 +67,14 @@ def test_a_study_takes_the_part_that_holds_with_the_fewest_bytes(study, capsys):
     assert any(one["what"].startswith("decoding time (") for one in found["unknown"])  # the beton has no manifest
 
 
+def test_other_lengths_of_all_data_are_no_keeps_to_try_less_of(study, capsys):
+    found = told(capsys, study({**ACCURACY, ("full-length", 0.25): 0.4, ("full-equal-compute", 0.3): 0.4}))
+    assert [one["name"] for one in found["options"]] == [
+        "all data", "random at keep 0.2", "random at keep 0.5", "winnow at keep 0.2", "winnow at keep 0.5"
+    ]  # fmt: skip
+    assert [one["what"] for one in found["unknown"] if "a tenth" in one["what"]] == ["a tenth less than keep 0.2"]
+
+
 def test_a_table_in_a_pipe_cuts_no_word(study, capsys):
     assert main(["decide", str(study(ACCURACY)), "--price", "3", "--storage-price", "2", "--watts", "500"]) == 0
     shown = capsys.readouterr().out

@@ -66,6 +66,7 @@ def study_options(
     evaluation = analysis["evaluations"][0]
     rows = [row for row in analysis["rows"] if row["evaluation"] == evaluation]
     rows = [row for row in rows if row["target"] == rows[0]["target"]]
+    rows = [row for row in rows if row["method"] not in CONTROLS or row["method"] in ("full", "random")]
     costs = {(row["method"], row["keep"]): row for row in analysis["ledger"]["rows"]}
     speed = seconds_per_flop([analysis["ledger"]["full"], *(one["pretraining"] for one in costs.values())])
     any_index = next(iter(indices.values()), None)
@@ -73,8 +74,6 @@ def study_options(
     for row in rows:
         key = (row["method"], row["keep"])
         whole = row["method"] == "full"
-        if row["method"] in CONTROLS and row["method"] not in ("full", "random"):
-            continue
         cost = {"pretraining": analysis["ledger"]["full"]} if whole else costs.get(key, {})
         training, once = cost.get("pretraining"), cost.get("preparation") or {}
         size = any_index.source_nbytes if whole and any_index else None
