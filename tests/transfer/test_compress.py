@@ -460,13 +460,15 @@ def test_damaged_and_foreign_models_are_refused_in_one_line(case, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_quantisation_is_a_step_like_any_other(case, tmp_path):
+def test_quantisation_is_a_step_like_any_other(case, tmp_path, capsys):
     out = tmp_path / "run"
     compress.run(config(case, out, kinds=("int8",), latency="onnx"))
     first, line = journal.read_journal(out)
     assert (line["kind"], line["verdict"], line["what"]["mode"]) == ("int8", "accepted", "int8")
     assert line["bytes"] < 0.5 * first["bytes"]
     assert line["latency_ms"] > 0
+    is_slower = line["latency_ms"] > 1.1 * first["latency_ms"]
+    assert ("times as long as fp32 did here" in capsys.readouterr().err) == is_slower
     assert set(line["files"]) == {"model.safetensors", "model.json", "model.int8.onnx"}
     assert (out / "model.int8.onnx").read_bytes() == (out / "steps/01/model.int8.onnx").read_bytes()
     rollback.run(rollback.Config(out, 0))
