@@ -215,3 +215,23 @@ def test_intervals_of_95_percent_cover_the_true_speed_up_in_93_to_97_percent(mon
             above = found.low_open or found.low <= needed / 0.1
             covered.append(above and (found.high_open or needed / 0.1 <= found.high))
     assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_where_a_condition_comes_within_some_points_the_interval_covers_the_truth_in_at_least_93_percent(
+    monkeypatch, seeds: int
+):
+    monkeypatch.setattr(estimates, "DRAWS", 500)
+    rng = np.random.default_rng(seeds)
+    lengths = np.array([0.125, 0.25, 0.5, 1.0])
+    # Within 2 points of 0.62 - 0.12 all data are where 0.12 * compute ** -0.45 is 0.14.
+    truth = (0.14 / 0.12) ** (-1 / 0.45) / 0.1
+    covered = []
+    for _ in range(150):
+        runs = simulated(rng, np.array([*accuracy_of_all_data(lengths), 0.52]), seeds)
+        found = speed_up_within(runs, {4: 0.1}, {compute: row for row, compute in enumerate(lengths)}, 0.02)
+        if found is not None:
+            one = found.speed_up
+            covered.append((one.low_open or one.low <= truth) and (one.high_open or truth <= one.high))
+    assert len(covered) > 140
+    assert np.mean(covered) >= 0.93
