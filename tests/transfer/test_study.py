@@ -61,6 +61,7 @@ def study(images, out, *more, targets=("near",), methods=("full", "random", "win
         # 64 images in 4 classes: a keep of 0.25 leaves 16, and 5 of each class are 20.
         ({"more": ("--keeps", "0.25", "--floor", "5")}, "--floor 5 needs 20 samples, and --keeps 0.25 leaves 16"),
         ({"more": ("--jobs", "0")}, "--jobs 0"),
+        ({"more": ("--surrogates", "timm:nonet")}, "--surrogates timm:nonet: not one of timm's models"),
         ({"more": ("--epochs", "-1")}, "--epochs -1.0: a positive number"),
         ({"more": ("--epochs", "nan")}, "--epochs nan: a positive number"),
         ({"more": ("--surrogate-epochs", "-3")}, "--surrogate-epochs -3.0: a positive number"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prune.methods.quota import budget_of
 from prune.runs.files import InputError
-from transfer.studies.candidates import TIMM, Candidate, candidate
+from transfer.studies.candidates import TIMM, Candidate, candidate, need_model
 from transfer.studies.places import Splits
 
 SMALL_SIDE = 40
@@ -217,7 +217,7 @@ def _surrogate(
     """The command that makes the surrogate."""
     if wanted is not None and wanted.startswith(TIMM):
         one = candidate(wanted)
-        _check_model(str(one.arch), wanted)
+        need_model(wanted, "surrogate")
         why.append(f"The surrogate is timm's {one.arch} with its trained weights: nothing is trained.")
         weights = ["--weights", one.weights] if one.weights else []
         return ["prune", "surrogate", "--arch", str(one.arch), *weights, "--out", out]
@@ -249,14 +249,6 @@ def _named(wanted: str) -> Candidate:
     if one.sample is None:
         raise InputError(f"--surrogate {wanted}: give timm:MODEL[:WEIGHTS], RECIPE:SHARE or a share such as 0.25")
     return one
-
-
-def _check_model(arch: str, wanted: str) -> None:
-    """Raise `InputError` for a model that timm does not have, before anything is made."""
-    import timm
-
-    if not timm.is_model(arch):
-        raise InputError(f"--surrogate {wanted}: not one of timm's models; see timm.list_models()")
 
 
 def _floor(floor: int | None, facts: SourceFacts, keep: float, why: list[str]) -> list[str]:

@@ -62,6 +62,16 @@ def candidate(text: str) -> Candidate:
     return Candidate(recipe=name or None, sample=found)
 
 
+def need_model(text: str, flag: str) -> None:
+    """Raise `InputError`, which names the flag, for timm:MODEL that timm does not have: before anything is made."""
+    if (arch := candidate(text).arch) is None:
+        return
+    import timm
+
+    if not timm.is_model(arch):
+        raise InputError(f"--{flag} {text}: not one of timm's models; see timm.list_models()")
+
+
 def placed(text: str, old: Path, new: Path) -> str:
     """A candidate whose file of weights is relative to `old`, relative to `new`."""
     one = candidate(text)

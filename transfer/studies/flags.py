@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prune.runs.files import InputError, need_file, note
-from transfer.studies.candidates import placed
+from transfer.studies.candidates import need_model, placed
 from transfer.studies.cascade import OPEN, gate_setting
 from transfer.studies.places import (
     Splits,
@@ -110,6 +110,8 @@ def _asked(out: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     asked["surrogates"] = asked["surrogates"] and [placed(text, here, out) for text in asked["surrogates"]]
     asked["source"] = source_splits(flags["source"]).moved(here, out) if flags["source"] else None
     places = parse_targets(flags["targets"])
+    for text in flags["surrogates"]:
+        need_model(text, "surrogates")
     asked["targets"] = {n: target_splits(n, place).moved(here, out) for n, place in places.items()} or None
     return asked
 
