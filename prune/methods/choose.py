@@ -135,7 +135,7 @@ def choose_samples(
     """
     n, c = len(source.label), source.classes
     keys = sample_keys(seed, ids=source.ids, n=n)
-    order = np.argsort(for_purpose(keys, "ties"), kind="stable")  # from here on, the lower row wins ties
+    order = ranks.stable_order(for_purpose(keys, "ties"))  # from here on, the lower row wins ties
     label = source.label[order]
     eligible = np.ones(n, bool) if source.eligible is None else source.eligible[order]
     forced = np.zeros(n, bool) if source.always is None else source.always[order] & eligible

@@ -160,9 +160,15 @@ def passes(odds: np.ndarray, width: float, keys: np.ndarray | None = None) -> np
     n = len(odds)
     if width >= 1:
         return np.ones(n, bool)
-    order = np.lexsort((np.arange(n) if keys is None else keys, -np.asarray(odds, np.float64)))  # NaN comes last
-    found = np.zeros(n, bool)
-    found[order[: min(budget_of(width, n), int((~np.isnan(odds)).sum()))]] = True
+    odds = np.asarray(odds, np.float64)
+    count = min(budget_of(width, n), int((~np.isnan(odds)).sum()))
+    if not count:
+        return np.zeros(n, bool)
+    last = -np.partition(-odds, count - 1)[count - 1]  # the lowest odds that pass; NaN comes behind all
+    found: np.ndarray = odds > last
+    equal = np.flatnonzero(odds == last)
+    order = np.arange(len(equal)) if keys is None else np.argsort(keys[equal], kind="stable")
+    found[equal[order[: count - int(found.sum())]]] = True
     return found
 
 
@@ -204,11 +210,11 @@ def hold_open(
         found |= whole[label]
     if always is not None:
         found |= always
-    keys = np.arange(len(odds)) if keys is None else keys
-    order = np.lexsort((keys, np.where(np.isnan(odds), np.inf, -odds)))  # NaN last: only where a floor needs it
-    rank = np.empty(len(odds), np.int64)
-    rank[order] = np.arange(len(odds))
-    # Images that pass come first, so that a class which has enough of them gets no more.
-    place, _ = places(rank + np.where(found, 0, len(odds)), label)
-    result: np.ndarray = found | (place < np.asarray(floor)[label])
-    return result
+    need = np.asarray(floor) - np.bincount(label[found], minlength=len(floor))
+    rows = np.flatnonzero(~found & (need > 0)[label])  # of classes of which too few pass
+    if len(rows):
+        value = np.asarray(odds)[rows]
+        value = np.where(np.isnan(value), np.inf, -value)  # NaN last: only where a floor needs it
+        rows = rows[np.lexsort((rows if keys is None else keys[rows], value))]
+        found[rows[places(np.arange(len(rows)), label[rows])[0] < need[label[rows]]]] = True
+    return found

@@ -45,10 +45,32 @@ def places(key: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return place, sizes[groups] if len(groups) else place
 
 
+_ROWS = 1 << 20
+
+
+def stable_order(key: np.ndarray) -> np.ndarray:
+    """Rows in ascending order of the key, (n,) int64, equal keys in the order of the rows: as a stable sort gives them.
+
+    An unstable sort, which processors do several times faster, and then a sort of the rows whose keys are equal.
+    """
+    order = np.argsort(key)
+    if len(key) < 2 or len(key) >= 1 << 32 or key[order[-1]] != key[order[-1]]:  # NaN is equal to nothing
+        return np.argsort(key, kind="stable")
+    begins = np.ones(len(key) + 1, bool)  # where another key than the one before it begins
+    for first in range(0, len(key), _ROWS):
+        part = key[order[first : first + _ROWS + 1]]
+        begins[first + 1 : first + len(part)] = part[1:] != part[:-1]
+    at = np.flatnonzero(~(begins[1:] & begins[:-1]))
+    if len(at):
+        run = np.cumsum(begins[at]).astype(np.uint64) << np.uint64(32)
+        order[at] = np.sort(run | order[at].astype(np.uint64)) & np.uint64(0xFFFFFFFF)
+    return order
+
+
 def grouped(key: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows sorted by (group, key, row), and the start and size of every group in that order."""
     groups = np.asarray(groups)
-    order = np.argsort(key, kind="stable")
+    order = stable_order(key)
     small = groups.astype(np.uint16) if len(groups) and groups.max() < 1 << 16 else groups  # 16 bits sort by radix
     order = order[np.argsort(small[order], kind="stable")]
     sizes = np.bincount(groups, minlength=1)

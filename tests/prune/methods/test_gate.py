@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prune.methods.gate import describe, gate_width, hold_open, passes
+from prune.methods.quota import budget_of
 from prune.runs.files import InputError
 from prune.scores.domain import domain_scores
 
@@ -107,3 +108,22 @@ def test_samples_that_the_user_requires_pass_whatever_the_gate_decides():
 def test_floors_take_the_smallest_key_among_equal_odds():
     found = hold_open(np.zeros(3, bool), np.zeros(3), np.zeros(3, int), np.array([1]), keys=np.array([2, 0, 1]))
     assert found.tolist() == [False, True, False]
+
+
+@given(seed=st.integers(0, 9999), width=st.floats(0.05, 1), missing=st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_gate_and_its_floors_are_those_of_an_order_of_all_images_by_odds_and_key(seed, width, missing):
+    rng = np.random.default_rng(seed)
+    odds = rng.integers(-2, 3, 40).astype(np.float32)  # many are equal
+    odds[rng.random(40) < missing] = np.nan
+    keys, label, floor = rng.integers(0, 9, 40), rng.integers(0, 4, 40), rng.integers(0, 14, 4)
+    order = sorted(
+        range(40), key=lambda row: (np.isnan(odds[row]), -odds[row] if odds[row] == odds[row] else 0, keys[row], row)
+    )
+    known = [row for row in order if odds[row] == odds[row]]
+    through = passes(odds, width, keys)
+    if width < 1:
+        assert np.flatnonzero(through).tolist() == sorted(known[: budget_of(width, 40)])
+    wanted = through.copy()
+    for row in order:
+        wanted[row] |= wanted[label == label[row]].sum() < floor[label[row]]
+    assert hold_open(through, odds, label, floor, keys=keys).tolist() == wanted.tolist()

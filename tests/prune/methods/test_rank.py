@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune.methods.rank import bottom_key, by_key, middle_key, places, threshold_quotas, top_key
+from prune.methods import rank
+from prune.methods.rank import bottom_key, by_key, middle_key, places, stable_order, threshold_quotas, top_key
 
 
 def test_each_class_keeps_its_smallest_keys():
@@ -12,6 +14,18 @@ def test_each_class_keeps_its_smallest_keys():
 
 def test_ties_go_to_the_lower_row():
     assert by_key(np.zeros(4), np.array([1, 0, 1, 0]), [1, 1]).tolist() == [True, True, False, False]
+
+
+@given(st.data(), st.sampled_from(["f4", "f8", "u8", "i8"]), st.sampled_from([1, 3, 1 << 20]))
+def test_the_order_is_that_of_a_stable_sort_however_many_keys_are_equal(data, kind, step):
+    values = [0.0, -0.0, 1.0, np.inf, -np.inf, np.nan] if kind[0] == "f" else [0, 1, 2, 1 << 62]
+    some = data.draw(st.integers(0, len(values)))
+    count = data.draw(st.sampled_from([0, 1, 2, 17, 300]))
+    drawn = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, max(1, some), count)
+    key = np.array(values, kind)[drawn]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank, "_ROWS", step)
+        assert stable_order(key).tolist() == np.argsort(key, kind="stable").tolist()
 
 
 def test_nan_never_wins():
