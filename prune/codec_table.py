@@ -78,16 +78,15 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Print the table; returns its numbers."""
-    _check(config)
+    given = _checked(config)
     import json
 
     from prune.byte_budget import codec_comparison, codec_report
-    from prune.byte_budget.codec_files import distinct, open_codec
+    from prune.byte_budget.codec_files import distinct
     from prune.byte_budget.feature_error import open_judge, sampled
     from prune.data.dataset import open_dataset
     from prune.runs.files import atomic
 
-    given = [(name, open_codec(name, "--codecs")) for name in config.codecs]
     pilot = codec_report.read_pilot(config.pilot) if config.pilot else []
     judge, source = open_judge(config.model), open_dataset(config.beton)
     if config.fit is not None:
@@ -135,8 +134,8 @@ def run(config: Config) -> dict[str, Any]:
     return result
 
 
-def _check(config: Config) -> None:
-    """Refuse wrong settings before anything is read."""
+def _checked(config: Config) -> list[tuple[str, ImageCodec]]:
+    """The codecs of --codecs under their names; wrong settings are refused before an image is read."""
     if config.sample < 1 or not config.codecs:
         raise InputError("--sample of 1 or more and at least one codec are needed")
     if not config.qualities or any(not 1 <= q <= 100 for q in config.qualities):
@@ -155,8 +154,7 @@ def _check(config: Config) -> None:
     need_model(config.model)
     from prune.byte_budget.codec_files import open_codec
 
-    for name in config.codecs:
-        open_codec(name, "--codecs")
+    return [(name, open_codec(name, "--codecs")) for name in config.codecs]
 
 
 def _fitted(out: Path, source: Dataset, judge: Judge) -> ImageCodec:

@@ -67,17 +67,16 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write the curves; returns their path."""
-    _check(config)
+    tables = _checked(config)
     with using(config.device):
-        return _run(config)
+        return _run(config, tables)
 
 
-def _run(config: Config) -> Path:
+def _run(config: Config, tables: JpegTables | None) -> Path:
     import numpy as np
     import PIL
     from PIL import features as pillow
 
-    from prune.byte_budget.codec_files import open_tables
     from prune.data.dataset import open_dataset
     from prune.index.manifest import manifest_path
     from prune.index.npz import open_meta, save_arrays
@@ -87,7 +86,6 @@ def _run(config: Config) -> Path:
     levels = _levels(config)
     model, spec = networks.load_model(config.model)
     source = open_dataset(config.beton)
-    tables = open_tables(config.tables)
     inputs = {"model": networks.fingerprint(config.model), "source": source.manifest.fingerprint}
     inputs |= {} if tables is None else {"tables": tables.fingerprint}
     made = identity(config) | inputs
@@ -125,7 +123,8 @@ def _run(config: Config) -> Path:
     return config.out
 
 
-def _check(config: Config) -> None:
+def _checked(config: Config) -> JpegTables | None:
+    """The fitted tables of --tables; wrong settings are refused before an image is read."""
     wrong = [quality for quality in config.qualities if not 1 <= quality <= 100]
     if wrong or not config.qualities or len(set(config.qualities)) < len(config.qualities):
         raise InputError(f"--qualities {' '.join(map(str, config.qualities))}: different ones from 1 to 100 are needed")
@@ -138,7 +137,7 @@ def _check(config: Config) -> None:
     need_model(config.model)
     from prune.byte_budget.codec_files import open_tables
 
-    open_tables(config.tables)
+    return open_tables(config.tables)
 
 
 def _levels(config: Config) -> list[int]:
