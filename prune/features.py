@@ -117,16 +117,13 @@ def _run(config: Config) -> None:
 
 def _sampled(manifest: Manifest, index: PrunedIndex | None, share: float, seed: int) -> PrunedIndex:
     """A share of an index, or of a whole source; every class in proportion."""
-    import numpy as np
-
-    from prune.index.matching import hashes, proportional_order
+    from prune.index.matching import sampled_rows
     from prune.index.provenance import record
     from prune.index.pruned_index import PrunedIndex
 
     if index is not None:
         return index.sample(share, seed=seed)
-    count = max(1, round(share * len(manifest)))
-    rows = np.sort(proportional_order(manifest.labels, hashes(manifest.ids, seed + 1))[:count])
+    rows = sampled_rows(manifest.labels, manifest.ids, share, seed)
     entry = record("sample", {"keep": share, "seed": seed}, {"source": manifest.fingerprint})
     return PrunedIndex.from_rows(manifest, rows, provenance=[entry])
 

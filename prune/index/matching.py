@@ -379,6 +379,21 @@ def proportional_order(labels: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return by_class[np.lexsort((keys[by_class], place))]
 
 
+def sampled_rows(labels: np.ndarray, ids: np.ndarray, keep: float, seed: int) -> np.ndarray:
+    """Rows of a fraction of the samples, every class in proportion, ascending (k,) int64; nested for one seed.
+
+    Parameters
+    ----------
+    labels : (n,) int
+    ids : (n,) bytes
+    keep : float
+        In (0, 1]; round(keep * n) samples stay, at least one.
+    seed : int
+    """
+    count = min(len(labels), max(1, round(keep * len(labels))))
+    return np.sort(proportional_order(labels, hashes(ids, seed + 1))[:count])
+
+
 def shown(name: bytes) -> str:
     """A stored id as text for messages, cut where it is long."""
     text = repr(bytes(name).decode("utf-8", "backslashreplace"))

@@ -28,10 +28,9 @@ from .matching import (
     checked_rows,
     find,
     find_digests,
-    hashes,
-    proportional_order,
     rows_of_ids,
     same_names,
+    sampled_rows,
     shown,
 )
 from .packed_ids import taken
@@ -368,8 +367,7 @@ class PrunedIndex:
         """
         if not 0 < keep <= 1:
             raise InputError(f"keep {keep} is not in (0, 1]")
-        count = min(len(self), max(1, round(keep * len(self))))
-        chosen = np.sort(proportional_order(self.labels, hashes(self.ids, seed + 1))[:count])
+        chosen = sampled_rows(self.labels, self.ids, keep, seed)
         entry = record("sample", {"keep": keep, "seed": seed}, {"index": self.fingerprint})
         return replace(self._part(chosen), provenance=[*self.provenance, entry])
 
