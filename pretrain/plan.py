@@ -194,8 +194,7 @@ def _initial(config: Config, recipe: Recipe) -> str | None:
     """Check --init without building it; its fingerprint."""
     if config.init is None:
         return None
-    from prune.models.model_spec import read_spec
-    from prune.models.networks import fingerprint
+    from prune.models.model_spec import model_fingerprint, read_spec
 
     spec = read_spec(config.init)
     need_file(config.init / "model.safetensors", "the weights of --init")
@@ -209,4 +208,4 @@ def _initial(config: Config, recipe: Recipe) -> str | None:
             raise InputError(
                 f"{config.init}: its {key} is {given.get(key)}, the recipe's is {wanted.get(key)}: give another recipe"
             )
-    return fingerprint(config.init)
+    return model_fingerprint(config.init)

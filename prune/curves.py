@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from prune.models.model_spec import need_model
+from prune.models.model_spec import model_fingerprint, need_model
 from prune.runs.compute_device import DeviceFlag, using
 from prune.runs.files import InputError, at_least, counted, note
 from prune.runs.identity import Location, RunOption, identity
@@ -86,7 +86,7 @@ def _run(config: Config, tables: JpegTables | None) -> Path:
     levels = _levels(config)
     model, spec = networks.load_model(config.model)
     source = open_dataset(config.beton)
-    inputs = {"model": networks.fingerprint(config.model), "source": source.manifest.fingerprint}
+    inputs = {"model": model_fingerprint(config.model), "source": source.manifest.fingerprint}
     inputs |= {} if tables is None else {"tables": tables.fingerprint}
     made = identity(config) | inputs
     manifest = manifest_path(source.beton.path)

@@ -46,6 +46,7 @@ def run(config: Config) -> None:
 
     from prune.models import networks
     from prune.models.image_sizes import refuse_size
+    from prune.models.model_spec import model_fingerprint
 
     inputs: dict[str, Any] = {}
     names = read_names(config.names) if config.names is not None else None
@@ -77,9 +78,7 @@ def run(config: Config) -> None:
         }
         refuse_size(model, side)
         networks.save_model(config.out, model, spec)
-        finish(
-            config.out, step="prune surrogate", arch=config.arch, classes=count, model=networks.fingerprint(config.out)
-        )
+        finish(config.out, step="prune surrogate", arch=config.arch, classes=count, model=model_fingerprint(config.out))
         known = (
             f"{count} classes ({classes[0]} ... {classes[-1]})"
             if classes

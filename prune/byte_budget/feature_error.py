@@ -15,6 +15,7 @@ from prune.data.crops import render
 from prune.data.dataset import Dataset, stored_image
 from prune.data.stored_images import decode
 from prune.models import evaluation_view, networks
+from prune.models.model_spec import model_fingerprint
 
 _BATCH = 256
 
@@ -59,7 +60,7 @@ class Judge:
 def open_judge(directory: Path) -> Judge:
     """Open a surrogate's directory on the CPU; `InputError` when it is none."""
     model, spec = networks.load_model(directory)
-    return Judge(model.eval().requires_grad_(False), spec, networks.fingerprint(directory))
+    return Judge(model.eval().requires_grad_(False), spec, model_fingerprint(directory))
 
 
 def sampled(

@@ -139,11 +139,6 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), spec
 
 
-def fingerprint(directory: Path) -> str:
-    """SHA-256 over `model.json` and the weights, 32 hexadecimal digits."""
-    return model_fingerprint(directory)
-
-
 @dataclass(frozen=True)
 class TrainedModel:
     """A model directory, opened once: the network, its description and its fingerprint.
@@ -155,7 +150,7 @@ class TrainedModel:
     spec : dict
         The content of `model.json`.
     fingerprint : str
-        See `fingerprint`.
+        See `model_fingerprint`.
     """
 
     network: nn.Module
@@ -166,7 +161,7 @@ class TrainedModel:
 def open_model(directory: Path) -> TrainedModel:
     """Load the network of a model directory together with its fingerprint; `InputError` as in `load_model`."""
     network, spec = load_model(directory)
-    return TrainedModel(network, spec, fingerprint(directory))
+    return TrainedModel(network, spec, model_fingerprint(directory))
 
 
 def features_and_logits(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

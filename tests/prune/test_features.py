@@ -21,6 +21,7 @@ from prune.index.manifest import manifest_path
 from prune.index.npz import open_arrays, save_arrays
 from prune.models import networks
 from prune.models.feature_extraction import joined
+from prune.models.model_spec import model_fingerprint
 from prune.runs.files import InputError, read_json, write_json
 from prune.scores.feature_files import FORMAT, open_features, order_fingerprint
 
@@ -71,7 +72,7 @@ def test_two_processes_store_what_one_network_gives_each_image(done, model, toy)
     assert arrays["position"].tolist() == list(range(len(source)))
     assert arrays["label"].tolist() == source.manifest.labels.tolist()
     assert meta["fingerprint"] == source.manifest.fingerprint
-    assert meta["model"]["fingerprint"] == networks.fingerprint(model)
+    assert meta["model"]["fingerprint"] == model_fingerprint(model)
     network, spec = networks.load_model(model)
     for row in (0, len(source) // 2, len(source) - 1):
         pixels = decode(Stored(*source.beton.stored(row), 32, 32))

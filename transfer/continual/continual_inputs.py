@@ -8,6 +8,7 @@ import numpy as np
 
 from pretrain import plan
 from pretrain.recipe import Recipe
+from prune.models.model_spec import model_fingerprint
 from prune.runs.files import InputError, need_file
 
 
@@ -51,6 +52,4 @@ def initial_fingerprint(init: Path | None) -> str | None:
     if init is None:
         return None
     need_file(init / "model.json", "a model directory of `pretrain`")
-    from prune.models.networks import fingerprint  # torch: the checks above come without it
-
-    return fingerprint(init)
+    return model_fingerprint(init)
